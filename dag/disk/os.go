@@ -150,8 +150,11 @@ func (f *osFile) Allocate(off, n int64) error {
 	return zero(f, off, n)
 }
 
-// zero writes n zeros at off.
+// zero writes n zeros at off; none where n is negative.
 func zero(w io.WriterAt, off, n int64) error {
+	if n <= 0 {
+		return nil
+	}
 	zeros := make([]byte, min(n, 1<<20))
 	for n > 0 {
 		k, err := w.WriteAt(zeros[:min(n, int64(len(zeros)))], off)
