@@ -1,0 +1,183 @@
+package seal
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"io"
+	"sync"
+	"sync/atomic"
+
+	"github.com/anyfs/anyfs/dag"
+	"github.com/zeebo/blake3"
+)
+
+// Space holds the read keys of one space and seals and opens with them. The zero Space is not usable.
+type Space struct {
+	id  dag.ID
+	rnd io.Reader // nil: crypto/rand; guarded by rmu otherwise
+	rmu sync.Mutex
+
+	mu   sync.Mutex // held by writers of ring
+	ring atomic.Pointer[ring]
+}
+
+// ring is an immutable set of epochs.
+type ring struct {
+	epochs      map[dag.ID]*epoch
+	commitments map[[32]byte]*epoch
+	first       *epoch // keys the gear table and the name hash
+	current     *epoch
+}
+
+// NewSpace returns the keyring of a space, without keys yet.
+func NewSpace(space dag.ID) *Space { return NewSpaceRand(space, nil) }
+
+// NewSpaceRand is NewSpace with a source of nonces, read under a lock; nil means crypto/rand.
+func NewSpaceRand(space dag.ID, rnd io.Reader) *Space {
+	s := &Space{id: space, rnd: rnd}
+	s.ring.Store(&ring{})
+	return s
+}
+
+// ID is the space the keys belong to.
+func (s *Space) ID() dag.ID { return s.id }
+
+// Add adds the key of an epoch and makes it the current one; an epoch that is known already only becomes current.
+//
+// The first epoch is the one whose id is the space's; until it is there the epoch that was added first stands in
+// for it. Its key, alone, keys GearTable and NameHash.
+func (s *Space) Add(id dag.ID, k ReadKey) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.ring.Load()
+	if e, ok := old.epochs[id]; ok {
+		s.ring.Store(&ring{old.epochs, old.commitments, old.first, e})
+		return
+	}
+	e := newEpoch(s.id, id, k)
+	n := &ring{make(map[dag.ID]*epoch), make(map[[32]byte]*epoch), old.first, e}
+	for id, e := range old.epochs {
+		n.epochs[id], n.commitments[e.commitment] = e, e
+	}
+	n.epochs[id], n.commitments[e.commitment] = e, e
+	if n.first == nil || id == s.id {
+		n.first = e
+	}
+	s.ring.Store(n)
+}
+
+// SetCurrent makes an epoch the one that new blocks are sealed in. It returns ErrNoKey where its key is absent.
+func (s *Space) SetCurrent(id dag.ID) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.ring.Load()
+	e, ok := old.epochs[id]
+	if !ok {
+		return ErrNoKey
+	}
+	s.ring.Store(&ring{old.epochs, old.commitments, old.first, e})
+	return nil
+}
+
+// Current is the epoch that new blocks are sealed in; false where there is no key at all.
+func (s *Space) Current() (dag.ID, bool) {
+	if e := s.ring.Load().current; e != nil {
+		return e.id, true
+	}
+	return dag.ID{}, false
+}
+
+// Has says whether the key of an epoch is here.
+func (s *Space) Has(id dag.ID) bool { return s.ring.Load().epochs[id] != nil }
+
+// Key returns the key of an epoch, for wrapping it to others.
+func (s *Space) Key(id dag.ID) (ReadKey, bool) {
+	e := s.ring.Load().epochs[id]
+	if e == nil {
+		return ReadKey{}, false
+	}
+	return e.key, true
+}
+
+// nonce fills a random nonce.
+func (s *Space) nonce(p []byte) error {
+	if s.rnd != nil {
+		s.rmu.Lock()
+		defer s.rmu.Unlock()
+	}
+	return fill(s.rnd, p)
+}
+
+// epoch is what the read key of one epoch derives to.
+type epoch struct {
+	id         dag.ID
+	key        ReadKey
+	commitment [32]byte
+	prk        []byte
+	names      sipKey
+	root       cipher.AEAD
+	objects    [cacheSlots]atomic.Pointer[cachedAEAD[dag.ID]]
+	blockKey   [keyBytes]byte
+	blockNonce sync.Pool // of *blake3.Hasher
+	blockSub   sync.Pool // of *blake3.Hasher
+	blocks     [cacheSlots]atomic.Pointer[cachedAEAD[blockNonce]]
+}
+
+// cacheSlots bounds the AEADs kept per epoch, of objects and of blocks each: about 1.3 KB a slot, once used.
+const cacheSlots = 64
+
+type cachedAEAD[K comparable] struct {
+	of   K
+	aead cipher.AEAD
+}
+
+func newEpoch(space, id dag.ID, k ReadKey) *epoch {
+	e := &epoch{id: id, key: k, prk: k.extract(space)}
+	if id == space {
+		e.commitment = k.Commitment(dag.ID{})
+	} else {
+		e.commitment = k.Commitment(space)
+	}
+	e.names = newSipKey(expand(e.prk, labelNames))
+	e.root = newAEAD(expand(e.prk, labelRoot))
+	e.blockNonce.New = hasherMaker(expand(e.prk, labelBlockNonce))
+	e.blockSub.New = hasherMaker(expand(e.prk, labelBlockKey))
+	return e
+}
+
+func hasherMaker(key [keyBytes]byte) func() any {
+	return func() any {
+		h, err := blake3.NewKeyed(key[:])
+		if err != nil {
+			panic("seal: " + err.Error())
+		}
+		return h
+	}
+}
+
+// object returns the AEAD for the changes of an object; the zero ID stands for roots.
+func (e *epoch) object(id dag.ID) cipher.AEAD {
+	if id.IsZero() {
+		return e.root
+	}
+	slot := &e.objects[id[0]%cacheSlots]
+	if c := slot.Load(); c != nil && c.of == id {
+		return c.aead
+	}
+	a := newAEAD(expand(e.prk, labelObject+string(id[:])))
+	slot.Store(&cachedAEAD[dag.ID]{id, a})
+	return a
+}
+
+// newAEAD is AES-256-GCM with 12-byte nonces and 16-byte tags.
+func newAEAD(key [keyBytes]byte) cipher.AEAD {
+	c, err := aes.NewCipher(key[:])
+	if err != nil {
+		panic("seal: " + err.Error())
+	}
+	a, err := cipher.NewGCM(c)
+	if err != nil {
+		panic("seal: " + err.Error())
+	}
+	return a
+}
