@@ -1,0 +1,212 @@
+package kv
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math"
+	"runtime"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+)
+
+const (
+	// mapBytes of address space are reserved, so that growing never has to wait for readers to end. Ours to tune.
+	mapBytes = 64 << 30
+	// growBytes is by how much the file grows; what is not used of it is a hole.
+	growBytes = 1 << 20
+	// lockWait is how long OpenBolt waits for another process that has the file open.
+	lockWait = time.Second
+	// readsPerTrim is after how many reads the pages of the map are given back.
+	readsPerTrim = 10_000
+
+	fillAppend = 0.95 // of a page, where keys come at the end of their bucket
+	fillInsert = 0.7  // where they come anywhere: a split leaves room on both sides
+)
+
+// Bolt is a DB in one file.
+type Bolt struct {
+	db     *bbolt.DB
+	reads  atomic.Int64
+	broken atomic.Bool
+}
+
+var _ DB = (*Bolt)(nil)
+
+// OpenBolt opens or makes the file at path (mode 0600). Only one process may have it open: another gets an error matching
+// bbolt's ErrTimeout after a second. Where the file is new, the caller makes its name durable. A file that is no
+// database, or whose both roots are damaged, gives ErrCorrupt.
+func OpenBolt(path string) (*Bolt, error) {
+	size := mapBytes
+	if uint64(^uint(0)) < 1<<40 {
+		size = 256 << 20
+	}
+	var db *bbolt.DB
+	err := guarded(func() (err error) {
+		db, err = bbolt.Open(path, 0o600, &bbolt.Options{
+			Timeout:         lockWait,
+			FreelistType:    bbolt.FreelistMapType,
+			InitialMmapSize: size,
+			PageSize:        4096, // one format on every machine
+			NoStatistics:    true,
+		})
+		return err
+	})
+	if errors.Is(err, berrors.ErrInvalid) || errors.Is(err, berrors.ErrChecksum) || errors.Is(err, berrors.ErrVersionMismatch) {
+		return nil, fmt.Errorf("%w: %s: %w", ErrCorrupt, path, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("kv: open %s: %w", path, err)
+	}
+	db.AllocSize = growBytes
+	return &Bolt{db: db}, nil
+}
+
+func (b *Bolt) View(fn func(Tx) error) error {
+	err := b.view(fn)
+	if b.reads.Load() >= readsPerTrim {
+		b.Trim()
+	}
+	return closed(err)
+}
+
+func (b *Bolt) view(fn func(Tx) error) (err error) {
+	t := boltTx{faults: debug.SetPanicOnFault(true), inBolt: true}
+	defer t.guard(&err)
+	return b.db.View(func(tx *bbolt.Tx) error {
+		err := t.run(tx, fn)
+		b.reads.Add(t.reads)
+		return err
+	})
+}
+
+func (b *Bolt) Update(fn func(Tx) error) error {
+	if b.broken.Load() {
+		return ErrBroken
+	}
+	err := b.update(fn)
+	b.Trim()
+	return closed(err)
+}
+
+func (b *Bolt) update(fn func(Tx) error) error {
+	committing := 0 // the number of the new root
+	err := b.commit(fn, &committing)
+	// A commit that fails while it writes its root may be durable or not, and the next one would overwrite the last root
+	// that is known to be good.
+	if err != nil && committing != 0 && b.root() >= committing {
+		b.broken.Store(true)
+		err = fmt.Errorf("%w: %w", ErrBroken, err)
+	}
+	return err
+}
+
+func (b *Bolt) commit(fn func(Tx) error, committing *int) (err error) {
+	t := boltTx{faults: debug.SetPanicOnFault(true), inBolt: true}
+	defer t.guard(&err)
+	return b.db.Update(func(tx *bbolt.Tx) error {
+		if b.broken.Load() {
+			return ErrBroken
+		}
+		if err := t.run(tx, fn); err != nil {
+			return err
+		}
+		t.finish()
+		*committing = tx.ID()
+		return nil
+	})
+}
+
+// root returns the number of the newest root that reads see; the highest number where none can be read.
+func (b *Bolt) root() (id int) {
+	err := guarded(func() error {
+		return b.db.View(func(tx *bbolt.Tx) error { id = tx.ID(); return nil })
+	})
+	if err != nil {
+		return math.MaxInt
+	}
+	return id
+}
+
+func (b *Bolt) Size() int64 {
+	var n int64
+	b.db.View(func(tx *bbolt.Tx) error { n = tx.Size(); return nil })
+	return n
+}
+
+// Check holds updates up for as long as it takes, about a second for each 500 MB.
+func (b *Bolt) Check() error {
+	if err := b.View(checkOrder); err != nil {
+		return err
+	}
+	// What is reachable can be read now, so bbolt's own check, whose goroutine nobody can guard, meets no wild pointer.
+	errUndo := errors.New("checked")
+	err := guarded(func() error {
+		return b.db.Update(func(tx *bbolt.Tx) error {
+			first := errUndo
+			for err := range tx.Check() { // to its end, or its goroutine stays
+				if first == errUndo {
+					first = fmt.Errorf("%w: %w", ErrCorrupt, err)
+				}
+			}
+			return first
+		})
+	})
+	b.Trim()
+	if err == errUndo {
+		return nil
+	}
+	return closed(err)
+}
+
+// checkOrder reads every key and value.
+func checkOrder(tx Tx) error {
+	t := tx.(*boltTx)
+	var names []string
+	t.call(func() {
+		t.damage = t.tx.ForEach(func(name []byte, b *bbolt.Bucket) error {
+			if b == nil {
+				return fmt.Errorf("%w: a value among the buckets", ErrCorrupt)
+			}
+			names = append(names, string(name))
+			return nil
+		})
+	})
+	if t.damage != nil {
+		return t.damage
+	}
+	for _, name := range names {
+		var last []byte
+		var err error
+		sum := byte(0)
+		serr := t.Scan(name, nil, func(k, v []byte) bool {
+			if last != nil && bytes.Compare(last, k) >= 0 {
+				err = fmt.Errorf("%w: keys out of order in bucket %q", ErrCorrupt, name)
+				return false
+			}
+			for i := 0; i < len(v); i += 512 {
+				sum ^= v[i] // touches each page
+			}
+			last = append(last[:0], k...)
+			return true
+		})
+		runtime.KeepAlive(sum)
+		if err := errors.Join(err, serr); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *Bolt) Close() error { return b.db.Close() }
+
+func closed(err error) error {
+	if errors.Is(err, berrors.ErrDatabaseNotOpen) {
+		return ErrClosed
+	}
+	return err
+}

@@ -1,0 +1,227 @@
+package kv
+
+import (
+	"bytes"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+
+	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+)
+
+type boltTx struct {
+	tx      *bbolt.Tx
+	buckets []*boltBucket // few: found by a walk
+	reads   int64
+	arena   []byte // values until the commit
+	inBolt  bool   // bbolt's code runs, not the caller's: a panic then means a damaged file
+	damage  error  // what reads met
+	faults  bool   // whether faults were panics before
+}
+
+type boltBucket struct {
+	name         string
+	b            *bbolt.Bucket
+	last         []byte // the highest key so far, known after the first Put
+	known        bool
+	atEnd, other int // Puts beyond the highest key, and others
+}
+
+// run calls the caller's function.
+func (t *boltTx) run(tx *bbolt.Tx, fn func(Tx) error) error {
+	t.tx, t.inBolt = tx, false
+	err := fn(t)
+	t.inBolt = true
+	if err == nil {
+		err = t.damage
+	}
+	return err
+}
+
+// guard ends a transaction: damage that bbolt met becomes an error, a panic of the caller goes on. Faults in the map are
+// panics meanwhile, since a damaged page may point out of the file and an unreadable one raises a signal.
+func (t *boltTx) guard(err *error) {
+	debug.SetPanicOnFault(t.faults)
+	if r := recover(); r != nil {
+		if !t.inBolt && !isFault(r) {
+			panic(r)
+		}
+		*err = fmt.Errorf("%w: %v", ErrCorrupt, r)
+	}
+}
+
+// guarded runs what consists of bbolt's code alone.
+func guarded(fn func() error) (err error) {
+	t := boltTx{faults: debug.SetPanicOnFault(true), inBolt: true}
+	defer t.guard(&err)
+	return fn()
+}
+
+func isFault(r any) bool {
+	f, ok := r.(runtime.Error)
+	if !ok {
+		return false
+	}
+	_, ok = f.(interface{ Addr() uintptr })
+	return ok
+}
+
+// call runs bbolt's code: a panic there is damage, and remembered.
+func (t *boltTx) call(fn func()) {
+	t.inBolt = true
+	defer func() {
+		if !t.inBolt {
+			return // the caller's own panic, from within a scan
+		}
+		t.inBolt = false
+		if r := recover(); r != nil {
+			t.damage = fmt.Errorf("%w: %v", ErrCorrupt, r)
+		}
+	}()
+	fn()
+}
+
+// bucket returns nil where the bucket does not exist and is not to be made.
+func (t *boltTx) bucket(name string, make bool) *boltBucket {
+	for _, b := range t.buckets {
+		if b.name == name {
+			return b
+		}
+	}
+	raw := t.tx.Bucket([]byte(name))
+	if raw == nil && make {
+		var err error
+		if raw, err = t.tx.CreateBucket([]byte(name)); err != nil {
+			panic(err) // the name is ours and the Tx is writable: what is left is damage
+		}
+	}
+	if raw == nil {
+		return nil
+	}
+	b := &boltBucket{name: name, b: raw}
+	t.buckets = append(t.buckets, b)
+	return b
+}
+
+func (t *boltTx) Get(bucket string, key []byte) (v []byte) {
+	t.reads++
+	t.call(func() {
+		if b := t.bucket(bucket, false); b != nil {
+			v = b.b.Get(key)
+		}
+	})
+	return v
+}
+
+func (t *boltTx) Put(bucket string, key, value []byte) (err error) {
+	if !t.tx.Writable() {
+		return ErrReadOnly
+	}
+	if err := checkKey(key); err != nil {
+		return err
+	}
+	if len(value) > cap(t.arena)-len(t.arena) {
+		t.arena = make([]byte, 0, max(64<<10, len(value)))
+	}
+	n := len(t.arena)
+	t.arena = append(t.arena, value...)
+	t.call(func() {
+		b := t.bucket(bucket, true)
+		b.note(key)
+		err = b.b.Put(key, t.arena[n:len(t.arena):len(t.arena)])
+	})
+	return t.failed(err)
+}
+
+func (t *boltTx) failed(err error) error {
+	if err == nil {
+		err = t.damage
+	}
+	if err == berrors.ErrIncompatibleValue {
+		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return err
+}
+
+// note counts whether keys come in order, which finish turns into how full pages are made.
+func (b *boltBucket) note(key []byte) {
+	if !b.known {
+		last, _ := b.b.Cursor().Last()
+		b.last, b.known = bytes.Clone(last), true
+	}
+	if bytes.Compare(key, b.last) > 0 {
+		b.last = append(b.last[:0], key...)
+		b.atEnd++
+	} else {
+		b.other++
+	}
+}
+
+func (t *boltTx) finish() {
+	for _, b := range t.buckets {
+		b.b.FillPercent = fillInsert
+		if b.atEnd >= b.other {
+			b.b.FillPercent = fillAppend
+		}
+	}
+}
+
+func (t *boltTx) Delete(bucket string, key []byte) (err error) {
+	if !t.tx.Writable() {
+		return ErrReadOnly
+	}
+	if err := checkKey(key); err != nil {
+		return err
+	}
+	t.call(func() {
+		if b := t.bucket(bucket, false); b != nil {
+			err = b.b.Delete(key)
+		}
+	})
+	return t.failed(err)
+}
+
+func (t *boltTx) Scan(bucket string, from []byte, fn func(k, v []byte) bool) error {
+	t.call(func() {
+		b := t.bucket(bucket, false)
+		if b == nil {
+			return
+		}
+		c := b.b.Cursor()
+		for k, v := c.Seek(from); k != nil && t.visit(fn, k, v); {
+			k, v = c.Next()
+		}
+	})
+	return t.damage
+}
+
+func (t *boltTx) ScanBack(bucket string, from []byte, fn func(k, v []byte) bool) error {
+	t.call(func() {
+		b := t.bucket(bucket, false)
+		if b == nil {
+			return
+		}
+		c := b.b.Cursor()
+		var k, v []byte
+		if from == nil {
+			k, v = c.Last()
+		} else if k, v = c.Seek(from); k == nil {
+			k, v = c.Last() // all keys are lower
+		} else if !bytes.Equal(k, from) {
+			k, v = c.Prev()
+		}
+		for k != nil && t.visit(fn, k, v) {
+			k, v = c.Prev()
+		}
+	})
+	return t.damage
+}
+
+func (t *boltTx) visit(fn func(k, v []byte) bool, k, v []byte) bool {
+	t.reads++
+	t.inBolt = false
+	more := fn(k, v)
+	t.inBolt = true
+	return more
+}
