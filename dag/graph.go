@@ -66,11 +66,3 @@ func (g *Graph) Batches(fn func(b *Batch, bodies [][]byte) error) error  { retur
 func (g *Graph) Batch(id ID) (*Batch, [][]byte, error)                   { return nil, nil, errNotYet }
 func (g *Graph) Subscribe(fn func(*Batch)) (cancel func())               { return func() {} }
 func (g *Graph) Quarantined() []ID                                       { return nil }
-
-// ErrBatchFull is Add's answer to a change that would exceed the limits of a batch: commit, and begin another.
-var ErrBatchFull = errors.New("dag: the batch is full")
-
-// MissingError is an Authorizer's answer to a batch that names access records which are not held.
-type MissingError struct{ ACL []ID }
-
-func (e *MissingError) Error() string { return "dag: access records are missing" }

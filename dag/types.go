@@ -10,8 +10,8 @@ const (
 	MaxACLHeads = 64      // of a batch
 	MaxChanges  = 1000    // of a batch
 	MaxBytes    = 1 << 20 // of the encoded changes of a batch together
-	MaxFrame    = MaxBytes + 16<<10
-	MaxClock    = 1<<62 - 1
+	MaxFrame    = MaxBytes + maxHead + 8
+	MaxClock    = 1<<48 - 1
 )
 
 // Change is one node of an object's graph. Its ID is the hash of its canonical encoding.
