@@ -56,7 +56,7 @@ type FS interface {
 	MkdirAll(name string) error       // mode 0700; no error where the directory exists
 	Remove(name string) error         // a file or an empty directory
 	RemoveAll(name string) error      // no error where nothing exists
-	Rename(old, new string) error     // replaces a file that has the new name
+	Rename(old, new string) error     // replaces a file that has the new name, never a directory
 	ReadDir(name string) ([]string, error)
 	SyncDir(name string) error
 	Free() (avail, total int64, err error)

@@ -41,8 +41,8 @@ func (f *osFile) control(op string, call func(fd int) error) error {
 		return err
 	}
 	var serr error
-	if err := c.Control(func(fd uintptr) { serr = retry(func() error { return call(int(fd)) }) }); err != nil {
-		return err
+	if c.Control(func(fd uintptr) { serr = retry(func() error { return call(int(fd)) }) }) != nil {
+		serr = iofs.ErrClosed // Control has no other error
 	}
 	if serr != nil {
 		return &iofs.PathError{Op: op, Path: f.Name(), Err: serr}
