@@ -1,0 +1,140 @@
+// Command count reads what go test -json wrote into the named files and says how many tests there were.
+//
+// It prints the output of every test and package that failed, then one line "N passed, N failed, N skipped". A test that
+// stands in several files counts once: it failed when it failed in any, and passed when it passed in any other case. A
+// package that does not build, or ends without a result, counts as a failure. The exit code is 1 when anything failed or
+// when no test passed.
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+)
+
+// event is a line of go test -json, as go doc test2json describes it.
+type event struct {
+	Action, Package, ImportPath, Test, Output string
+	Elapsed                                   float64
+}
+
+type key struct{ pkg, test string }
+
+type tally struct {
+	result map[key]string // pass, fail or skip
+	output map[key][]string
+	failed []string
+	stray  []string // lines that are no events
+}
+
+func main() {
+	t := &tally{result: map[key]string{}}
+	for _, name := range os.Args[1:] {
+		f, err := os.Open(name)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		err = t.read(f)
+		f.Close()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, name+":", err)
+			os.Exit(1)
+		}
+	}
+	os.Exit(t.report(os.Stdout))
+}
+
+// read takes one file of events.
+func (t *tally) read(r io.Reader) error {
+	t.output = map[key][]string{}
+	open := map[string]bool{} // packages that have begun and not ended
+	in := bufio.NewReader(r)
+	for {
+		line, err := in.ReadString('\n')
+		if line != "" {
+			var e event
+			if json.Unmarshal([]byte(line), &e) != nil {
+				t.stray = append(t.stray, line)
+			} else {
+				t.take(e, open)
+			}
+		}
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for pkg := range open {
+		t.fail(key{pkg: pkg}, pkg+" ended without a result")
+	}
+	return nil
+}
+
+func (t *tally) take(e event, open map[string]bool) {
+	k := key{e.Package, e.Test}
+	switch e.Action {
+	case "start":
+		open[e.Package] = true
+	case "output":
+		t.output[k] = append(t.output[k], e.Output)
+	case "build-output":
+		k = key{pkg: e.ImportPath}
+		t.output[k] = append(t.output[k], e.Output)
+	case "build-fail":
+		t.fail(key{pkg: e.ImportPath}, e.ImportPath+" does not build")
+	case "pass", "fail", "skip":
+		if e.Test == "" {
+			delete(open, e.Package)
+			if e.Action == "fail" {
+				t.fail(k, e.Package)
+			}
+			return
+		}
+		if e.Action == "fail" {
+			t.fail(k, e.Package+" "+e.Test)
+		} else if old := t.result[k]; old != "fail" && old != "pass" {
+			t.result[k] = e.Action
+		}
+		delete(t.output, k)
+	}
+}
+
+// fail notes a failure and keeps what was printed. A package fails by itself only where none of its tests did.
+func (t *tally) fail(k key, what string) {
+	if k.test == "" {
+		for other, r := range t.result {
+			if other.pkg == k.pkg && r == "fail" {
+				return
+			}
+		}
+	}
+	t.result[k] = "fail"
+	t.failed = append(t.failed, "FAIL "+what+"\n"+strings.Join(t.output[k], ""))
+}
+
+// report prints the failures and the count, and gives the exit code.
+func (t *tally) report(w io.Writer) int {
+	for _, line := range t.stray {
+		fmt.Fprint(w, line)
+	}
+	slices.Sort(t.failed)
+	for _, f := range t.failed {
+		fmt.Fprintln(w, f)
+	}
+	n := map[string]int{}
+	for _, r := range t.result {
+		n[r]++
+	}
+	fmt.Fprintf(w, "%d passed, %d failed, %d skipped\n", n["pass"], n["fail"], n["skip"])
+	if n["fail"] > 0 || n["pass"] == 0 {
+		return 1
+	}
+	return 0
+}
