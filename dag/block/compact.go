@@ -1,0 +1,173 @@
+package block
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// Compact gives back what eviction alone does not: it checkpoints, copies the blocks that are left in segments which are
+// mostly holes, or a quarter of which is taken by nothing, to the active one, checkpoints again, and removes those
+// segments. A crash at any point leaves each block where the index or the next Open finds it.
+//
+// It returns when it is done, with ctx's cause when that ends first, or with what kept it from a segment: one with
+// damage in it is left as it is. One call works at a time; reads, puts and evictions go on meanwhile.
+func (s *Store) Compact(ctx context.Context) error {
+	s.compacting.Lock()
+	defer s.compacting.Unlock()
+	if err := s.Checkpoint(ctx); err != nil {
+		return err
+	}
+	var errs error
+	var empty []*segment
+	for _, g := range s.wasteful() {
+		if err := s.moveAll(ctx, g); err != nil {
+			errs = errors.Join(errs, fmt.Errorf("block: compact segment %d: %w", g.num, err))
+			if ctx.Err() != nil {
+				return errs
+			}
+			continue
+		}
+		empty = append(empty, g)
+	}
+	if len(empty) == 0 {
+		return errs
+	}
+	// The index must point to the copies before the originals go.
+	if err := s.Checkpoint(ctx); err != nil {
+		return errors.Join(errs, err)
+	}
+	for _, g := range empty {
+		if err := s.remove(g); err != nil {
+			errs = errors.Join(errs, err)
+		}
+	}
+	return errors.Join(errs, s.Checkpoint(ctx))
+}
+
+// wasteful returns the segments to compact, the emptiest first.
+func (s *Store) wasteful() []*segment {
+	s.app.Lock()
+	active := s.active
+	s.app.Unlock()
+	type candidate struct {
+		g    *segment
+		live int64
+	}
+	var out []candidate
+	s.mu.RLock()
+	for _, g := range s.segments {
+		used := g.end - segmentHeader
+		lost := used - g.live - g.punched
+		if g == active || g.gone || s.dirty[g.num] != nil {
+			continue
+		}
+		if g.live*4 < used || lost*4 > used || used <= 0 {
+			out = append(out, candidate{g, g.live})
+		}
+	}
+	s.mu.RUnlock()
+	slices.SortFunc(out, func(a, b candidate) int {
+		return cmp.Or(cmp.Compare(a.live, b.live), cmp.Compare(a.g.num, b.g.num))
+	})
+	segments := make([]*segment, len(out))
+	for i, c := range out {
+		segments[i] = c.g
+	}
+	return segments
+}
+
+// moveAll copies what the index has in g to the active segment and points the index there.
+func (s *Store) moveAll(ctx context.Context, g *segment) error {
+	s.mu.Lock()
+	g.full = true
+	end, live := g.end, g.live
+	s.mu.Unlock()
+	if live > 0 {
+		_, err := s.walk(ctx, g, segmentHeader, end, func(r record, p place) error {
+			if now, ok, err := s.lookup(r.id); err != nil || !ok || now != p {
+				return err
+			}
+			return s.move(g, r.id, p)
+		})
+		if errors.Is(err, errRecord) {
+			err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if g.live > 0 {
+		return errNotEmpty
+	}
+	return nil
+}
+
+// errNotEmpty says that the index has blocks in a segment after all in it were moved: a header among them is damaged,
+// or a checkpoint ended just then.
+var errNotEmpty = errors.New("not all of its blocks could be moved")
+
+// move copies one block. It stays where it is if it is evicted or replaced meanwhile.
+func (s *Store) move(g *segment, id ID, p place) error {
+	data, err := s.readPlace(g, id, p)
+	for {
+		s.mu.RLock()
+		epoch := s.overlay.epoch
+		s.mu.RUnlock()
+		if now, ok, lerr := s.lookup(id); lerr != nil || !ok || now != p {
+			return lerr
+		}
+		if err != nil {
+			return err
+		}
+		if done, err := s.moveTo(id, data, p, epoch); done || err != nil {
+			return err
+		}
+	}
+}
+
+// moveTo appends the copy. done is false when the block was looked up in an earlier epoch and may lie elsewhere by now.
+func (s *Store) moveTo(id ID, data []byte, p place, epoch uint64) (done bool, err error) {
+	s.app.Lock()
+	defer s.app.Unlock()
+	s.mu.RLock()
+	at, sure := s.isAtLocked(id, p, epoch)
+	s.mu.RUnlock()
+	if !at || !sure {
+		return false, nil
+	}
+	return true, s.appendLocked(id, data, func(to place) {
+		// If it was evicted while the copy was written, nothing points to the copy. If a checkpoint ended meanwhile, it
+		// may have been: then it stays where it is, and moveAll says that the segment is not empty.
+		if at, sure := s.isAtLocked(id, p, epoch); at && sure {
+			s.setLocked(id, to, p)
+		}
+	})
+}
+
+// remove deletes an empty segment's file.
+func (s *Store) remove(g *segment) error {
+	s.mu.Lock()
+	if g.live > 0 || s.dirty[g.num] != nil {
+		s.mu.Unlock()
+		return nil // an evicted block was taken back meanwhile
+	}
+	g.gone, g.changed = true, true
+	s.moves.Add(1)
+	s.mu.Unlock()
+	if err := s.opt.Disk.Remove(s.segmentName(g.num)); err != nil {
+		s.mu.Lock()
+		g.gone = false
+		s.mu.Unlock()
+		return fmt.Errorf("block: remove segment %d: %w", g.num, err)
+	}
+	s.files.forget(g)
+	s.mu.Lock()
+	g.punched, g.end = 0, 0
+	s.mu.Unlock()
+	return s.opt.Disk.SyncDir(s.opt.Dir)
+}

@@ -1,0 +1,139 @@
+package block
+
+import (
+	"context"
+	"encoding/binary"
+	"maps"
+	"slices"
+
+	"github.com/anyfs/anyfs/dag/kv"
+)
+
+// Freeze begins a checkpoint. What it returns must be called in turn: write within one update of the store's DB (once,
+// or again when the update is repeated), then done with whether the update succeeded. One checkpoint is under way at a
+// time; a second Freeze waits for done.
+//
+// write makes durable what the checkpoint refers to before it writes anything: call Sync before, to keep the transaction
+// short. done gives the space of evicted blocks back to the filesystem, some 50 µs a block: call it outside of locks.
+// Places are written to the index when enough are new, or blocks were evicted; until then Open finds them by walking
+// the segments.
+func (s *Store) Freeze() (write func(kv.Tx) error, done func(ok bool)) { return s.freeze(false) }
+
+// checkpoint is what one freeze takes along.
+type checkpoint struct {
+	s      *Store
+	whole  bool             // with the places
+	places map[ID]place     // also s.overlay.frozen
+	marks  map[uint32]marks // of the segments that changed
+	gone   []uint32         // segments that were removed
+}
+
+func (s *Store) freeze(whole bool) (write func(kv.Tx) error, done func(ok bool)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o := &s.overlay
+	for o.freezing {
+		o.thawed.Wait()
+	}
+	o.freezing = true
+	c := &checkpoint{s: s, marks: map[uint32]marks{}}
+	c.whole = whole || len(o.fresh) >= s.opt.FlushEntries || len(o.dead)+len(o.stale) > 0
+	if c.whole {
+		c.places, o.frozen, o.fresh = o.fresh, o.fresh, map[ID]place{}
+		o.doomed = slices.AppendSeq(o.stale, maps.Values(o.dead))
+		o.dead, o.stale = map[ID]place{}, nil
+	}
+	for num, g := range s.segments {
+		switch {
+		case !g.changed:
+			continue
+		case g.gone && g.live <= 0:
+			c.gone = append(c.gone, num)
+		case c.whole:
+			c.marks[num] = marks{indexed: g.end, synced: g.end, live: g.live, punched: g.punched, blocks: g.blocks}
+		default:
+			m := g.saved
+			m.synced, m.punched = g.end, g.punched
+			c.marks[num] = m
+		}
+		g.changed = false
+	}
+	return c.write, c.done
+}
+
+func (c *checkpoint) write(tx kv.Tx) error {
+	if len(c.places)+len(c.marks)+len(c.gone) == 0 {
+		return nil
+	}
+	// No index entry before the block it points to.
+	if err := c.s.Sync(context.Background()); err != nil {
+		return err
+	}
+	// In order: neighbours share a page.
+	for _, id := range slices.SortedFunc(maps.Keys(c.places), ID.Compare) {
+		var err error
+		if p := c.places[id]; p == (place{}) {
+			err = tx.Delete(bucketBlocks, id[:])
+		} else {
+			err = c.s.putIndexed(tx, id, p)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for num, m := range c.marks {
+		key := binary.BigEndian.AppendUint32(nil, num)
+		var b [marksLen]byte
+		if err := tx.Put(bucketSegments, key, c.s.opt.Seal.SealLocal(nil, m.append(b[:0]), marksAD(key))); err != nil {
+			return err
+		}
+	}
+	for _, num := range c.gone {
+		if err := tx.Delete(bucketSegments, binary.BigEndian.AppendUint32(nil, num)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *checkpoint) done(ok bool) {
+	s, o := c.s, &c.s.overlay
+	s.mu.Lock()
+	doomed := o.doomed
+	o.doomed = nil
+	o.epoch++
+	if ok {
+		for num, m := range c.marks {
+			if g := s.segments[num]; g != nil {
+				g.saved = m
+			}
+		}
+		for _, num := range c.gone {
+			delete(s.segments, num)
+		}
+	} else {
+		for id, p := range c.places {
+			if _, newer := o.fresh[id]; !newer {
+				o.fresh[id] = p
+			}
+		}
+		o.stale = append(o.stale, doomed...)
+		for num := range c.marks {
+			if g := s.segments[num]; g != nil {
+				g.changed = true
+			}
+		}
+		for _, num := range c.gone {
+			s.segments[num].changed = true
+		}
+	}
+	o.frozen = nil
+	s.mu.Unlock()
+	if ok {
+		s.punch(doomed)
+	}
+	s.mu.Lock()
+	o.freezing = false
+	o.thawed.Broadcast()
+	s.mu.Unlock()
+}
