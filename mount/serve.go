@@ -1,0 +1,195 @@
+package mount
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/anyfs/anyfs/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	unmountTries  = 8                // over about a third of a second: who just closed a file may not be through yet
+	flushWithin   = 2 * time.Second  // for the pages of shared maps when a mount is taken from who still uses it
+	endsWithin    = 10 * time.Second // for the requests that are being served then
+	readAheadKiB  = 1024
+	unmountsFirst = 5 * time.Millisecond
+)
+
+// Serve shows b at opt.Dir until it is unmounted, which is nil, or ctx ends, which is nil too.
+//
+// When ctx ends it unmounts: if files are still in use it takes the mount from who uses them. When it
+// returns, no goroutine of it is left and the backend has been given back all that the kernel held; but for one case,
+// in which it returns EBUSY: without root's rights and without fusectl a mount in use ends with its last user only.
+func Serve(ctx context.Context, b Backend, opt Options) error {
+	return serve(ctx, b, opt, func(f *filesystem) fuse.RawFileSystem { return f })
+}
+
+// serve is Serve with what stands between the kernel and the filesystem: nothing, but in tests.
+func serve(ctx context.Context, b Backend, opt Options, through func(*filesystem) fuse.RawFileSystem) error {
+	log := opt.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	set, err := parseOptions(opt.ExtraOpts)
+	if err != nil {
+		return err
+	}
+	set.allowOther = set.allowOther || opt.AllowOther
+	root := fs.RootIno
+	if opt.Space != "" {
+		if root, err = b.SpaceRoot(opt.Space); err != nil {
+			return fmt.Errorf("mount: space: %w", err)
+		}
+	}
+	dir, err := prepare(opt.Dir)
+	if err != nil {
+		return err
+	}
+	f := newFilesystem(b, root, uint32(os.Geteuid()), uint32(os.Getegid()), log)
+	server, err := attach(through(f), dir, set, mountOptions(f, set))
+	if err != nil {
+		return err
+	}
+	return f.serve(ctx, server, dir, opt.Ready)
+}
+
+func (f *filesystem) serve(ctx context.Context, server *fuse.Server, dir string, ready func()) error {
+	var wg sync.WaitGroup
+	stop := sync.OnceFunc(func() { close(f.stop) })
+	served := make(chan struct{})
+	wg.Go(func() {
+		defer close(served)
+		server.Serve()
+	})
+	wg.Go(func() { f.stale.run(f.stop) })
+	quiet := f.back.Events(f.announce)
+
+	var dev uint64
+	err := server.WaitMount()
+	if err == nil {
+		dev = prime(dir)
+		if ready != nil {
+			ready()
+		}
+		select {
+		case <-served:
+		case <-ctx.Done():
+		}
+	}
+	quiet()
+	stop()
+	if e := f.end(dir, dev, served); e != nil {
+		return e
+	}
+	wg.Wait()
+	f.release()
+	if err != nil {
+		return fmt.Errorf("mount: %w", err)
+	}
+	return nil
+}
+
+// prime has the kernel learn that opens need no message, and gives it a larger read-ahead where we may. It returns the
+// mount's device.
+func prime(dir string) (dev uint64) {
+	if fd, err := unix.Open(filepath.Join(dir, probeName), unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil {
+		unix.Close(fd)
+	}
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil {
+		return 0
+	}
+	name := fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", unix.Major(st.Dev), unix.Minor(st.Dev))
+	_ = os.WriteFile(name, fmt.Appendf(nil, "%d", readAheadKiB), 0)
+	return st.Dev
+}
+
+// end unmounts, where that has not happened, and waits until the last request is answered.
+func (f *filesystem) end(dir string, dev uint64, served <-chan struct{}) error {
+	if isClosed(served) {
+		return nil
+	}
+	err := error(syscall.EBUSY)
+	delay := unmountsFirst
+	for try := 0; try < unmountTries && err == syscall.EBUSY; try++ {
+		if try > 0 && over(served, delay) {
+			return nil
+		}
+		delay += delay / 2
+		err = detach(dir, false)
+	}
+	if err != nil && !isClosed(served) {
+		f.log.Warn("taking the mount from who still uses it", "cause", Cause(err))
+		flush(dir)
+		if err = seize(dir, dev); err != nil {
+			return fmt.Errorf("unmount: %w", err)
+		}
+	}
+	if !over(served, endsWithin) {
+		return fmt.Errorf("unmount: %w", syscall.EBUSY)
+	}
+	return nil
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// over waits until c closes, for at most d, and reports whether it did.
+func over(c <-chan struct{}, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-c:
+		return true
+	case <-t.C:
+		return false
+	}
+}
+
+// flush has the kernel write back the pages of shared maps, which would be lost with the connection.
+func flush(dir string) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return
+		}
+		defer unix.Close(fd)
+		_ = unix.Syncfs(fd)
+	}()
+	over(done, flushWithin)
+}
+
+// seize ends the connection with the kernel, so that all who wait for us get an error, and unmounts.
+func seize(dir string, dev uint64) error {
+	err := unix.Unmount(dir, unix.MNT_FORCE|unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	if err != unix.EPERM {
+		return err
+	}
+	err = fusermountUnmount(dir, true)
+	name := fmt.Sprintf("/sys/fs/fuse/connections/%d/abort", unix.Minor(dev))
+	if e := os.WriteFile(name, []byte("1"), 0); err == nil && e != nil {
+		return nil // without fusectl it ends with its last user, or with this process
+	}
+	return err
+}
