@@ -17,13 +17,17 @@ const RootIno Ino = 1
 
 // Attr is what stat(2) shows. Times are Unix nanoseconds.
 type Attr struct {
-	Ino                         Ino
-	Mode                        uint32 // type and permission bits, as st_mode
-	Nlink                       uint32
-	UID, GID                    uint32
-	Rdev                        uint32
-	Size                        int64
-	Blocks                      int64 // of 512 bytes
+	Ino Ino
+	// Handle is the number that operations take for this version of the inode, where it differs from Ino (0: it does
+	// not). A file that changed behind the kernel's back while the kernel held it keeps its Ino and gets a new handle;
+	// what the kernel opened before goes on under the old number, with the old content, until it is unreferenced.
+	Handle                     Ino
+	Mode                       uint32 // type and permission bits, as st_mode
+	Nlink                      uint32
+	UID, GID                   uint32
+	Rdev                       uint32
+	Size                       int64
+	Blocks                     int64 // of 512 bytes
 	Atime, Mtime, Ctime, Btime int64
 }
 
@@ -44,10 +48,11 @@ type Cred struct{ UID, GID uint32 }
 
 // Dirent is one entry of a listing. Off is the offset that continues after it.
 type Dirent struct {
-	Name string
-	Ino  Ino
-	Mode uint32 // type bits only
-	Off  uint64
+	Name   string
+	Ino    Ino
+	Handle Ino    // as in Attr
+	Mode   uint32 // type bits only
+	Off    uint64
 }
 
 // WriteFlags qualify one write.
