@@ -26,7 +26,7 @@ type Leaf struct {
 // nodes again that did not change. One leaf needs no node: the root is its raw CID. No leaf gives an empty file's node.
 // It returns put's error, or an error when a leaf is empty or the sizes exceed 2^63-1 in all.
 func BuildTree(put func(data []byte) (ID, error), leaves []Leaf) (cid.Cid, error) {
-	if len(leaves) == 1 && leaves[0].Size > 0 {
+	if len(leaves) == 1 && leaves[0].Size-1 < math.MaxInt64 {
 		return leaves[0].ID.CID(), nil
 	}
 	level, sum := make([]link, 0, MaxLinks), uint64(0)
