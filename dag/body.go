@@ -1,9 +1,6 @@
 package dag
 
-import (
-	"bytes"
-	"fmt"
-)
+import "bytes"
 
 type bodyKind uint8
 
@@ -128,19 +125,19 @@ func (c *Change) appendBody(p []byte) []byte {
 	return append(p, c.Payload...)
 }
 
-// parseBody reads the body of one change of b, taken out of its frame. The change aliases p.
-func parseBody(p []byte, of *Batch) (*Change, error) {
+// parseBody reads into c the body of one change of a batch, taken out of its frame. The change aliases p. It reports false
+// for a forgotten one.
+func parseBody(c *Change, p []byte, of *Batch) (bool, error) {
 	r := reader{b: p}
 	b := r.body()
 	if err := r.done(); err != nil {
-		return nil, fmt.Errorf("%w: %v", ErrCorrupt, err)
+		return false, err
 	}
 	if b.kind == forgottenBody {
-		return nil, ErrForgotten
+		return false, nil
 	}
-	c := &Change{}
 	b.change(c, p, of, make([]ID, 0, b.parents))
-	return c, nil
+	return true, nil
 }
 
 // hasher encodes the changes of one batch, for hashing.

@@ -22,3 +22,5 @@ var (
 type MissingError struct{ ACL []ID }
 
 func (e *MissingError) Error() string { return "dag: access records are missing" }
+
+var errBody = errors.New("a body is not what was written")

@@ -144,5 +144,6 @@ func (f *parsed) identify() error {
 		}
 	}
 	f.id = Sum(f.batch.append(h.buf[:0], whole))
+	f.batch.id = f.id
 	return nil
 }

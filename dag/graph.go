@@ -6,63 +6,216 @@
 // The package does no I/O of its own, starts no goroutine and reads no clock.
 package dag
 
-import "errors"
-
-var errNotYet = errors.New("dag: not built")
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+)
 
 // Options tune a graph; the zero value is good.
 type Options struct {
 	PendingBytes    int // of batches that wait for what they name; default 16 MiB
 	QuarantineBytes int // of batches in quarantine taken from others; default 64 MiB
+	CacheBytes      int // of objects, heads and vectors kept in memory; default 8 MiB
 }
 
 // Graph holds the batches of one space. It is safe for concurrent use.
-type Graph struct{}
+//
+// Writers (Begin to Commit or Abort, Ingest, Rejudge) come one after the other; readers go on beside them.
+type Graph struct {
+	space ID
+	store Store
+	auth  Authorizer
+	opt   Options
 
-// Open returns the graph that st holds.
-func Open(space ID, st Store, auth Authorizer, opt Options) (*Graph, error) { return nil, errNotYet }
+	objects *cache[ID, *object]
+	headsAt *cache[uint64, *head]
+	vectors *cache[uint64, vector]
 
-// Status says what became of a batch.
-type Status uint8
+	write   sync.Mutex // held by the writer; before mu
+	pending pending    // guarded by write
 
-// The outcomes of Ingest.
-const (
-	Accepted Status = iota + 1
-	Duplicate
-	Pending
-)
+	mu         sync.RWMutex // guards what follows; the writer alone changes it, and may read it without
+	chains     []*chain     // by number; a chain is replaced, not changed
+	byDevice   map[PublicKey][]uint32
+	frontier   []uint32 // chains whose counted batch lies in the past of no other's
+	quarantine map[uint64]held
+	counters   counters
 
-// Result says what became of an ingested frame.
-type Result struct {
-	Status  Status
-	ID      ID
-	Missing []ID // Pending: what it waits for, and is to be asked for
+	events events
 }
 
-// Store keeps the batches of one graph.
-type Store interface{ Sync() error }
-
-// Builder makes one batch.
-type Builder struct{}
-
-func (g *Graph) Begin(a Author, acl []ID, epoch ID) (*Builder, error) { return nil, errNotYet }
-func (b *Builder) Clock() uint64                                      { return 0 }
-func (b *Builder) Add(object ID, seal func(h Header) ([]byte, error)) (ID, error) {
-	return ID{}, errNotYet
+// counters are the totals of a graph.
+type counters struct {
+	objects, batches, changes uint64
+	quarantineBytes           uint64
 }
-func (b *Builder) Len() (changes, bytes int)                             { return 0, 0 }
-func (b *Builder) Commit() (*Batch, error)                               { return nil, errNotYet }
-func (b *Builder) Abort()                                                {}
-func (g *Graph) Ingest(frame []byte) (Result, error)                     { return Result{}, errNotYet }
-func (g *Graph) Heads() []ID                                             { return nil }
-func (g *Graph) Tips() []Tip                                             { return nil }
-func (g *Graph) ObjectHeads(object ID) []ID                              { return nil }
-func (g *Graph) Changes(object ID, fn func(Entry) error) error           { return errNotYet }
-func (g *Graph) ChangesFrom(object, from ID, fn func(Entry) error) error { return errNotYet }
-func (g *Graph) ChangesBack(object ID, fn func(Entry) error) error       { return errNotYet }
-func (g *Graph) Change(id ID) (Entry, error)                             { return Entry{}, errNotYet }
-func (g *Graph) Objects(fn func(ID) error) error                         { return errNotYet }
-func (g *Graph) Batches(fn func(b *Batch, bodies [][]byte) error) error  { return errNotYet }
-func (g *Graph) Batch(id ID) (*Batch, [][]byte, error)                   { return nil, nil, errNotYet }
-func (g *Graph) Subscribe(fn func(*Batch)) (cancel func())               { return func() {} }
-func (g *Graph) Quarantined() []ID                                       { return nil }
+
+// Open returns the graph that st holds. What the last crash took from its index is indexed again.
+func Open(space ID, st Store, auth Authorizer, opt Options) (*Graph, error) {
+	opt.PendingBytes = orDefault(opt.PendingBytes, 16<<20)
+	opt.QuarantineBytes = orDefault(opt.QuarantineBytes, 64<<20)
+	opt.CacheBytes = orDefault(opt.CacheBytes, 8<<20)
+	g := &Graph{
+		space: space, store: st, auth: auth, opt: opt,
+		objects:    newCache[ID, *object](opt.CacheBytes / 2),
+		headsAt:    newCache[uint64, *head](opt.CacheBytes / 4),
+		vectors:    newCache[uint64, vector](opt.CacheBytes / 4),
+		byDevice:   make(map[PublicKey][]uint32),
+		quarantine: make(map[uint64]held),
+	}
+	g.pending.init(opt.PendingBytes)
+	if err := g.load(); err != nil {
+		return nil, fmt.Errorf("dag: open graph: %w", err)
+	}
+	if err := st.Walk(st.Indexed(), g.replay); err != nil {
+		return nil, fmt.Errorf("dag: index the end of the log: %w", err)
+	}
+	return g, nil
+}
+
+func orDefault(n, d int) int {
+	if n == 0 {
+		return d
+	}
+	return n
+}
+
+// Space returns the space that the graph is of.
+func (g *Graph) Space() ID { return g.space }
+
+func (g *Graph) load() error {
+	if err := g.loadChains(); err != nil {
+		return err
+	}
+	if err := g.loadQuarantine(); err != nil {
+		return err
+	}
+	p, err := g.store.Get(TableMeta, []byte("state"))
+	if err != nil || p == nil {
+		return err
+	}
+	d := decoder{b: p}
+	g.counters = counters{d.uvarint(), d.uvarint(), d.uvarint(), d.uvarint()}
+	for range d.count(1) {
+		n := d.uvarint()
+		if n >= uint64(len(g.chains)) {
+			return errIndex("frontier")
+		}
+		g.frontier = append(g.frontier, uint32(n))
+	}
+	return d.err("state")
+}
+
+func (u *Update) putState(c counters, frontier []uint32) {
+	p := binary.AppendUvarint(make([]byte, 0, 64), c.objects)
+	p = binary.AppendUvarint(p, c.batches)
+	p = binary.AppendUvarint(p, c.changes)
+	p = binary.AppendUvarint(p, c.quarantineBytes)
+	p = binary.AppendUvarint(p, uint64(len(frontier)))
+	for _, f := range frontier {
+		p = binary.AppendUvarint(p, uint64(f))
+	}
+	u.put(TableMeta, []byte("state"), p)
+}
+
+// replay indexes a record that is in the log: it was verified and accepted before it was put there.
+func (g *Graph) replay(rec Record) error {
+	f, err := parseFrame(rec.Frame)
+	if err == nil && f.id != rec.ID {
+		err = errors.New("its frame is another batch")
+	}
+	if err != nil {
+		return errCorrupt(rec.At, err)
+	}
+	s, missing, err := g.check(f)
+	if err == nil && len(missing) > 0 {
+		err = errors.New("its past is not held")
+	}
+	if err != nil {
+		return errCorrupt(rec.At, err)
+	}
+	return g.apply(s, g.auth.Counts(f.batch), rec)
+}
+
+func errCorrupt(at uint64, err error) error {
+	return fmt.Errorf("%w: record at %d: %v", ErrCorrupt, at, err)
+}
+
+// Heads returns the frontier: the batches that count and lie in the past of no other that counts. It is sorted.
+func (g *Graph) Heads() []ID {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	ids := make([]ID, len(g.frontier))
+	for i, n := range g.frontier {
+		ids[i] = g.chains[n].counted.id
+	}
+	sortIDs(ids)
+	return ids
+}
+
+// Tips returns the last batch of each feed and of each branch of one that counts or lies in the past of a batch that does,
+// in no order. A feed with several tips has branches: its device was restored from a backup, or lies.
+func (g *Graph) Tips() []Tip {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	tips := make([]Tip, 0, len(g.chains))
+	for _, c := range g.chains {
+		if s := c.shown; s.at != 0 {
+			tips = append(tips, Tip{Feed: c.feed, Device: c.device, Seq: s.seq, Batch: s.id, Clock: s.clock})
+		}
+	}
+	return tips
+}
+
+// Counters returns how many batches and changes are held, those in quarantine included, and of how many objects.
+func (g *Graph) Counters() (batches, changes, objects uint64) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.counters.batches, g.counters.changes, g.counters.objects
+}
+
+// Has reports whether a batch is held, be it in quarantine.
+func (g *Graph) Has(id ID) (bool, error) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	_, ok, err := g.find(id)
+	return ok, err
+}
+
+// InPast reports whether batch lies in the past of the batch `of`, or is the same. ErrNotFound when one is not held.
+func (g *Graph) InPast(batch, of ID) (bool, error) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	p, ok, err := g.find(batch)
+	if err == nil && !ok {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return false, err
+	}
+	b, ok, err := g.find(of)
+	if err == nil && !ok {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return false, err
+	}
+	v, err := g.vectorOf(b)
+	return err == nil && v.at(p.chain) >= p.clock, err
+}
+
+// Feed returns the first batch of the feed that a batch is in. ErrNotFound when the batch is not held.
+func (g *Graph) Feed(batch ID) (ID, error) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	k, ok, err := g.find(batch)
+	if err == nil && !ok {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return ID{}, err
+	}
+	return g.chains[k.chain].feed, nil
+}

@@ -42,6 +42,8 @@ type Batch struct {
 	Epoch           ID
 	Changes         []ID // in the order of their places
 	Signature       [64]byte
+
+	id ID // set by a graph: its batches are not to be changed
 }
 
 // Header is what a payload is sealed under: nothing sealed for one header opens under another.
@@ -53,9 +55,9 @@ type Header struct {
 	Device        PublicKey
 }
 
-// Entry is a change at its place in the total order. The receiver may keep it.
+// Entry is a change at its place in the total order. The receiver may keep it, and changes nothing of it.
 //
-// Batch lacks its Changes and Signature: they take reading the whole batch, which Graph.Batch does.
+// Batch lacks its Changes: they take reading the whole batch, which Graph.Batch does.
 type Entry struct {
 	ID     ID
 	Pos    Pos
@@ -82,14 +84,28 @@ const (
 	CountsIfNamed
 )
 
-// Authorizer judges batches with the graph locked, so it neither blocks nor calls back.
+// Authorizer judges batches. It is called by whoever writes to the graph: it may call what reads the graph, and nothing
+// that writes to it.
 type Authorizer interface {
 	// Accept says whether the author could write b by the access records of b's own past; asked once for each batch.
-	// A *MissingError makes the batch wait for records; any other error refuses it for ever.
+	// A *MissingError makes the batch wait for records; any other error refuses it for ever. Changes are in the order of
+	// b.Changes.
 	Accept(b *Batch, changes []*Change) error
-	// Counts judges by the whole access list; asked again by Graph.Rejudge when that has grown.
+	// Counts judges by the whole access list; asked again by Graph.Rejudge when that has grown. b may lack its Changes
+	// (it knows its ID nevertheless).
 	Counts(b *Batch) Verdict
 }
+
+// Anyone is an Authorizer that lets everybody write.
+type Anyone struct{}
+
+var _ Authorizer = Anyone{}
+
+// Accept accepts.
+func (Anyone) Accept(*Batch, []*Change) error { return nil }
+
+// Counts counts.
+func (Anyone) Counts(*Batch) Verdict { return Counts }
 
 // Tip is the last batch of a feed, or of a branch of it.
 type Tip struct {

@@ -1,0 +1,197 @@
+package dag
+
+import "encoding/binary"
+
+// vector says what lies in the past of a batch: for each chain the clock of its last batch there, the batch itself
+// included. A chain is linear and its clocks ascend, so a batch of chain c with clock k is in the past if vector[c] >= k.
+// Missing entries are 0. Vectors are not changed once made.
+type vector []uint64
+
+func (v vector) at(chain uint32) uint64 {
+	if int(chain) < len(v) {
+		return v[chain]
+	}
+	return 0
+}
+
+// join raises v to the maximum of v and w. It may reuse v.
+func (v vector) join(w vector) vector {
+	for len(v) < len(w) {
+		v = append(v, 0)
+	}
+	for i, k := range w {
+		v[i] = max(v[i], k)
+	}
+	return v
+}
+
+func (v vector) with(chain uint32, clock uint64) vector {
+	for len(v) <= int(chain) {
+		v = append(v, 0)
+	}
+	v[chain] = clock
+	return v
+}
+
+func (v vector) encode() []byte {
+	p := binary.AppendUvarint(make([]byte, 0, 4+len(v)*4), uint64(len(v)))
+	for _, k := range v {
+		p = binary.AppendUvarint(p, k)
+	}
+	return p
+}
+
+func decodeVector(p []byte) (vector, error) {
+	d := decoder{b: p}
+	v := make(vector, d.count(1))
+	for i := range v {
+		v[i] = d.uvarint()
+	}
+	return v, d.err("vector")
+}
+
+// known is what the index says of a batch that is held.
+type known struct {
+	at    uint64
+	chain uint32
+	clock uint64
+}
+
+// find looks a batch up.
+func (g *Graph) find(id ID) (known, bool, error) {
+	for _, n := range g.frontier {
+		c := g.chains[n]
+		if c.counted.id == id {
+			return known{c.counted.at, c.num, c.counted.clock}, true, nil
+		}
+	}
+	var buf [4]Value
+	vs, err := g.store.Find(SetBatches, id.prefix(), buf[:0])
+	if err != nil {
+		return known{}, false, err
+	}
+	for _, v := range vs {
+		at, chain := unpackAt(v.A)
+		if int(chain) >= len(g.chains) {
+			return known{}, false, errIndex("chain of a batch")
+		}
+		h, err := g.headAt(at)
+		if err != nil {
+			return known{}, false, err
+		}
+		if h.id == id {
+			return known{at, chain, v.B}, true, nil
+		}
+	}
+	return known{}, false, nil
+}
+
+const pastEvery = 64 // of how many batches of a chain one has its vector in the index
+
+// vectorOf returns the vector of a batch that is held. What is not in the cache is computed from the nearest batches whose
+// vectors are in the index: at most 64 of each chain.
+func (g *Graph) vectorOf(k known) (vector, error) {
+	if v, ok := g.vectors.get(k.at); ok {
+		return v, nil
+	}
+	got := make(map[uint64]vector)
+	stack := []known{k}
+	for len(stack) > 0 {
+		top := stack[len(stack)-1]
+		v, missing, err := g.tryVector(top, got)
+		if err != nil {
+			return nil, err
+		}
+		if len(missing) > 0 {
+			stack = append(stack, missing...)
+			continue
+		}
+		got[top.at] = v
+		stack = stack[:len(stack)-1]
+	}
+	g.vectors.put(k.at, got[k.at], 8*len(g.chains))
+	return got[k.at], nil
+}
+
+// tryVector computes a vector, or says which it lacks for that.
+func (g *Graph) tryVector(k known, got map[uint64]vector) (vector, []known, error) {
+	if v, ok := got[k.at]; ok {
+		return v, nil, nil
+	}
+	if v, ok := g.vectors.get(k.at); ok {
+		return v, nil, nil
+	}
+	p, err := g.store.Get(TablePasts, key64(k.at))
+	if err != nil {
+		return nil, nil, err
+	}
+	if p != nil {
+		v, err := decodeVector(p)
+		return v, nil, err
+	}
+	h, err := g.headAt(k.at)
+	if err != nil {
+		return nil, nil, err
+	}
+	var missing []known
+	var v vector
+	for _, id := range h.batch.named() {
+		n, ok, err := g.find(id)
+		if err != nil {
+			return nil, nil, err
+		}
+		if !ok {
+			return nil, nil, errIndex("a batch whose past is not held")
+		}
+		w, ok := got[n.at]
+		if !ok {
+			w, ok = g.vectors.get(n.at)
+		}
+		if !ok {
+			missing = append(missing, n)
+			continue
+		}
+		v = v.join(w)
+	}
+	if len(missing) > 0 {
+		return nil, missing, nil
+	}
+	return v.with(k.chain, k.clock), nil, nil
+}
+
+// named returns the batches that b names: prev and deps.
+func (b *Batch) named() []ID {
+	ids := make([]ID, 0, len(b.Deps)+1)
+	if !b.Prev.IsZero() {
+		ids = append(ids, b.Prev)
+	}
+	return append(ids, b.Deps...)
+}
+
+// head is the cached head of a batch: all but the links to its changes.
+type head struct {
+	id    ID
+	batch *Batch
+}
+
+func (g *Graph) headAt(at uint64) (*head, error) {
+	if h, ok := g.headsAt.get(at); ok {
+		return h, nil
+	}
+	rec, err := g.store.ReadHead(at)
+	if err != nil {
+		return nil, err
+	}
+	return g.keepHead(at, rec.ID, rec.Frame)
+}
+
+func (g *Graph) keepHead(at uint64, id ID, frame []byte) (*head, error) {
+	b, err := parseHead(frame)
+	if err != nil {
+		return nil, errCorrupt(at, err)
+	}
+	b.id = id
+	h := &head{id, b}
+	g.headsAt.put(at, h, 400)
+	return h, nil
+}

@@ -1,0 +1,354 @@
+package dag
+
+import (
+	"encoding/binary"
+	"hash/crc32"
+	"slices"
+)
+
+// ObjectHeads returns the heads of an object, sorted: of its counted changes those that no counted change names. None when
+// the object is not known, or the store cannot be read: HeadsOf tells the two apart.
+func (g *Graph) ObjectHeads(object ID) []ID {
+	ids, _ := g.HeadsOf(object)
+	return ids
+}
+
+// HeadsOf is ObjectHeads with the store's error.
+func (g *Graph) HeadsOf(object ID) ([]ID, error) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	o, err := g.objectOf(object)
+	if o == nil || err != nil {
+		return nil, err
+	}
+	ids := make([]ID, len(o.heads))
+	for i := range o.heads {
+		ids[i] = o.heads[i].id
+	}
+	sortIDs(ids)
+	return ids, nil
+}
+
+// Changes calls fn for the counted changes of an object in total order, until fn returns an error, which it returns.
+//
+// fn is called with no lock held and may use the graph; changes that arrive meanwhile are seen where they come later in
+// the order than the last one given. An object that is not known has none.
+func (g *Graph) Changes(object ID, fn func(Entry) error) error {
+	return g.forward(object, ref{}, true, fn)
+}
+
+// ChangesFrom is Changes from the change `from` on, itself included. ErrNotFound when it is not a counted change of the
+// object.
+func (g *Graph) ChangesFrom(object, from ID, fn func(Entry) error) error {
+	g.mu.RLock()
+	r, o, err := g.locate(from)
+	g.mu.RUnlock()
+	if err != nil {
+		return err
+	}
+	if o.id != object {
+		return ErrNotFound
+	}
+	e, err := g.entry(&r)
+	if err != nil {
+		return err
+	}
+	if err := fn(e); err != nil {
+		return err
+	}
+	return g.forward(object, r, false, fn)
+}
+
+func (g *Graph) forward(object ID, last ref, first bool, fn func(Entry) error) error {
+	for ; ; first = false {
+		entries, end, err := g.someAfter(object, &last, first)
+		if err != nil {
+			return err
+		}
+		for i := range entries {
+			if err := fn(entries[i]); err != nil {
+				return err
+			}
+		}
+		if end {
+			return nil
+		}
+	}
+}
+
+// someAfter reads the next changes behind *last, or from the start, and moves it.
+func (g *Graph) someAfter(object ID, last *ref, first bool) ([]Entry, bool, error) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	o, err := g.objectOf(object)
+	if o == nil || err != nil {
+		return nil, true, err
+	}
+	page, err := g.pageAfter(o, last, first)
+	if err != nil || len(page) == 0 {
+		return nil, true, err
+	}
+	before := *last
+	*last = page[len(page)-1]
+	if page, err = g.counted(o, page, before.clock); err != nil {
+		return nil, true, err
+	}
+	entries, err := g.readEntries(page)
+	return entries, false, err
+}
+
+// counted leaves out of a page what is in quarantine, and changes that an earlier batch linked already: that one has the
+// same clock, and stands in the page unless its clock is `before`.
+func (g *Graph) counted(o *object, page []ref, before uint64) ([]ref, error) {
+	out := page[:0]
+	for i := range page {
+		r := page[i]
+		if _, in := g.quarantine[r.at]; in {
+			continue
+		}
+		twice := false
+		if r.clock == before {
+			first, _, err := g.refOf(o, r.clock, func(x *ref) bool {
+				_, in := g.quarantine[x.at]
+				return x.id == r.id && !in
+			})
+			if err != nil {
+				return nil, err
+			}
+			twice = first.at != r.at
+		}
+		for k := len(out) - 1; k >= 0 && out[k].clock == r.clock; k-- {
+			twice = twice || out[k].id == r.id
+		}
+		if !twice {
+			out = append(out, r)
+		}
+	}
+	return out, nil
+}
+
+// pageAfter returns some refs that follow *last in the order of the object's log, or its first; none at the end.
+func (g *Graph) pageAfter(o *object, last *ref, first bool) ([]ref, error) {
+	if o.total > uint64(len(o.tail)) {
+		_, page, err := g.logPage(o.num, last.clock, last.batch)
+		for err == nil && page != nil {
+			if first {
+				return page, nil
+			}
+			if i := slices.IndexFunc(page, func(r ref) bool { return g.compare(&r, last) > 0 }); i >= 0 {
+				return page[i:], nil
+			}
+			end := &page[len(page)-1]
+			page, err = g.nextPage(o.num, max(last.clock, end.clock), end.batch)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	i := 0
+	for !first && i < len(o.tail) && g.compare(&o.tail[i], last) <= 0 {
+		i++
+	}
+	return slices.Clone(o.tail[i:]), nil
+}
+
+// pageBefore returns some refs that precede *last, or the newest; none at the start.
+func (g *Graph) pageBefore(o *object, last *ref, first bool) ([]ref, error) {
+	n := len(o.tail)
+	for !first && n > 0 && g.compare(&o.tail[n-1], last) >= 0 {
+		n--
+	}
+	if n > 0 {
+		return slices.Clone(o.tail[:n]), nil
+	}
+	if o.total == uint64(len(o.tail)) {
+		return nil, nil
+	}
+	clock, batch := uint64(MaxClock), ^uint64(0)
+	if !first {
+		clock, batch = last.clock, last.batch
+	}
+	for {
+		key, page, err := g.logPage(o.num, clock, batch)
+		if err != nil || page == nil {
+			return nil, err
+		}
+		n := len(page)
+		for !first && n > 0 && g.compare(&page[n-1], last) >= 0 {
+			n--
+		}
+		if n > 0 {
+			return page[:n], nil
+		}
+		d := decoder{b: key[8:]}
+		clock, batch = binary.BigEndian.Uint64(d.take(8)), binary.BigEndian.Uint64(d.take(8))
+		if clock == 0 && batch == 0 {
+			return nil, nil
+		}
+		if batch--; batch == ^uint64(0) {
+			clock--
+		}
+	}
+}
+
+// ChangesBack calls fn for the counted changes of an object in the reverse of the total order, until fn returns an error,
+// which it returns: so a reader finds the newest snapshot without reading what came before it. See Joint.
+func (g *Graph) ChangesBack(object ID, fn func(Entry) error) error {
+	var last ref
+	for first := true; ; first = false {
+		entries, end, err := g.someBefore(object, &last, first)
+		if err != nil {
+			return err
+		}
+		for i := len(entries) - 1; i >= 0; i-- {
+			if err := fn(entries[i]); err != nil {
+				return err
+			}
+		}
+		if end {
+			return nil
+		}
+	}
+}
+
+func (g *Graph) someBefore(object ID, last *ref, first bool) ([]Entry, bool, error) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	o, err := g.objectOf(object)
+	if o == nil || err != nil {
+		return nil, true, err
+	}
+	page, err := g.pageBefore(o, last, first)
+	if err != nil || len(page) == 0 {
+		return nil, true, err
+	}
+	// All of a clock together, so that a change which two of them link is known to be the first.
+	for page[0].clock == page[len(page)-1].clock {
+		more, err := g.pageBefore(o, &page[0], false)
+		if err != nil {
+			return nil, true, err
+		}
+		if len(more) == 0 {
+			break
+		}
+		page = append(more, page...)
+	}
+	if i := slices.IndexFunc(page, func(r ref) bool { return r.clock != page[0].clock }); i > 0 {
+		page = page[i:]
+	}
+	*last = page[0]
+	if page, err = g.counted(o, page, 0); err != nil {
+		return nil, true, err
+	}
+	entries, err := g.readEntries(page)
+	return entries, false, err
+}
+
+// Change returns a counted change by its ID; ErrNotFound when there is none.
+func (g *Graph) Change(id ID) (Entry, error) {
+	g.mu.RLock()
+	r, _, err := g.locate(id)
+	g.mu.RUnlock()
+	if err != nil {
+		return Entry{}, err
+	}
+	return g.entry(&r)
+}
+
+// locate finds where a change counts.
+func (g *Graph) locate(id ID) (best ref, in *object, err error) {
+	var buf [4]Value
+	vs, err := g.store.Find(SetChanges, id.prefix(), buf[:0])
+	if err != nil {
+		return ref{}, nil, err
+	}
+	for _, v := range vs {
+		num, chain := unpackAt(v.A)
+		o, err := g.objectByNumber(num)
+		if err != nil {
+			return ref{}, nil, err
+		}
+		r, ok, err := g.refOf(o, v.B, func(r *ref) bool { return r.id == id && r.chain == chain })
+		if err != nil {
+			return ref{}, nil, err
+		}
+		if _, held := g.quarantine[r.at]; !ok || held {
+			continue
+		}
+		if in == nil || g.compare(&r, &best) < 0 {
+			best, in = r, o
+		}
+	}
+	if in == nil {
+		return ref{}, nil, ErrNotFound
+	}
+	return best, in, nil
+}
+
+func (g *Graph) entry(r *ref) (Entry, error) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	es, err := g.readEntries([]ref{*r})
+	if err != nil {
+		return Entry{}, err
+	}
+	if len(es) == 0 {
+		return Entry{}, ErrForgotten
+	}
+	return es[0], nil
+}
+
+// headGuess is read of a batch whose head is not in the cache: most heads are shorter.
+const headGuess = 448
+
+// readEntries reads the bodies of refs with as few reads as the store can. Forgotten ones are left out.
+func (g *Graph) readEntries(refs []ref) ([]Entry, error) {
+	spans := make([]Span, len(refs), 2*len(refs))
+	heads := make([]*head, len(refs))
+	for i := range refs {
+		r := &refs[i]
+		spans[i] = Span{At: r.at, Off: r.off, Len: r.size}
+		if h, ok := g.headsAt.get(r.at); ok {
+			heads[i] = h
+			continue
+		}
+		spans = append(spans, Span{At: r.at, Len: min(r.off, headGuess), Head: true})
+	}
+	if err := g.store.ReadSpans(spans); err != nil {
+		return nil, err
+	}
+	entries := make([]Entry, 0, len(refs))
+	changes := make([]Change, len(refs))
+	next := len(refs)
+	for i := range refs {
+		r := &refs[i]
+		if heads[i] == nil {
+			h, err := g.headOfSpan(&spans[next])
+			if err != nil {
+				return nil, err
+			}
+			heads[i] = h
+			next++
+		}
+		b := heads[i].batch
+		if crc32.Checksum(spans[i].Data, castagnoli) != r.crc {
+			return nil, errCorrupt(r.at, errBody)
+		}
+		ok, err := parseBody(&changes[i], spans[i].Data, b)
+		if err != nil {
+			return nil, errCorrupt(r.at, err)
+		}
+		if ok {
+			pos := Pos{Clock: r.clock, Batch: heads[i].id, Place: uint32(r.place)}
+			entries = append(entries, Entry{ID: r.id, Pos: pos, Change: &changes[i], Batch: b})
+		}
+	}
+	return entries, nil
+}
+
+func (g *Graph) headOfSpan(s *Span) (*head, error) {
+	if s.Data == nil {
+		return g.headAt(s.At)
+	}
+	return g.keepHead(s.At, s.ID, s.Data)
+}
