@@ -24,13 +24,13 @@ func attach(raw fuse.RawFileSystem, dir string, s settings, o fuse.MountOptions)
 	}
 	server, err := attachDirectly(raw, dir, s, o)
 	if !errors.Is(err, syscall.EPERM) {
-		return server, failed(err)
+		return server, err
 	}
 	if _, err := fusermount(); err != nil {
-		return nil, failed(err)
+		return nil, err
 	}
 	if s.allowOther && os.Geteuid() != 0 && !othersAllowed() {
-		return nil, errors.New("mount: allow_other needs the line user_allow_other in /etc/fuse.conf")
+		return nil, errors.New("allow_other needs the line user_allow_other in /etc/fuse.conf")
 	}
 	if s.readOnly {
 		o.Options = append(o.Options, "ro")
@@ -39,14 +39,10 @@ func attach(raw fuse.RawFileSystem, dir string, s settings, o fuse.MountOptions)
 		o.Options = append(o.Options, "noexec")
 	}
 	server, err = fuse.NewServer(raw, dir, &o)
-	return server, failed(err)
-}
-
-func failed(err error) error {
-	if err == nil {
-		return nil
+	if err != nil {
+		return nil, fmt.Errorf("fusermount3: %w", err)
 	}
-	return fmt.Errorf("mount: %w", err)
+	return server, nil
 }
 
 // checkDevice finds out why there could be no FUSE at all.
@@ -56,12 +52,12 @@ func checkDevice() error {
 	case nil:
 		return unix.Close(fd)
 	case unix.ENOENT, unix.ENODEV, unix.ENXIO:
-		return errors.New("mount: this system has no /dev/fuse; load the kernel module with: modprobe fuse " +
+		return errors.New("this system has no /dev/fuse; load the kernel module with: modprobe fuse " +
 			"(a container must be given the device)")
 	case unix.EACCES, unix.EPERM:
-		return errors.New("mount: no permission to open /dev/fuse")
+		return errors.New("no permission to open /dev/fuse")
 	default:
-		return fmt.Errorf("mount: /dev/fuse: %w", err)
+		return fmt.Errorf("/dev/fuse: %w", err)
 	}
 }
 
@@ -75,7 +71,11 @@ func attachDirectly(raw fuse.RawFileSystem, dir string, s settings, o fuse.Mount
 	if s.noExec {
 		o.DirectMountFlags |= syscall.MS_NOEXEC
 	}
-	return fuse.NewServer(raw, dir, &o)
+	server, err := fuse.NewServer(raw, dir, &o)
+	if err != nil {
+		return nil, fmt.Errorf("mount(2): %w", err)
+	}
+	return server, nil
 }
 
 // mountOptions are what every mount asks of the kernel. Locks stay the kernel's own: all kinds work and

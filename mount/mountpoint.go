@@ -40,11 +40,11 @@ func prepare(dir string) (string, error) {
 			break
 		}
 		if err := detach(path, true); err != nil {
-			return "", fmt.Errorf("mount: a killed daemon left %s behind, and it cannot be unmounted: %w", dir, err)
+			return "", fmt.Errorf("a killed daemon left %s behind, and it cannot be unmounted: %w", dir, err)
 		}
 	}
 	if err := os.MkdirAll(path, 0o700); err != nil {
-		return "", fmt.Errorf("mount: %w", err)
+		return "", err
 	}
 	return path, checkEmpty(path)
 }
@@ -54,7 +54,7 @@ func prepare(dir string) (string, error) {
 func resolve(dir string) (string, error) {
 	path, err := filepath.Abs(dir)
 	if err != nil {
-		return "", fmt.Errorf("mount: %w", err)
+		return "", err
 	}
 	if target, err := os.Readlink(path); err == nil {
 		if !filepath.IsAbs(target) {
@@ -67,7 +67,7 @@ func resolve(dir string) (string, error) {
 		return path, nil // it will be made
 	}
 	if err != nil {
-		return "", fmt.Errorf("mount: %w", err)
+		return "", err
 	}
 	return filepath.Join(parent, filepath.Base(path)), nil
 }
@@ -78,16 +78,16 @@ func leftBehind(path string) (bool, error) {
 	switch {
 	case errors.Is(err, syscall.ENOTCONN), errors.Is(err, syscall.ECONNABORTED):
 		if m, ok, err := mountAt(path); err == nil && ok && m.fsType != fsType {
-			return false, fmt.Errorf("mount: %s is a dead mount of another kind (%s); unmount it first", path, m.fsType)
+			return false, fmt.Errorf("%s is a dead mount of another kind (%s); unmount it first", path, m.fsType)
 		}
 		return true, nil
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return false, fmt.Errorf("mount: %s %w by a daemon that does not answer", path, ErrMounted)
+		return false, fmt.Errorf("%s %w by a daemon that does not answer", path, ErrMounted)
 	case err != nil && !errors.Is(err, os.ErrNotExist):
-		return false, fmt.Errorf("mount: %w", err)
+		return false, err
 	}
 	if m, ok, err := mountAt(path); err == nil && ok && m.fsType == fsType {
-		return false, fmt.Errorf("mount: %s %w", path, ErrMounted)
+		return false, fmt.Errorf("%s %w", path, ErrMounted)
 	}
 	return false, nil
 }
@@ -111,18 +111,18 @@ func statWithin(path string, limit time.Duration) error {
 func checkEmpty(path string) error {
 	d, err := os.Open(path)
 	if err != nil {
-		return fmt.Errorf("mount: %w", err)
+		return err
 	}
 	defer d.Close()
 	switch _, err := d.Readdirnames(1); {
 	case err == nil:
-		return fmt.Errorf("mount: %s is not empty; pick another folder", path)
+		return fmt.Errorf("%s is not empty; pick another folder", path)
 	case errors.Is(err, io.EOF):
 		return nil
 	case errors.Is(err, syscall.ENOTDIR):
-		return fmt.Errorf("mount: %s is not a folder", path)
+		return fmt.Errorf("%s is not a folder", path)
 	default:
-		return fmt.Errorf("mount: %w", err)
+		return err
 	}
 }
 
@@ -189,12 +189,15 @@ func Unmount(dir string) error {
 	m, ok, err := mountAt(path)
 	switch {
 	case err != nil:
-		return fmt.Errorf("unmount: %w", err)
+		return err
 	case !ok || m.fsType != fsType:
-		return fmt.Errorf("unmount: %s is not mounted", dir)
+		return fmt.Errorf("%s is not mounted", dir)
 	}
-	if err := detach(path, false); err != nil {
-		return fmt.Errorf("unmount: %s: %w", dir, err)
+	switch err := detach(path, false); {
+	case errors.Is(err, syscall.EBUSY):
+		return fmt.Errorf("%s is in use; close its files and leave its folders first: %w", dir, err)
+	case err != nil:
+		return fmt.Errorf("%s: %w", dir, err)
 	}
 	return nil
 }

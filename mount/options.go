@@ -56,14 +56,14 @@ func (s *settings) set(opt string) error {
 	case "", "defaults", "default_permissions", "nosuid", "nodev", "noatime", "nodiratime", "relatime", "async":
 	case "auto", "noauto", "user", "users", "nouser", "owner", "nofail", "_netdev":
 	case "suid", "dev":
-		return fmt.Errorf("mount: option %q is refused: files of others must not bring rights or devices", opt)
+		return fmt.Errorf("option %q is refused: files of others must not bring rights or devices", opt)
 	case "allow_root":
-		return fmt.Errorf("mount: option %q is not known; allow_other lets root in too", opt)
+		return fmt.Errorf("option %q is not known; allow_other lets root in too", opt)
 	default:
 		if strings.HasPrefix(opt, "x-") || strings.HasPrefix(opt, "comment=") {
 			return nil
 		}
-		return fmt.Errorf("mount: option %q is not known", opt)
+		return fmt.Errorf("option %q is not known", opt)
 	}
 	return nil
 }

@@ -46,7 +46,7 @@ func serve(ctx context.Context, b Backend, opt Options, through func(*filesystem
 	root := fs.RootIno
 	if opt.Space != "" {
 		if root, err = b.SpaceRoot(opt.Space); err != nil {
-			return fmt.Errorf("mount: space: %w", err)
+			return fmt.Errorf("space: %w", err)
 		}
 	}
 	dir, err := prepare(opt.Dir)
@@ -91,10 +91,7 @@ func (f *filesystem) serve(ctx context.Context, server *fuse.Server, dir string,
 	}
 	wg.Wait()
 	f.release()
-	if err != nil {
-		return fmt.Errorf("mount: %w", err)
-	}
-	return nil
+	return err
 }
 
 // prime has the kernel learn that opens need no message, and gives it a larger read-ahead where we may. It returns the
@@ -139,7 +136,7 @@ func (f *filesystem) end(dir string, dev uint64, served <-chan struct{}) error {
 		}
 	}
 	if !over(served, endsWithin) {
-		return fmt.Errorf("unmount: %w", syscall.EBUSY)
+		return syscall.EBUSY
 	}
 	return nil
 }
