@@ -1,0 +1,153 @@
+package acl
+
+import (
+	"bytes"
+	"crypto/hpke"
+	"fmt"
+	"slices"
+
+	"github.com/anyfs/anyfs/acl/list"
+	"github.com/anyfs/anyfs/acl/seal"
+	"github.com/anyfs/anyfs/dag"
+)
+
+const (
+	labelWrap   = "anyfs/wrap/1"
+	labelFollow = "follow"
+)
+
+// recipient is who a key is wrapped to, and the HPKE public key for it.
+type recipient struct {
+	name dag.PublicKey
+	key  []byte
+}
+
+// wrapInfo binds a wrap to its space (in a root, which has no ID yet: its seed and owner), the key's commitment and the
+// recipient.
+func wrapInfo(space dag.ID, commitment [32]byte, to dag.PublicKey) []byte {
+	return slices.Concat([]byte(labelWrap), space[:], commitment[:], to[:])
+}
+
+// rootContext stands for the space in the wraps of its root.
+func rootContext(t *list.Root) dag.ID {
+	return dag.Sum(slices.Concat([]byte(labelWrap+" root"), t.Seed[:], t.Owner.Identity[:]))
+}
+
+func followAD(space, epoch dag.ID) []byte { return slices.Concat(space[:], epoch[:]) }
+
+// wrapTo wraps a read key to each recipient, in the order of their names.
+func wrapTo(to []recipient, space dag.ID, commitment [32]byte, k seal.ReadKey) ([]list.Wrap, error) {
+	slices.SortFunc(to, func(a, b recipient) int { return bytes.Compare(a.name[:], b.name[:]) })
+	out := make([]list.Wrap, 0, len(to))
+	for _, r := range to {
+		pub, err := seal.KEM().NewPublicKey(r.key)
+		if err != nil {
+			continue // a member's key that is none: it locks out nobody but that member
+		}
+		sealed, err := seal.Wrap(pub, wrapInfo(space, commitment, r.name), k)
+		if err != nil {
+			return nil, fmt.Errorf("acl: wrap a key: %w", err)
+		}
+		out = append(out, list.Wrap{To: r.name, Sealed: sealed})
+	}
+	return out, nil
+}
+
+// openEpochs opens each epoch whose key is not here yet, as far as this device can, and chooses the one to seal in.
+// A wrap that does not open, or holds a key that does not match the epoch's commitment, is void.
+func (s *Space) openEpochs() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	epochs := s.list.State().Epochs()
+	// From the newest on: it leads to those it follows by symmetric keys, so that one unwrapping does for all.
+	for i := len(epochs) - 1; i >= 0; i-- {
+		e := &epochs[i]
+		if !s.keys.Has(e.ID) && e.Suite == list.Suite {
+			if key, ok := s.find(e); ok {
+				s.keys.Add(e.ID, key)
+			}
+		}
+		if key, ok := s.keys.Key(e.ID); ok {
+			s.openFollowed(epochs, e, key)
+		}
+	}
+	for _, e := range slices.Backward(epochs) {
+		if s.keys.SetCurrent(e.ID) == nil {
+			s.emu.Lock()
+			s.epoch = e.ID
+			s.emu.Unlock()
+			return
+		}
+	}
+}
+
+// openFollowed opens the epochs that one follows, which all stand before it.
+func (s *Space) openFollowed(epochs []list.Epoch, e *list.Epoch, key seal.ReadKey) {
+	for _, f := range e.Follows {
+		at := slices.IndexFunc(epochs, func(o list.Epoch) bool { return o.ID == f.Epoch })
+		if at < 0 || s.keys.Has(f.Epoch) {
+			continue
+		}
+		b, err := key.OpenField(labelFollow, followAD(s.ID(), f.Epoch), f.Sealed)
+		if err != nil || len(b) != len(seal.ReadKey{}) {
+			continue
+		}
+		if k := seal.ReadKey(b); s.matches(&epochs[at], k) {
+			s.keys.Add(f.Epoch, k)
+		}
+	}
+}
+
+// matches says whether a key is the one that an epoch's record committed to.
+func (s *Space) matches(e *list.Epoch, k seal.ReadKey) bool {
+	if e.ID == s.ID() {
+		return k.Commitment(dag.ID{}) == e.Commitment
+	}
+	return k.Commitment(s.ID()) == e.Commitment
+}
+
+// find finds the key of an epoch: handed over, derived, or wrapped to this device or to the account.
+func (s *Space) find(e *list.Epoch) (seal.ReadKey, bool) {
+	if h, ok := s.k.handedOver(s.ID()); ok {
+		for _, x := range h.Epochs {
+			if x.ID == e.ID && s.matches(e, x.Key) {
+				return x.Key, true
+			}
+		}
+	}
+	root := s.list.Root()
+	if a := s.k.Account; a != nil && e.ID == s.ID() && root.Kind == list.RootDerived {
+		for _, label := range []string{LabelHome, LabelPersonal} {
+			if k := a.spaceKey(label); s.matches(e, k) {
+				return k, true
+			}
+		}
+	}
+	if k, ok := s.unwrap(e, s.k.Device.PublicKey(), s.k.Device.hpke); ok {
+		return k, true
+	}
+	if s.k.Account != nil {
+		return s.unwrap(e, s.k.Identity, s.k.Account.recovery)
+	}
+	return seal.ReadKey{}, false
+}
+
+// unwrap tries the wraps of an epoch to one recipient. Those of a root are bound to it, others to the space.
+func (s *Space) unwrap(e *list.Epoch, to dag.PublicKey, with hpke.PrivateKey) (seal.ReadKey, bool) {
+	contexts := []dag.ID{s.ID()}
+	if e.ID == s.ID() {
+		contexts = append(contexts, rootContext(s.list.Root()))
+	}
+	for i := range e.Wraps {
+		if e.Wraps[i].To != to {
+			continue
+		}
+		for _, c := range contexts {
+			k, err := seal.Unwrap(with, wrapInfo(c, e.Commitment, to), e.Wraps[i].Sealed)
+			if err == nil && s.matches(e, k) {
+				return k, true
+			}
+		}
+	}
+	return seal.ReadKey{}, false
+}

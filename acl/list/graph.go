@@ -1,0 +1,291 @@
+package list
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/anyfs/anyfs/dag"
+)
+
+// node is an applied record.
+type node struct {
+	batch   dag.ID
+	id      dag.ID // of the record: its change's
+	pos     dag.Pos
+	account dag.PublicKey
+	record  *Record  // nil in a batch that only joins others
+	past    []dag.ID // the batches it names: its feed's previous one and its deps
+}
+
+// List is the access list of one space: the graph of its records, and the state they come to.
+//
+// It is safe for concurrent use. Lock order: a dag.Graph, then List.mu, then List.cacheMu; List calls into no graph with
+// a lock of its own held.
+type List struct {
+	space dag.ID
+	graph *dag.Graph
+
+	mu       sync.RWMutex
+	root     *Root // nil until the first batch came
+	nodes    map[dag.ID]*node
+	order    []*node          // in total order
+	heads    []dag.ID         // sorted, replaced as a whole
+	state    *State           // of all nodes
+	accepted map[dag.ID]*node // that the graph has, or is about to have, and applied was not told of yet
+	watchers map[int]func()
+	watches  int
+
+	cacheMu sync.Mutex
+	views   map[string]*State // states at sets of heads that are not the newest
+	judged  map[verdictKey]error
+}
+
+var _ dag.Authorizer = (*List)(nil)
+
+// Bounds of what is cached; a cache that is full begins anew.
+const (
+	maxAccepted = 1024
+	maxViews    = 64
+	maxJudged   = 4096
+)
+
+// Open returns the list that st holds, which may be empty. It trusts what was verified before it was stored; Verify
+// proves it anew.
+func Open(space dag.ID, st dag.Store) (*List, error) {
+	l := newList(space)
+	g, err := dag.Open(space, st, l, dag.Options{})
+	if err != nil {
+		return nil, fmt.Errorf("acl: open space %s: %w", space, err)
+	}
+	l.graph = g
+	err = g.Batches(func(b *dag.Batch, bodies [][]byte) error {
+		n, err := nodeOf(b, bodies)
+		if err == nil {
+			err = l.add(n)
+		}
+		if err != nil {
+			return fmt.Errorf("record %s: %w", b.ID(), err)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("acl: open space %s: %w", space, err)
+	}
+	if l.root != nil {
+		l.state = l.fold(l.order)
+	}
+	g.Subscribe(l.applied)
+	return l, nil
+}
+
+func newList(space dag.ID) *List {
+	return &List{
+		space:    space,
+		nodes:    make(map[dag.ID]*node),
+		accepted: make(map[dag.ID]*node),
+		watchers: make(map[int]func()),
+		views:    make(map[string]*State),
+		judged:   make(map[verdictKey]error),
+	}
+}
+
+// nodeOf decodes the record of a batch.
+func nodeOf(b *dag.Batch, bodies [][]byte) (*node, error) {
+	n := newNode(b)
+	if len(bodies) == 0 {
+		return n, nil
+	}
+	c, err := dag.DecodeChange(bodies[0])
+	if err != nil {
+		return nil, err
+	}
+	n.record, err = DecodeRecord(c.Payload)
+	return n, err
+}
+
+func newNode(b *dag.Batch) *node {
+	n := &node{batch: b.ID(), account: b.Account, past: past(b)}
+	n.pos = dag.Pos{Clock: b.Clock, Batch: n.batch}
+	if len(b.Changes) > 0 {
+		n.id = b.Changes[0]
+	}
+	return n
+}
+
+// past is what a batch names, sorted.
+func past(b *dag.Batch) []dag.ID {
+	if b.Prev.IsZero() {
+		return b.Deps
+	}
+	p := append(slices.Clone(b.Deps), b.Prev)
+	slices.SortFunc(p, dag.ID.Compare)
+	return p
+}
+
+// applied hears from the graph of each new batch, and of some twice.
+func (l *List) applied(b *dag.Batch) {
+	if !l.insert(b) {
+		return
+	}
+	l.mu.RLock()
+	fns := slices.Collect(maps.Values(l.watchers))
+	l.mu.RUnlock()
+	for _, fn := range fns {
+		fn()
+	}
+}
+
+// insert adds a batch of the graph to the list and folds it. It returns false for one that is there already.
+func (l *List) insert(b *dag.Batch) bool {
+	id := b.ID()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.nodes[id] != nil {
+		return false
+	}
+	n := l.accepted[id]
+	delete(l.accepted, id)
+	if n == nil { // pushed out by a thousand that were accepted and not stored
+		b, bodies, err := l.graph.Batch(id)
+		if err != nil {
+			return false
+		}
+		if n, err = nodeOf(b, bodies); err != nil {
+			return false
+		}
+	}
+	if l.add(n) != nil {
+		return false
+	}
+	if l.state != nil && n == l.order[len(l.order)-1] {
+		l.state = l.state.clone()
+		l.state.apply(n)
+	} else {
+		l.state = l.fold(l.order)
+	}
+	return true
+}
+
+// add takes a record in without folding it.
+func (l *List) add(n *node) error {
+	if l.root == nil {
+		root, err := l.rootOf(n.record)
+		if err != nil {
+			return err
+		}
+		l.root = root
+	}
+	l.nodes[n.batch] = n
+	at, _ := slices.BinarySearchFunc(l.order, n, func(a, b *node) int { return a.pos.Compare(b.pos) })
+	l.order = slices.Insert(l.order, at, n)
+	l.heads = l.newHeads(n)
+	return nil
+}
+
+// newHeads are the heads with n added: at most as many as a batch can name, the highest.
+func (l *List) newHeads(n *node) []dag.ID {
+	h := slices.DeleteFunc(slices.Clone(l.heads), func(id dag.ID) bool { return slices.Contains(n.past, id) })
+	h = append(h, n.batch)
+	if len(h) > dag.MaxACLHeads {
+		slices.SortFunc(h, func(a, b dag.ID) int { return l.nodes[b].pos.Compare(l.nodes[a].pos) })
+		h = h[:dag.MaxACLHeads]
+	}
+	slices.SortFunc(h, dag.ID.Compare)
+	return h
+}
+
+func (l *List) fold(order []*node) *State {
+	s := newState(l.root, l.space)
+	for _, n := range order {
+		s.apply(n)
+	}
+	return s
+}
+
+// rootOf decodes the root that a first record carries. Its ID, which is the space's, vouches for it.
+func (l *List) rootOf(rec *Record) (*Root, error) {
+	if rec == nil || rec.Root == nil || dag.Sum(rec.Root) != l.space {
+		return nil, fmt.Errorf("%w: a first record without the root of its space", ErrDenied)
+	}
+	return DecodeRoot(rec.Root)
+}
+
+// stateAt is the state of the records that heads and their past hold. Whoever calls holds mu for reading, and only reads
+// the state. A head that is not held gives a *dag.MissingError.
+func (l *List) stateAt(heads []dag.ID) (*State, error) {
+	if l.state != nil && slices.Equal(heads, l.heads) {
+		return l.state, nil
+	}
+	var missing []dag.ID
+	for _, h := range heads {
+		if l.node(h) == nil {
+			missing = append(missing, h)
+		}
+	}
+	if len(missing) > 0 {
+		return nil, &dag.MissingError{ACL: missing}
+	}
+	key := string(bytes.Join(idBytes(heads), nil))
+	l.cacheMu.Lock()
+	s := l.views[key]
+	l.cacheMu.Unlock()
+	if s != nil {
+		return s, nil
+	}
+	order := l.closure(heads)
+	if len(order) == 0 {
+		return nil, fmt.Errorf("%w: no record is in the past", ErrDenied)
+	}
+	root, err := l.rootOf(order[0].record)
+	if err != nil {
+		return nil, err
+	}
+	s = newState(root, l.space)
+	for _, n := range order {
+		s.apply(n)
+	}
+	l.cacheMu.Lock()
+	if len(l.views) >= maxViews {
+		clear(l.views)
+	}
+	l.views[key] = s
+	l.cacheMu.Unlock()
+	return s, nil
+}
+
+// node finds a record that the graph holds.
+func (l *List) node(id dag.ID) *node {
+	if n := l.nodes[id]; n != nil {
+		return n
+	}
+	return l.accepted[id]
+}
+
+func idBytes(ids []dag.ID) [][]byte {
+	b := make([][]byte, len(ids))
+	for i := range ids {
+		b[i] = ids[i][:]
+	}
+	return b
+}
+
+// closure is the heads with their past, in total order.
+func (l *List) closure(heads []dag.ID) []*node {
+	seen := make(map[dag.ID]bool)
+	todo := slices.Clone(heads)
+	var out []*node
+	for len(todo) > 0 {
+		id := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if n := l.node(id); n != nil && !seen[id] {
+			seen[id] = true
+			out = append(out, n)
+			todo = append(todo, n.past...)
+		}
+	}
+	slices.SortFunc(out, func(a, b *node) int { return a.pos.Compare(b.pos) })
+	return out
+}

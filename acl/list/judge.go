@@ -1,0 +1,116 @@
+package list
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/anyfs/anyfs/dag"
+)
+
+// Accept judges a batch of the access list by the records of its own past. It is called with the graph locked.
+func (l *List) Accept(b *dag.Batch, changes []*dag.Change) error {
+	if len(b.ACL) > 0 || !b.Epoch.IsZero() {
+		return fmt.Errorf("%w: a batch of the access list names access heads or an epoch", ErrFormat)
+	}
+	n := newNode(b)
+	switch {
+	case len(changes) == 0 && len(b.Deps) == dag.MaxDeps: // joins more heads than one batch can name
+	case len(changes) != 1 || changes[0] == nil || !changes[0].Object.IsZero():
+		return fmt.Errorf("%w: a batch of the access list holds one record, which is a root", ErrFormat)
+	default:
+		rec, err := DecodeRecord(changes[0].Payload)
+		if err != nil {
+			return err
+		}
+		if (rec.Root != nil) != (b.Clock == 1) {
+			return fmt.Errorf("%w: first records carry the root, and only they", ErrFormat)
+		}
+		n.record = rec
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s, err := l.stateBefore(b, n)
+	if err != nil {
+		return err
+	}
+	if err := s.allows(b, n.record); err != nil {
+		return err
+	}
+	if len(l.accepted) >= maxAccepted {
+		clear(l.accepted)
+	}
+	l.accepted[n.batch] = n
+	return nil
+}
+
+// stateBefore is the state of a batch's own past: for a first one that of the root it carries.
+func (l *List) stateBefore(b *dag.Batch, n *node) (*State, error) {
+	if b.Clock > 1 {
+		return l.stateAt(n.past)
+	}
+	root, err := l.rootOf(n.record)
+	if err != nil {
+		return nil, err
+	}
+	if l.root == nil {
+		if err := root.Verify(); err != nil {
+			return nil, err
+		}
+	}
+	return newState(root, l.space), nil
+}
+
+// Counts: of the kinds built so far none takes a right away, so what was accepted counts.
+func (l *List) Counts(*dag.Batch) dag.Verdict { return dag.Counts }
+
+// Files judges the batches of the space's files by this list.
+func (l *List) Files() dag.Authorizer { return files{l} }
+
+type files struct{ l *List }
+
+// verdictKey names a question that has one answer for ever: may this device write for this account in this epoch by the
+// records that a head and its past hold.
+type verdictKey struct {
+	head, epoch     dag.ID
+	account, device dag.PublicKey
+}
+
+// Accept judges a batch by the records of its own past. It is called with the graph locked.
+func (f files) Accept(b *dag.Batch, _ []*dag.Change) error {
+	if len(b.ACL) == 0 || b.Epoch.IsZero() {
+		return fmt.Errorf("%w: a batch of files without access heads or epoch", ErrFormat)
+	}
+	key := verdictKey{b.ACL[0], b.Epoch, b.Account, b.Device}
+	if len(b.ACL) > 1 {
+		key.head = dag.ID{}
+		for i := range b.ACL {
+			key.head = dag.Sum(append(key.head[:], b.ACL[i][:]...))
+		}
+	}
+	l := f.l
+	l.cacheMu.Lock()
+	err, ok := l.judged[key]
+	l.cacheMu.Unlock()
+	if ok {
+		return err
+	}
+	l.mu.RLock()
+	s, err := l.stateAt(b.ACL)
+	if err == nil {
+		err = s.allowsFiles(b)
+	}
+	l.mu.RUnlock()
+	if missing := new(dag.MissingError); errors.As(err, &missing) {
+		return err
+	}
+	l.cacheMu.Lock()
+	if len(l.judged) >= maxJudged {
+		clear(l.judged)
+	}
+	l.judged[key] = err
+	l.cacheMu.Unlock()
+	return err
+}
+
+// Counts: of the kinds built so far none takes a right away, so what was accepted counts.
+func (f files) Counts(*dag.Batch) dag.Verdict { return dag.Counts }

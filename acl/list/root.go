@@ -1,0 +1,174 @@
+package list
+
+import (
+	"crypto/ed25519"
+	"fmt"
+
+	"github.com/anyfs/anyfs/dag"
+)
+
+// RootKind says how a root came about.
+type RootKind uint64
+
+// The kinds of roots.
+const (
+	RootRandom  RootKind = 1 // a random seed; signed by the device whose certificate it holds
+	RootDerived RootKind = 2 // seed and key follow from the account's secret; signed by the account
+	// 3 is kept for the root of two accounts.
+)
+
+// Suite is the way of sealing of an epoch: ../seal/FORMAT.md, version 1.
+const Suite = 1
+
+// maxName bounds a sealed name of a device.
+const maxName = 256
+
+// maxWraps bounds the wraps of one record.
+const maxWraps = 1 << 16
+
+// maxWrap bounds one wrap.
+const maxWrap = 2048
+
+// Wrap is a read key sealed to a recipient: a device, or an account (then to its recovery key).
+type Wrap struct {
+	To     dag.PublicKey
+	Sealed []byte
+}
+
+// Root makes a space and its first epoch. It is in no batch of its own; each first batch of the access list carries it.
+type Root struct {
+	Kind       RootKind
+	Seed       [32]byte
+	Owner      AccountKeys
+	Suite      uint64
+	Commitment [32]byte // to the first read key; see seal.ReadKey.Commitment with a zero space
+	// Only in a random root:
+	Device *Certificate
+	Name   []byte // of the device, sealed
+	Wraps  []Wrap // of the first read key, to the device and to the owner's recovery key
+
+	Signature [64]byte
+}
+
+// ID is the space's.
+func (t *Root) ID() dag.ID { return dag.Sum(t.Encode()) }
+
+// Encode returns the canonical encoding.
+func (t *Root) Encode() []byte { return t.encode(true) }
+
+func (t *Root) encode(signed bool) []byte {
+	w := writer{make([]byte, 0, 6<<10)}
+	n := 6
+	if t.Kind == RootRandom {
+		n += 3
+	}
+	if signed {
+		n++
+	}
+	w.fields(n)
+	w.uint("v", Version)
+	if signed {
+		w.blob("sig", t.Signature[:])
+	}
+	w.uint("kind", uint64(t.Kind))
+	if t.Kind == RootRandom {
+		w.blob("name", t.Name)
+	}
+	w.blob("seed", t.Seed[:])
+	w.text("owner")
+	t.Owner.write(&w, true)
+	w.uint("suite", t.Suite)
+	if t.Kind == RootRandom {
+		w.text("wraps")
+		writeWraps(&w, t.Wraps)
+	}
+	w.blob("commit", t.Commitment[:])
+	if t.Kind == RootRandom {
+		w.text("device")
+		t.Device.write(&w, true)
+	}
+	return w.b
+}
+
+// DecodeRoot reads what Encode wrote and refuses every other byte string. It does not check signatures.
+func DecodeRoot(b []byte) (*Root, error) {
+	t, r := new(Root), reader{b: b}
+	r.fields(10, "root")
+	r.version()
+	r.fixed("sig", t.Signature[:])
+	t.Kind = RootKind(r.uint("kind"))
+	if r.err == nil && t.Kind != RootRandom && t.Kind != RootDerived {
+		return nil, fmt.Errorf("%w (root of kind %d)", ErrVersion, t.Kind)
+	}
+	random := t.Kind == RootRandom
+	if random {
+		t.Name = r.blob("name", maxName)
+	}
+	r.fixed("seed", t.Seed[:])
+	r.key("owner")
+	t.Owner.read(&r)
+	t.Suite = r.uint("suite")
+	if random {
+		r.key("wraps")
+		t.Wraps = readWraps(&r)
+	}
+	r.fixed("commit", t.Commitment[:])
+	if random {
+		r.key("device")
+		t.Device = new(Certificate)
+		t.Device.read(&r)
+	}
+	return strict(t, b, &r, t.Encode)
+}
+
+// Sign signs the root: a random one with the device's key, a derived one with the account's.
+func (t *Root) Sign(key ed25519.PrivateKey) {
+	copy(t.Signature[:], ed25519.Sign(key, sum(domainRoot, t.encode(false))))
+}
+
+// Verify checks all signatures of the root.
+func (t *Root) Verify() error {
+	if err := t.Owner.Verify(); err != nil {
+		return err
+	}
+	signer := t.Owner.Identity
+	if t.Kind == RootRandom {
+		if t.Device.Account != t.Owner.Identity {
+			return fmt.Errorf("%w: the root's device is not its owner's", ErrSignature)
+		}
+		if err := t.Device.Verify(); err != nil {
+			return err
+		}
+		signer = t.Device.Device
+	}
+	if !ed25519.Verify(signer[:], sum(domainRoot, t.encode(false)), t.Signature[:]) {
+		return fmt.Errorf("%w on the root of a space", ErrSignature)
+	}
+	return nil
+}
+
+func writeWraps(w *writer, wraps []Wrap) {
+	w.array(len(wraps))
+	for i := range wraps {
+		w.array(2)
+		w.bytes(wraps[i].To[:])
+		w.bytes(wraps[i].Sealed)
+	}
+}
+
+// readWraps reads wraps in the order of their recipients, each of which has one.
+func readWraps(r *reader) []Wrap {
+	n := r.want(majorArray, maxWraps, "wraps")
+	var wraps []Wrap
+	for i := uint64(0); i < n && r.err == nil; i++ {
+		var x Wrap
+		r.want(majorArray, 2, "wrap")
+		copy(x.To[:], r.take(r.want(majorBytes, 32, "recipient")))
+		x.Sealed = r.take(r.want(majorBytes, maxWrap, "wrapped key"))
+		if k := len(wraps); r.err == nil && k > 0 && dag.ID(wraps[k-1].To).Compare(dag.ID(x.To)) >= 0 {
+			r.fail("wraps that are not in order")
+		}
+		wraps = append(wraps, x)
+	}
+	return wraps
+}

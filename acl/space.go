@@ -1,0 +1,260 @@
+package acl
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+
+	"github.com/anyfs/anyfs/acl/list"
+	"github.com/anyfs/anyfs/acl/seal"
+	"github.com/anyfs/anyfs/dag"
+)
+
+// Labels of derived spaces.
+const (
+	LabelHome     = "home"     // the account's list of spaces
+	LabelPersonal = "personal" // the space that every account has
+)
+
+// Space is the access list of one space with the read keys that it gives to this device. It is safe for concurrent use.
+type Space struct {
+	list *list.List
+	k    *Keys
+	keys *seal.Space
+
+	mu    sync.Mutex // one opening of epochs at a time
+	epoch dag.ID     // the one to seal in; guarded by emu
+	emu   sync.RWMutex
+}
+
+// CreateSpace makes a new space that the account owns, with one epoch, and makes it durable in st, which has to be
+// empty. rnd nil means crypto/rand.
+func CreateSpace(k *Keys, st dag.Store, rnd io.Reader) (*Space, error) {
+	key, err := seal.NewReadKey(rnd)
+	if err != nil {
+		return nil, err
+	}
+	root := &list.Root{Kind: list.RootRandom, Owner: k.Public, Suite: list.Suite, Device: k.Device.Certificate}
+	if err := fill(rnd, root.Seed[:]); err != nil {
+		return nil, err
+	}
+	root.Commitment = key.Commitment(dag.ID{})
+	if root.Name, err = sealName(key, k.Device, rnd); err != nil {
+		return nil, err
+	}
+	to := []recipient{{k.Device.PublicKey(), k.Device.Certificate.HPKE}, {k.Identity, k.Public.Recovery}}
+	if root.Wraps, err = wrapTo(to, rootContext(root), root.Commitment, key); err != nil {
+		return nil, err
+	}
+	root.Sign(k.Device.sign)
+	id := root.ID()
+	l, err := list.Open(id, st)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := l.Append(k.Author(), &list.Record{Kind: list.KindRoot, Must: true, Root: root.Encode()}); err != nil {
+		return nil, err
+	}
+	return opened(k, l, st)
+}
+
+// DeriveSpace opens the account's derived space that label names, making it where st is empty, and brings the device
+// into it where it is not in yet. It takes the account's secret or what was handed over by a device that has it, else
+// it returns ErrNoSecret.
+func DeriveSpace(k *Keys, label string, st dag.Store, rnd io.Reader) (*Space, error) {
+	id, root, key, err := k.derived(label)
+	if err != nil {
+		return nil, err
+	}
+	l, err := list.Open(id, st)
+	if err != nil {
+		return nil, err
+	}
+	if s := l.State(); s == nil || !s.HasDevice(k.Identity, k.Device.PublicKey()) {
+		name, err := sealName(key, k.Device, rnd)
+		if err != nil {
+			return nil, err
+		}
+		rec := &list.Record{Kind: list.KindAddDevice, Must: true, Root: root}
+		rec.AddDevice = &list.AddDevice{Certificate: *k.Device.Certificate, Epoch: id, Name: name}
+		if _, err := l.Append(k.Author(), rec); err != nil {
+			return nil, err
+		}
+	}
+	return opened(k, l, st)
+}
+
+// derived is the root and the first read key of a derived space.
+func (k *Keys) derived(label string) (dag.ID, []byte, seal.ReadKey, error) {
+	if k.Account != nil {
+		root := k.Account.deriveRoot(label)
+		return root.ID(), root.Encode(), k.Account.spaceKey(label), nil
+	}
+	for _, s := range k.Spaces {
+		if s.Label != label {
+			continue
+		}
+		for _, e := range s.Epochs {
+			if e.ID == s.ID {
+				return s.ID, s.Root, e.Key, nil
+			}
+		}
+	}
+	return dag.ID{}, nil, seal.ReadKey{}, fmt.Errorf("%w, and no other device handed over its space %q", ErrNoSecret, label)
+}
+
+// OpenSpace opens a space that st holds, else it returns ErrNoSpace.
+func OpenSpace(k *Keys, id dag.ID, st dag.Store) (*Space, error) {
+	l, err := list.Open(id, st)
+	if err != nil {
+		return nil, err
+	}
+	if l.State() == nil {
+		return nil, fmt.Errorf("%w: %s", ErrNoSpace, id)
+	}
+	return opened(k, l, nil)
+}
+
+// opened opens the epochs of a list. What was appended is made durable where sync is not nil.
+func opened(k *Keys, l *list.List, sync dag.Store) (*Space, error) {
+	if sync != nil {
+		if err := sync.Sync(); err != nil {
+			return nil, fmt.Errorf("acl: store the access list: %w", err)
+		}
+	}
+	s := &Space{list: l, k: k, keys: seal.NewSpaceRand(l.Space(), k.Rand)}
+	s.openEpochs()
+	l.Watch(s.openEpochs)
+	return s, nil
+}
+
+// ID is the space's: its root's.
+func (s *Space) ID() dag.ID { return s.list.Space() }
+
+// Heads are what a batch of files names as the access list it went by. The slice must not be changed.
+func (s *Space) Heads() []dag.ID { return s.list.Heads() }
+
+// Epoch is the epoch to seal in: the last in total order whose key is here; zero where there is none.
+func (s *Space) Epoch() dag.ID {
+	s.emu.RLock()
+	defer s.emu.RUnlock()
+	return s.epoch
+}
+
+// Keys seals and opens with the read keys of the space that are here.
+func (s *Space) Keys() *seal.Space { return s.keys }
+
+// Role is that of this device's account.
+func (s *Space) Role() Role { return s.list.State().Role(s.k.Identity) }
+
+// Members are all members, the highest roles first.
+func (s *Space) Members() []Member { return s.list.State().Members() }
+
+// Files judges the batches of the space's files.
+func (s *Space) Files() dag.Authorizer { return s.list.Files() }
+
+// List is the access list itself, for exchange with others.
+func (s *Space) List() *list.List { return s.list }
+
+// Watch calls fn after each new record, with no lock held, until cancel is called.
+func (s *Space) Watch(fn func()) (cancel func()) { return s.list.Watch(fn) }
+
+// Writable says why this device cannot write to the space: nil, ErrDenied, ErrUnknown, or seal.ErrNoKey.
+func (s *Space) Writable() error {
+	st := s.list.State()
+	switch {
+	case st.Unknown:
+		return ErrUnknown
+	case st.Role(s.k.Identity) < RoleWriter:
+		return fmt.Errorf("%w: your role is %s", ErrDenied, st.Role(s.k.Identity))
+	case !st.HasDevice(s.k.Identity, s.k.Device.PublicKey()):
+		return fmt.Errorf("%w: this device is not in the space", ErrDenied)
+	case s.Epoch().IsZero():
+		return seal.ErrNoKey
+	}
+	return nil
+}
+
+// DeviceName is the name that a device was brought into the space with; false where the space has no such device or
+// its name's key is not here.
+func (s *Space) DeviceName(device dag.PublicKey) (string, bool) {
+	d, _, ok := s.list.State().Device(device)
+	if !ok {
+		return "", false
+	}
+	key, ok := s.keys.Key(d.Epoch)
+	if !ok {
+		return "", false
+	}
+	name, err := openName(key, device, d.Name)
+	return name, err == nil
+}
+
+// Rotate begins a new epoch: its key is wrapped to all devices of the members and to their recovery keys. It is durable
+// only after the store's Sync.
+func (s *Space) Rotate(rnd io.Reader) (dag.ID, error) {
+	key, err := seal.NewReadKey(rnd)
+	if err != nil {
+		return dag.ID{}, err
+	}
+	st := s.list.State()
+	rec := &list.RotateKey{Suite: list.Suite, Commitment: key.Commitment(s.ID())}
+	// The last epoch and those that it does not lead to, as far as their keys are here.
+	led := make(map[dag.ID]bool)
+	for _, e := range slices.Backward(st.Epochs()) {
+		old, ok := s.keys.Key(e.ID)
+		if !ok || led[e.ID] {
+			continue
+		}
+		for _, f := range e.Follows {
+			led[f.Epoch] = true
+		}
+		f := list.Follow{Epoch: e.ID}
+		if f.Sealed, err = key.SealField(labelFollow, followAD(s.ID(), e.ID), old[:], rnd); err != nil {
+			return dag.ID{}, err
+		}
+		rec.Follows = append(rec.Follows, f)
+	}
+	if len(rec.Follows) == 0 {
+		return dag.ID{}, seal.ErrNoKey
+	}
+	slices.SortFunc(rec.Follows, func(a, b list.Follow) int { return a.Epoch.Compare(b.Epoch) })
+	var to []recipient
+	for _, m := range st.Members() {
+		to = append(to, recipient{m.Account, m.Keys.Recovery})
+		for _, d := range m.Devices {
+			to = append(to, recipient{d.Device, d.HPKE})
+		}
+	}
+	if rec.Wraps, err = wrapTo(to, s.ID(), rec.Commitment, key); err != nil {
+		return dag.ID{}, err
+	}
+	return s.list.Append(s.k.Author(), &list.Record{Kind: list.KindRotateKey, Must: true, RotateKey: rec})
+}
+
+// SetOption sets an option of the space for all. It is durable only after the store's Sync.
+func (s *Space) SetOption(name string, value uint64) error {
+	rec := &list.Record{Kind: list.KindOptions, Must: true, Options: &list.Options{Set: map[string]uint64{name: value}}}
+	_, err := s.list.Append(s.k.Author(), rec)
+	return err
+}
+
+// Option is the value of an option; false where nobody set it.
+func (s *Space) Option(name string) (uint64, bool) { return s.list.State().Option(name) }
+
+// Secret is what a device without the account's secret takes to open the space: its root and the keys that are here.
+func (s *Space) Secret(label string) (SpaceSecret, error) {
+	root := s.list.Root()
+	if root == nil {
+		return SpaceSecret{}, errors.New("acl: a space without root")
+	}
+	out := SpaceSecret{ID: s.ID(), Label: label, Root: root.Encode()}
+	for _, e := range s.list.State().Epochs() {
+		if key, ok := s.keys.Key(e.ID); ok {
+			out.Epochs = append(out.Epochs, EpochSecret{e.ID, key})
+		}
+	}
+	return out, nil
+}
