@@ -108,18 +108,22 @@ func InitKeys(d disk.FS, a *Account, deviceName string, pass []byte, rnd io.Read
 	if err := d.WriteFileAtomic(fileAccount, sealed); err != nil {
 		return nil, fmt.Errorf("acl: write %s: %w", fileAccount, err)
 	}
-	return k, ChangePassphrase(d, k, pass)
+	return k, changePassphrase(d, k, pass, scryptWork)
 }
 
 // ChangePassphrase makes pass open the key files from now on; where it is empty, a new random key in keys.key does.
 // A crash at any point leaves either the old or the new way to open them.
 func ChangePassphrase(d disk.FS, k *Keys, pass []byte) error {
+	return changePassphrase(d, k, pass, scryptWork)
+}
+
+func changePassphrase(d disk.FS, k *Keys, pass []byte, work int) error {
 	if len(pass) > 0 {
 		to, err := age.NewScryptRecipient(string(pass))
 		if err != nil {
 			return fmt.Errorf("acl: passphrase: %w", err)
 		}
-		to.SetWorkFactor(scryptWork)
+		to.SetWorkFactor(work)
 		if err := k.write(d, to); err != nil {
 			return err
 		}

@@ -73,17 +73,26 @@ func DeriveSpace(k *Keys, label string, st dag.Store, rnd io.Reader) (*Space, er
 		return nil, err
 	}
 	if s := l.State(); s == nil || !s.HasDevice(k.Identity, k.Device.PublicKey()) {
-		name, err := sealName(key, k.Device, rnd)
+		rec, err := deviceRecord(k.Device, id, key, rnd)
 		if err != nil {
 			return nil, err
 		}
-		rec := &list.Record{Kind: list.KindAddDevice, Must: true, Root: root}
-		rec.AddDevice = &list.AddDevice{Certificate: *k.Device.Certificate, Epoch: id, Name: name}
+		rec.Root = root
 		if _, err := l.Append(k.Author(), rec); err != nil {
 			return nil, err
 		}
 	}
 	return opened(k, l, st)
+}
+
+// deviceRecord is the record that brings a device into a space, with its name sealed under an epoch's key.
+func deviceRecord(d *Device, epoch dag.ID, key seal.ReadKey, rnd io.Reader) (*list.Record, error) {
+	name, err := sealName(key, d, rnd)
+	if err != nil {
+		return nil, err
+	}
+	add := &list.AddDevice{Certificate: *d.Certificate, Epoch: epoch, Name: name}
+	return &list.Record{Kind: list.KindAddDevice, Must: true, AddDevice: add}, nil
 }
 
 // derived is the root and the first read key of a derived space.
@@ -190,6 +199,36 @@ func (s *Space) DeviceName(device dag.PublicKey) (string, bool) {
 	}
 	name, err := openName(key, device, d.Name)
 	return name, err == nil
+}
+
+// AddDevice brings this device into a space of its account, where it is not in yet, with a wrap of the newest epoch's
+// key for it. It is durable only after the store's Sync. rnd nil means crypto/rand.
+func (s *Space) AddDevice(rnd io.Reader) error { return s.addDevice(s.k.Device, rnd) }
+
+func (s *Space) addDevice(d *Device, rnd io.Reader) error {
+	if s.list.State().HasDevice(s.k.Identity, d.PublicKey()) {
+		return nil
+	}
+	st, id := s.list.State(), s.Epoch()
+	key, ok := s.keys.Key(id)
+	if !ok {
+		return seal.ErrNoKey
+	}
+	rec, err := deviceRecord(d, id, key, rnd)
+	if err != nil {
+		return err
+	}
+	for _, e := range st.Epochs() {
+		if e.ID != id {
+			continue
+		}
+		to := []recipient{{d.PublicKey(), d.Certificate.HPKE}}
+		if rec.AddDevice.Wraps, err = wrapTo(to, s.ID(), e.Commitment, key); err != nil {
+			return err
+		}
+	}
+	_, err = s.list.Append(s.k.Author(), rec)
+	return err
 }
 
 // Rotate begins a new epoch: its key is wrapped to all devices of the members and to their recovery keys. It is durable
