@@ -1,0 +1,353 @@
+package journal
+
+import (
+	"cmp"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	iofs "io/fs"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Open recovers the journal: it calls replay, in order, for every record after from (the position of the last checkpoint, 0
+// for none) that is whole and has all records before it. rec is valid during the call only, loc for as long as its file
+// lives. An error of replay is returned. Then the journal is ready; its next record gets the number behind the last
+// replayed, or behind from where that is higher.
+//
+// Files of before the start are kept until the first Release, which is the time to pin again what a checkpoint
+// refers to. What was replayed is durable when Open returns.
+func Open(o Options, from Seq, replay func(seq Seq, rec []byte, loc Loc) error) (*Journal, error) {
+	if err := o.complete(); err != nil {
+		return nil, err
+	}
+	j := &Journal{o: o, secret: o.Key.Key(keyLabel)}
+	if err := j.recover(from, replay); err != nil {
+		j.slots.close()
+		return nil, fmt.Errorf("journal: open: %w", err)
+	}
+	j.mu.Lock()
+	j.slots.kicked = true
+	j.unlock()
+	return j, nil
+}
+
+func (o *Options) complete() error {
+	if o.Rand == nil {
+		o.Rand = rand.Reader
+	}
+	if o.FileBytes == 0 {
+		o.FileBytes = DefaultFileBytes
+	}
+	if o.LiveBytes == 0 {
+		o.LiveBytes = DefaultLiveBytes
+	}
+	if o.Reserve == 0 {
+		o.Reserve = o.LiveBytes / 4
+	}
+	if o.FileBytes < 16<<10 || o.FileBytes > 1<<30 || o.Reserve < 0 || o.LiveBytes-o.Reserve < o.FileBytes {
+		return errors.New("journal: sizes out of range")
+	}
+	return nil
+}
+
+func ignoreAbsent(err error) error {
+	if errors.Is(err, iofs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// found is a use that is on the disk.
+type found struct {
+	*file
+	oneCopy bool // one copy of the header is bad
+}
+
+func (j *Journal) recover(from Seq, replay func(Seq, []byte, Loc) error) error {
+	uses, err := j.list()
+	if err == nil {
+		uses, err = j.dropDoubles(uses)
+	}
+	if err == nil {
+		err = j.adopt(uses, from, replay)
+	}
+	if err != nil {
+		for _, u := range uses {
+			u.closeFile()
+		}
+	}
+	return err
+}
+
+// adopt takes the files over: the live ones, with what they hold replayed, and those that are to be erased.
+func (j *Journal) adopt(uses []found, from Seq, replay func(Seq, []byte, Loc) error) error {
+	durable := Seq(0) // the highest record that anything says was synced
+	start := -1
+	for i, u := range uses {
+		j.gen = max(j.gen, u.gen)
+		durable = max(durable, u.synced)
+		if u.first <= from+1 {
+			start = i // a use that was given up has a lower gen than one that begins no later
+		}
+	}
+	retire := func(stale []found) {
+		for _, u := range stale {
+			j.slots.retired = append(j.slots.retired, u.slot)
+		}
+	}
+	last, replayed := from, 0
+	if start < 0 {
+		retire(uses)
+		start = len(uses)
+	}
+	for _, u := range uses[:start] {
+		u.last = min(from, uses[start].first-1)
+		j.files = append(j.files, u.file)
+	}
+	for at := start; at < len(uses); {
+		u := uses[at]
+		j.files = append(j.files, u.file)
+		replayed++
+		synced, err := j.replayFile(u.file, from, replay)
+		if err != nil {
+			return err
+		}
+		durable, last = max(durable, synced), max(last, u.last)
+		// What does not go on exactly here lies behind a hole.
+		next := at + 1
+		for next < len(uses) && uses[next].first != u.last+1 {
+			next++
+		}
+		retire(uses[at+1 : next])
+		at = next
+	}
+	j.judge(uses, last, durable)
+	j.next = last + 1
+	j.written, j.synced = last, last
+	for _, f := range j.files {
+		j.full += f.size
+	}
+	return j.settle(j.files[len(j.files)-replayed:])
+}
+
+// settle makes what was replayed durable: it may have come from the cache of the system, after a kill.
+func (j *Journal) settle(replayed []*file) error {
+	for _, f := range replayed {
+		if err := f.slot.file.Sync(); err != nil {
+			if err := j.replace(f, nil, err); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// judge notes what only damage can explain.
+func (j *Journal) judge(uses []found, last, durable Seq) {
+	if durable > last {
+		j.damage = fmt.Errorf("%w: records %d to %d were durable and are lost", ErrCorrupt, last+1, durable)
+		return
+	}
+	for _, u := range uses {
+		if u.oneCopy && u.first <= durable {
+			j.damage = fmt.Errorf("%w: a header of %s", ErrCorrupt, u.slot.name(j.o.Dir))
+			return
+		}
+	}
+}
+
+// list opens the files and returns those that are in use, by gen and attempt. The others are free.
+func (j *Journal) list() (uses []found, err error) {
+	d := j.o.Disk
+	if err := d.MkdirAll(j.o.Dir); err != nil {
+		return nil, err
+	}
+	names, err := d.ReadDir(j.o.Dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		path := j.o.Dir + "/" + name
+		if strings.HasSuffix(name, ".new") {
+			if err := d.Remove(path); err != nil {
+				return uses, err
+			}
+			continue
+		}
+		number, err := strconv.ParseUint(name, 10, 32)
+		if err != nil || name != fmt.Sprintf("%08d", number) {
+			continue
+		}
+		u := found{file: &file{slot: slot{number: uint32(number)}}}
+		j.slots.last = max(j.slots.last, u.slot.number)
+		if u.slot.file, err = d.Open(path); err != nil {
+			return uses, err
+		}
+		if u.size, err = u.slot.file.Size(); err != nil {
+			u.closeFile()
+			return uses, err
+		}
+		used, err := j.readHeader(&u)
+		if err != nil {
+			u.closeFile()
+			return uses, err
+		}
+		if used {
+			uses = append(uses, u)
+			continue
+		}
+		if u.size == j.o.FileBytes && len(j.slots.free) < spares {
+			j.slots.free = append(j.slots.free, u.slot)
+			continue
+		}
+		u.closeFile()
+		if err := d.Remove(path); err != nil {
+			return uses, err
+		}
+	}
+	slices.SortFunc(uses, func(a, b found) int {
+		return cmp.Or(cmp.Compare(a.gen, b.gen), cmp.Compare(a.attempt, b.attempt))
+	})
+	return uses, nil
+}
+
+// readHeader reports whether the file is in use.
+func (j *Journal) readHeader(u *found) (bool, error) {
+	var b [headerBytes]byte
+	if u.size < headerBytes || u.size > 1<<30 {
+		return false, nil
+	}
+	if _, err := u.slot.file.ReadAt(b[:], 0); err != nil {
+		return false, err
+	}
+	good := 0
+	for i := range 2 {
+		h, aead, ok := openHeader(b[i*headerCopy:(i+1)*headerCopy], &j.secret)
+		if !ok || good > 0 && h != u.header {
+			continue
+		}
+		u.header, u.aead = h, aead
+		good++
+	}
+	u.oneCopy = good == 1
+	return good > 0, nil
+}
+
+// dropDoubles keeps, of files that hold the same use, the one in which more of it can be read.
+func (j *Journal) dropDoubles(uses []found) ([]found, error) {
+	var kept []found
+	for _, u := range uses {
+		n := len(kept)
+		if n == 0 || kept[n-1].gen != u.gen {
+			kept = append(kept, u)
+			continue
+		}
+		old := kept[n-1]
+		for _, f := range []*file{old.file, u.file} {
+			if _, err := f.scanFile(nil); err != nil {
+				return uses, err
+			}
+		}
+		if u.done >= old.done {
+			kept[n-1], u = u, old
+		}
+		j.slots.retired = append(j.slots.retired, u.slot)
+	}
+	return kept, nil
+}
+
+// replayFile calls replay for the records of a file after from, and sets the file's last record. It returns the highest
+// record that the file's frames say was durable.
+func (j *Journal) replayFile(f *file, from Seq, replay func(Seq, []byte, Loc) error) (durable Seq, err error) {
+	var carry []byte // the beginning of a record whose end is in a later frame
+	seq := f.first
+	ended := false
+	each := func(body []byte, synced Seq) error {
+		durable = max(durable, synced)
+		if ended {
+			return nil
+		}
+		at := f.done
+		if len(carry) > 0 {
+			at -= uint32(len(carry))
+			carry = append(carry, body...)
+			body = carry
+		}
+		for {
+			rec, rest, more, ok := cutRecord(body, f.size)
+			if !ok {
+				ended = true // sealed by us, and yet no record: nothing behind it can be trusted
+				return nil
+			}
+			if more {
+				carry = append(carry[:0], rest...)
+				return nil
+			}
+			at += uint32(len(body) - len(rest))
+			if seq > from {
+				loc := Loc{File: f.gen, Off: at - uint32(len(rec)), Len: uint32(len(rec))}
+				if err := replay(seq, rec, loc); err != nil {
+					return err
+				}
+			}
+			seq++
+			body = rest
+		}
+	}
+	s, err := f.scanFile(each)
+	if err != nil {
+		return 0, err
+	}
+	f.end, f.taken, f.last = f.done, f.pos, seq-1
+	return max(durable, s.probe()), nil
+}
+
+// Verify reads everything that live files hold, and returns an error matching ErrCorrupt where it is not what was written.
+// It may run beside everything else.
+func (j *Journal) Verify() error {
+	j.mu.Lock()
+	files := slices.Clone(j.files)
+	j.mu.Unlock()
+	for _, f := range files {
+		if err := j.verifyFile(f); err != nil {
+			j.mu.Lock()
+			gone := !slices.Contains(j.files, f)
+			j.mu.Unlock()
+			if !gone {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (j *Journal) verifyFile(f *file) error {
+	if err := j.scanOld(f); err != nil {
+		return err
+	}
+	buf := make([]byte, readBytes)
+	p := make([]byte, frameMax)
+	f.io.RLock()
+	done := f.done
+	f.io.RUnlock()
+	for at := uint32(0); at < done; {
+		n := min(uint32(len(p)), done-at)
+		if err := f.readAt(p[:n], at, buf); err != nil {
+			return err
+		}
+		at += n
+	}
+	if done == 0 {
+		return nil
+	}
+	f.io.RLock()
+	defer f.io.RUnlock()
+	u := found{file: &file{size: f.size, slot: f.slot}}
+	used, err := j.readHeader(&u)
+	if err == nil && (!used || u.oneCopy || u.header != f.header) {
+		err = fmt.Errorf("%w: a header of %s", ErrCorrupt, f.slot.name(j.o.Dir))
+	}
+	return err
+}

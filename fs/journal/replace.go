@@ -1,0 +1,71 @@
+package journal
+
+import (
+	"fmt"
+	"io"
+)
+
+// replace moves a use, whose file failed with cause, into a fresh file, c (which may be nil) behind what was written
+// before, and makes it durable. The caller is the one who writes.
+func (j *Journal) replace(f *file, c *chunk, cause error) error {
+	fail := func(err error) error { return fmt.Errorf("%w: %w, after: %w", ErrBroken, err, cause) }
+	to, err := j.takeSpare()
+	if err != nil {
+		return fail(err)
+	}
+	j.mu.Lock()
+	synced := j.synced
+	j.mu.Unlock()
+	n := &file{header: f.header, size: j.o.FileBytes, slot: to}
+	n.attempt++
+	if _, err := io.ReadFull(j.o.Rand, n.salt[:]); err != nil {
+		return fail(err)
+	}
+	n.aead = fileKey(&j.secret, &n.salt)
+	n.pos, n.scanned = headerBytes, true
+	if n.size < headerBytes+int64(f.done)+frames(int64(f.done))*frameOverhead {
+		return fail(fmt.Errorf("%w: the file is larger than those made now", ErrSize))
+	}
+	if err := j.copyUse(f, n, synced); err != nil {
+		return fail(err)
+	}
+	if c != nil {
+		if err := j.writeChunk(&chunk{f: n, buf: c.buf}, synced); err != nil {
+			return fail(err)
+		}
+	}
+	if err := to.file.Sync(); err != nil {
+		return fail(err)
+	}
+	j.mu.Lock()
+	f.io.Lock()
+	old := f.slot
+	if f != j.cur {
+		j.full += n.size - f.size
+	}
+	f.header, f.size, f.slot, f.aead = n.header, n.size, n.slot, n.aead
+	f.counter, f.done, f.pos, f.padded, f.marks = n.counter, n.done, n.pos, n.padded, n.marks
+	f.taken = n.pos
+	f.io.Unlock()
+	j.mu.Unlock()
+	// What it holds is a part of what the new one holds, so it does no harm if it stays.
+	old.file.Close()
+	j.o.Disk.Remove(old.name(j.o.Dir))
+	return nil
+}
+
+// copyUse writes what f holds into n.
+func (j *Journal) copyUse(f, n *file, synced Seq) error {
+	buf := make([]byte, readBytes)
+	part := make([]byte, frameMax)
+	for n.done < f.done {
+		p := part[:min(uint32(frameMax), f.done-n.done)]
+		if err := f.readAt(p, n.done, buf); err != nil {
+			return err
+		}
+		if err := j.writeChunk(&chunk{f: n, buf: p}, synced); err != nil {
+			return err
+		}
+	}
+	return nil
+}

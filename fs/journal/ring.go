@@ -1,0 +1,281 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/anyfs/anyfs/dag/disk"
+)
+
+// slots are the files that are in no use, or about to be in none.
+type slots struct {
+	free    []slot
+	retired []slot // their headers are to be erased
+	last    uint32 // the highest number so far
+	err     error  // why the last try to prepare one failed
+	kicked  bool   // there may be something to tidy
+	tidying bool
+}
+
+// capacity returns how much of the current file may be used: while there is no other to go on in, ordinary records leave a
+// quarter for the reserved ones.
+func (s *slots) capacity(size int64, reserved bool) int64 {
+	if s.err != nil && len(s.free) == 0 && !reserved {
+		return size / 4 * 3
+	}
+	return size
+}
+
+func (s *slots) close() {
+	for _, list := range [][]slot{s.free, s.retired} {
+		for _, f := range list {
+			f.file.Close()
+		}
+	}
+}
+
+// startLocked makes a free file the current one. It may unlock meanwhile.
+func (j *Journal) startLocked(reserved bool) error {
+	s := &j.slots
+	spare := 1
+	if s.err != nil && !reserved {
+		spare = 2 // the last one is for who may use the reserve
+	}
+	if len(s.free) < spare {
+		if s.err != nil && !reserved {
+			s.kicked = true // perhaps there is space again
+			return fmt.Errorf("%w: %w", ErrFull, s.err)
+		}
+		j.mu.Unlock()
+		err := j.prepare()
+		j.mu.Lock()
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrFull, err)
+		}
+		return nil
+	}
+	var salt [saltBytes]byte
+	if _, err := io.ReadFull(j.o.Rand, salt[:]); err != nil {
+		return err
+	}
+	f := &file{size: j.o.FileBytes, scanned: true}
+	j.gen++
+	f.header = header{salt: salt, gen: j.gen, first: j.next, synced: j.synced}
+	f.aead = fileKey(&j.secret, &f.salt)
+	f.slot, s.free = s.free[0], s.free[1:]
+	f.last = j.next - 1
+	f.taken, f.pos = headerBytes, headerBytes
+	if j.cur != nil {
+		j.full += j.cur.size
+	}
+	j.cur = f
+	j.files = append(j.files, f)
+	s.kicked = true
+	j.reclaimLocked()
+	return nil
+}
+
+// takeSpare takes a free file away, or a new one.
+func (j *Journal) takeSpare() (slot, error) {
+	for {
+		j.mu.Lock()
+		if s := &j.slots; len(s.free) > 0 {
+			f := s.free[0]
+			s.free = s.free[1:]
+			s.kicked = true
+			j.mu.Unlock()
+			return f, nil
+		}
+		j.mu.Unlock()
+		if err := j.prepare(); err != nil {
+			return slot{}, err
+		}
+	}
+}
+
+// prepare adds a file to the free ones, unless there is one.
+func (j *Journal) prepare() error {
+	j.makeMu.Lock()
+	defer j.makeMu.Unlock()
+	j.mu.Lock()
+	s := &j.slots
+	if len(s.free) > 0 {
+		j.mu.Unlock()
+		return nil
+	}
+	s.last++
+	f := slot{number: s.last}
+	j.mu.Unlock()
+	file, err := makeFile(j.o.Disk, f.name(j.o.Dir), j.o.FileBytes, j.o.Dir)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if s.err = err; err != nil {
+		return err
+	}
+	f.file = file
+	s.free = append(s.free, f)
+	return nil
+}
+
+// makeFile makes a file of zeros with a durable name. Until it is whole it has another name, under which Open removes it.
+func makeFile(d disk.FS, name string, size int64, dir string) (f disk.File, err error) {
+	tmp := name + ".new"
+	if f, err = d.Create(tmp); err != nil {
+		return nil, err
+	}
+	err = f.Allocate(0, size)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = d.Rename(tmp, name)
+	}
+	if err == nil {
+		err = d.SyncDir(dir)
+	}
+	if err != nil {
+		f.Close()
+		return nil, errors.Join(err, ignoreAbsent(d.Remove(tmp)))
+	}
+	return f, nil
+}
+
+// Pin keeps the file of loc from being reused until Unpin was called as often. It returns ErrGone where the file was given up.
+func (j *Journal) Pin(loc Loc) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	f := j.fileLocked(loc.File)
+	if f == nil {
+		return ErrGone
+	}
+	f.pins++
+	return nil
+}
+
+// Unpin takes a Pin back.
+func (j *Journal) Unpin(loc Loc) {
+	j.mu.Lock()
+	defer j.unlock()
+	f := j.fileLocked(loc.File)
+	if f == nil || f.pins == 0 {
+		panic(fmt.Sprintf("journal: Unpin of %+v without a Pin", loc))
+	}
+	if f.pins--; f.pins == 0 {
+		j.reclaimLocked()
+	}
+}
+
+// Release says that a durable checkpoint holds what the records up to seq did. Files that hold only such records and are
+// not pinned are given up.
+func (j *Journal) Release(seq Seq) {
+	j.mu.Lock()
+	defer j.unlock()
+	j.released = max(j.released, min(seq, j.next-1))
+	j.reclaimLocked()
+}
+
+// reclaimLocked gives up the files that nobody needs.
+func (j *Journal) reclaimLocked() {
+	live := j.files[:0]
+	for _, f := range j.files {
+		if f == j.cur || f.last > min(j.released, j.written) || f.pins > 0 || f.syncing {
+			live = append(live, f)
+			continue
+		}
+		j.full -= f.size
+		j.slots.retired = append(j.slots.retired, f.slot)
+		j.slots.kicked = true
+	}
+	clear(j.files[len(live):])
+	j.files = live
+}
+
+// Oldest returns the first record of the oldest file that is live (the next record's number where there is none), and the
+// bytes of all that are.
+func (j *Journal) Oldest() (first Seq, live int64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	first, live = j.next, j.full
+	if j.cur != nil {
+		live += j.cur.bound(0)
+	}
+	if len(j.files) > 0 {
+		first = j.files[0].first
+	}
+	return first, live
+}
+
+// OldestFile returns the number (as in Loc.File) of the oldest live file, 0 where there is none, how often it is pinned, and
+// whether all its records are released, so that the pins alone keep it.
+func (j *Journal) OldestFile() (file uint32, pins int, released bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if len(j.files) == 0 {
+		return 0, 0, false
+	}
+	f := j.files[0]
+	return f.gen, f.pins, f.last <= j.released
+}
+
+// unlock unlocks mu, and sees to what the call left to tidy.
+func (j *Journal) unlock() {
+	s := &j.slots
+	if !s.kicked || s.tidying || j.err != nil {
+		j.mu.Unlock()
+		return
+	}
+	s.tidying = true
+	if !j.o.Inline {
+		j.wg.Add(1)
+		j.mu.Unlock()
+		go func() {
+			defer j.wg.Done()
+			j.tidy()
+		}()
+		return
+	}
+	j.mu.Unlock()
+	j.tidy()
+}
+
+// tidy erases the headers of files that are given up, removes those that are too many, and prepares one where none is left.
+func (j *Journal) tidy() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	s := &j.slots
+	defer func() { s.tidying = false }()
+	for s.kicked && j.err == nil {
+		s.kicked = false
+		for len(s.retired) > 0 {
+			f := s.retired[0]
+			s.retired = s.retired[1:]
+			j.mu.Unlock()
+			ok := erase(f, j.o.FileBytes)
+			j.mu.Lock()
+			if ok && len(s.free) < spares {
+				s.free = append(s.free, f)
+				s.err = nil
+				continue
+			}
+			j.mu.Unlock()
+			f.file.Close()
+			j.o.Disk.Remove(f.name(j.o.Dir)) // where it stays, Open finds it again
+			j.mu.Lock()
+		}
+		if len(s.free) == 0 && j.err == nil {
+			j.mu.Unlock()
+			j.prepare() // an error is remembered
+			j.mu.Lock()
+		}
+	}
+}
+
+// erase makes a file that nobody needs look unused. It reports whether it may be used again.
+func erase(f slot, size int64) bool {
+	if n, err := f.file.Size(); err != nil || n != size {
+		return false
+	}
+	_, err := f.file.WriteAt(make([]byte, headerBytes), 0)
+	return err == nil
+}
