@@ -58,7 +58,7 @@ const (
 	DefaultFileBytes = 16 << 20
 	DefaultLiveBytes = 256 << 20
 	bufferBytes      = 256 << 10 // records that wait for Write
-	spares           = 2         // files kept for reuse; more are removed, and one is always prepared
+	spares           = 4         // free files kept for reuse, more are removed; Trim leaves one
 )
 
 // Options of a journal. Zero values are replaced where a default is named.
@@ -109,6 +109,7 @@ type Journal struct {
 	syncDone  chan struct{}
 
 	slots    slots // of files without use
+	trimmed  Seq   // number of the next record at the last Release
 	damage   error
 	out      []byte // sealed frames; of who writes
 	nonce    nonce

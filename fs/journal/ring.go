@@ -14,6 +14,7 @@ type slots struct {
 	retired []slot // their headers are to be erased
 	last    uint32 // the highest number so far
 	err     error  // why the last try to prepare one failed
+	keep    int    // how many of free are kept
 	kicked  bool   // there may be something to tidy
 	tidying bool
 }
@@ -71,7 +72,7 @@ func (j *Journal) startLocked(reserved bool) error {
 	}
 	j.cur = f
 	j.files = append(j.files, f)
-	s.kicked = true
+	s.keep, s.kicked = spares, true
 	j.reclaimLocked()
 	return nil
 }
@@ -173,6 +174,22 @@ func (j *Journal) Release(seq Seq) {
 	defer j.unlock()
 	j.released = max(j.released, min(seq, j.next-1))
 	j.reclaimLocked()
+	if j.trimmed == j.next {
+		j.trimLocked()
+	}
+	j.trimmed = j.next
+}
+
+// Trim gives the disk's space of free files back, but for one. Who calls Release when nothing was appended since the last
+// time, does the same.
+func (j *Journal) Trim() {
+	j.mu.Lock()
+	defer j.unlock()
+	j.trimLocked()
+}
+
+func (j *Journal) trimLocked() {
+	j.slots.keep, j.slots.kicked = 1, true
 }
 
 // reclaimLocked gives up the files that nobody needs.
@@ -253,15 +270,17 @@ func (j *Journal) tidy() {
 			j.mu.Unlock()
 			ok := erase(f, j.o.FileBytes)
 			j.mu.Lock()
-			if ok && len(s.free) < spares {
+			if ok && len(s.free) < s.keep {
 				s.free = append(s.free, f)
 				s.err = nil
-				continue
+			} else {
+				j.dropLocked(f)
 			}
-			j.mu.Unlock()
-			f.file.Close()
-			j.o.Disk.Remove(f.name(j.o.Dir)) // where it stays, Open finds it again
-			j.mu.Lock()
+		}
+		for len(s.free) > max(s.keep, 1) {
+			f := s.free[0]
+			s.free = s.free[1:]
+			j.dropLocked(f)
 		}
 		if len(s.free) == 0 && j.err == nil {
 			j.mu.Unlock()
@@ -269,6 +288,14 @@ func (j *Journal) tidy() {
 			j.mu.Lock()
 		}
 	}
+}
+
+// dropLocked removes a file that is in no use. It unlocks meanwhile.
+func (j *Journal) dropLocked(f slot) {
+	j.mu.Unlock()
+	f.file.Close()
+	j.o.Disk.Remove(f.name(j.o.Dir)) // where it stays, Open finds it again
+	j.mu.Lock()
 }
 
 // erase makes a file that nobody needs look unused. It reports whether it may be used again.

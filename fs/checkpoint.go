@@ -1,0 +1,302 @@
+package fs
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/anyfs/anyfs/dag/kv"
+	"github.com/anyfs/anyfs/fs/index"
+	"github.com/anyfs/anyfs/fs/journal"
+)
+
+// checkpoint writes what changed in every space into its database and lets the journal reuse its files.
+func (h *Home) checkpoint(ctx context.Context) error {
+	h.ckptMu.Lock()
+	defer h.ckptMu.Unlock()
+	for _, s := range h.each() {
+		if err := s.checkpoint(ctx, false); err != nil {
+			return err
+		}
+	}
+	h.releaseJournal()
+	return nil
+}
+
+// releaseJournal tells the journal which records no space needs any more.
+func (h *Home) releaseJournal() {
+	var low journal.Seq
+	first := true
+	for _, s := range h.each() {
+		s.mu.Lock()
+		need := s.loaded
+		if s.last == s.loaded {
+			need = ^journal.Seq(0) // nothing of this space lies behind its checkpoint
+		}
+		if s.need != 0 && s.need-1 < need {
+			need = s.need - 1
+		}
+		s.mu.Unlock()
+		if first || need < low {
+			low, first = need, false
+		}
+	}
+	if first || low == 0 {
+		return
+	}
+	h.jr.Release(low)
+}
+
+func u64(v uint64) []byte { return binary.BigEndian.AppendUint64(nil, v) }
+
+// checkpoint writes what changed since the last one in one transaction, after what it refers to is durable.
+func (s *space) checkpoint(ctx context.Context, always bool) error {
+	s.pubMu.Lock()
+	defer s.pubMu.Unlock()
+	s.mu.Lock()
+	if s.gone || s.last == s.loaded && !always {
+		s.mu.Unlock()
+		return nil
+	}
+	for ino := range s.streams {
+		if err := s.journalMem(ino); err != nil {
+			s.mu.Unlock()
+			return err
+		}
+	}
+	seq := s.last
+	need, dirty, err := s.needed()
+	if err != nil {
+		s.mu.Unlock()
+		return err
+	}
+	s.ix.SetValue(valueNext, u64(s.nextIno))
+	s.ix.SetValue(valueLoaded, u64(uint64(seq)))
+	s.ix.SetValue(valueNeed, u64(uint64(need)))
+	s.ix.SetValue(valueMark, u64(uint64(s.log.Mark())))
+	s.ix.SetValue(valueDirty, dirty)
+	s.ix.SetValue(valueObjects, u64(uint64(s.objects)))
+	writeIndex, doneIndex := s.ix.Freeze()
+	writeLog, doneLog := s.log.Freeze()
+	writeACL, doneACL := s.aclLog.Freeze()
+	writeBlocks, doneBlocks := s.blocks.Freeze()
+	s.mu.Unlock()
+
+	err = s.durable(ctx, seq)
+	if err == nil {
+		err = s.db.Update(func(tx kv.Tx) error {
+			for _, write := range []func(kv.Tx) error{writeIndex, writeLog, writeACL, writeBlocks} {
+				if err := write(tx); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	s.mu.Lock()
+	doneIndex(err == nil)
+	if err == nil {
+		s.loaded, s.need = seq, need
+	}
+	s.mu.Unlock()
+	doneLog(err == nil)
+	doneACL(err == nil)
+	doneBlocks(err == nil)
+	if err != nil {
+		return fmt.Errorf("checkpoint of space %s: %w", s.id, err)
+	}
+	return nil
+}
+
+// durable makes everything durable that a checkpoint up to seq refers to.
+func (s *space) durable(ctx context.Context, seq journal.Seq) error {
+	if err := s.blocks.Sync(ctx); err != nil {
+		return err
+	}
+	if err := s.log.Sync(); err != nil {
+		return err
+	}
+	if err := s.aclLog.Sync(); err != nil {
+		return err
+	}
+	return s.h.jr.Sync(ctx, seq)
+}
+
+// needed finds the oldest record whose data an inode refers to, and lists the dirty inodes. Under mu.
+func (s *space) needed() (need journal.Seq, dirty []byte, err error) {
+	look := func(ino uint64) error {
+		n, err := s.ix.Inode(ino)
+		if err != nil {
+			return s.damaged(err)
+		}
+		if n == nil || n.Ext == nil {
+			return nil
+		}
+		if old := n.Ext.Oldest(); old != 0 && (need == 0 || old < need) {
+			need = old
+		}
+		return nil
+	}
+	inos := make([]uint64, 0, len(s.dirty))
+	for ino := range s.dirty {
+		inos = append(inos, ino)
+	}
+	slices.Sort(inos)
+	for _, ino := range inos {
+		if err := look(ino); err != nil {
+			return 0, nil, err
+		}
+		dirty = binary.AppendUvarint(dirty, ino)
+	}
+	for ino := range s.orphaned {
+		if err := look(ino); err != nil {
+			return 0, nil, err
+		}
+	}
+	return need, dirty, nil
+}
+
+// makeRoom is called when the journal is full: it checkpoints, and publishes what holds the oldest records.
+func (h *Home) makeRoom() error {
+	ctx := context.Background()
+	if err := h.checkpoint(ctx); err != nil {
+		return fmt.Errorf("%w: %w", ErrNoSpace, err)
+	}
+	if h.journalLive() < journalFull {
+		return nil
+	}
+	for _, s := range h.each() {
+		if err := s.publishAll(ctx); err != nil {
+			return fmt.Errorf("%w: %w", ErrNoSpace, err)
+		}
+		if err := s.sealOrphans(ctx); err != nil {
+			return fmt.Errorf("%w: %w", ErrNoSpace, err)
+		}
+	}
+	if err := h.checkpoint(ctx); err != nil {
+		return fmt.Errorf("%w: %w", ErrNoSpace, err)
+	}
+	if h.journalLive() >= journalLimit-journalLimit/4-16<<20 {
+		return fmt.Errorf("%w: the journal is full", ErrNoSpace)
+	}
+	return nil
+}
+
+// The journal keeps at most journalLimit bytes live. Beyond half of it checkpoints come at once; at journalFull, what pins its
+// oldest file is published.
+const (
+	journalLimit = 256 << 20
+	journalHalf  = journalLimit / 2
+	journalFull  = journalLimit - 96<<20 // the last quarter is the journal's reserve
+)
+
+func (h *Home) journalLive() int64 {
+	_, live := h.jr.Oldest()
+	return live
+}
+
+// sealOrphans moves the data of open files without a name from the journal into blocks, so that they pin no old record.
+func (s *space) sealOrphans(ctx context.Context) error {
+	s.mu.Lock()
+	var inos []uint64
+	for ino := range s.orphaned {
+		if n, err := s.ix.Inode(ino); err == nil && n != nil && n.Ext != nil && n.Ext.Oldest() != 0 {
+			inos = append(inos, ino)
+		}
+	}
+	s.mu.Unlock()
+	for _, ino := range inos {
+		if err := s.sealExtents(ctx, ino); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sealExtents moves what an inode has in the journal into blocks.
+func (s *space) sealExtents(ctx context.Context, ino uint64) error {
+	type found struct {
+		off int64
+		x   index.Extent
+	}
+	s.mu.Lock()
+	n, err := s.ix.Inode(ino)
+	if err != nil || n == nil || n.Ext == nil {
+		s.mu.Unlock()
+		return err
+	}
+	n = n.Clone()
+	s.mu.Unlock()
+	var list []found
+	n.Ext.Range(0, n.Size, func(off int64, x index.Extent) bool {
+		if x.Src.Kind == index.SourceJournal {
+			list = append(list, found{off, x})
+		}
+		return true
+	})
+	for _, f := range list {
+		p := make([]byte, f.x.Len)
+		if err := s.h.jr.ReadAt(f.x.Src.Loc, p, int(f.x.Skip)); err != nil {
+			return err
+		}
+		id, err := s.putChunk(p)
+		if err != nil {
+			return err
+		}
+		s.mu.Lock()
+		err = s.refer(ino, f.x.Src, f.off, f.x.Len, f.x.Skip, id)
+		s.mu.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// room remembers how much is free on the disk, for a moment.
+type room struct {
+	mu          sync.Mutex
+	at          time.Time
+	free, total int64
+	err         error
+}
+
+// reserveBytes are kept free on the disk: unlink, rename and publishing work on a disk that is full for everyone else.
+const reserveBytes = 64 << 20
+
+// roomFresh is for how long a look at the disk counts.
+const roomFresh = 200 * time.Millisecond
+
+func (h *Home) diskFree() (free, total int64) {
+	h.room.mu.Lock()
+	defer h.room.mu.Unlock()
+	h.lookRoom()
+	return max(0, h.room.free-reserveBytes), h.room.total
+}
+
+func (h *Home) lookRoom() {
+	if now := time.Now(); h.room.at.IsZero() || now.Sub(h.room.at) > roomFresh {
+		h.room.at = now
+		if free, total, err := h.opt.Disk.Free(); err == nil {
+			h.room.free, h.room.total = free, total
+		}
+	}
+}
+
+// roomFor reserves n bytes of the disk, or says ENOSPC before anything is half done. A home that failed is read-only.
+func (h *Home) roomFor(n int64) error {
+	if err := h.fail.Load(); err != nil {
+		return fmt.Errorf("%w: the home is read-only: %w", ErrReadOnly, *err)
+	}
+	h.room.mu.Lock()
+	defer h.room.mu.Unlock()
+	h.lookRoom()
+	if h.room.free-n < reserveBytes {
+		return ErrNoSpace
+	}
+	h.room.free -= n
+	return nil
+}

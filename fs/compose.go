@@ -1,0 +1,142 @@
+package fs
+
+import (
+	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/fs/index"
+	"github.com/anyfs/anyfs/fs/tree"
+)
+
+// composer writes the payload of one inode's change: the difference between what is published and what is.
+type composer struct {
+	s       *space
+	objects map[uint64]dag.ID
+	item    *item
+	now     int64
+	payload tree.Payload
+	others  []otherChange
+	done    publishedChange
+}
+
+// otherChange is a change of an object that the inode stood for before.
+type otherChange struct {
+	object  dag.ID
+	payload tree.Payload
+}
+
+// compose fills payload and done. It returns false when a directory that the inode lies in is not published yet.
+func (c *composer) compose() bool {
+	n := c.item.n
+	c.done = publishedChange{Ino: n.Ino, Content: -1, Gone: len(n.Gone)}
+	c.payload.Time = c.now
+	fresh := n.Object.IsZero()
+	if fresh {
+		c.payload.Kind = tree.KindOf(n.Mode)
+	}
+	c.removals()
+	if len(n.Links) == 0 && n.Ino != rootDir {
+		return true // removed: the rest concerns nobody
+	}
+	for i := range n.Links {
+		if !c.link(&n.Links[i]) {
+			return false
+		}
+	}
+	if fresh || n.DirtyMode != 0 {
+		c.op(tree.Op{Kind: tree.OpMode, Mode: n.Mode & 07777})
+	}
+	if n.Owned && (fresh || n.DirtyOwner != 0) {
+		c.op(tree.Op{Kind: tree.OpOwner, UID: n.UID, GID: n.GID})
+	}
+	if fresh && n.Target != "" || n.DirtyTarget != 0 {
+		c.op(tree.Op{Kind: tree.OpTarget, Target: n.Target})
+	}
+	if fresh && n.Rdev != 0 {
+		c.op(tree.Op{Kind: tree.OpRdev, Rdev: n.Rdev})
+	}
+	// The times of a file that was not written, of a symlink, and of a directory where someone set them.
+	if n.DirtyMtime != 0 && c.item.content == nil || fresh && !n.IsRegular() && !n.IsDir() {
+		c.op(tree.Op{Kind: tree.OpMtime, Mtime: n.Mtime})
+	}
+	c.xattrs(fresh)
+	if c.item.content != nil {
+		c.done.Content = int64(len(c.payload.Ops))
+		c.done.Base = index.AppendContent(nil, c.item.content.content)
+		c.op(tree.Op{Kind: tree.OpContent, Over: n.Contents, Mtime: n.Mtime, Content: c.item.content.content})
+	}
+	return true
+}
+
+func (c *composer) op(o tree.Op) { c.payload.Ops = append(c.payload.Ops, o) }
+
+// removals puts the marks of links that are gone: those of the inode's own object first in its change, others apart.
+func (c *composer) removals() {
+	n := c.item.n
+	for _, g := range n.Gone {
+		o := tree.Op{Kind: tree.OpUnlink, Link: g.Link, Over: g.Over, Contents: g.Contents}
+		if g.Object == n.Object && !n.Object.IsZero() {
+			c.op(o)
+			continue
+		}
+		placed := false
+		for i := range c.others {
+			if c.others[i].object == g.Object {
+				c.others[i].payload.Ops = append(c.others[i].payload.Ops, o)
+				placed = true
+			}
+		}
+		if !placed {
+			c.others = append(c.others, otherChange{g.Object, tree.Payload{Time: c.now, Ops: []tree.Op{o}}})
+		}
+	}
+}
+
+func (c *composer) link(l *index.Link) bool {
+	made := l.ID.Change.IsZero()
+	if !made && l.Dirty == 0 {
+		return true
+	}
+	parent, ok := c.object(l.Parent)
+	if !ok {
+		return false
+	}
+	c.done.Links = append(c.done.Links, placed{
+		Key: l.Key, Place: uint32(len(c.payload.Ops)), Made: made, Parent: l.Parent, Name: l.Name,
+	})
+	if made {
+		c.op(tree.Op{Kind: tree.OpLink, Parent: parent, Name: l.Name})
+	} else {
+		c.op(tree.Op{Kind: tree.OpMove, Link: l.ID, Over: []tree.Ref{l.Val}, Parent: parent, Name: l.Name})
+	}
+	return true
+}
+
+// object gives the published object of a directory.
+func (c *composer) object(dir uint64) (dag.ID, bool) {
+	if dir == rootDir {
+		return tree.RootObject(c.s.id), true
+	}
+	if id, ok := c.objects[dir]; ok {
+		return id, true
+	}
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	n, err := c.s.ix.Inode(dir)
+	if err != nil || n == nil || n.Object.IsZero() {
+		return dag.ID{}, false
+	}
+	return n.Object, true
+}
+
+func (c *composer) xattrs(fresh bool) {
+	n := c.item.n
+	if fresh {
+		for _, x := range n.Xattrs {
+			c.op(tree.Op{Kind: tree.OpXattr, Name: x.Name, Value: x.Value})
+		}
+		return
+	}
+	for _, d := range n.DirtyXattrs {
+		v, ok := n.Xattr(d.Name)
+		c.op(tree.Op{Kind: tree.OpXattr, Name: d.Name, Value: v, Remove: !ok})
+	}
+}

@@ -1,0 +1,254 @@
+// Package fs shows spaces as trees of files: it keeps them on this device, journals every operation, and turns what was done
+// into changes of their graphs. It knows neither FUSE nor a network.
+//
+// A Home is all spaces of one account on one device. Operations (Lookup, Write, Rename, …) are those of a filesystem, by inode
+// number; each completes from local state, and is in the journal when it returns. A publisher turns what is dirty into signed
+// batches, and a checkpointer writes what changed into the spaces' databases: both run in Run. TREE.md describes the objects,
+// JOURNAL.md the records.
+package fs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/anyfs/anyfs/acl"
+	"github.com/anyfs/anyfs/acl/seal"
+	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/dag/disk"
+	"github.com/anyfs/anyfs/dag/kv"
+	"github.com/anyfs/anyfs/fs/journal"
+	"github.com/anyfs/anyfs/fs/tree"
+)
+
+// Options say where a home is and what it works with. Disk, Keys and Rand are required.
+type Options struct {
+	Disk     disk.FS
+	Dir      string // the same folder as a path of the operating system, for the databases
+	Keys     *acl.Keys
+	Clock    func() time.Time // default time.Now
+	Rand     io.Reader
+	UID, GID uint32                           // who owns what nobody else was given
+	Log      *slog.Logger                     // default none; gets no names and no content
+	OpenDB   func(name string) (kv.DB, error) // default: bbolt below Dir
+}
+
+// Home is the spaces of one account on one device. It is safe for concurrent use.
+type Home struct {
+	opt   Options
+	keys  *acl.Keys
+	local *seal.Local
+	jr    *journal.Journal
+	views *views
+
+	mu     sync.RWMutex // guards the table of spaces; held for moments, never while another lock is taken
+	spaces map[uint16]*space
+	byID   map[dag.ID]*space
+	next   uint16
+
+	spaceMu sync.Mutex // one creation, renaming or deletion of a space at a time
+	ckptMu  sync.Mutex // one checkpoint at a time
+
+	sealing   *semaphore.Weighted // chunks that are being sealed
+	arenas    sync.Pool
+	sealed    sync.Pool
+	manifests *cache[string, *manifest]
+	inlines   *cache[tree.Ref, []byte]
+
+	fail   atomic.Pointer[error] // set: the home is read-only for good
+	room   room
+	kick   chan struct{} // wakes the publisher
+	events events
+	errs   errorLog
+	last   atomic.Int64 // of now
+}
+
+const (
+	slotShift = 48
+	localMask = 1<<slotShift - 1
+	viewBit   = 1 << 63
+)
+
+func isView(ino Ino) bool { return ino&viewBit != 0 }
+
+// Open opens a home and recovers it: the last checkpoint, and the valid prefix of the journal. A home without spaces gets its
+// home space. Open starts nothing that outlives it; Run does.
+func Open(ctx context.Context, opt Options) (*Home, error) {
+	if opt.Clock == nil {
+		opt.Clock = time.Now
+	}
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.DiscardHandler)
+	}
+	if opt.OpenDB == nil {
+		opt.OpenDB = func(name string) (kv.DB, error) { return kv.OpenBolt(filepath.Join(opt.Dir, name)) }
+	}
+	h := &Home{
+		opt: opt, keys: opt.Keys, local: opt.Keys.Local,
+		spaces: map[uint16]*space{}, byID: map[dag.ID]*space{},
+		sealing:   semaphore.NewWeighted(4),
+		manifests: newCache[string, *manifest](cacheBytes), inlines: newCache[tree.Ref, []byte](cacheBytes),
+		kick: make(chan struct{}, 1),
+	}
+	h.views = newViews(h)
+	if err := h.recover(ctx); err != nil {
+		h.closeSpaces()
+		return nil, err
+	}
+	return h, nil
+}
+
+// now is the time of an operation, in Unix nanoseconds. It never repeats or goes back within one run: an operation that
+// comes later is later.
+func (h *Home) now() int64 {
+	t := h.opt.Clock().UnixNano()
+	for {
+		last := h.last.Load()
+		if t <= last {
+			if last-t > int64(time.Second) {
+				// The clock was set back: go with it, its owner knows.
+				if h.last.CompareAndSwap(last, t) {
+					return t
+				}
+				continue
+			}
+			t = last + 1
+		}
+		if h.last.CompareAndSwap(last, t) {
+			return t
+		}
+	}
+}
+
+// space finds the space of an inode, and the inode's number in it.
+func (h *Home) space(ino Ino) (*space, uint64, error) {
+	h.mu.RLock()
+	s := h.spaces[uint16(ino>>slotShift)]
+	h.mu.RUnlock()
+	if s == nil {
+		return nil, 0, ErrStale
+	}
+	return s, uint64(ino) & localMask, nil
+}
+
+// each gives the spaces that are open, the home space first.
+func (h *Home) each() []*space {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	out := make([]*space, 0, len(h.spaces))
+	for slot := uint16(0); slot < h.next; slot++ {
+		if s := h.spaces[slot]; s != nil {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// report logs an error and keeps it for Status.
+func (h *Home) report(err error) {
+	h.errs.add(h.opt.Clock(), err)
+	h.opt.Log.Error("fs", "err", err.Error())
+}
+
+// broken makes the home read-only after the journal or a disk failed for good.
+func (h *Home) broken(err error) error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("%w: %w", errInterrupted, err)
+	}
+	if h.fail.CompareAndSwap(nil, &err) {
+		h.report(fmt.Errorf("the home is read-only from now on: %w", err))
+	}
+	return fmt.Errorf("%w: %w", ErrIO, err)
+}
+
+// Close makes everything durable and closes the home. Run must have returned.
+func (h *Home) Close() error {
+	var err error
+	if h.fail.Load() == nil {
+		err = h.Flush(context.Background())
+		if err == nil {
+			err = h.checkpoint(context.Background())
+		}
+	}
+	return errors.Join(err, h.jr.Close(), h.closeSpaces())
+}
+
+func (h *Home) closeSpaces() error {
+	var err error
+	for _, s := range h.each() {
+		err = errors.Join(err, s.close())
+	}
+	return err
+}
+
+// errorLog keeps the last errors.
+type errorLog struct {
+	mu   sync.Mutex
+	list []LoggedError
+}
+
+// LoggedError is an error that Status shows.
+type LoggedError struct {
+	Time time.Time `json:"time"`
+	Text string    `json:"error"`
+}
+
+func (l *errorLog) add(t time.Time, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.list) == 16 {
+		l.list = append(l.list[:0], l.list[1:]...)
+	}
+	l.list = append(l.list, LoggedError{t, err.Error()})
+}
+
+func (l *errorLog) get() []LoggedError {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append([]LoggedError(nil), l.list...)
+}
+
+// events hands what changed behind the kernel's back to who asked for it.
+type events struct {
+	mu  sync.Mutex
+	fns map[int]func([]Event)
+	n   int
+}
+
+// Events calls fn for what changed in a way that the kernel did not ask for, until cancel is called. fn is called by the
+// goroutine that made the change, which holds no lock.
+func (h *Home) Events(fn func([]Event)) (cancel func()) {
+	h.events.mu.Lock()
+	defer h.events.mu.Unlock()
+	if h.events.fns == nil {
+		h.events.fns = map[int]func([]Event){}
+	}
+	h.events.n++
+	id := h.events.n
+	h.events.fns[id] = fn
+	return func() {
+		h.events.mu.Lock()
+		defer h.events.mu.Unlock()
+		delete(h.events.fns, id)
+	}
+}
+
+func (h *Home) emit(ev ...Event) {
+	h.events.mu.Lock()
+	fns := make([]func([]Event), 0, len(h.events.fns))
+	for _, fn := range h.events.fns {
+		fns = append(fns, fn)
+	}
+	h.events.mu.Unlock()
+	for _, fn := range fns {
+		fn(ev)
+	}
+}

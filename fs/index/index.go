@@ -1,0 +1,477 @@
+// Package index keeps the inodes and directory entries of one space.
+//
+// What was checkpointed lies in a kv.DB, sealed; what changed since lies in memory, in the current layer, over it. A
+// checkpoint freezes the current layer, writes it in one transaction, and then drops it. Clean inodes are cached, up to a
+// bound. An Index is not safe for concurrent use: its space's lock guards it. The function that Freeze returns is the one
+// exception: it may run beside everything else.
+package index
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/tidwall/btree"
+
+	"github.com/anyfs/anyfs/dag/kv"
+)
+
+// ErrCorrupt is a stored value that does not open or parse.
+var ErrCorrupt = errors.New("index: damaged value")
+
+// Sealer seals what is stored. ad binds a value to its key.
+type Sealer interface {
+	SealLocal(dst, plaintext, ad []byte) []byte
+	OpenLocal(dst, sealed, ad []byte) ([]byte, error)
+}
+
+// The buckets of a space's database that this package uses. Their one-letter form is the prefix of the associated data.
+const (
+	bucketInodes  = "inodes"
+	bucketEntries = "entries"
+	bucketObjects = "objects"
+	bucketNamed   = "values"
+)
+
+// cacheInodes and cacheEntries bound what is kept of clean records (about 300 and 100 bytes each).
+const (
+	cacheInodes  = 32 << 10
+	cacheEntries = 64 << 10
+)
+
+type entryKey struct{ parent, hash uint64 }
+
+type layer struct {
+	inodes  map[uint64]*Inode // nil: removed
+	dirs    map[uint64]*btree.Map[uint64, *Entry]
+	objects map[[32]byte]uint64 // object to inode; 0: removed
+	values  map[string][]byte   // nil: removed
+}
+
+func newLayer() *layer {
+	return &layer{
+		inodes: map[uint64]*Inode{}, dirs: map[uint64]*btree.Map[uint64, *Entry]{},
+		objects: map[[32]byte]uint64{}, values: map[string][]byte{},
+	}
+}
+
+// Index is the inodes and entries of one space.
+type Index struct {
+	db     kv.DB
+	seal   Sealer
+	cur    *layer
+	frozen *layer // being written; nil otherwise
+
+	inodes  map[uint64]*Inode
+	entries map[entryKey]*Entry // nil: known to be absent
+	weight  int64               // of cur, roughly, in bytes
+}
+
+// Open returns the index that db holds. Nothing is read yet.
+func Open(db kv.DB, seal Sealer) *Index {
+	return &Index{db: db, seal: seal, cur: newLayer(), inodes: map[uint64]*Inode{}, entries: map[entryKey]*Entry{}}
+}
+
+// Weight is about how many bytes of memory the records take that are not checkpointed.
+func (x *Index) Weight() int64 { return x.weight }
+
+// Inode returns an inode for reading, or nil when there is none. The record must not be changed.
+func (x *Index) Inode(ino uint64) (*Inode, error) {
+	if n, ok := x.cur.inodes[ino]; ok {
+		return n, nil
+	}
+	if x.frozen != nil {
+		if n, ok := x.frozen.inodes[ino]; ok {
+			return n, nil
+		}
+	}
+	if n, ok := x.inodes[ino]; ok {
+		return n, nil
+	}
+	var key [8]byte
+	binary.BigEndian.PutUint64(key[:], ino)
+	var n *Inode
+	err := x.load(bucketInodes, key[:], func(b []byte) (err error) {
+		n, err = DecodeInode(b)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("inode %d: %w", ino, err)
+	}
+	if n != nil {
+		n.Ino = ino
+		x.cacheInode(n)
+	}
+	return n, nil
+}
+
+// cacheInode keeps a clean record. Beyond the bound it drops what the map's order offers first, which is as good as random.
+func (x *Index) cacheInode(n *Inode) {
+	for k := range x.inodes {
+		if len(x.inodes) < cacheInodes {
+			break
+		}
+		delete(x.inodes, k)
+	}
+	x.inodes[n.Ino] = n
+}
+
+func (x *Index) cacheEntry(k entryKey, e *Entry) {
+	for kk := range x.entries {
+		if len(x.entries) < cacheEntries {
+			break
+		}
+		delete(x.entries, kk)
+	}
+	x.entries[k] = e
+}
+
+// Change returns an inode for changing: the record in the current layer, copied there first where needed. Nil when there is none.
+func (x *Index) Change(ino uint64) (*Inode, error) {
+	if n, ok := x.cur.inodes[ino]; ok {
+		return n, nil
+	}
+	n, err := x.Inode(ino)
+	if n == nil || err != nil {
+		return nil, err
+	}
+	n = n.Clone()
+	x.put(n)
+	return n, nil
+}
+
+func (x *Index) put(n *Inode) {
+	x.cur.inodes[n.Ino] = n
+	delete(x.inodes, n.Ino)
+	x.weight += 400
+}
+
+// Add puts a new inode.
+func (x *Index) Add(n *Inode) { x.put(n) }
+
+// Remove forgets an inode.
+func (x *Index) Remove(ino uint64) {
+	x.cur.inodes[ino] = nil
+	delete(x.inodes, ino)
+	x.weight += 32
+}
+
+// Object gives the inode that stands for an object, or 0.
+func (x *Index) Object(id [32]byte) (uint64, error) {
+	if n, ok := x.cur.objects[id]; ok {
+		return n, nil
+	}
+	if x.frozen != nil {
+		if n, ok := x.frozen.objects[id]; ok {
+			return n, nil
+		}
+	}
+	var ino uint64
+	err := x.load(bucketObjects, id[:16], func(b []byte) error {
+		if len(b) != 8 {
+			return ErrCorrupt
+		}
+		ino = binary.BigEndian.Uint64(b)
+		return nil
+	})
+	return ino, err
+}
+
+// SetObject notes which inode stands for an object; 0 none.
+func (x *Index) SetObject(id [32]byte, ino uint64) {
+	x.cur.objects[id] = ino
+	x.weight += 48
+}
+
+// Value gives a named value of the space, or nil.
+func (x *Index) Value(name string) ([]byte, error) {
+	if v, ok := x.cur.values[name]; ok {
+		return v, nil
+	}
+	if x.frozen != nil {
+		if v, ok := x.frozen.values[name]; ok {
+			return v, nil
+		}
+	}
+	var out []byte
+	err := x.load(bucketNamed, []byte(name), func(b []byte) error {
+		out = append([]byte{}, b...)
+		return nil
+	})
+	return out, err
+}
+
+// SetValue sets a named value; nil removes it.
+func (x *Index) SetValue(name string, v []byte) {
+	x.cur.values[name] = v
+	x.weight += int64(len(v)) + 32
+}
+
+// entryAt gives what stands at one place of a directory: nil when nothing does.
+func (x *Index) entryAt(parent, hash uint64) (*Entry, error) {
+	if d, ok := x.cur.dirs[parent]; ok {
+		if e, ok := d.Get(hash); ok {
+			return e, nil
+		}
+	}
+	if x.frozen != nil {
+		if d, ok := x.frozen.dirs[parent]; ok {
+			if e, ok := d.Get(hash); ok {
+				return e, nil
+			}
+		}
+	}
+	k := entryKey{parent, hash}
+	if e, ok := x.entries[k]; ok {
+		return e, nil
+	}
+	key := appendEntryKey(nil, parent, hash)
+	var e *Entry
+	err := x.load(bucketEntries, key, func(b []byte) (err error) {
+		e, err = DecodeEntry(b)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("entry of directory %d: %w", parent, err)
+	}
+	x.cacheEntry(k, e)
+	return e, nil
+}
+
+func (x *Index) setEntry(parent, hash uint64, e *Entry) {
+	d := x.cur.dirs[parent]
+	if d == nil {
+		d = btree.NewMap[uint64, *Entry](32)
+		x.cur.dirs[parent] = d
+	}
+	d.Set(hash, e)
+	delete(x.entries, entryKey{parent, hash})
+	x.weight += 120
+}
+
+// Lookup finds a name in a directory. hash is the keyed hash of the name; at is where the entry stands, its place in listings.
+func (x *Index) Lookup(parent, hash uint64, name string) (e *Entry, at uint64, err error) {
+	for at = hash; ; at++ {
+		e, err = x.entryAt(parent, at)
+		if err != nil || e == nil {
+			return nil, 0, err
+		}
+		if e.Name == name {
+			return e, at, nil
+		}
+		if !e.Next {
+			return nil, 0, nil
+		}
+	}
+}
+
+// AddEntry puts a name that is not there yet.
+func (x *Index) AddEntry(parent, hash uint64, e Entry) error {
+	for at := hash; ; at++ {
+		old, err := x.entryAt(parent, at)
+		if err != nil {
+			return err
+		}
+		if old == nil || old.Name == "" {
+			if old != nil {
+				e.Next = old.Next
+			}
+			x.setEntry(parent, at, &e)
+			return nil
+		}
+		if !old.Next {
+			step := *old
+			step.Next = true
+			x.setEntry(parent, at, &step)
+		}
+	}
+}
+
+// SetEntry changes the entry that stands at a place; RemoveEntry takes it away.
+func (x *Index) SetEntry(parent, at uint64, e Entry) { x.setEntry(parent, at, &e) }
+
+// RemoveEntry takes away the entry that stands at a place.
+func (x *Index) RemoveEntry(parent, at uint64, old *Entry) {
+	if old.Next {
+		x.setEntry(parent, at, &Entry{Next: true})
+		return
+	}
+	x.setEntry(parent, at, nil)
+}
+
+// scanStep is how many stored entries one read transaction of a listing takes.
+const scanStep = 256
+
+// Scan calls fn for the entries of a directory at places above after, in order, until fn returns false.
+func (x *Index) Scan(parent, after uint64, fn func(at uint64, e *Entry) bool) error {
+	type item struct {
+		at uint64
+		e  *Entry
+	}
+	next := after + 1
+	for {
+		// What is stored, a step at a time.
+		var stored []item
+		full := false
+		err := x.db.View(func(tx kv.Tx) error {
+			var bad error
+			prefix := appendEntryKey(nil, parent, next)
+			err := tx.Scan(bucketEntries, prefix, func(k, v []byte) bool {
+				if len(k) != 16 || binary.BigEndian.Uint64(k) != parent {
+					return false
+				}
+				if len(stored) == scanStep {
+					full = true
+					return false
+				}
+				b, err := x.seal.OpenLocal(nil, v, appendAD(nil, bucketEntries, k))
+				if err == nil {
+					var e *Entry
+					if e, err = DecodeEntry(b); err == nil {
+						stored = append(stored, item{binary.BigEndian.Uint64(k[8:]), e})
+						return true
+					}
+				}
+				bad = fmt.Errorf("entry of directory %d: %w", parent, err)
+				return false
+			})
+			return errors.Join(err, bad)
+		})
+		if err != nil {
+			return err
+		}
+		end := ^uint64(0)
+		if full {
+			end = stored[len(stored)-1].at
+		}
+		merged := btree.NewMap[uint64, *Entry](32)
+		for _, s := range stored {
+			merged.Load(s.at, s.e)
+		}
+		for _, l := range []*layer{x.frozen, x.cur} {
+			if l == nil {
+				continue
+			}
+			if d := l.dirs[parent]; d != nil {
+				d.Ascend(next, func(at uint64, e *Entry) bool {
+					if at > end {
+						return false
+					}
+					merged.Set(at, e)
+					return true
+				})
+			}
+		}
+		stop := false
+		merged.Scan(func(at uint64, e *Entry) bool {
+			if e == nil || e.Name == "" {
+				return true
+			}
+			if !fn(at, e) {
+				stop = true
+				return false
+			}
+			return true
+		})
+		if stop || !full {
+			return nil
+		}
+		next = end + 1
+	}
+}
+
+// Inodes calls fn for every inode, in order of number, until fn returns false.
+func (x *Index) Inodes(fn func(n *Inode) bool) error {
+	var next uint64
+	for {
+		type item struct {
+			ino uint64
+			n   *Inode
+		}
+		var stored []item
+		full := false
+		err := x.db.View(func(tx kv.Tx) error {
+			var bad error
+			var from [8]byte
+			binary.BigEndian.PutUint64(from[:], next)
+			err := tx.Scan(bucketInodes, from[:], func(k, v []byte) bool {
+				if len(stored) == scanStep {
+					full = true
+					return false
+				}
+				b, err := x.seal.OpenLocal(nil, v, appendAD(nil, bucketInodes, k))
+				if err == nil {
+					var n *Inode
+					if n, err = DecodeInode(b); err == nil {
+						n.Ino = binary.BigEndian.Uint64(k)
+						stored = append(stored, item{n.Ino, n})
+						return true
+					}
+				}
+				bad = fmt.Errorf("inode %x: %w", k, err)
+				return false
+			})
+			return errors.Join(err, bad)
+		})
+		if err != nil {
+			return err
+		}
+		end := ^uint64(0)
+		if full {
+			end = stored[len(stored)-1].ino
+		}
+		merged := btree.NewMap[uint64, *Inode](32)
+		for _, s := range stored {
+			merged.Load(s.ino, s.n)
+		}
+		for _, l := range []*layer{x.frozen, x.cur} {
+			if l == nil {
+				continue
+			}
+			for ino, n := range l.inodes {
+				if ino >= next && ino <= end {
+					merged.Set(ino, n)
+				}
+			}
+		}
+		stop := false
+		merged.Scan(func(_ uint64, n *Inode) bool {
+			if n != nil && !fn(n) {
+				stop = true
+				return false
+			}
+			return true
+		})
+		if stop || !full {
+			return nil
+		}
+		next = end + 1
+	}
+}
+
+// load reads one stored value, if it is there.
+func (x *Index) load(bucket string, key []byte, fn func([]byte) error) error {
+	return x.db.View(func(tx kv.Tx) error {
+		v := tx.Get(bucket, key)
+		if v == nil {
+			return nil
+		}
+		var ad [64]byte
+		b, err := x.seal.OpenLocal(nil, v, appendAD(ad[:0], bucket, key))
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrCorrupt, err)
+		}
+		return fn(b)
+	})
+}
+
+func appendEntryKey(b []byte, parent, hash uint64) []byte {
+	b = binary.BigEndian.AppendUint64(b, parent)
+	return binary.BigEndian.AppendUint64(b, hash)
+}
+
+func appendAD(b []byte, bucket string, key []byte) []byte {
+	b = append(b, bucket...)
+	b = append(b, 0)
+	return append(b, key...)
+}

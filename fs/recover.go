@@ -1,0 +1,385 @@
+package fs
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"syscall"
+
+	iofs "io/fs"
+
+	"github.com/anyfs/anyfs/acl"
+	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/dag/block"
+	"github.com/anyfs/anyfs/dag/store"
+	"github.com/anyfs/anyfs/fs/chunk"
+	"github.com/anyfs/anyfs/fs/index"
+	"github.com/anyfs/anyfs/fs/journal"
+	"github.com/anyfs/anyfs/fs/tree"
+)
+
+// The files of a home.
+const (
+	journalDir = "journal"
+	spacesDir  = "spaces"
+	nextFile   = "spaces/next" // the next free slot: slots are never used twice
+	spaceFile  = "space"       // in a space's folder: its id. Written last: a folder without it was never finished
+	dbFile     = "space.db"
+)
+
+// Named values of a space's index.
+const (
+	valueNext    = "next"    // the next inode number
+	valueLoaded  = "loaded"  // the last record of the journal that the checkpoint holds
+	valueNeed    = "need"    // the oldest record whose data are still needed
+	valueMark    = "mark"    // the end of the batch log
+	valueDirty   = "dirty"   // the numbers of the inodes that were dirty
+	valueObjects = "objects" // how many inodes there are
+)
+
+// recover opens the spaces and replays the journal.
+func (h *Home) recover(ctx context.Context) error {
+	d := h.opt.Disk
+	if err := d.MkdirAll(spacesDir); err != nil {
+		return fmt.Errorf("open home: %w", err)
+	}
+	if b, err := d.ReadFile(nextFile); err == nil {
+		if b, err = h.local.OpenLocal(nil, b, []byte(nextFile)); err != nil || len(b) != 2 {
+			return fmt.Errorf("open home: %s is damaged", nextFile)
+		}
+		h.next = binary.BigEndian.Uint16(b)
+	} else if !errors.Is(err, iofs.ErrNotExist) {
+		return fmt.Errorf("open home: %w", err)
+	}
+	names, err := d.ReadDir(spacesDir)
+	if err != nil {
+		return fmt.Errorf("open home: %w", err)
+	}
+	from := ^journal.Seq(0)
+	for _, name := range names {
+		var slot uint16
+		if _, err := fmt.Sscanf(name, "%04x", &slot); err != nil || len(name) != 4 {
+			continue
+		}
+		dir := spacesDir + "/" + name
+		sealed, err := d.ReadFile(dir + "/" + spaceFile)
+		if errors.Is(err, iofs.ErrNotExist) {
+			if err := d.RemoveAll(dir); err != nil {
+				return fmt.Errorf("remove the unfinished space in %s: %w", dir, err)
+			}
+			continue
+		}
+		var id dag.ID
+		if err == nil {
+			var b []byte
+			if b, err = h.local.OpenLocal(nil, sealed, []byte(dir)); err == nil && len(b) != len(id) {
+				err = errors.New("wrong length")
+			}
+			copy(id[:], b)
+		}
+		if err != nil {
+			return fmt.Errorf("open home: %s/%s: %w", dir, spaceFile, err)
+		}
+		s, err := h.openSpace(ctx, slot, id, func(st dag.Store) (*acl.Space, error) { return acl.OpenSpace(h.keys, id, st) })
+		if err != nil {
+			return err
+		}
+		h.addSpace(s)
+		if slot >= h.next {
+			h.next = slot + 1
+		}
+		need := s.loaded
+		if s.need != 0 && s.need <= need {
+			need = s.need - 1
+		}
+		from = min(from, need)
+	}
+	if from == ^journal.Seq(0) {
+		from = 0
+	}
+	h.jr, err = journal.Open(journal.Options{
+		Disk: d, Dir: journalDir, Key: h.local.Derive("journal"), Rand: h.opt.Rand, LiveBytes: journalLimit,
+	}, from, h.replay)
+	if err != nil {
+		return fmt.Errorf("open home: %w", err)
+	}
+	for _, s := range h.each() {
+		if err := s.recovered(ctx); err != nil {
+			return err
+		}
+	}
+	if h.spaces[0] == nil {
+		return h.makeHomeSpace(ctx)
+	}
+	return nil
+}
+
+func (h *Home) addSpace(s *space) {
+	h.mu.Lock()
+	h.spaces[s.slot] = s
+	h.byID[s.id] = s
+	h.mu.Unlock()
+}
+
+func spaceDir(slot uint16) string { return fmt.Sprintf("%s/%04x", spacesDir, slot) }
+
+// openSpace opens what a space keeps on the disk. openACL makes or opens its access list on the given store.
+func (h *Home) openSpace(ctx context.Context, slot uint16, id dag.ID, openACL func(dag.Store) (*acl.Space, error)) (*space, error) {
+	dir := spaceDir(slot)
+	local := h.local.Derive("space " + dir)
+	s := &space{
+		h: h, slot: slot, id: id, dir: dir,
+		orphaned: map[uint64]struct{}{}, refs: map[uint64]int64{}, dirty: map[uint64]dirtyState{},
+		asides: map[asideKey]aside{}, inflight: map[uint64]struct{}{}, streams: map[uint64]*stream{}, paced: map[uint64]pace{},
+	}
+	s.settled = sync.NewCond(&s.mu)
+	fail := func(err error) (*space, error) {
+		return nil, errors.Join(fmt.Errorf("open space in %s: %w", dir, err), s.close())
+	}
+	d := h.opt.Disk
+	if err := d.MkdirAll(dir); err != nil {
+		return fail(err)
+	}
+	var err error
+	if s.db, err = h.opt.OpenDB(dir + "/" + dbFile); err != nil {
+		return fail(err)
+	}
+	if s.aclLog, err = store.Open(store.Options{Disk: d, Dir: dir + "/acl", DB: s.db, Name: "acl", Seal: local.Derive("acl")}); err != nil {
+		return fail(err)
+	}
+	if s.acl, err = openACL(s.aclLog); err != nil {
+		return fail(err)
+	}
+	s.id = s.acl.ID()
+	s.keys = s.acl.Keys()
+	s.chunker = chunk.New(s.keys.GearTable())
+	if s.log, err = store.Open(store.Options{Disk: d, Dir: dir + "/batches", DB: s.db, Name: "files", Seal: local.Derive("files")}); err != nil {
+		return fail(err)
+	}
+	if s.blocks, err = block.Open(block.Options{Disk: d, Dir: dir + "/blocks", DB: s.db, Seal: local.Derive("blocks")}); err != nil {
+		return fail(err)
+	}
+	s.ix = index.Open(s.db, local.Derive("index"))
+	if err := s.loadValues(); err != nil {
+		return fail(err)
+	}
+	return s, nil
+}
+
+func (s *space) openGraph() (err error) {
+	if s.graph, err = dag.Open(s.id, s.log, s.acl.Files(), dag.Options{}); err != nil {
+		return fmt.Errorf("open space in %s: %w", s.dir, err)
+	}
+	return nil
+}
+
+func (s *space) loadValues() error {
+	get := func(name string) (uint64, error) {
+		b, err := s.ix.Value(name)
+		if err != nil || b == nil {
+			return 0, err
+		}
+		if len(b) != 8 {
+			return 0, fmt.Errorf("%w: value %q", index.ErrCorrupt, name)
+		}
+		return binary.BigEndian.Uint64(b), nil
+	}
+	next, err1 := get(valueNext)
+	loaded, err2 := get(valueLoaded)
+	need, err3 := get(valueNeed)
+	objects, err4 := get(valueObjects)
+	mark, err5 := get(valueMark)
+	s.mark = mark
+	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
+		return err
+	}
+	s.nextIno, s.objects = max(next, firstIno), int64(objects)
+	s.loaded, s.last, s.need = journal.Seq(loaded), journal.Seq(loaded), journal.Seq(need)
+	return nil
+}
+
+// makeRoot gives a new space its root directory.
+func (s *space) makeRoot(now int64) {
+	s.ix.Add(&index.Inode{
+		Ino: rootDir, Mode: syscall.S_IFDIR | 0755, Mtime: now, Ctime: now, Btime: now,
+		Object: tree.RootObject(s.id), NextKey: 1,
+	})
+	s.ix.SetObject(tree.RootObject(s.id), rootDir)
+	s.objects = 1
+}
+
+// replay applies one record of the journal. An error ends the valid prefix: nothing behind it was ever synced.
+func (h *Home) replay(seq journal.Seq, rec []byte, loc journal.Loc) error {
+	if len(rec) == 0 {
+		return errRecord
+	}
+	r := &reader{b: rec[1:]}
+	slot := r.uint()
+	if r.bad || slot > 1<<16-1 {
+		return errRecord
+	}
+	s := h.spaces[uint16(slot)]
+	if s == nil || seq <= s.loaded {
+		return nil // of a space that was deleted, or in the checkpoint
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last = seq
+	return s.replay(recordKind(rec[0]), seq, loc, len(rec), r)
+}
+
+func (s *space) replay(k recordKind, seq journal.Seq, loc journal.Loc, size int, r *reader) error {
+	switch k {
+	case recCreate:
+		var c createRecord
+		if err := c.decode(r); err != nil {
+			return err
+		}
+		return s.applyCreate(seq, &c)
+	case recLink:
+		var c linkRecord
+		if err := c.decode(r); err != nil {
+			return err
+		}
+		return s.applyLink(seq, &c)
+	case recUnlink:
+		var c unlinkRecord
+		if err := c.decode(r); err != nil {
+			return err
+		}
+		return s.applyUnlink(seq, &c)
+	case recRename:
+		var c renameRecord
+		if err := c.decode(r); err != nil {
+			return err
+		}
+		return s.applyRename(seq, &c)
+	case recSetattr:
+		var c setattrRecord
+		if err := c.decode(r); err != nil {
+			return err
+		}
+		return s.applySetattr(seq, &c)
+	case recWrite:
+		var c writeRecord
+		if err := c.decode(r); err != nil {
+			return err
+		}
+		return s.applyWrite(seq, loc, size-len(c.Data), &c)
+	case recSeal:
+		var c sealRecord
+		if err := c.decode(r); err != nil {
+			return err
+		}
+		if !s.hasBlock(c.Block) {
+			return fmt.Errorf("block %s is not here", c.Block)
+		}
+		return s.applySeal(seq, &c)
+	case recFallocate:
+		var c fallocateRecord
+		if err := c.decode(r); err != nil {
+			return err
+		}
+		return s.applyFallocate(seq, &c)
+	case recXattr:
+		var c xattrRecord
+		if err := c.decode(r); err != nil {
+			return err
+		}
+		return s.applyXattr(seq, &c)
+	case recPublished:
+		var c publishedRecord
+		if err := c.decode(r); err != nil {
+			return err
+		}
+		if c.Mark > uint64(s.log.Mark()) {
+			return nil // it was never durable, hence never sent: what it published is dirty still
+		}
+		s.mark = c.Mark
+		return s.applyPublished(seq, &c)
+	}
+	return errRecord
+}
+
+// recovered ends the recovery of a space: batches that no record speaks of are cut off, and inodes without a name go.
+func (s *space) recovered(ctx context.Context) error {
+	if mark := store.Mark(s.mark); mark < s.log.Mark() {
+		// Written by this device, but never noted: it was not sent, and is made again.
+		if err := s.log.Rollback(mark); err != nil {
+			return fmt.Errorf("open space in %s: %w", s.dir, err)
+		}
+	}
+	if err := s.openGraph(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var nameless []uint64
+	if err := s.ix.Scan(orphans, 0, func(_ uint64, e *index.Entry) bool {
+		nameless = append(nameless, e.Ino)
+		return true
+	}); err != nil {
+		return s.damaged(err)
+	}
+	for _, ino := range nameless {
+		s.orphaned[ino] = struct{}{}
+		n, err := s.ix.Inode(ino)
+		if err != nil {
+			return s.damaged(err)
+		}
+		if n != nil && len(n.Gone) > 0 {
+			s.dirty[ino] = dirtyState{first: s.h.now(), last: s.h.now()}
+			continue
+		}
+		s.reclaim(ino)
+	}
+	// What was dirty at the checkpoint is dirty still; what the replay touched was marked by it.
+	return s.ixDirty()
+}
+
+// ixDirty finds the inodes that a checkpoint left dirty. Their numbers are listed in it.
+func (s *space) ixDirty() error {
+	b, err := s.ix.Value(valueDirty)
+	if err != nil {
+		return s.damaged(err)
+	}
+	now := s.h.now()
+	for len(b) > 0 {
+		ino, k := binary.Uvarint(b)
+		if k <= 0 {
+			return s.damaged(index.ErrCorrupt)
+		}
+		b = b[k:]
+		if _, ok := s.dirty[ino]; ok {
+			continue
+		}
+		n, err := s.ix.Inode(ino)
+		if err != nil {
+			return s.damaged(err)
+		}
+		if n != nil && n.Dirty() {
+			s.dirty[ino] = dirtyState{first: now, last: now}
+		}
+	}
+	return nil
+}
+
+// close closes what openSpace opened.
+func (s *space) close() error {
+	var err error
+	if s.blocks != nil {
+		err = errors.Join(err, s.blocks.Close())
+	}
+	if s.log != nil {
+		err = errors.Join(err, s.log.Close())
+	}
+	if s.aclLog != nil {
+		err = errors.Join(err, s.aclLog.Close())
+	}
+	if s.db != nil {
+		err = errors.Join(err, s.db.Close())
+	}
+	return err
+}

@@ -1,0 +1,375 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/fs/index"
+	"github.com/anyfs/anyfs/fs/journal"
+)
+
+// How soon what was done is published: long enough for the steps of one save to fall together.
+const (
+	idleNames   = 5 * time.Millisecond   // after a rename, link, unlink or attribute
+	idleSmall   = 5 * time.Millisecond   // after the last write to a new file of at most smallFile bytes
+	idleContent = 100 * time.Millisecond // after the last write to any other
+	latest      = time.Second            // under load, but for files that are being written
+	latestOpen  = 10 * time.Second       // a file that is written without a pause
+	smallFile   = 1 << 20
+)
+
+// Pacing of files that are rewritten without end: what is sealed for them stays below sealedRatio times what was written, or
+// their publications are paceMax apart.
+const (
+	sealedRatio = 8
+	paceMax     = 60 * time.Second
+)
+
+// Rhythm of the other work.
+const (
+	flushEvery      = 250 * time.Millisecond // unsynced data reach the kernel, idle streams end
+	syncEvery       = 3 * time.Second        // unsynced data reach the disk
+	checkpointEvery = 2 * time.Second
+	checkpointBytes = 32 << 20 // of records in memory
+)
+
+// pace says when a file may be published next.
+type pace struct{ next int64 }
+
+// wake tells the publisher that something is dirty.
+func (h *Home) wake() {
+	select {
+	case h.kick <- struct{}{}:
+	default:
+	}
+}
+
+// Run publishes and checkpoints until ctx ends; then it publishes what is left and makes everything durable. It returns when
+// its goroutines have ended.
+func (h *Home) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	wg.Go(func() { h.publisher(ctx) })
+	wg.Go(func() { h.flusher(ctx) })
+	wg.Go(func() { h.checkpointer(ctx) })
+	wg.Wait()
+	if h.fail.Load() != nil {
+		return *h.fail.Load()
+	}
+	ctx = context.WithoutCancel(ctx)
+	return errors.Join(h.Flush(ctx), h.checkpoint(ctx))
+}
+
+// publisher publishes what has settled. With much to do its rounds get longer, up to a second, so that batches grow and
+// costs shrink; from idle the first round comes within milliseconds.
+func (h *Home) publisher(ctx context.Context) {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	interval := idleNames
+	for {
+		busy, next := 0, time.Hour
+		for _, s := range h.each() {
+			n, wait := s.publishReady(ctx)
+			busy += n
+			next = min(next, wait)
+		}
+		if busy >= 64 {
+			interval = min(2*interval, latest)
+		} else {
+			interval = idleNames
+		}
+		if next < time.Hour {
+			next = max(next, interval)
+		}
+		timer.Reset(next)
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		case <-h.kick:
+			// Something became dirty while nothing was: it settles first.
+			if next == time.Hour {
+				if !sleep(ctx, interval) {
+					return
+				}
+			} else {
+				select {
+				case <-ctx.Done():
+					return
+				case <-timer.C:
+				}
+			}
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// publishReady publishes what has settled in a space and returns how many inodes that were, and when to look again.
+func (s *space) publishReady(ctx context.Context) (int, time.Duration) {
+	next := time.Hour
+	total := 0
+	for {
+		s.mu.Lock()
+		empty := len(s.dirty) == 0
+		s.mu.Unlock()
+		if empty {
+			return total, next
+		}
+		next = time.Hour
+		now := s.h.opt.Clock().UnixNano()
+		n, err := s.publish(ctx, func(ino uint64, d dirtyState, x *index.Inode) bool {
+			wait := s.readyIn(now, ino, d, x)
+			if wait > 0 {
+				next = min(next, wait)
+			}
+			return wait <= 0
+		})
+		if err != nil {
+			if ctx.Err() == nil {
+				s.publishFailed(err)
+			}
+			return total, latest
+		}
+		s.published()
+		total += n
+		if n < maxItems/2 {
+			return total, next
+		}
+	}
+}
+
+// published and publishFailed keep why a publication failed, for Status.
+func (s *space) published() {
+	s.mu.Lock()
+	s.pubErr = nil
+	s.mu.Unlock()
+}
+
+func (s *space) publishFailed(err error) {
+	s.mu.Lock()
+	seen := s.pubErr != nil && s.pubErr.Error() == err.Error()
+	s.pubErr = err
+	s.mu.Unlock()
+	if !seen {
+		s.h.report(err)
+	}
+}
+
+// readyIn says in how long an inode's changes are ready to be published; not positive: now. Under mu.
+func (s *space) readyIn(now int64, ino uint64, d dirtyState, n *index.Inode) time.Duration {
+	quiet, age := time.Duration(now-d.last), time.Duration(now-d.first)
+	if quiet < 0 { // the clock was set back
+		quiet, age = latestOpen, latestOpen
+	}
+	if n.DirtyContent == 0 {
+		return min(idleNames-quiet, latest-age)
+	}
+	idle, late := idleContent, latestOpen
+	if n.DirtyNew != 0 && n.Size <= smallFile {
+		idle = idleSmall
+	}
+	wait := min(idle-quiet, late-age)
+	if p, ok := s.paced[ino]; ok {
+		if hold := time.Duration(p.next - now); hold > wait && hold <= paceMax {
+			wait = hold
+		}
+	}
+	return wait
+}
+
+// noteCost remembers what the publication of each file cost, to pace the next. Under mu.
+func (s *space) noteCost(items []item) {
+	now := s.h.opt.Clock().UnixNano()
+	for i := range items {
+		it := &items[i]
+		if it.content == nil {
+			continue
+		}
+		var written int64
+		if it.n.Ext != nil {
+			it.n.Ext.Range(0, it.n.Size, func(_ int64, x index.Extent) bool {
+				written += x.Len
+				return true
+			})
+		}
+		if it.content.sealed <= sealedRatio*written+smallFile {
+			delete(s.paced, it.n.Ino)
+			continue
+		}
+		hold := time.Duration(it.content.sealed/(sealedRatio*(written+1))) * 100 * time.Millisecond
+		if len(s.paced) > 4096 {
+			clear(s.paced)
+		}
+		s.paced[it.n.Ino] = pace{now + int64(min(max(hold, latest), paceMax))}
+	}
+}
+
+// publishAll publishes everything that is dirty now.
+func (s *space) publishAll(ctx context.Context) error {
+	if err := s.settleStreams(0); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	upTo := s.last
+	s.mu.Unlock()
+	for {
+		n, err := s.publish(ctx, func(_ uint64, d dirtyState, _ *index.Inode) bool { return true })
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return nil
+		}
+		s.mu.Lock()
+		more := false
+		for _, d := range s.dirty {
+			if d.seq <= upTo {
+				more = true
+				break
+			}
+		}
+		s.mu.Unlock()
+		if !more {
+			return nil
+		}
+	}
+}
+
+// settleStreams ends the streams that were idle for at least d.
+func (s *space) settleStreams(d time.Duration) error {
+	now := s.h.opt.Clock().UnixNano()
+	s.mu.Lock()
+	var inos []uint64
+	for ino, st := range s.streams {
+		if time.Duration(now-st.last) >= d || now < st.last {
+			inos = append(inos, ino)
+		}
+	}
+	s.mu.Unlock()
+	var err error
+	for _, ino := range inos {
+		err = errors.Join(err, s.settleStream(ino))
+	}
+	return err
+}
+
+// Flush publishes everything that was done before and makes it durable.
+func (h *Home) Flush(ctx context.Context) error {
+	for _, s := range h.each() {
+		if err := s.publishAll(ctx); err != nil {
+			return err
+		}
+	}
+	return h.SyncAll(ctx)
+}
+
+// SyncAll makes everything durable that was done before.
+func (h *Home) SyncAll(ctx context.Context) error {
+	var last journal.Seq
+	for _, s := range h.each() {
+		if err := s.settleStreams(0); err != nil {
+			return err
+		}
+		if err := s.blocks.Sync(ctx); err != nil {
+			return h.broken(err)
+		}
+		s.mu.Lock()
+		last = max(last, s.last)
+		s.mu.Unlock()
+	}
+	if last == 0 {
+		return nil
+	}
+	if err := h.jr.Sync(ctx, last); err != nil {
+		return h.broken(err)
+	}
+	return nil
+}
+
+// flusher hands data that nobody synced to the kernel within a second, and to the disk within five.
+func (h *Home) flusher(ctx context.Context) {
+	tick := time.NewTicker(flushEvery)
+	defer tick.Stop()
+	var written, synced journal.Seq
+	lastSync := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		var last journal.Seq
+		for _, s := range h.each() {
+			if err := s.settleStreams(flushEvery); err != nil {
+				h.report(err)
+			}
+			s.mu.Lock()
+			last = max(last, s.last)
+			s.mu.Unlock()
+		}
+		if last > written && h.fail.Load() == nil {
+			if err := h.written(last); err == nil {
+				written = last
+			}
+		}
+		if last > synced && time.Since(lastSync) >= syncEvery && h.fail.Load() == nil {
+			lastSync = time.Now()
+			if err := h.SyncAll(ctx); err == nil {
+				synced = last
+			}
+		}
+	}
+}
+
+// checkpointer writes checkpoints while there is something to write.
+func (h *Home) checkpointer(ctx context.Context) {
+	tick := time.NewTicker(flushEvery)
+	defer tick.Stop()
+	last := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		var weight int64
+		behind := false
+		for _, s := range h.each() {
+			s.mu.Lock()
+			weight += s.ix.Weight()
+			behind = behind || s.last != s.loaded
+			s.mu.Unlock()
+		}
+		if !behind || weight < checkpointBytes && time.Since(last) < checkpointEvery && h.journalLive() < journalHalf {
+			continue
+		}
+		if err := h.checkpoint(ctx); err != nil && ctx.Err() == nil {
+			h.report(err)
+			if !sleep(ctx, latest) {
+				return
+			}
+		}
+		last = time.Now()
+	}
+}
+
+// payload reads and opens one change's payload.
+func (s *space) payload(id dag.ID) (*payload, error) {
+	e, err := s.graph.Change(id)
+	if err != nil {
+		return nil, err
+	}
+	return s.open(&e)
+}

@@ -1,0 +1,217 @@
+package fs
+
+import (
+	"encoding/binary"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/anyfs/anyfs/acl"
+	"github.com/anyfs/anyfs/acl/seal"
+	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/dag/block"
+	"github.com/anyfs/anyfs/dag/kv"
+	"github.com/anyfs/anyfs/dag/store"
+	"github.com/anyfs/anyfs/fs/chunk"
+	"github.com/anyfs/anyfs/fs/index"
+	"github.com/anyfs/anyfs/fs/journal"
+)
+
+// rootDir is the inode number of a space's root directory; others count from firstIno.
+const (
+	rootDir  = 1
+	firstIno = 16
+)
+
+// space is one space that is open on this device.
+//
+// Lock order: pubMu, then the writer's lock of an inode (stream.mu), then mu, then the journal's own. Nothing waits for a
+// disk or takes another space's lock under mu, but for reads of the index.
+type space struct {
+	h      *Home
+	slot   uint16
+	id     dag.ID
+	dir    string // the space's folder
+	acl    *acl.Space
+	keys   *seal.Space
+	graph  *dag.Graph
+	log    *store.Store
+	aclLog *store.Store
+	blocks *block.Store
+	db     kv.DB
+
+	pubMu sync.Mutex // one publication or checkpoint at a time
+
+	mu       sync.Mutex
+	ix       *index.Index
+	nextIno  uint64
+	last     journal.Seq // the last record of this space
+	need     journal.Seq // the oldest record whose data an inode still refers to; 0 none
+	loaded   journal.Seq // the checkpoint holds everything up to here
+	orphaned map[uint64]struct{}
+	refs     map[uint64]int64
+	dirty    map[uint64]dirtyState
+	asides   map[asideKey]aside
+	inflight map[uint64]struct{} // inodes in the publication that is under way
+	settled  *sync.Cond          // on mu: inflight became empty
+	streams  map[uint64]*stream
+	buf      []byte // scratch for records
+	gone     bool   // the space was deleted
+	objects  int64  // inodes there are
+	pubErr   error  // why the last publication failed
+	paced    map[uint64]pace
+
+	chunker *chunk.Chunker
+	mark    uint64 // in recovery: the end of the batch log by the last record that speaks of it
+}
+
+// dirtyState says since when, and of what sort, an inode's unpublished changes are.
+type dirtyState struct {
+	first, last int64 // h.now() of the first and last change
+	seq         journal.Seq
+}
+
+// asideKey is a name that a file was just renamed away from, within its directory.
+type asideKey struct {
+	parent uint64
+	name   string
+}
+
+type aside struct {
+	ino  uint64
+	time int64
+}
+
+// asideFor is for how long a file that is made under such a name is taken for the next version of the one renamed away.
+const asideFor = 2 * time.Second
+
+// takesWithin is how young an inode must be for its rename over another to be a save of that one.
+const takesWithin = 60 * time.Second
+
+func (s *space) ino(local uint64) Ino { return Ino(s.slot)<<48 | Ino(local) }
+
+// nameHash is the keyed hash under which a name stands in its directory: 63 bits, and above the offsets of "." and "..".
+func (s *space) nameHash(dir uint64, name string) uint64 {
+	var p [8]byte
+	binary.LittleEndian.PutUint64(p[:], dir)
+	return max(s.keys.NameHash(p[:], name)&(1<<63-1), 16)
+}
+
+// attr is what stat shows of an inode.
+func (s *space) attr(n *index.Inode) Attr {
+	a := Attr{
+		Ino: s.ino(n.Ino), Mode: n.Mode, Nlink: n.Nlink(), UID: s.h.opt.UID, GID: s.h.opt.GID, Rdev: n.Rdev,
+		Size: n.Size, Atime: n.Mtime, Mtime: n.Mtime, Ctime: n.Ctime, Btime: n.Btime,
+	}
+	if n.Owned {
+		a.UID, a.GID = n.UID, n.GID
+	}
+	switch n.Type() {
+	case syscall.S_IFDIR:
+		a.Size = 4096
+		a.Blocks = 8
+	case syscall.S_IFREG:
+		a.Blocks = (dataBytes(n) + 511) / 512
+	}
+	return a
+}
+
+// dataBytes is about how many bytes of a file are not holes.
+func dataBytes(n *index.Inode) int64 {
+	limit := n.Limit()
+	var sum int64
+	if n.Base != nil {
+		if len(n.Base.Layout) == 0 {
+			sum = limit
+		}
+		for _, c := range n.Base.Layout {
+			if c.Off >= limit {
+				break
+			}
+			sum += min(c.Len, limit-c.Off)
+		}
+	}
+	if n.Ext != nil {
+		if n.Ext.Len() > 64 {
+			return n.Size
+		}
+		n.Ext.Range(0, n.Size, func(_ int64, x index.Extent) bool {
+			if x.Src.Kind == index.SourceZero {
+				sum -= x.Len
+			} else {
+				sum += x.Len
+			}
+			return true
+		})
+	}
+	return max(0, min(sum, n.Size))
+}
+
+// markDirty notes that an inode has something to publish.
+func (s *space) markDirty(n *index.Inode) {
+	now := s.h.now()
+	d, ok := s.dirty[n.Ino]
+	if !ok {
+		if !n.Dirty() {
+			return
+		}
+		d.first, d.seq = now, s.last
+	}
+	d.last = now
+	s.dirty[n.Ino] = d
+	if !ok {
+		s.h.wake()
+	}
+}
+
+func (s *space) clearDirty(ino uint64) { delete(s.dirty, ino) }
+
+// append puts a record into the journal. Under mu.
+func (s *space) append(w *writer) (journal.Seq, journal.Loc, error) {
+	s.buf = w.b
+	seq, loc, err := s.h.jr.Append(w.b)
+	if err == nil {
+		s.last = seq
+	}
+	return seq, loc, err
+}
+
+func (s *space) record(k recordKind) *writer { return newRecord(s.buf, k, s.slot) }
+
+// ref counts the kernel's (or another user's) hold on an inode.
+func (s *space) ref(ino uint64) {
+	s.mu.Lock()
+	s.refs[ino]++
+	s.mu.Unlock()
+}
+
+func (s *space) unref(ino uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.refs[ino]--; s.refs[ino] > 0 {
+		return
+	}
+	delete(s.refs, ino)
+	if _, ok := s.orphaned[ino]; ok {
+		s.reclaim(ino)
+	}
+}
+
+// reclaim forgets an inode without a name, unless someone holds it or its removal is still to be published. Under mu.
+func (s *space) reclaim(ino uint64) {
+	if s.refs[ino] > 0 {
+		return
+	}
+	if _, ok := s.inflight[ino]; ok {
+		return // the publisher reclaims it when it is done
+	}
+	n, err := s.ix.Inode(ino)
+	if err != nil || n == nil || len(n.Links) > 0 || len(n.Gone) > 0 {
+		return
+	}
+	if st := s.streams[ino]; st != nil {
+		st.abandoned = true
+		delete(s.streams, ino)
+	}
+	s.applyReclaim(n)
+}

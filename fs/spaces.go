@@ -1,0 +1,400 @@
+package fs
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/anyfs/anyfs/acl"
+	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/fs/index"
+)
+
+// Labels of the derived spaces, and the name that the second one gets.
+const (
+	labelHome     = "home"
+	labelPersonal = "personal"
+	PersonalName  = "Personal"
+)
+
+// spaceXattr is the internal attribute of an entry of the root that says which space it stands for.
+const spaceXattr = ".space"
+
+// spaceRef is the value of spaceXattr.
+type spaceRef struct {
+	id    dag.ID
+	label string // of a derived space
+}
+
+func (r spaceRef) encode() []byte { return append(append([]byte{1}, r.id[:]...), r.label...) }
+
+func parseSpaceRef(b []byte) (r spaceRef, ok bool) {
+	if len(b) < 33 || b[0] != 1 {
+		return r, false
+	}
+	copy(r.id[:], b[1:])
+	r.label = string(b[33:])
+	return r, true
+}
+
+// SpaceInfo describes a space.
+type SpaceInfo struct {
+	Slot    uint16 `json:"-"`
+	ID      string `json:"id"`
+	Name    string `json:"name"`
+	Role    string `json:"role"`
+	State   string `json:"state"`
+	Objects int64  `json:"objects"`
+
+	PendingChanges int   `json:"pending_changes"`
+	PendingBlocks  int   `json:"pending_blocks"`
+	Conflicts      int   `json:"conflicts"`
+	BlockBytes     int64 `json:"-"`
+	DiskBytes      int64 `json:"-"`
+}
+
+// makeHomeSpace makes the home space of an account on this device.
+func (h *Home) makeHomeSpace(ctx context.Context) error {
+	h.spaceMu.Lock()
+	defer h.spaceMu.Unlock()
+	_, err := h.newSpace(ctx, func(st dag.Store) (*acl.Space, error) {
+		return acl.DeriveSpace(h.keys, labelHome, st, h.opt.Rand)
+	}, nil)
+	return err
+}
+
+// newSpace makes the folder of a space in the next slot. Under spaceMu.
+func (h *Home) newSpace(ctx context.Context, make func(dag.Store) (*acl.Space, error), fill func(*space) error) (*space, error) {
+	slot := h.next
+	if slot == 1<<15-1 {
+		return nil, fmt.Errorf("%w: too many spaces were made on this device", ErrNoSpace)
+	}
+	dir := spaceDir(slot)
+	d := h.opt.Disk
+	next := h.local.SealLocal(nil, binary.BigEndian.AppendUint16(nil, slot+1), []byte(nextFile))
+	if err := d.WriteFileAtomic(nextFile, next); err != nil {
+		return nil, fmt.Errorf("make space: %w", err)
+	}
+	s, err := h.openSpace(ctx, slot, dag.ID{}, make)
+	if err != nil {
+		return nil, errors.Join(err, d.RemoveAll(dir))
+	}
+	abandon := func(err error) (*space, error) {
+		return nil, errors.Join(fmt.Errorf("make space: %w", err), s.close(), d.RemoveAll(dir))
+	}
+	h.mu.RLock()
+	_, twice := h.byID[s.id]
+	h.mu.RUnlock()
+	if twice {
+		return abandon(fmt.Errorf("%w: the space is here already", ErrExist))
+	}
+	if err := s.openGraph(); err != nil {
+		return abandon(err)
+	}
+	s.mu.Lock()
+	s.makeRoot(h.now())
+	// The first record that can concern the space comes behind all there are: nothing of it is to be replayed yet.
+	s.last = h.jr.Next() - 1
+	s.mu.Unlock()
+	if fill != nil {
+		if err := fill(s); err != nil {
+			return abandon(err)
+		}
+	}
+	if err := s.checkpoint(ctx, true); err != nil {
+		return abandon(err)
+	}
+	if err := d.WriteFileAtomic(dir+"/"+spaceFile, h.local.SealLocal(nil, s.id[:], []byte(dir))); err != nil {
+		return abandon(err)
+	}
+	if err := d.SyncDir(spacesDir); err != nil {
+		return abandon(err)
+	}
+	h.mu.Lock()
+	h.next = slot + 1
+	h.mu.Unlock()
+	h.addSpace(s)
+	return s, nil
+}
+
+// CreateSpace makes a space and puts it into the root of the home.
+func (h *Home) CreateSpace(name string) (SpaceInfo, error) {
+	return h.createSpace(name, "", func(st dag.Store) (*acl.Space, error) {
+		return acl.CreateSpace(h.keys, st, h.opt.Rand)
+	}, nil)
+}
+
+// CreatePersonal makes the account's derived space, which two devices that make it apart share; it is there already on a
+// device that made it before.
+func (h *Home) CreatePersonal() (SpaceInfo, error) {
+	if i, err := h.Space(PersonalName); err == nil {
+		return i, nil
+	}
+	return h.createSpace(PersonalName, labelPersonal, func(st dag.Store) (*acl.Space, error) {
+		return acl.DeriveSpace(h.keys, labelPersonal, st, h.opt.Rand)
+	}, nil)
+}
+
+// createSpace makes a space that open makes the access list of; fill, if not nil, fills it before anyone sees it.
+func (h *Home) createSpace(name, label string, open func(dag.Store) (*acl.Space, error), fill func(*space) error) (SpaceInfo, error) {
+	if err := checkName(name); err != nil {
+		return SpaceInfo{}, err
+	}
+	h.spaceMu.Lock()
+	defer h.spaceMu.Unlock()
+	home := h.spaces[0]
+	home.mu.Lock()
+	e, _, err := home.lookup(rootDir, name)
+	home.mu.Unlock()
+	if err != nil {
+		return SpaceInfo{}, err
+	}
+	if e != nil {
+		return SpaceInfo{}, ErrExist
+	}
+	s, err := h.newSpace(context.Background(), open, fill)
+	if err != nil {
+		return SpaceInfo{}, err
+	}
+	if err := h.enterSpace(name, spaceRef{s.id, label}); err != nil {
+		return SpaceInfo{}, err
+	}
+	return h.Space(name)
+}
+
+// enterSpace makes the entry of a space in the root of the home.
+func (h *Home) enterSpace(name string, ref spaceRef) error {
+	home := h.spaces[0]
+	return home.do(false, func() (*writer, func(*mutation) error, error) {
+		d, err := home.liveDir(rootDir)
+		if err != nil {
+			return nil, nil, err
+		}
+		e, _, err := home.lookup(rootDir, name)
+		if err != nil {
+			return nil, nil, err
+		}
+		if e != nil {
+			return nil, nil, ErrExist
+		}
+		r := home.newInode(d, name, dirMode|0755, 0, Cred{h.opt.UID, h.opt.GID}, h.now())
+		r.Xattr, r.Value = spaceXattr, ref.encode()
+		w := home.record(recCreate)
+		r.encode(w)
+		return w, func(m *mutation) error { return home.applyCreate(m.seq, r) }, nil
+	})
+}
+
+const dirMode = 0040000
+
+// entrySpace gives the space that an entry of the root stands for.
+func (h *Home) entrySpace(n *index.Inode) (*space, error) {
+	v, _ := n.Xattr(spaceXattr)
+	ref, ok := parseSpaceRef(v)
+	if !ok {
+		return nil, fmt.Errorf("%w: entry %d of the root stands for no space", ErrIO, n.Ino)
+	}
+	h.mu.RLock()
+	s := h.byID[ref.id]
+	h.mu.RUnlock()
+	if s == nil {
+		return nil, fmt.Errorf("%w: space %s is not on this device", ErrIO, ref.id)
+	}
+	return s, nil
+}
+
+// spaceAttr is what stat shows of an entry of the root: the root directory of its space.
+func (h *Home) spaceAttr(n *index.Inode) (Attr, error) {
+	s, err := h.entrySpace(n)
+	if err != nil {
+		return Attr{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	root, err := s.inode(rootDir)
+	if err != nil {
+		return Attr{}, err
+	}
+	return s.attr(root), nil
+}
+
+// namedSpace finds a space by its name in the root.
+func (h *Home) namedSpace(name string) (*space, error) {
+	home := h.spaces[0]
+	home.mu.Lock()
+	e, _, err := home.lookup(rootDir, name)
+	var n *index.Inode
+	if err == nil && e != nil {
+		n, err = home.inode(e.Ino)
+	}
+	home.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	if n == nil {
+		return nil, fmt.Errorf("space %q: %w", name, ErrNotExist)
+	}
+	return h.entrySpace(n)
+}
+
+// SpaceRoot gives the root directory of a space.
+func (h *Home) SpaceRoot(name string) (Ino, error) {
+	s, err := h.namedSpace(name)
+	if err != nil {
+		return 0, err
+	}
+	return s.ino(rootDir), nil
+}
+
+// Space describes a space.
+func (h *Home) Space(name string) (SpaceInfo, error) {
+	s, err := h.namedSpace(name)
+	if err != nil {
+		return SpaceInfo{}, err
+	}
+	return s.info(name), nil
+}
+
+// Spaces describes all spaces, in the order of the root's listing.
+func (h *Home) Spaces() ([]SpaceInfo, error) {
+	var names []string
+	err := h.ReadDir(RootIno, 0, func(e Dirent) bool {
+		names = append(names, e.Name)
+		return true
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := make([]SpaceInfo, 0, len(names))
+	for _, name := range names {
+		i, err := h.Space(name)
+		if err != nil {
+			i = SpaceInfo{Name: name, State: "unavailable"}
+		}
+		out = append(out, i)
+	}
+	return out, nil
+}
+
+func (s *space) info(name string) SpaceInfo {
+	i := SpaceInfo{Slot: s.slot, ID: s.id.String(), Name: name, Role: s.acl.Role().String(), State: "local"}
+	i.BlockBytes, i.DiskBytes = s.blocks.Bytes()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for ino := range s.dirty {
+		n, err := s.ix.Inode(ino)
+		if err != nil || n == nil || !n.Dirty() || n.Object.IsZero() && len(n.Links) == 0 && len(n.Gone) == 0 {
+			continue
+		}
+		i.PendingChanges++
+		if n.Ext != nil {
+			i.PendingBlocks++
+		}
+	}
+	if s.pubErr != nil {
+		i.State = "error"
+	}
+	i.Objects = s.objects
+	return i
+}
+
+// RenameSpace gives a space another name. It never replaces one.
+func (h *Home) RenameSpace(old, name string) error { return h.renameSpace(old, name) }
+
+func (h *Home) renameSpace(old, name string) error {
+	if err := checkName(name); err != nil {
+		return err
+	}
+	h.spaceMu.Lock()
+	defer h.spaceMu.Unlock()
+	home := h.spaces[0]
+	err := home.do(false, func() (*writer, func(*mutation) error, error) {
+		r, replaced, noop, err := home.planRename(rootDir, old, rootDir, name, RenameNoReplace)
+		if err != nil || noop {
+			return nil, nil, err
+		}
+		_ = replaced // none: RenameNoReplace
+		w := home.record(recRename)
+		r.encode(w)
+		return w, func(m *mutation) error { return home.applyRename(m.seq, r) }, nil
+	})
+	if errors.Is(err, ErrExist) {
+		err = ErrNotEmpty // what rename(2) says of a directory that can't be replaced
+	}
+	return err
+}
+
+// DeleteSpace removes a space from the root and its folder from this device.
+func (h *Home) DeleteSpace(name string) error { return h.removeSpace(name, false) }
+
+func (h *Home) removeSpace(name string, onlyEmpty bool) error {
+	h.spaceMu.Lock()
+	defer h.spaceMu.Unlock()
+	s, err := h.namedSpace(name)
+	if err != nil {
+		return err
+	}
+	s.pubMu.Lock()
+	defer s.pubMu.Unlock()
+	s.mu.Lock()
+	root, err := s.inode(rootDir)
+	if err == nil && onlyEmpty && root.Entries > 0 {
+		err = ErrNotEmpty
+	}
+	if err != nil {
+		s.mu.Unlock()
+		return err
+	}
+	s.gone = true
+	s.mu.Unlock()
+	back := func(err error) error {
+		s.mu.Lock()
+		s.gone = false
+		s.mu.Unlock()
+		return err
+	}
+	home := h.spaces[0]
+	err = home.do(true, func() (*writer, func(*mutation) error, error) {
+		e, _, err := home.lookup(rootDir, name)
+		if err != nil {
+			return nil, nil, err
+		}
+		if e == nil {
+			return nil, nil, ErrNotExist
+		}
+		r := &unlinkRecord{Parent: rootDir, Name: name, Time: h.now()}
+		w := home.record(recUnlink)
+		r.encode(w)
+		ino := e.Ino
+		return w, func(m *mutation) error {
+			if err := home.applyUnlink(m.seq, r); err != nil {
+				return err
+			}
+			home.reclaim(ino)
+			return nil
+		}, nil
+	})
+	if err != nil {
+		return back(err)
+	}
+	// The entry's removal is durable before the folder goes: a crash between the two must not leave a name without its space.
+	home.mu.Lock()
+	seq := home.last
+	home.mu.Unlock()
+	if err := h.sync(context.Background(), home, seq); err != nil {
+		return back(err)
+	}
+	h.mu.Lock()
+	delete(h.spaces, s.slot)
+	delete(h.byID, s.id)
+	h.mu.Unlock()
+	if err := h.opt.Disk.Remove(s.dir + "/" + spaceFile); err != nil {
+		h.report(fmt.Errorf("delete space: %w", err))
+	}
+	err = errors.Join(s.close(), h.opt.Disk.RemoveAll(s.dir))
+	if err != nil {
+		h.report(fmt.Errorf("delete space: %w", err)) // what is left goes at the next start
+	}
+	return nil
+}

@@ -1,0 +1,156 @@
+package tree
+
+import (
+	"bytes"
+
+	"github.com/anyfs/anyfs/fs/merge"
+)
+
+// View is what a file shows of its candidates.
+type View struct {
+	// Main is the candidate that keeps the name: the highest. Where Merged is set, what everyone reads is Text instead, the
+	// merge of all candidates, with Mtime and the length of Text as its size.
+	Main   ContentValue
+	Merged bool
+	Text   []byte
+	Mtime  int64
+	// Behind names the candidates that the shown content stands for: what a write to it replaces.
+	Behind []Ref
+	// Losers are the candidates that show as conflict copies, in total order. Of equal ones the highest is here, and
+	// Equals names the others.
+	Losers []ContentValue
+	Equals map[Ref][]Ref
+	// Base is the common base of the candidates where there are several that no rule here merges; nil when there is none.
+	// A device that holds all of their content may publish the merge of larger texts.
+	Base *ContentValue
+}
+
+// Size is the length of the shown content in bytes.
+func (v *View) Size() int64 {
+	if v.Merged {
+		return int64(len(v.Text))
+	}
+	return v.Main.Size
+}
+
+// View resolves the candidates of a file. The zero View is that of a file without content operations: empty.
+func (s *State) View() View {
+	all := s.Contents()
+	if len(all) == 0 {
+		return View{Mtime: s.Mtime}
+	}
+	last := len(all) - 1
+	v := View{Main: all[last], Mtime: all[last].Mtime}
+	// Of equal candidates the highest stands for all.
+	distinct := make([]ContentValue, 0, len(all))
+	for i := last; i >= 0; i-- {
+		j := 0
+		for ; j < len(distinct); j++ {
+			if SameContent(&distinct[j], &all[i]) {
+				break
+			}
+		}
+		switch {
+		case j == len(distinct):
+			distinct = append(distinct, all[i])
+		case j > 0:
+			if v.Equals == nil {
+				v.Equals = make(map[Ref][]Ref)
+			}
+			v.Equals[distinct[j].Ref] = append(v.Equals[distinct[j].Ref], all[i].Ref)
+		default:
+			v.Behind = append(v.Behind, all[i].Ref)
+		}
+	}
+	v.Behind = append(v.Behind, v.Main.Ref)
+	if len(distinct) > 1 {
+		s.mergeView(&v, all, distinct)
+	}
+	if s.MtimeSet {
+		v.Mtime = s.Mtime
+	}
+	return v
+}
+
+// mergeView merges the candidates, or makes all but the highest losers. distinct is in descending order.
+func (s *State) mergeView(v *View, all, distinct []ContentValue) {
+	if base := s.base(all); base != nil {
+		texts := make([][]byte, 0, len(distinct))
+		for i := len(distinct) - 1; i >= 0; i-- {
+			if t, ok := distinct[i].text(); ok {
+				texts = append(texts, t)
+			}
+		}
+		if t, ok := base.text(); ok && len(texts) == len(distinct) {
+			if merged, ok := merge.Fold(t, texts...); ok && len(merged) <= MaxInline {
+				v.Merged, v.Text, v.Equals = true, merged, nil
+				v.Behind = v.Behind[:0]
+				for i := range all {
+					v.Behind = append(v.Behind, all[i].Ref)
+					v.Mtime = max(v.Mtime, all[i].Mtime)
+				}
+				v.Mtime++
+				return
+			}
+		}
+		v.Base = base
+	}
+	for i := len(distinct) - 1; i > 0; i-- {
+		v.Losers = append(v.Losers, distinct[i])
+	}
+}
+
+// base returns the highest value that all candidates replaced, directly or not.
+func (s *State) base(candidates []ContentValue) *ContentValue {
+	at := make(map[Ref]int, len(s.values))
+	for i := range s.values {
+		at[s.values[i].Ref] = i
+	}
+	counts := make([]int, len(s.values)) // how many candidates replaced each value
+	seen := make([]int, len(s.values))   // 1 + the last candidate that did
+	for n := range candidates {
+		todo := []int{at[candidates[n].Ref]}
+		for len(todo) > 0 {
+			i := todo[len(todo)-1]
+			todo = todo[:len(todo)-1]
+			for _, r := range s.values[i].over {
+				if j, ok := at[r]; ok && seen[j] != n+1 {
+					seen[j] = n + 1
+					counts[j]++
+					todo = append(todo, j)
+				}
+			}
+		}
+	}
+	for i := len(counts) - 1; i >= 0; i-- {
+		if counts[i] == len(candidates) {
+			c := s.contentValue(&s.values[i])
+			return &c
+		}
+	}
+	return nil
+}
+
+// text returns the whole content of a value that has it inline.
+func (c *ContentValue) text() ([]byte, bool) {
+	if c.Missing || c.Base.Root.Defined() || len(c.Patches) > 0 || c.Base.Size != int64(len(c.Base.Inline)) {
+		return nil, false
+	}
+	return c.Base.Inline, true
+}
+
+// SameContent reports whether two values name the same content: the same inline bytes, or the same root and size.
+// Content with patches over blocks is only the same as itself.
+func SameContent(a, b *ContentValue) bool {
+	switch {
+	case a.Ref == b.Ref:
+		return true
+	case a.Missing || b.Missing || len(a.Patches)+len(b.Patches) > 0 || a.Size != b.Size:
+		return false
+	case a.Base.Root.Defined() || b.Base.Root.Defined():
+		return a.Base.Root.Equals(b.Base.Root)
+	}
+	return bytes.Equal(trimZeros(a.Base.Inline), trimZeros(b.Base.Inline))
+}
+
+func trimZeros(b []byte) []byte { return bytes.TrimRight(b, "\x00") }
