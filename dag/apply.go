@@ -57,7 +57,7 @@ func (g *Graph) publish(c *change, s *step, rec Record, isNew bool, verdict Verd
 	if isNew {
 		err = g.store.Append(rec, &c.u)
 	} else {
-		err = g.store.Index(rec.End, &c.u)
+		err = g.store.Index(rec, &c.u)
 	}
 	if err != nil {
 		return err
@@ -127,7 +127,7 @@ func (g *Graph) addChanges(c *change, s *step, at uint64, counts bool) error {
 			c.u.add(SetObjects, o.id, Value{A: o.num})
 		}
 		r := ref{
-			id: f.batch.Changes[i], clock: f.batch.Clock, batch: f.id.prefix(), at: at, chain: c.chain.num,
+			id: f.batch.Changes[i], clock: f.batch.Clock, batch: f.id.Prefix(), at: at, chain: c.chain.num,
 			off: b.off, size: b.size, crc: crc32.Checksum(f.raw[b.off:b.end()], castagnoli), place: uint16(i),
 		}
 		for k := range int(b.parents) {

@@ -150,7 +150,7 @@ func (g *Graph) parentIn(o *object, id ID, past vector) (bool, error) {
 		return false, nil
 	}
 	var buf [4]Value
-	vs, err := g.store.Find(SetChanges, id.prefix(), buf[:0])
+	vs, err := g.store.Find(SetChanges, id.Prefix(), buf[:0])
 	if err != nil {
 		return false, err
 	}

@@ -24,7 +24,8 @@ const (
 	maxAt     = 1 << 40 // so that a position and a chain number fit into 64 bits
 )
 
-func (id ID) prefix() uint64 { return binary.BigEndian.Uint64(id[:]) }
+// Prefix returns the first 8 bytes as a number.
+func (id ID) Prefix() uint64 { return binary.BigEndian.Uint64(id[:]) }
 
 func key32(n uint32) []byte { return binary.BigEndian.AppendUint32(nil, n) }
 func key64(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }

@@ -244,7 +244,7 @@ func (g *Graph) setQuarantine(q map[uint64]held, changed []uint64, j *Judged) er
 
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if err := g.store.Index(0, &u); err != nil {
+	if err := g.store.Index(Record{}, &u); err != nil {
 		return err
 	}
 	g.chains, g.frontier, g.quarantine, g.counters = chains, frontier, q, counters

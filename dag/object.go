@@ -85,7 +85,7 @@ func (g *Graph) objectOf(id ID) (*object, error) {
 		return o, nil
 	}
 	var buf [4]Value
-	vs, err := g.store.Find(SetObjects, id.prefix(), buf[:0])
+	vs, err := g.store.Find(SetObjects, id.Prefix(), buf[:0])
 	if err != nil {
 		return nil, err
 	}

@@ -66,7 +66,7 @@ func (g *Graph) find(id ID) (known, bool, error) {
 		}
 	}
 	var buf [4]Value
-	vs, err := g.store.Find(SetBatches, id.prefix(), buf[:0])
+	vs, err := g.store.Find(SetBatches, id.Prefix(), buf[:0])
 	if err != nil {
 		return known{}, false, err
 	}

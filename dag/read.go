@@ -258,7 +258,7 @@ func (g *Graph) Change(id ID) (Entry, error) {
 // locate finds where a change counts.
 func (g *Graph) locate(id ID) (best ref, in *object, err error) {
 	var buf [4]Value
-	vs, err := g.store.Find(SetChanges, id.prefix(), buf[:0])
+	vs, err := g.store.Find(SetChanges, id.Prefix(), buf[:0])
 	if err != nil {
 		return ref{}, nil, err
 	}

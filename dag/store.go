@@ -11,8 +11,8 @@ type Store interface {
 	// Append adds rec, whose At is what Next returned for its frame, and makes u visible; both or nothing.
 	// It is durable after Sync.
 	Append(rec Record, u *Update) error
-	// Index makes u visible alone. end, unless 0, says that the index now covers the log up to there.
-	Index(end uint64, u *Update) error
+	// Index makes u visible alone. rec, unless zero, is a record of the log that the index covers now, with all before it.
+	Index(rec Record, u *Update) error
 	// Indexed returns the position from which on frames are in the log and not in the index: a crash loses what was
 	// indexed since the last checkpoint, and Open indexes it again.
 	Indexed() uint64
@@ -111,5 +111,5 @@ func (u *Update) put(t Table, key, value []byte) {
 }
 
 func (u *Update) add(s Set, id ID, v Value) {
-	u.Adds = append(u.Adds, Add{s, id.prefix(), v})
+	u.Adds = append(u.Adds, Add{s, id.Prefix(), v})
 }

@@ -44,11 +44,11 @@ func (m *Mem) Append(rec dag.Record, u *dag.Update) error {
 }
 
 // Index implements dag.Store.
-func (m *Mem) Index(end uint64, u *dag.Update) error {
+func (m *Mem) Index(rec dag.Record, u *dag.Update) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.index.apply(u)
-	m.indexed = max(m.indexed, end)
+	m.indexed = max(m.indexed, rec.End)
 	return nil
 }
 

@@ -1,0 +1,366 @@
+package store
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	iofs "io/fs"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/dag/disk"
+)
+
+const (
+	segmentBits  = 26
+	segmentBytes = 1 << segmentBits // of positions; a position is the segment's number and an offset in its file
+)
+
+// log is the sequence of records in segment files.
+type log struct {
+	disk disk.FS
+	dir  string
+	name string
+
+	mu    sync.RWMutex // guards what follows; the appender alone changes it
+	files []disk.File  // by number
+	end   uint64       // position behind the last record
+	crc   uint32       // of the last record
+
+	buf     []byte // of the appender, as is what follows
+	advance uint64 // position up to which the last segment is written in advance
+
+	syncs syncs
+}
+
+func (l *log) path(n int) string {
+	base := fmt.Sprintf("%s-%06d.log", l.name, n)
+	if l.dir == "" || l.dir == "." {
+		return base
+	}
+	return l.dir + "/" + base
+}
+
+// openLog opens the segments, finds the end of the valid records from the checkpoint on, and cuts off what is behind.
+func openLog(d disk.FS, dir, name string, from logState) (*log, error) {
+	l := &log{disk: d, dir: dir, name: name}
+	if err := d.MkdirAll(l.dirName()); err != nil {
+		return nil, err
+	}
+	n, err := l.segments()
+	if err != nil {
+		return nil, err
+	}
+	if n == 0 && from.end > 0 {
+		return nil, fmt.Errorf("%w: no segments, %d bytes expected", dag.ErrCorrupt, from.end)
+	}
+	for i := range n {
+		f, err := d.Open(l.path(i))
+		if err != nil {
+			l.close()
+			return nil, err
+		}
+		l.files = append(l.files, f)
+	}
+	if err := l.recover(from); err != nil {
+		l.close()
+		return nil, err
+	}
+	return l, nil
+}
+
+func (l *log) dirName() string {
+	if l.dir == "" {
+		return "."
+	}
+	return l.dir
+}
+
+// segments returns how many segment files there are; numbers without a gap.
+func (l *log) segments() (int, error) {
+	names, err := l.disk.ReadDir(l.dirName())
+	if err != nil {
+		return 0, err
+	}
+	n := 0
+	for _, name := range names {
+		num, ok := strings.CutPrefix(name, l.name+"-")
+		if !ok {
+			continue
+		}
+		num, ok = strings.CutSuffix(num, ".log")
+		if i, err := strconv.Atoi(num); ok && err == nil && i == n {
+			n++
+		}
+	}
+	return n, nil
+}
+
+// recover reads records from the checkpoint on until one is not valid: there is the end.
+func (l *log) recover(from logState) error {
+	if len(l.files) == 0 {
+		return l.addSegment()
+	}
+	var err error
+	if l.end = from.end; l.end > 0 {
+		l.crc, err = l.checksum(from)
+	}
+	if err != nil {
+		return err
+	}
+	if l.end == 0 {
+		l.end = segmentHead
+		if _, ok := readSegmentHead(l.files[0], 0); !ok { // made, and lost before anything was in it
+			return l.restart()
+		}
+	}
+	if err := l.scan(); err != nil {
+		return err
+	}
+	return l.truncate()
+}
+
+// checksum returns that of the last record that a checkpoint covers. The record must be there: it was durable before.
+func (l *log) checksum(of logState) (uint32, error) {
+	if of.last == 0 {
+		return 0, nil
+	}
+	rec, err := l.read(of.last)
+	if err != nil {
+		return 0, fmt.Errorf("the last record of the checkpoint: %w", err)
+	}
+	if rec.End != of.end {
+		return 0, fmt.Errorf("%w: the last record of the checkpoint ends at %d", dag.ErrCorrupt, rec.End)
+	}
+	var p [4]byte
+	f, err := l.file(of.last)
+	if err == nil {
+		err = readFull(f, p[:], int64(of.last%segmentBytes))
+	}
+	return binary.LittleEndian.Uint32(p[:]), err
+}
+
+// restart empties a log whose first segment has no valid head.
+func (l *log) restart() error {
+	l.end, l.crc = 0, 0
+	if err := l.truncate(); err != nil {
+		return err
+	}
+	return l.writeSegmentHead(0)
+}
+
+// scan moves end and crc over the valid records.
+func (l *log) scan() error {
+	crc := l.crc
+	return l.walkFrom(l.end, &crc, 0, func(rec dag.Record, crc uint32) error {
+		l.end, l.crc = rec.End, crc
+		return nil
+	})
+}
+
+// truncate cuts off what lies behind end, durably: an old record must not come back behind new ones.
+func (l *log) truncate() error {
+	last := int(l.end >> segmentBits)
+	for i := len(l.files) - 1; i > last; i-- {
+		if err := l.files[i].Close(); err != nil {
+			return err
+		}
+		l.files = l.files[:i]
+		if err := l.disk.Remove(l.path(i)); err != nil {
+			return err
+		}
+		if err := l.disk.SyncDir(l.dirName()); err != nil {
+			return err
+		}
+	}
+	f := l.files[last]
+	size, err := f.Size()
+	if err != nil {
+		return err
+	}
+	if size > int64(l.end%segmentBytes) {
+		if err := f.Truncate(int64(l.end % segmentBytes)); err != nil {
+			return err
+		}
+	}
+	// Also what the scan found valid may have been written and not synced.
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	l.syncs.reset(l.end)
+	return nil
+}
+
+// cut cuts the log back to a position that is the end of a record, or the checkpoint.
+func (l *log) cut(from logState, to uint64) error {
+	if to == l.position() {
+		return nil
+	}
+	first, err := l.checksum(from)
+	if err != nil {
+		return err
+	}
+	end, crc := max(from.end, segmentHead), first
+	if end < to {
+		err := l.walkFrom(end, &first, 0, func(rec dag.Record, c uint32) error {
+			if rec.End > to {
+				return io.EOF
+			}
+			end, crc = rec.End, c
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if end != to {
+		return fmt.Errorf("store: rollback to %d, which is no end of a record", to)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.end, l.crc = end, crc
+	return l.truncate()
+}
+
+// addSegment makes the next segment file, and moves end to its start.
+func (l *log) addSegment() error {
+	n := len(l.files)
+	f, err := l.disk.Create(l.path(n))
+	if errors.Is(err, iofs.ErrExist) { // left by an attempt that failed
+		if err = l.disk.Remove(l.path(n)); err == nil {
+			f, err = l.disk.Create(l.path(n))
+		}
+	}
+	if err != nil {
+		return err
+	}
+	l.files = append(l.files, f)
+	if err := l.writeSegmentHead(n); err != nil {
+		l.files = l.files[:n]
+		f.Close()
+		return err
+	}
+	return nil
+}
+
+func (l *log) writeSegmentHead(n int) error {
+	if _, err := l.files[n].WriteAt(encodeSegmentHead(uint32(n), l.crc), 0); err != nil {
+		return err
+	}
+	if err := l.disk.SyncDir(l.dirName()); err != nil {
+		return err
+	}
+	l.end = uint64(n)<<segmentBits + segmentHead
+	return nil
+}
+
+// place returns the position of a record with a frame of n bytes, were it appended now.
+func (l *log) place(n int) uint64 {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if l.end%segmentBytes+recordHead+uint64(n) > segmentBytes {
+		return (l.end>>segmentBits+1)<<segmentBits + segmentHead
+	}
+	return l.end
+}
+
+// append writes a record at its place and returns the position behind it. It is with the kernel when append returns.
+func (l *log) append(rec dag.Record) (end uint64, err error) {
+	if rec.At != l.place(len(rec.Frame)) || len(rec.Frame) > dag.MaxFrame || rec.Head > len(rec.Frame) {
+		return 0, fmt.Errorf("store: append at %d, the end is %d", rec.At, l.position())
+	}
+	small, err := l.syncs.mode()
+	if err != nil {
+		return 0, err
+	}
+	f, err := l.fileFor(rec.At)
+	if err != nil {
+		return 0, err
+	}
+	buf, crc := appendRecord(l.buf[:0], &rec, l.crc) // crc is the appender's to read
+	if l.buf = buf[:0]; cap(buf) > 256<<10 {
+		l.buf = nil
+	}
+	end = rec.At + uint64(len(buf))
+	if small {
+		l.prewrite(f, rec.At, end)
+	}
+	if _, err := f.WriteAt(buf, int64(rec.At%segmentBytes)); err != nil {
+		return 0, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.end, l.crc = end, crc
+	return end, nil
+}
+
+// fileFor returns the file of the next record, which may be a new one.
+func (l *log) fileFor(at uint64) (disk.File, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if int(at>>segmentBits) == len(l.files) {
+		if err := l.addSegment(); err != nil {
+			return nil, err
+		}
+	}
+	return l.files[at>>segmentBits], nil
+}
+
+const prewriteBytes = 256 << 10
+
+// prewrite fills the file with zeros some way ahead of a record: while syncs are small and frequent, they cost half as much
+// where the file does not grow. A full disk is no error here.
+func (l *log) prewrite(f disk.File, at, end uint64) {
+	if at>>segmentBits == l.advance>>segmentBits && end <= l.advance {
+		return
+	}
+	n := min(prewriteBytes, segmentBytes-at%segmentBytes)
+	if n < end-at || f.Allocate(int64(at%segmentBytes), int64(n)) != nil {
+		return
+	}
+	l.advance = at + n
+}
+
+func (l *log) position() uint64 {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.end
+}
+
+// bytes is what the log takes.
+func (l *log) bytes() int64 {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return int64(len(l.files)-1)*segmentBytes + int64(l.end%segmentBytes)
+}
+
+func (l *log) close() error {
+	var err error
+	for _, f := range l.files {
+		err = errors.Join(err, f.Close())
+	}
+	return err
+}
+
+func (l *log) file(at uint64) (disk.File, error) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if at>>segmentBits >= uint64(len(l.files)) {
+		return nil, fmt.Errorf("%w: no segment for position %d", dag.ErrCorrupt, at)
+	}
+	return l.files[at>>segmentBits], nil
+}
+
+func readFull(f disk.File, p []byte, off int64) error {
+	n, err := f.ReadAt(p, off)
+	if n == len(p) {
+		return nil
+	}
+	if err == nil || err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return err
+}
