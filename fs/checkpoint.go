@@ -22,32 +22,30 @@ func (h *Home) checkpoint(ctx context.Context) error {
 			return err
 		}
 	}
-	h.releaseJournal()
 	return nil
 }
 
-// releaseJournal tells the journal which records no space needs any more.
-func (h *Home) releaseJournal() {
-	var low journal.Seq
-	first := true
-	for _, s := range h.each() {
-		s.mu.Lock()
-		need := s.loaded
-		if s.last == s.loaded {
-			need = ^journal.Seq(0) // nothing of this space lies behind its checkpoint
-		}
-		if s.need != 0 && s.need-1 < need {
-			need = s.need - 1
-		}
-		s.mu.Unlock()
-		if first || need < low {
-			low, first = need, false
-		}
+// releasable finds up to which record no space needs the journal, once s has a checkpoint up to seq with the given need.
+// A space without records behind its checkpoint needs none: the next one it gets has a number above seq.
+func (h *Home) releasable(s *space, seq, need journal.Seq) journal.Seq {
+	low := seq
+	if need != 0 {
+		low = min(low, need-1)
 	}
-	if first || low == 0 {
-		return
+	for _, o := range h.each() {
+		if o == s {
+			continue
+		}
+		o.mu.Lock()
+		if o.last != o.loaded {
+			low = min(low, o.loaded)
+		}
+		if o.need != 0 {
+			low = min(low, o.need-1)
+		}
+		o.mu.Unlock()
 	}
-	h.jr.Release(low)
+	return low
 }
 
 func u64(v uint64) []byte { return binary.BigEndian.AppendUint64(nil, v) }
@@ -85,6 +83,7 @@ func (s *space) checkpoint(ctx context.Context, always bool) error {
 	writeBlocks, doneBlocks := s.blocks.Freeze()
 	s.mu.Unlock()
 
+	released := s.h.releasable(s, seq, need)
 	err = s.durable(ctx, seq)
 	if err == nil {
 		err = s.db.Update(func(tx kv.Tx) error {
@@ -93,7 +92,7 @@ func (s *space) checkpoint(ctx context.Context, always bool) error {
 					return err
 				}
 			}
-			return nil
+			return s.ix.WriteValue(tx, valueReleased, u64(uint64(released)))
 		})
 	}
 	s.mu.Lock()
@@ -108,6 +107,7 @@ func (s *space) checkpoint(ctx context.Context, always bool) error {
 	if err != nil {
 		return fmt.Errorf("checkpoint of space %s: %w", s.id, err)
 	}
+	s.h.jr.Release(released)
 	return nil
 }
 

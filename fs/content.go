@@ -178,6 +178,10 @@ func (s *space) manifest(ctx context.Context, c *tree.Content) (*manifest, error
 		if len(m.leaves) == maxLeaves {
 			return fmt.Errorf("more than %d chunks", maxLeaves)
 		}
+		if l.Size == 0 { // the root is the leaf: no node says its size
+			size, _ := s.blocks.Size(l.ID)
+			l.Size = uint64(size)
+		}
 		m.leaves = append(m.leaves, leaf{id: l.ID, sealed: l.Size})
 		return nil
 	})

@@ -31,12 +31,13 @@ const (
 
 // Named values of a space's index.
 const (
-	valueNext    = "next"    // the next inode number
-	valueLoaded  = "loaded"  // the last record of the journal that the checkpoint holds
-	valueNeed    = "need"    // the oldest record whose data are still needed
-	valueMark    = "mark"    // the end of the batch log
-	valueDirty   = "dirty"   // the numbers of the inodes that were dirty
-	valueObjects = "objects" // how many inodes there are
+	valueNext     = "next"     // the next inode number
+	valueLoaded   = "loaded"   // the last record of the journal that the checkpoint holds
+	valueNeed     = "need"     // the oldest record whose data are still needed
+	valueMark     = "mark"     // the end of the batch log
+	valueDirty    = "dirty"    // the numbers of the inodes that were dirty
+	valueReleased = "released" // no space needs a record up to this one
+	valueObjects  = "objects"  // how many inodes there are
 )
 
 // recover opens the spaces and replays the journal.
@@ -57,7 +58,7 @@ func (h *Home) recover(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open home: %w", err)
 	}
-	from := ^journal.Seq(0)
+	from, released := ^journal.Seq(0), journal.Seq(0)
 	for _, name := range names {
 		var slot uint16
 		if _, err := fmt.Sscanf(name, "%04x", &slot); err != nil || len(name) != 4 {
@@ -94,11 +95,12 @@ func (h *Home) recover(ctx context.Context) error {
 		if s.need != 0 && s.need <= need {
 			need = s.need - 1
 		}
-		from = min(from, need)
+		from, released = min(from, need), max(released, s.released)
 	}
 	if from == ^journal.Seq(0) {
 		from = 0
 	}
+	from = max(from, released) // a quiet space's own checkpoint may be older than that
 	h.jr, err = journal.Open(journal.Options{
 		Disk: d, Dir: journalDir, Key: h.local.Derive("journal"), Rand: h.opt.Rand, LiveBytes: journalLimit,
 	}, from, h.replay)
@@ -191,8 +193,9 @@ func (s *space) loadValues() error {
 	need, err3 := get(valueNeed)
 	objects, err4 := get(valueObjects)
 	mark, err5 := get(valueMark)
-	s.mark = mark
-	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
+	released, err6 := get(valueReleased)
+	s.mark, s.released = mark, journal.Seq(released)
+	if err := errors.Join(err1, err2, err3, err4, err5, err6); err != nil {
 		return err
 	}
 	s.nextIno, s.objects = max(next, firstIno), int64(objects)

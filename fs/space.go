@@ -61,8 +61,9 @@ type space struct {
 	pubErr   error  // why the last publication failed
 	paced    map[uint64]pace
 
-	chunker *chunk.Chunker
-	mark    uint64 // in recovery: the end of the batch log by the last record that speaks of it
+	chunker  *chunk.Chunker
+	released journal.Seq // in recovery: up to where no space needs the journal, by this space's checkpoint
+	mark     uint64      // in recovery: the end of the batch log by the last record that speaks of it
 }
 
 // dirtyState says since when, and of what sort, an inode's unpublished changes are.

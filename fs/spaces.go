@@ -389,6 +389,10 @@ func (h *Home) removeSpace(name string, onlyEmpty bool) error {
 	delete(h.spaces, s.slot)
 	delete(h.byID, s.id)
 	h.mu.Unlock()
+	// What is known of the journal's released records may stand in this space's database alone.
+	if err := home.checkpoint(context.Background(), true); err != nil {
+		return h.broken(err)
+	}
 	if err := h.opt.Disk.Remove(s.dir + "/" + spaceFile); err != nil {
 		h.report(fmt.Errorf("delete space: %w", err))
 	}

@@ -146,3 +146,9 @@ func (x *Index) write(tx kv.Tx, l *layer) error {
 	}
 	return nil
 }
+
+// WriteValue puts a named value into a checkpoint that is being written, beside what Freeze froze. Value does not see it
+// before the index is opened again.
+func (x *Index) WriteValue(tx kv.Tx, name string, v []byte) error {
+	return tx.Put(bucketNamed, []byte(name), x.seal.SealLocal(nil, v, appendAD(nil, bucketNamed, []byte(name))))
+}

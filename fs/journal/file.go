@@ -70,20 +70,19 @@ func (f *file) mark() {
 }
 
 // readAt reads what was appended from off on. It needs all of it to be on the disk.
-func (f *file) readAt(p []byte, off uint32, buf []byte) error {
+func (f *file) readAt(p []byte, off uint32, buf *readBuf) error {
 	f.io.RLock()
 	defer f.io.RUnlock()
 	if uint64(off)+uint64(len(p)) > uint64(f.done) {
 		return fmt.Errorf("%w: file %d ends at %d", ErrCorrupt, f.gen, f.done)
 	}
-	var n nonce
 	for len(p) > 0 {
 		i := sort.Search(len(f.marks), func(i int) bool { return f.marks[i].off > off }) - 1
 		m, end := f.marks[i], f.pos
 		if i+1 < len(f.marks) {
 			end = int64(f.marks[i+1].pos)
 		}
-		b := buf[:end-int64(m.pos)]
+		b := buf.b[:end-int64(m.pos)]
 		if k, err := f.slot.file.ReadAt(b, int64(m.pos)); k < len(b) {
 			if err == io.EOF {
 				err = fmt.Errorf("%w: file %d is cut", ErrCorrupt, f.gen)
@@ -101,7 +100,7 @@ func (f *file) readAt(p []byte, off uint32, buf []byte) error {
 			}
 			next := at + uint32(size-frameOverhead)
 			if next > off {
-				body, _, ok := openFrame(b[:size], f.aead, n.set(counter))
+				body, _, ok := openFrame(b[:size], f.aead, buf.nonce.set(counter))
 				if !ok {
 					return fmt.Errorf("%w: file %d, frame %d", ErrCorrupt, f.gen, counter)
 				}
@@ -117,8 +116,11 @@ func (f *file) readAt(p []byte, off uint32, buf []byte) error {
 	return nil
 }
 
-// readBytes is the longest stretch between two marks.
-const readBytes = markBytes + frameMax + frameOverhead
+// readBuf has room for the longest stretch between two marks.
+type readBuf struct {
+	b     [markBytes + frameMax + frameOverhead]byte
+	nonce nonce
+}
 
 func (f *file) closeFile() {
 	f.io.Lock()
@@ -157,15 +159,15 @@ func (j *Journal) ReadAt(loc Loc, p []byte, off int) error {
 		}
 	}
 	j.mu.Unlock()
-	buf, _ := j.readBufs.Get().(*[readBytes]byte)
+	buf, _ := j.readBufs.Get().(*readBuf)
 	if buf == nil {
-		buf = new([readBytes]byte)
+		buf = new(readBuf)
 	}
 	defer j.readBufs.Put(buf)
 	if err := j.scanOld(f); err != nil {
 		return err
 	}
-	return f.readAt(p, at, buf[:])
+	return f.readAt(p, at, buf)
 }
 
 // fileLocked returns the live file of the use, or nil.

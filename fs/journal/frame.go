@@ -151,8 +151,12 @@ func recordBytes(n int) int {
 	return size
 }
 
-// cutRecord splits the first record off. more says that b ends within it; a length above limit is not ok.
+// cutRecord splits the first record off. more says that b ends within it; a length above limit is not ok. Records of no bytes
+// are skipped.
 func cutRecord(b []byte, limit int64) (rec, rest []byte, more, ok bool) {
+	for len(b) > 0 && b[0] == 0 {
+		b = b[1:]
+	}
 	n, k := binary.Uvarint(b)
 	switch {
 	case k == 0:

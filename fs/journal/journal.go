@@ -198,9 +198,11 @@ func (j *Journal) roomLocked(need int64, reserved bool) error {
 }
 
 func (j *Journal) newChunkLocked(f *file) *chunk {
-	c := &chunk{}
+	var c *chunk
 	if n := len(j.chunks); n > 0 {
 		c, j.chunks = j.chunks[n-1], j.chunks[:n-1]
+	} else {
+		c = new(chunk)
 	}
 	c.f, c.off, c.buf = f, f.end, c.buf[:0]
 	return c
@@ -240,6 +242,10 @@ func (j *Journal) Close() error {
 	j.wg.Wait()
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if f := j.cur; err == nil && f != nil && f.pos > headerBytes && f.pos+frameOverhead < f.size {
+		// A frame behind the last: if that one rots, Open can tell it from one that a crash tore. Not needed otherwise.
+		j.writeChunk(&chunk{f: f, buf: []byte{0}}, j.synced)
+	}
 	for _, f := range j.files {
 		f.closeFile()
 	}

@@ -327,7 +327,7 @@ func (j *Journal) verifyFile(f *file) error {
 	if err := j.scanOld(f); err != nil {
 		return err
 	}
-	buf := make([]byte, readBytes)
+	buf := new(readBuf)
 	p := make([]byte, frameMax)
 	f.io.RLock()
 	done := f.done

@@ -56,7 +56,7 @@ func (j *Journal) replace(f *file, c *chunk, cause error) error {
 
 // copyUse writes what f holds into n.
 func (j *Journal) copyUse(f, n *file, synced Seq) error {
-	buf := make([]byte, readBytes)
+	buf := new(readBuf)
 	part := make([]byte, frameMax)
 	for n.done < f.done {
 		p := part[:min(uint32(frameMax), f.done-n.done)]

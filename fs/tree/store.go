@@ -16,7 +16,8 @@ type Store interface {
 	// SetObject replaces that; nil removes it.
 	SetObject(id dag.ID, o *Object) error
 	// History calls fn for the counted changes of an object in total order, also those that are just being applied. It may
-	// leave out what lies before a usable snapshot, and then gives the change of the snapshot with its payload first.
+	// leave out what lies before a usable snapshot (State.Resume says which are), and then begins with the change that carries
+	// it; but not for a directory, whose moves are all needed.
 	History(id dag.ID, fn func(Stamp, *Payload) error) error
 
 	// Claims returns the claims to a name in a directory object, in any order.
