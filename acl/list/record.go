@@ -94,7 +94,7 @@ func (rec *Record) Known() bool {
 
 // Encode returns the canonical encoding.
 func (rec *Record) Encode() []byte {
-	w := writer{make([]byte, 0, 256+len(rec.Root)+len(rec.Body))}
+	w := writer{make([]byte, 0, rec.room())}
 	n := 4
 	if rec.Root != nil {
 		n++
@@ -109,6 +109,28 @@ func (rec *Record) Encode() []byte {
 		w.blob("root", rec.Root)
 	}
 	return w.b
+}
+
+// room is an upper bound of the encoding's length.
+func (rec *Record) room() int {
+	n := 128 + len(rec.Root) + len(rec.Body)
+	var wraps []Wrap
+	switch {
+	case rec.AddDevice != nil:
+		n += HPKEBytes + 512 + len(rec.AddDevice.Name)
+		wraps = rec.AddDevice.Wraps
+	case rec.RotateKey != nil:
+		wraps = rec.RotateKey.Wraps
+		for i := range rec.RotateKey.Follows {
+			n += 48 + len(rec.RotateKey.Follows[i].Sealed)
+		}
+	case rec.Options != nil:
+		n += len(rec.Options.Set) * (maxOption + 10)
+	}
+	for i := range wraps {
+		n += 40 + len(wraps[i].Sealed)
+	}
+	return n
 }
 
 func (rec *Record) writeBody(w *writer) {
@@ -236,9 +258,9 @@ func readFollows(r *reader) []Follow {
 	var f []Follow
 	for n := r.want(majorArray, maxFollows, "follows"); n > 0 && r.err == nil; n-- {
 		var x Follow
-		r.want(majorArray, 2, "follow")
+		r.pair("follow")
 		x.Epoch = r.link("epoch")
-		x.Sealed = r.take(r.want(majorBytes, maxWrap, "sealed key"))
+		x.Sealed = r.wrap()
 		if k := len(f); r.err == nil && k > 0 && f[k-1].Epoch.Compare(x.Epoch) >= 0 {
 			r.fail("epochs that are not in order")
 		}

@@ -26,8 +26,11 @@ const maxName = 256
 // maxWraps bounds the wraps of one record.
 const maxWraps = 1 << 16
 
-// maxWrap bounds one wrap.
-const maxWrap = 2048
+// minWrap and maxWrap bound the bytes of one wrap.
+const (
+	minWrap = 32
+	maxWrap = 2048
+)
 
 // Wrap is a read key sealed to a recipient: a device, or an account (then to its recovery key).
 type Wrap struct {
@@ -159,16 +162,42 @@ func writeWraps(w *writer, wraps []Wrap) {
 // readWraps reads wraps in the order of their recipients, each of which has one.
 func readWraps(r *reader) []Wrap {
 	n := r.want(majorArray, maxWraps, "wraps")
-	var wraps []Wrap
-	for i := uint64(0); i < n && r.err == nil; i++ {
-		var x Wrap
-		r.want(majorArray, 2, "wrap")
-		copy(x.To[:], r.take(r.want(majorBytes, 32, "recipient")))
-		x.Sealed = r.take(r.want(majorBytes, maxWrap, "wrapped key"))
-		if k := len(wraps); r.err == nil && k > 0 && dag.ID(wraps[k-1].To).Compare(dag.ID(x.To)) >= 0 {
+	if n > uint64(len(r.b)-r.off)/(minWrap+37) {
+		r.fail("more wraps than there are bytes for")
+	}
+	if r.err != nil || n == 0 {
+		return nil
+	}
+	wraps := make([]Wrap, n)
+	for i := range wraps {
+		r.pair("wrap")
+		if b := r.take(r.want(majorBytes, 32, "recipient")); r.err == nil && len(b) == 32 {
+			wraps[i].To = dag.PublicKey(b)
+		} else {
+			r.fail("a recipient that is no key")
+		}
+		wraps[i].Sealed = r.wrap()
+		if r.err == nil && i > 0 && dag.ID(wraps[i-1].To).Compare(dag.ID(wraps[i].To)) >= 0 {
 			r.fail("wraps that are not in order")
 		}
-		wraps = append(wraps, x)
+		if r.err != nil {
+			return nil
+		}
 	}
 	return wraps
+}
+
+func (r *reader) pair(what string) {
+	if n := r.want(majorArray, 2, what); r.err == nil && n != 2 {
+		r.fail("%s of %d items", what, n)
+	}
+}
+
+// wrap reads a sealed key.
+func (r *reader) wrap() []byte {
+	b := r.take(r.want(majorBytes, maxWrap, "wrapped key"))
+	if r.err == nil && len(b) < minWrap {
+		r.fail("a wrapped key of %d bytes", len(b))
+	}
+	return b
 }

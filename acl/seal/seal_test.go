@@ -19,6 +19,10 @@ func space1(t testing.TB) (*Space, dag.ID, dag.ID) {
 	s := NewSpace(id)
 	s.Add(id, ReadKey{1})
 	s.Add(second, ReadKey{2})
+	s.Add(second, ReadKey{3}) // known already
+	if err := s.SetCurrent(second); err != nil {
+		t.Fatal(err)
+	}
 	return s, id, second
 }
 

@@ -42,7 +42,8 @@ func NewSpaceRand(space dag.ID, rnd io.Reader) *Space {
 // ID is the space the keys belong to.
 func (s *Space) ID() dag.ID { return s.id }
 
-// Add adds the key of an epoch and makes it the current one; an epoch that is known already only becomes current.
+// Add adds the key of an epoch. The first one that is added is the current one until SetCurrent names another; an epoch
+// that is known already stays as it is.
 //
 // The first epoch is the one whose id is the space's; until it is there the epoch that was added first stands in
 // for it. Its key, alone, keys GearTable and NameHash.
@@ -50,18 +51,20 @@ func (s *Space) Add(id dag.ID, k ReadKey) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old := s.ring.Load()
-	if e, ok := old.epochs[id]; ok {
-		s.ring.Store(&ring{old.epochs, old.commitments, old.first, e})
+	if old.epochs[id] != nil {
 		return
 	}
 	e := newEpoch(s.id, id, k)
-	n := &ring{make(map[dag.ID]*epoch), make(map[[32]byte]*epoch), old.first, e}
+	n := &ring{make(map[dag.ID]*epoch), make(map[[32]byte]*epoch), old.first, old.current}
 	for id, e := range old.epochs {
 		n.epochs[id], n.commitments[e.commitment] = e, e
 	}
 	n.epochs[id], n.commitments[e.commitment] = e, e
 	if n.first == nil || id == s.id {
 		n.first = e
+	}
+	if n.current == nil {
+		n.current = e
 	}
 	s.ring.Store(n)
 }
