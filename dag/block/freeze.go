@@ -51,10 +51,13 @@ func (s *Store) freeze(whole bool) (write func(kv.Tx) error, done func(ok bool))
 			c.gone = append(c.gone, num)
 		case c.whole:
 			c.marks[num] = marks{indexed: g.end, synced: g.end, live: g.live, punched: g.punched, blocks: g.blocks}
-		default:
+		default: // what is behind indexed is counted when Open finds it
 			m := g.saved
 			m.synced, m.punched = g.end, g.punched
-			c.marks[num] = m
+			if m != g.saved {
+				c.marks[num] = m
+			}
+			continue
 		}
 		g.changed = false
 	}

@@ -35,13 +35,15 @@ func (s *Store) recover() error {
 		}
 	}
 	slices.Sort(nums)
+	for _, num := range nums { // all before the first walk: what it finds may have been counted in any of them
+		m := saved[num]
+		s.segments[num] = &segment{num: num, end: m.indexed, synced: m.synced, live: m.live, blocks: m.blocks, punched: m.punched, saved: m}
+		s.last = max(s.last, num)
+	}
 	for i, num := range nums {
-		m, known := saved[num]
 		delete(saved, num)
-		g := &segment{num: num, end: m.indexed, synced: m.synced, live: m.live, blocks: m.blocks, punched: m.punched, saved: m}
-		// The place of each found block is compared with the index, which needs every segment's count.
-		s.segments[num], s.last = g, max(s.last, num)
-		if err := s.recoverSegment(g, known, rebuild); err != nil {
+		g := s.segments[num]
+		if err := s.recoverSegment(g, rebuild); err != nil {
 			return fmt.Errorf("segment %d: %w", num, err)
 		}
 		if i < len(nums)-1 {
@@ -88,7 +90,7 @@ func (s *Store) loadMarks() (map[uint32]marks, error) {
 }
 
 // recoverSegment walks what the checkpoint does not know of g. rebuild says that there is no checkpoint at all.
-func (s *Store) recoverSegment(g *segment, known, rebuild bool) error {
+func (s *Store) recoverSegment(g *segment, rebuild bool) error {
 	f, err := s.files.acquire(s, g)
 	if err != nil {
 		return err
@@ -99,20 +101,15 @@ func (s *Store) recoverSegment(g *segment, known, rebuild bool) error {
 		return err
 	}
 	size = min(size, math.MaxUint32) // no place points behind it
-	if g.end == size && size >= segmentHeader {
-		return nil
-	}
-	if size < g.end { // damage, and what is missing reads so; nothing may be appended in its place
+	if g.end <= segmentHeader { // nothing in it is known, nor that the header is durable
+		if err := recoverHeader(g, f); err != nil {
+			return err
+		}
+		g.end, g.synced, size = segmentHeader, 0, max(size, segmentHeader)
+	} else if size < g.end { // damage, and what is missing reads so; nothing may be appended in its place
 		g.full, g.end, g.synced = true, max(size, segmentHeader), min(g.synced, max(size, segmentHeader))
 		return nil
 	}
-	if !known {
-		if err := s.recoverHeader(g, f, size); err != nil {
-			return err
-		}
-		size = max(size, segmentHeader)
-	}
-	g.end = max(g.end, segmentHeader)
 	end, err := s.scan(g, f, size, rebuild)
 	if err != nil {
 		return err
@@ -129,17 +126,9 @@ func (s *Store) recoverSegment(g *segment, known, rebuild bool) error {
 	return nil
 }
 
-// recoverHeader writes the header anew when the crash came before it was durable; nothing behind it was then, either.
-func (s *Store) recoverHeader(g *segment, f disk.File, size int64) error {
+// recoverHeader writes the header anew, which may not be durable.
+func recoverHeader(g *segment, f disk.File) error {
 	var h [segmentHeader]byte
-	if size >= segmentHeader {
-		if err := readFull(f, h[:], 0); err != nil {
-			return err
-		}
-		if decodeSegment(&h, g.num) == nil {
-			return nil
-		}
-	}
 	encodeSegment(&h, g.num)
 	_, err := f.WriteAt(h[:], 0)
 	return err
@@ -148,7 +137,8 @@ func (s *Store) recoverHeader(g *segment, f disk.File, size int64) error {
 // scan indexes the records of g from g.end on and returns where the last valid one ends.
 //
 // Up to g.synced they are durable, so that a valid header is enough. Behind it a block is verified: one that does not
-// is passed over if the next record's header is valid, and ends the segment otherwise.
+// hold is passed over if the next record's header is valid, and ends the segment otherwise. So does what is no header,
+// except where it lies in the durable part, or may: then the next one is searched for.
 func (s *Store) scan(g *segment, f disk.File, size int64, rebuild bool) (int64, error) {
 	at := g.end
 	var buf []byte
@@ -157,12 +147,15 @@ func (s *Store) scan(g *segment, f disk.File, size int64, rebuild bool) (int64, 
 		if errors.Is(err, errRecord) {
 			next := int64(-1)
 			if rebuild || at < g.synced {
-				if next, err = findHeader(f, g.num, at+1, size); err != nil {
+				if next, err = findHeader(f, g.num, at+recordHeader, size); err != nil {
 					return 0, err
 				}
 			}
 			if next < 0 {
 				return at, nil
+			}
+			if err := fill(f, g.num, at, next); err != nil {
+				return 0, err
 			}
 			at = next
 			continue
@@ -171,20 +164,13 @@ func (s *Store) scan(g *segment, f disk.File, size int64, rebuild bool) (int64, 
 			return 0, err
 		}
 		p := place{seg: g.num, off: uint32(at), n: r.n}
-		if !r.dead && at >= g.synced {
-			buf = slices.Grow(buf[:0], int(r.n))[:r.n]
-			if err := readFull(f, buf, at+recordHeader); err != nil {
+		if at >= g.synced {
+			ok, err := s.scanNew(f, &r, p, size, &buf)
+			if err != nil {
 				return 0, err
 			}
-			if Sum(buf) != r.id {
-				_, err := readHeader(f, g.num, p.end(), size)
-				if errors.Is(err, errRecord) {
-					return at, nil
-				}
-				if err != nil {
-					return 0, err
-				}
-				r.dead = true
+			if !ok {
+				return at, nil
 			}
 		}
 		if !r.dead {
@@ -197,13 +183,43 @@ func (s *Store) scan(g *segment, f disk.File, size int64, rebuild bool) (int64, 
 	return at, nil
 }
 
+// scanNew verifies a record that may not be durable, and marks it dead if it does not hold; ok is false if it ends the
+// segment.
+//
+// It is written again as it was read. The process before may have ended because a sync failed: then the pages count as
+// clean though the disk does not have them, and without this a sync that succeeds would prove nothing.
+func (s *Store) scanNew(f disk.File, r *record, p place, size int64, buf *[]byte) (ok bool, err error) {
+	at := int64(p.off)
+	if !r.dead {
+		*buf = slices.Grow((*buf)[:0], int(r.n))[:r.n]
+		if err := readFull(f, *buf, at+recordHeader); err != nil {
+			return false, err
+		}
+		if Sum(*buf) == r.id {
+			if _, err := f.WriteAt(*buf, at+recordHeader); err != nil {
+				return false, err
+			}
+		} else if _, err := readHeader(f, p.seg, p.end(), size); err == nil {
+			r.dead = true
+		} else if errors.Is(err, errRecord) {
+			return false, nil
+		} else {
+			return false, err
+		}
+	}
+	var h [recordHeader]byte
+	encodeRecord(&h, *r, p.seg, at)
+	_, err = f.WriteAt(h[:], at)
+	return err == nil, err
+}
+
 // found indexes a record that Open met. Of two records of one block the later one counts.
 func (s *Store) found(id ID, p place) error {
 	old, _, err := s.lookup(id)
 	if err != nil && !errors.Is(err, ErrCorrupt) {
 		return err
 	}
-	if old == p {
+	if old == p || old.seg > p.seg {
 		return nil
 	}
 	s.mu.Lock()
@@ -247,6 +263,23 @@ func findHeader(f disk.File, seg uint32, off, size int64) (int64, error) {
 		off += int64(n) - recordHeader + 1
 	}
 	return -1, nil
+}
+
+// fill mends the chain of headers: it makes dead records of what lies between two places, 48 bytes or more apart.
+func fill(f disk.File, seg uint32, at, next int64) error {
+	for at < next {
+		n := min(next-at-recordHeader, MaxSize)
+		if rest := next - at - recordHeader - n; rest > 0 && rest < recordHeader {
+			n -= recordHeader // room for the header of one more
+		}
+		var h [recordHeader]byte
+		encodeRecord(&h, record{n: uint32(n), dead: true}, seg, at)
+		if _, err := f.WriteAt(h[:], at); err != nil {
+			return err
+		}
+		at += recordHeader + n
+	}
+	return nil
 }
 
 // readFull fills p from f at off. A file that ends before gives io.EOF or io.ErrUnexpectedEOF.

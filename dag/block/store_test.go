@@ -3,8 +3,10 @@ package block
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"math/rand/v2"
+	"sync"
 	"testing"
 
 	"github.com/anyfs/anyfs/dag/disk"
@@ -51,14 +53,29 @@ func options(d disk.FS, db kv.DB) Options {
 	return Options{Disk: d, Dir: "blocks", DB: db, Seal: xorSealer{}, SegmentBytes: 256 << 10, OpenFiles: 3, CacheEntries: 8, FlushEntries: 16}
 }
 
-// data is a block that a number stands for, of up to 40,000 bytes.
+// data is a block that a number stands for, of up to 40,000 bytes, not to be changed.
 func data(n int) []byte {
-	rnd := rand.New(rand.NewPCG(uint64(n), 7))
-	p := make([]byte, rnd.IntN(40_000))
-	for i := range p {
-		p[i] = byte(rnd.Uint32())
+	if p, ok := testBlocks.Load(n); ok {
+		return p.([]byte)
 	}
+	var seed [32]byte
+	binary.LittleEndian.PutUint64(seed[:], uint64(n))
+	rnd := rand.NewChaCha8(seed)
+	p := make([]byte, rnd.Uint64()%40_000)
+	rnd.Read(p)
+	testBlocks.Store(n, p)
 	return p
+}
+
+var testBlocks, testIDs sync.Map
+
+// dataID is the ID of data(n).
+func dataID(n int) ID {
+	id, ok := testIDs.Load(n)
+	if !ok {
+		id, _ = testIDs.LoadOrStore(n, Sum(data(n)))
+	}
+	return id.(ID)
 }
 
 func TestPutGet(t *testing.T) {

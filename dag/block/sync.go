@@ -190,13 +190,20 @@ func (s *Store) rescue(g *segment) (lost, err error) {
 		}
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	for id, p := range s.overlay.dead {
 		if p.seg == g.num && int64(p.off) >= g.synced {
 			delete(s.overlay.dead, id) // not to be revived
 		}
 	}
 	g.end, g.changed = max(g.synced, segmentHeader), true
+	end := g.end
+	s.mu.Unlock()
+	if f, err := s.files.acquire(s, g); err == nil {
+		f.Truncate(end) // only to save space: Open finds the copies, and prefers them
+		s.files.release(g)
+	}
+	s.mu.Lock()
 	s.markCleanLocked(g)
+	s.mu.Unlock()
 	return lost, nil
 }
