@@ -138,7 +138,7 @@ func (g *Graph) addChanges(c *change, s *step, at uint64, counts bool) error {
 			return err
 		}
 		c.objects[i] = n
-		c.u.put(TableObjects, key64(n.num), n.encode())
+		c.u.putObject(n)
 		c.u.add(SetChanges, r.id, Value{packAt(n.num, r.chain), r.clock})
 	}
 	return nil

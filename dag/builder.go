@@ -48,7 +48,7 @@ func (g *Graph) Begin(a Author, acl []ID, epoch ID) (*Builder, error) {
 
 // begin makes a builder on the frontier. joins says that it names only a part of it, and is to be committed as it is.
 func (g *Graph) begin(a *Author, acl []ID, epoch ID) (b *Builder, joins bool, err error) {
-	b = &Builder{g: g, key: a.Key, seen: make(map[ID]struct{})}
+	b = &Builder{g: g, key: a.Key, seen: make(map[ID]struct{}), raw: g.scratch[:0]}
 	b.batch = Batch{Version: Version, Space: g.space, Account: a.Account, Device: a.Device, Seq: 1,
 		ACL: slices.Clone(acl), Epoch: epoch}
 	if own := g.ownChain(a); own != nil {
@@ -215,6 +215,9 @@ func (b *Builder) finish() (*Batch, error) {
 	shift := uint32(len(f.raw))
 	f.head = len(f.raw) - len(appendHead(nil, majorArray, uint64(len(b.bodies))))
 	f.raw = append(f.raw, b.raw...)
+	if cap(b.raw) <= keepScratch {
+		b.g.scratch = b.raw
+	}
 	for i := range f.bodies {
 		f.bodies[i].off += shift
 		f.bodies[i].payload += shift
@@ -230,6 +233,9 @@ func (b *Builder) finish() (*Batch, error) {
 	}
 	return batch, b.g.apply(&b.step, Counts, Record{})
 }
+
+// keepScratch is the largest buffer that a graph keeps from one builder to the next.
+const keepScratch = 256 << 10
 
 func (b *Batch) headRoom() int { return 420 + (len(b.Deps)+len(b.ACL)+1)*linkBytes }
 

@@ -35,6 +35,7 @@ type Graph struct {
 
 	write   sync.Mutex // held by the writer; before mu
 	pending pending    // guarded by write
+	scratch []byte     // of the builder, guarded by write
 
 	mu         sync.RWMutex // guards what follows; the writer alone changes it, and may read it without
 	chains     []*chain     // by number; a chain is replaced, not changed

@@ -344,7 +344,7 @@ func (g *Graph) rehead(q map[uint64]held, changed []uint64, u *Update) (objects 
 				return nil, nil, err
 			}
 			objects = append(objects, &n)
-			u.put(TableObjects, key64(n.num), n.encode())
+			u.putObject(&n)
 		}
 	}
 	return objects, batches, nil

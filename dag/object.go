@@ -38,10 +38,10 @@ func (o *object) encode() []byte {
 	if len(o.tail) > 0 && o.tail[0].id == o.id {
 		p = append(p, 1)
 		p = append(p, o.tail[0].append(nil)[32:]...)
-		return append(p, encodeRefs(o.tail[1:])...)
+		return appendRefs(p, o.tail[1:])
 	}
 	p = append(p, 0)
-	return append(p, encodeRefs(o.tail)...)
+	return appendRefs(p, o.tail)
 }
 
 func decodeObject(num uint64, p []byte) (*object, error) {
@@ -163,7 +163,7 @@ func (g *Graph) addRef(o *object, r *ref, u *Update) error {
 		key = logKey(o.num, 0, 0) // the first value covers all that may come before it
 	}
 	u.put(TableLogs, key, encodeRefs(o.tail[:cut]))
-	o.tail = slices.Clone(o.tail[cut:])
+	o.tail = append(make([]ref, 0, tailMax+1), o.tail[cut:]...)
 	return nil
 }
 

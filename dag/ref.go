@@ -61,8 +61,9 @@ func (d *decoder) ref() (r ref) {
 	return r
 }
 
-func encodeRefs(refs []ref) []byte {
-	p := make([]byte, 0, len(refs)*refBytes)
+func encodeRefs(refs []ref) []byte { return appendRefs(make([]byte, 0, len(refs)*refBytes), refs) }
+
+func appendRefs(p []byte, refs []ref) []byte {
 	for i := range refs {
 		p = refs[i].append(p)
 	}
@@ -105,11 +106,15 @@ func (g *Graph) compare(a, b *ref) int {
 	return x.id.Compare(y.id)
 }
 
-// insert puts r into its place in refs, in a new slice.
+// insert puts r into its place in refs. Readers may hold refs: what it has is not changed, but there may be more behind it.
+// So of two slices made from one by insert only the later one is good; a graph makes one at a time.
 func (g *Graph) insert(refs []ref, r *ref) []ref {
 	i := len(refs)
 	for i > 0 && g.compare(&refs[i-1], r) > 0 {
 		i--
+	}
+	if i == len(refs) {
+		return append(refs, *r)
 	}
 	out := make([]ref, 0, len(refs)+1)
 	out = append(out, refs[:i]...)

@@ -92,11 +92,14 @@ type Update struct {
 	Adds []Add
 }
 
-// Put sets a key of a table.
+// Put sets a key of a table. Late, where it is set, makes the value when it is asked for: what is overwritten soon need not
+// be encoded. It gives the same each time, about Size bytes, and may be called by any goroutine.
 type Put struct {
 	Table Table
 	Key   string
 	Value []byte
+	Late  func() []byte
+	Size  int
 }
 
 // Add adds a value to a set. Adding the same twice is no error.
@@ -107,7 +110,11 @@ type Add struct {
 }
 
 func (u *Update) put(t Table, key, value []byte) {
-	u.Puts = append(u.Puts, Put{t, string(key), value})
+	u.Puts = append(u.Puts, Put{Table: t, Key: string(key), Value: value, Size: len(value)})
+}
+
+func (u *Update) putObject(o *object) {
+	u.Puts = append(u.Puts, Put{Table: TableObjects, Key: string(key64(o.num)), Late: o.encode, Size: o.bytes()})
 }
 
 func (u *Update) add(s Set, id ID, v Value) {

@@ -54,13 +54,13 @@ func (s *Store) writeTables(tx kv.Tx, o *overlay) (err error) {
 	var buf []byte
 	for t := range o.tables {
 		bucket := s.bucket(dag.Table(t))
-		o.tables[t].Scan(func(k string, v []byte) bool {
-			key := []byte(k)
-			if len(v) == 0 {
+		o.tables[t].Scan(func(k string, v value) bool {
+			key, p := []byte(k), v.bytes()
+			if p == nil {
 				err = tx.Delete(bucket, key)
 				return err == nil
 			}
-			buf = s.seal.SealLocal(buf[:0], v, ad(bucket, key))
+			buf = s.seal.SealLocal(buf[:0], p, ad(bucket, key))
 			err = tx.Put(bucket, key, buf)
 			return err == nil
 		})
@@ -69,25 +69,4 @@ func (s *Store) writeTables(tx kv.Tx, o *overlay) (err error) {
 		}
 	}
 	return nil
-}
-
-// absorb puts what is in a newer layer on top.
-func (o *overlay) absorb(newer *overlay) {
-	for t := range o.tables {
-		newer.tables[t].Scan(func(k string, v []byte) bool {
-			o.tables[t].Set(k, v)
-			return true
-		})
-	}
-	for s := range o.sets {
-		for prefix, v := range newer.sets[s].one {
-			o.sets[s].add(prefix, v)
-		}
-		for prefix, vs := range newer.sets[s].more {
-			for _, v := range vs {
-				o.sets[s].add(prefix, v)
-			}
-		}
-	}
-	o.bytes += newer.bytes
 }

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"sync"
 
-	"github.com/tidwall/btree"
-
 	"github.com/anyfs/anyfs/dag"
 )
 
@@ -125,19 +123,16 @@ func (m *Mem) Get(t dag.Table, key []byte) ([]byte, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	v, _ := m.index.tables[t].Get(string(key))
-	if len(v) == 0 {
-		return nil, nil
-	}
-	return v, nil
+	return v.bytes(), nil
 }
 
 // Floor implements dag.Store.
 func (m *Mem) Floor(t dag.Table, key []byte) (k, v []byte, err error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	m.index.tables[t].Descend(string(key), func(fk string, fv []byte) bool {
-		if len(fv) > 0 {
-			k, v = []byte(fk), fv
+	m.index.tables[t].Descend(string(key), func(fk string, fv value) bool {
+		if fv.size > 0 {
+			k, v = []byte(fk), fv.bytes()
 		}
 		return k == nil
 	})
@@ -148,9 +143,9 @@ func (m *Mem) Floor(t dag.Table, key []byte) (k, v []byte, err error) {
 func (m *Mem) Ceil(t dag.Table, key []byte) (k, v []byte, err error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	m.index.tables[t].Ascend(string(key), func(fk string, fv []byte) bool {
-		if len(fv) > 0 {
-			k, v = []byte(fk), fv
+	m.index.tables[t].Ascend(string(key), func(fk string, fv value) bool {
+		if fv.size > 0 {
+			k, v = []byte(fk), fv.bytes()
 		}
 		return k == nil
 	})
@@ -166,69 +161,3 @@ func (m *Mem) Find(s dag.Set, prefix uint64, dst []dag.Value) ([]dag.Value, erro
 
 // Sync implements dag.Store: nothing here is ever durable.
 func (m *Mem) Sync() error { return nil }
-
-// overlay is a part of an index in memory: what was put since some moment. An empty value stands for a deleted key.
-type overlay struct {
-	tables [dag.Tables]*btree.Map[string, []byte]
-	sets   [dag.Sets]hashed
-	bytes  int
-}
-
-func newOverlay() overlay {
-	var o overlay
-	for t := range o.tables {
-		o.tables[t] = btree.NewMap[string, []byte](32)
-	}
-	for s := range o.sets {
-		o.sets[s] = hashed{one: make(map[uint64]dag.Value)}
-	}
-	return o
-}
-
-const pairCost = 64 // bytes of memory that a pair takes besides key and value
-
-func (o *overlay) apply(u *dag.Update) {
-	for i := range u.Puts {
-		p := &u.Puts[i]
-		old, replaced := o.tables[p.Table].Set(p.Key, p.Value)
-		o.bytes += len(p.Value) - len(old)
-		if !replaced {
-			o.bytes += len(p.Key) + pairCost
-		}
-	}
-	for i := range u.Adds {
-		a := &u.Adds[i]
-		o.sets[a.Set].add(a.Prefix, a.Value)
-		o.bytes += 48
-	}
-}
-
-func (o *overlay) empty() bool { return o.bytes == 0 }
-
-// hashed holds the values of a set; hardly ever does a prefix have two.
-type hashed struct {
-	one  map[uint64]dag.Value
-	more map[uint64][]dag.Value
-}
-
-func (h *hashed) add(prefix uint64, v dag.Value) {
-	old, ok := h.one[prefix]
-	if !ok {
-		h.one[prefix] = v
-		return
-	}
-	if old == v {
-		return
-	}
-	if h.more == nil {
-		h.more = make(map[uint64][]dag.Value)
-	}
-	h.more[prefix] = append(h.more[prefix], v)
-}
-
-func (h *hashed) find(prefix uint64, dst []dag.Value) []dag.Value {
-	if v, ok := h.one[prefix]; ok {
-		dst = append(dst, v)
-	}
-	return append(dst, h.more[prefix]...)
-}

@@ -281,23 +281,3 @@ func (es entries) each(fn func(entry) error) error {
 	}
 	return nil
 }
-
-func (h *hashed) len() int {
-	n := len(h.one)
-	for _, more := range h.more {
-		n += len(more)
-	}
-	return n
-}
-
-func (h *hashed) sorted() entries {
-	all := make(entries, 0, h.len())
-	for prefix, v := range h.one {
-		all = append(all, entry{prefix, v})
-		for _, v := range h.more[prefix] {
-			all = append(all, entry{prefix, v})
-		}
-	}
-	slices.SortFunc(all, entry.compare)
-	return all
-}

@@ -138,9 +138,9 @@ func (s *Store) Sync() error { return s.log.sync() }
 func (s *Store) Dirty() int {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	n := s.cur.bytes
+	n := s.cur.size
 	if s.frozen != nil {
-		n += s.frozen.bytes
+		n += s.frozen.size
 	}
 	return n
 }

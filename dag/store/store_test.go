@@ -14,16 +14,13 @@ import (
 	"github.com/anyfs/anyfs/dag/storetest"
 )
 
-// sealer encrypts with AES-GCM and a counter as nonce, so that a value in a wrong place does not open.
-type sealer struct {
-	aead cipher.AEAD
-	n    *uint64
-}
+// sealer encrypts with AES-GCM, so that a value in a wrong place does not open.
+type sealer struct{ aead cipher.AEAD }
 
 func newSealer() sealer {
 	b, _ := aes.NewCipher(make([]byte, 16))
 	a, _ := cipher.NewGCMWithRandomNonce(b)
-	return sealer{a, new(uint64)}
+	return sealer{a}
 }
 
 func (s sealer) SealLocal(dst, plaintext, ad []byte) []byte {
@@ -79,19 +76,20 @@ func TestSim(t *testing.T) {
 }
 
 func TestOS(t *testing.T) {
-	n := 0
-	storetest.Run(t, func(tb testing.TB) storetest.Subject {
-		n++
-		dir := tb.TempDir()
-		d, err := disk.OS(dir)
-		if err != nil {
-			tb.Fatal(err)
-		}
-		db, err := kv.OpenBolt(filepath.Join(dir, "db"))
-		if err != nil {
-			tb.Fatal(err)
-		}
-		tb.Cleanup(func() { db.Close() })
-		return subject(tb, store.Options{Disk: d, Dir: "batches", DB: db, Name: "files", Seal: store.Plain{}})
-	})
+	storetest.RunFixed(t, func(tb testing.TB) storetest.Subject { return subject(tb, onDisk(tb)) })
+}
+
+// onDisk returns the options of a store on a real disk, with bbolt.
+func onDisk(tb testing.TB) store.Options {
+	dir := tb.TempDir()
+	d, err := disk.OS(dir)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	db, err := kv.OpenBolt(filepath.Join(dir, "db"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { db.Close() })
+	return store.Options{Disk: d, Dir: "batches", DB: db, Name: "files", Seal: newSealer()}
 }

@@ -62,10 +62,7 @@ func (s *Store) Get(t dag.Table, key []byte) ([]byte, error) {
 		v, ok = s.frozen.tables[t].Get(k)
 	}
 	if ok {
-		if len(v) == 0 {
-			return nil, nil
-		}
-		return v, nil
+		return v.bytes(), nil
 	}
 	return s.load(s.bucket(t), key)
 }
@@ -86,7 +83,7 @@ func (s *Store) near(t dag.Table, key []byte, up bool) (k, v []byte, err error) 
 	defer s.mu.RUnlock()
 	from, beyond := string(key), false // beyond: only keys further than from
 	for {
-		best, val, found := "", []byte(nil), false
+		best, val, found := "", value{}, false
 		better := func(k string) bool { return !found || k != best && (k < best) == up }
 		for _, layer := range []*overlay{&s.cur, s.frozen} {
 			if layer == nil {
@@ -107,15 +104,15 @@ func (s *Store) near(t dag.Table, key []byte, up bool) (k, v []byte, err error) 
 		if !found {
 			return nil, nil, nil
 		}
-		if len(val) > 0 {
-			return []byte(best), val, nil
+		if p := val.bytes(); p != nil {
+			return []byte(best), p, nil
 		}
 		from, beyond = best, true
 	}
 }
 
-func (o *overlay) near(t dag.Table, from string, up, beyond bool) (k string, v []byte, ok bool) {
-	visit := func(fk string, fv []byte) bool {
+func (o *overlay) near(t dag.Table, from string, up, beyond bool) (k string, v value, ok bool) {
+	visit := func(fk string, fv value) bool {
 		if beyond && fk == from {
 			return true
 		}

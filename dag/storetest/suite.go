@@ -28,6 +28,11 @@ func Run(t *testing.T, new func(tb testing.TB) Subject) {
 	t.Run("Model", func(t *testing.T) {
 		rapid.Check(t, func(rt *rapid.T) { model(rt, new(t)) })
 	})
+	RunFixed(t, new)
+}
+
+// RunFixed runs what is not random: the part for stores on a disk that makes each check slow.
+func RunFixed(t *testing.T, new func(tb testing.TB) Subject) {
 	t.Run("Damage", func(t *testing.T) { absent(t, new(t)) })
 	t.Run("Parallel", func(t *testing.T) { parallel(t, new(t)) })
 	t.Run("Large", func(t *testing.T) { large(t, new(t)) })
