@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -180,7 +181,7 @@ func (h *Home) makeRoom() error {
 		return fmt.Errorf("%w: %w", ErrNoSpace, err)
 	}
 	if h.journalLive() >= journalLimit-journalLimit/4-16<<20 {
-		return fmt.Errorf("%w: the journal is full", ErrNoSpace)
+		return fmt.Errorf("%w: the journal is full: %s", ErrNoSpace, h.journalHolders())
 	}
 	return nil
 }
@@ -299,4 +300,17 @@ func (h *Home) roomFor(n int64) error {
 	}
 	h.room.free -= n
 	return nil
+}
+
+// journalHolders says what keeps the journal from being reused.
+func (h *Home) journalHolders() string {
+	var b strings.Builder
+	first, live := h.jr.Oldest()
+	fmt.Fprintf(&b, "%d bytes from record %d on", live, first)
+	for _, s := range h.each() {
+		s.mu.Lock()
+		fmt.Fprintf(&b, "; space %d: last %d, checkpoint %d, needs %d, %d dirty", s.slot, s.last, s.loaded, s.need, len(s.dirty))
+		s.mu.Unlock()
+	}
+	return b.String()
 }

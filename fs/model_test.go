@@ -406,6 +406,9 @@ func TestAgainstModel(t *testing.T) {
 				}
 				what, x, y := step(r, a, b)
 				script = append(script, fmt.Sprintf("%s: %s", what, errnoOf(x)))
+				if x != nil && y != nil && strings.HasPrefix(what, "rename") {
+					continue // of two faults, which one is told first is the kernel's to decide
+				}
 				if errnoOf(x) != errnoOf(y) {
 					report("%s: the home says %v, the model %v", what, x, y)
 				}

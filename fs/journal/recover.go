@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/rand"
 	"errors"
@@ -62,7 +63,7 @@ func ignoreAbsent(err error) error {
 // found is a use that is on the disk.
 type found struct {
 	*file
-	oneCopy bool // one copy of the header is bad
+	rotten bool // one copy of the header is damaged
 }
 
 func (j *Journal) recover(from Seq, replay func(Seq, []byte, Loc) error) error {
@@ -132,7 +133,8 @@ func (j *Journal) adopt(uses []found, from Seq, replay func(Seq, []byte, Loc) er
 	return j.settle(j.files[len(j.files)-replayed:])
 }
 
-// settle makes what was replayed durable: it may have come from the cache of the system, after a kill.
+// settle makes durable what was found: after a kill it may have come from the cache of the system, the absence of what was
+// erased or removed too.
 func (j *Journal) settle(replayed []*file) error {
 	for _, f := range replayed {
 		if err := f.slot.file.Sync(); err != nil {
@@ -141,7 +143,16 @@ func (j *Journal) settle(replayed []*file) error {
 			}
 		}
 	}
-	return nil
+	good := j.slots.free[:0]
+	for _, f := range j.slots.free {
+		if err := erase(f); err != nil {
+			j.removeFile(f)
+			continue
+		}
+		good = append(good, f)
+	}
+	j.slots.free = good
+	return j.o.Disk.SyncDir(j.o.Dir)
 }
 
 // judge notes what only damage can explain.
@@ -151,7 +162,7 @@ func (j *Journal) judge(uses []found, last, durable Seq) {
 		return
 	}
 	for _, u := range uses {
-		if u.oneCopy && u.first <= durable {
+		if u.rotten && u.first <= durable {
 			j.damage = fmt.Errorf("%w: a header of %s", ErrCorrupt, u.slot.name(j.o.Dir))
 			return
 		}
@@ -222,17 +233,20 @@ func (j *Journal) readHeader(u *found) (bool, error) {
 	if _, err := u.slot.file.ReadAt(b[:], 0); err != nil {
 		return false, err
 	}
-	good := 0
+	var zeros [headerCopy]byte
+	used, bad := false, false
 	for i := range 2 {
-		h, aead, ok := openHeader(b[i*headerCopy:(i+1)*headerCopy], &j.secret)
-		if !ok || good > 0 && h != u.header {
-			continue
+		one := b[i*headerCopy : (i+1)*headerCopy]
+		h, aead, ok := openHeader(one, &j.secret)
+		if !ok {
+			// A crash leaves zeros, where one of the two was not yet written or already erased.
+			bad = bad || !bytes.Equal(one, zeros[:])
+		} else if h.gen > u.gen {
+			u.header, u.aead, used = h, aead, true
 		}
-		u.header, u.aead = h, aead
-		good++
 	}
-	u.oneCopy = good == 1
-	return good > 0, nil
+	u.rotten = used && bad
+	return used, nil
 }
 
 // dropDoubles keeps, of files that hold the same use, the one in which more of it can be read.
@@ -346,7 +360,7 @@ func (j *Journal) verifyFile(f *file) error {
 	defer f.io.RUnlock()
 	u := found{file: &file{size: f.size, slot: f.slot}}
 	used, err := j.readHeader(&u)
-	if err == nil && (!used || u.oneCopy || u.header != f.header) {
+	if err == nil && (!used || u.rotten || u.header != f.header) {
 		err = fmt.Errorf("%w: a header of %s", ErrCorrupt, f.slot.name(j.o.Dir))
 	}
 	return err

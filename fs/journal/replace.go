@@ -49,8 +49,7 @@ func (j *Journal) replace(f *file, c *chunk, cause error) error {
 	f.io.Unlock()
 	j.mu.Unlock()
 	// What it holds is a part of what the new one holds, so it does no harm if it stays.
-	old.file.Close()
-	j.o.Disk.Remove(old.name(j.o.Dir))
+	j.removeFile(old)
 	return nil
 }
 

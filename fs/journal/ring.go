@@ -268,7 +268,7 @@ func (j *Journal) tidy() {
 			f := s.retired[0]
 			s.retired = s.retired[1:]
 			j.mu.Unlock()
-			ok := erase(f, j.o.FileBytes)
+			ok := erase(f) == nil && fits(f, j.o.FileBytes)
 			j.mu.Lock()
 			if ok && len(s.free) < s.keep {
 				s.free = append(s.free, f)
@@ -290,19 +290,30 @@ func (j *Journal) tidy() {
 	}
 }
 
+// removeFile is best effort: where the file stays, or comes back, Open finds it.
+func (j *Journal) removeFile(f slot) {
+	f.file.Close()
+	j.o.Disk.Remove(f.name(j.o.Dir))
+	j.o.Disk.SyncDir(j.o.Dir)
+}
+
 // dropLocked removes a file that is in no use. It unlocks meanwhile.
 func (j *Journal) dropLocked(f slot) {
 	j.mu.Unlock()
-	f.file.Close()
-	j.o.Disk.Remove(f.name(j.o.Dir)) // where it stays, Open finds it again
+	j.removeFile(f)
 	j.mu.Lock()
 }
 
-// erase makes a file that nobody needs look unused. It reports whether it may be used again.
-func erase(f slot, size int64) bool {
-	if n, err := f.file.Size(); err != nil || n != size {
-		return false
+// erase makes a file that nobody needs look unused, for good: a header that came back after a power loss, when its number is
+// given to another use, would be taken for that.
+func erase(f slot) error {
+	if _, err := f.file.WriteAt(make([]byte, headerBytes), 0); err != nil {
+		return err
 	}
-	_, err := f.file.WriteAt(make([]byte, headerBytes), 0)
-	return err == nil
+	return f.file.Sync()
+}
+
+func fits(f slot, size int64) bool {
+	n, err := f.file.Size()
+	return err == nil && n == size
 }

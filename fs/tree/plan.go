@@ -1,0 +1,282 @@
+package tree
+
+import (
+	"slices"
+
+	"github.com/anyfs/anyfs/dag"
+)
+
+// Draft is a change to make: of Object, or the root of a new object of the given kind.
+type Draft struct {
+	Object dag.ID // zero: a new object
+	Kind   Kind   // of a new object
+	Ops    []Op
+}
+
+// Plan is what one operation of a person comes to: changes that are published together in one batch, in this order, at most
+// one for each object. Refs to operations of the same change have a zero Change. A plan holds for the tree that it was made
+// on, so nothing may come in between.
+type Plan struct{ Drafts []*Draft }
+
+// of returns the draft of an object.
+func (p *Plan) of(object dag.ID) *Draft {
+	for _, d := range p.Drafts {
+		if d.Object == object {
+			return d
+		}
+	}
+	return p.add(&Draft{Object: object})
+}
+
+func (p *Plan) add(d *Draft) *Draft {
+	p.Drafts = append(p.Drafts, d)
+	return d
+}
+
+func (d *Draft) op(o Op) Ref {
+	d.Ops = append(d.Ops, o)
+	return Ref{Place: uint32(len(d.Ops) - 1)}
+}
+
+// Move returns the operation that puts a link elsewhere, replacing all placements that the state knows.
+func (s *State) Move(link Ref, parent dag.ID, name string) Op {
+	return Op{Kind: OpMove, Link: link, Over: s.placements(link), Parent: parent, Name: name}
+}
+
+// Unlink returns the operation that marks a link removed against everything that the state knows.
+func (s *State) Unlink(link Ref) Op {
+	return Op{Kind: OpUnlink, Link: link, Over: s.placements(link), Contents: s.Candidates()}
+}
+
+func (s *State) placements(link Ref) []Ref {
+	l := s.linkAt(link)
+	if l == nil {
+		return nil
+	}
+	out := make([]Ref, len(l.Values))
+	for i := range l.Values {
+		out[i] = l.Values[i].Ref
+	}
+	return out
+}
+
+// Candidates returns the refs of the content values that nothing replaced, in total order.
+func (s *State) Candidates() []Ref {
+	var out []Ref
+	for i := range s.values {
+		if !s.values[i].replaced {
+			out = append(out, s.values[i].Ref)
+		}
+	}
+	return out
+}
+
+// planner makes one plan.
+type planner struct {
+	t    *Tree
+	plan *Plan
+}
+
+// state returns the state of an object that a node names.
+func (w *planner) state(id dag.ID) (*State, error) {
+	o, err := w.t.store.Object(id)
+	if err != nil {
+		return nil, err
+	}
+	if o == nil {
+		return nil, ErrNotExist
+	}
+	return o.State, nil
+}
+
+// find returns the node of a name and all nodes of its group, the class they are in, and an index of the node.
+func (w *planner) find(dir dag.ID, name string) (class []dag.ID, nodes []Node, at int, err error) {
+	if class, err = w.t.Class(dir); err != nil {
+		return
+	}
+	n, ok, err := w.t.Lookup(dir, name)
+	if err != nil {
+		return
+	}
+	if !ok {
+		return class, nil, -1, nil
+	}
+	lost := n.Name
+	if n.Conflict {
+		lost = n.Lost
+	}
+	if nodes, err = w.t.group(class, lost); err != nil {
+		return
+	}
+	at = slices.IndexFunc(nodes, func(m Node) bool { return m.Name == name })
+	return
+}
+
+// settle ends the conflict of a group: what is hidden behind an equal file is taken away, and every conflict copy but those
+// at the given places gets the name that it shows.
+func (w *planner) settle(class []dag.ID, nodes []Node, except ...int) error {
+	for i := range nodes {
+		n := &nodes[i]
+		for _, tw := range n.Twins {
+			if err := w.remove(tw); err != nil {
+				return err
+			}
+		}
+		if !n.Conflict || slices.Contains(except, i) {
+			continue
+		}
+		if err := w.publish(class, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// publish makes the name that a conflict copy shows its own. Of a losing content value it makes an object.
+func (w *planner) publish(class []dag.ID, n *Node) error {
+	s, err := w.state(n.Object)
+	if err != nil {
+		return err
+	}
+	if n.Loser == LinkLoser {
+		w.plan.of(n.Object).op(s.Move(n.Link, s.linkAt(n.Link).Shown().Parent, n.Name))
+		return nil
+	}
+	_, _, err = w.extract(s, n, class[0], n.Name)
+	return err
+}
+
+// extract makes an object of a losing content value, which is dropped from the first one. It returns the draft of the new
+// object and the ref of its content.
+func (w *planner) extract(s *State, n *Node, dir dag.ID, name string) (*Draft, Ref, error) {
+	v, err := w.value(s, n.Content)
+	if err != nil {
+		return nil, Ref{}, err
+	}
+	w.drop(s, n.Content)
+	d := w.plan.add(&Draft{Kind: KindFile})
+	d.op(Op{Kind: OpLink, Parent: dir, Name: name})
+	s.attributes(d)
+	return d, d.content(v), nil
+}
+
+// attributes repeats the attributes of a file for another that takes over from it.
+func (s *State) attributes(d *Draft) {
+	if s.ModeSet {
+		d.op(Op{Kind: OpMode, Mode: s.Mode})
+	}
+	if s.Owned {
+		d.op(Op{Kind: OpOwner, UID: s.UID, GID: s.GID})
+	}
+	for _, name := range sortedKeys(s.Xattrs) {
+		d.op(Op{Kind: OpXattr, Name: name, Value: s.Xattrs[name]})
+	}
+}
+
+// content repeats a value: its base, and the patches over it one over the other.
+func (d *Draft) content(v *ContentValue, over ...Ref) Ref {
+	base := v.Base
+	at := d.op(Op{Kind: OpContent, Over: over, Mtime: v.Mtime, Content: &base})
+	for i, edits := range v.Patches {
+		at = d.op(Op{Kind: OpContent, Over: []Ref{at}, Mtime: v.Mtime, Content: &Content{Size: v.Sizes[i], Patch: edits}})
+	}
+	return at
+}
+
+// drop takes a losing value and those equal to it away.
+func (w *planner) drop(s *State, value Ref) {
+	over := []Ref{value}
+	v := s.View()
+	over = append(over, v.Equals[value]...)
+	w.plan.of(s.Object).op(Op{Kind: OpDrop, Over: over})
+}
+
+// value returns a content value, from the history where the state has let go of what it lies over.
+func (w *planner) value(s *State, r Ref) (*ContentValue, error) {
+	v := s.valueAt(r)
+	if v == nil {
+		return nil, ErrNotExist
+	}
+	c := s.contentValue(v)
+	if !c.Missing {
+		return &c, nil
+	}
+	return w.t.Complete(s.Object, c)
+}
+
+// remove takes away what a twin stands for.
+func (w *planner) remove(tw Twin) error {
+	s, err := w.state(tw.Object)
+	if err != nil {
+		return err
+	}
+	if tw.Loser == ContentLoser {
+		w.drop(s, tw.Content)
+	} else {
+		w.plan.of(tw.Object).op(s.Unlink(tw.Link))
+	}
+	return nil
+}
+
+// removeNode takes away what an entry stands for.
+func (w *planner) removeNode(n *Node) error {
+	if n.Kind == KindDir {
+		for _, dir := range n.Dirs {
+			s, err := w.state(dir)
+			if err != nil {
+				return err
+			}
+			w.plan.of(dir).op(s.Unlink(s.Links[0].ID))
+		}
+		return nil
+	}
+	tw := Twin{Object: n.Object, Link: n.Link}
+	if n.Loser == ContentLoser {
+		tw.Loser, tw.Content = ContentLoser, n.Content
+	}
+	return w.remove(tw)
+}
+
+// Complete fills in what the patches of a Missing value lie over, from the history of its object.
+func (t *Tree) Complete(object dag.ID, v ContentValue) (*ContentValue, error) {
+	contents := make(map[Ref]*Op)
+	if err := t.store.History(object, func(at Stamp, p *Payload) error {
+		if p == nil {
+			return nil
+		}
+		for i := range p.Ops {
+			if p.Ops[i].Kind == OpContent {
+				contents[Ref{at.ID, uint32(i)}] = &p.Ops[i]
+			}
+		}
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	var patches [][]Edit
+	var sizes []int64
+	for r := v.BaseRef; ; {
+		o := contents[r]
+		if o == nil || len(patches) > maxChain {
+			return nil, ErrNotExist
+		}
+		if !o.Content.IsPatch() {
+			v.Base, v.BaseRef, v.Missing = *o.Content, r, false
+			break
+		}
+		patches, sizes = append(patches, o.Content.Patch), append(sizes, o.Content.Size)
+		r = o.Over[0]
+	}
+	slices.Reverse(patches)
+	slices.Reverse(sizes)
+	v.Patches, v.Sizes = append(patches, v.Patches...), append(sizes, v.Sizes...)
+	for !v.Base.Root.Defined() && len(v.Patches) > 0 && v.Sizes[0] <= MaxInline {
+		v.Base = *patchInline(v.Base.Inline, v.Base.Size, &Content{Size: v.Sizes[0], Patch: v.Patches[0]})
+		v.Patches, v.Sizes = v.Patches[1:], v.Sizes[1:]
+	}
+	v.Size = v.Base.Size
+	if n := len(v.Sizes); n > 0 {
+		v.Size = v.Sizes[n-1]
+	}
+	return &v, nil
+}
