@@ -13,7 +13,7 @@ import (
 
 // TestScripts runs testdata/script: one file a command or a matter. Each has a home of its own, $ANYFS_HOME.
 //
-// Besides testscript's own commands there are: kill (the daemon, with SIGKILL), phrase FILE (stdout of the last command is
+// Besides testscript's own commands there are: killdaemon (the daemon, with SIGKILL), phrase FILE (stdout of the last command is
 // a recovery phrase on one line; keep it in FILE), json PATH [VALUE] (stdout is JSON and has this at a dotted path),
 // mounted DIR, and same FILE FILE for two files of any size.
 func TestScripts(t *testing.T) {
@@ -42,11 +42,11 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"kill":    scriptKill,
-			"phrase":  scriptPhrase,
-			"json":    scriptJSON,
-			"mounted": scriptMounted,
-			"xattr":   scriptXattr,
+			"killdaemon": scriptKill,
+			"phrase":     scriptPhrase,
+			"json":       scriptJSON,
+			"mounted":    scriptMounted,
+			"xattr":      scriptXattr,
 		},
 	})
 }
@@ -90,7 +90,7 @@ func scriptJSON(ts *testscript.TestScript, neg bool, args []string) {
 			}
 			v = x
 		case []any:
-			if key == "#" {
+			if key == "len" {
 				v = float64(len(w))
 				break
 			}

@@ -1,0 +1,38 @@
+package main
+
+import "github.com/urfave/cli/v2"
+
+// commands are all commands, in the order in which help lists them.
+func commands(e *env) []*cli.Command {
+	return []*cli.Command{
+		initCommand(e),
+		loginCommand(e),
+		mountCommand(e),
+		unmountCommand(e),
+		statusCommand(e),
+		{
+			Name:  "account",
+			Usage: "show the account, its recovery phrase, or change the passphrase",
+			Subcommands: []*cli.Command{
+				accountShowCommand(e),
+				accountPhraseCommand(e),
+				accountPassphraseCommand(e),
+			},
+		},
+		{
+			Name:  "space",
+			Usage: "create, list, rename and delete spaces",
+			Subcommands: []*cli.Command{
+				spaceCreateCommand(e),
+				spaceListCommand(e),
+				spaceInfoCommand(e),
+				spaceRenameCommand(e),
+				spaceDeleteCommand(e),
+			},
+		},
+		completionCommand(e),
+		versionCommand(e),
+		helpCommand(e),
+		completeCommand(e),
+	}
+}

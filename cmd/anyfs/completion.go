@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+)
+
+func completionCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name:      "completion",
+		Usage:     "print a script that completes anyfs commands in your shell",
+		ArgsUsage: "bash|zsh|fish",
+		Description: `Examples:
+  source <(anyfs completion bash)          # this shell; put it into ~/.bashrc to keep it
+  source <(anyfs completion zsh)
+  anyfs completion fish | source`,
+		Action: func(c *cli.Context) error {
+			a, err := args(c, 1, 1)
+			if err != nil {
+				return err
+			}
+			return runCompletion(e, a[0])
+		},
+	}
+}
+
+// completeCommand answers the shells' scripts: the words that may follow, one a line.
+func completeCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name: "__complete", Hidden: true, ArgsUsage: "-- WORD...",
+		Action: func(c *cli.Context) error {
+			for _, w := range complete(c.Context, newApp(e), e, c.Args().Slice()) {
+				if err := writeLine(e.stdout, w); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}
+
+func runCompletion(e *env, shell string) error {
+	script, ok := map[string]string{"bash": bashScript, "zsh": zshScript, "fish": fishScript}[shell]
+	if !ok {
+		return failf(exitUsage, "no completion for %q; there is bash, zsh and fish", shell)
+	}
+	return writeLine(e.stdout, strings.TrimRight(script, "\n"))
+}
+
+// complete gives the words that can stand in place of the last of words, which may be empty or begun. words[0] is anyfs.
+// Nothing means that the shell should offer files.
+func complete(ctx context.Context, app *cli.App, e *env, words []string) []string {
+	if len(words) < 2 {
+		return nil
+	}
+	last := words[len(words)-1]
+	commands, flags := app.Commands, app.Flags
+	var cmd *cli.Command
+	given := 0 // arguments before last
+	for i := 1; i < len(words)-1; i++ {
+		w := words[i]
+		if strings.HasPrefix(w, "-") {
+			name, _, has := strings.Cut(strings.TrimLeft(w, "-"), "=")
+			if f := findFlag(flags, name); f != nil && takesValue(f) && !has {
+				if i++; i == len(words)-1 {
+					return nil // last is a flag's value
+				}
+			}
+			continue
+		}
+		if next := findCommand(commands, w); next != nil {
+			cmd, commands, flags = next, next.Subcommands, slices.Concat(next.Flags, app.Flags)
+			continue
+		}
+		given++
+	}
+	var out []string
+	add := func(w string) {
+		if strings.HasPrefix(w, last) {
+			out = append(out, w)
+		}
+	}
+	switch {
+	case strings.HasPrefix(last, "-"):
+		for _, f := range flags {
+			if name := f.Names()[0]; len(name) > 1 {
+				add("--" + name)
+			} else {
+				add("-" + name)
+			}
+		}
+		add("--help")
+	case len(commands) > 0:
+		for _, c := range commands {
+			if !c.Hidden {
+				add(c.Name)
+			}
+		}
+	case cmd != nil && given == 0 && cmd.Name == "completion":
+		add("bash")
+		add("zsh")
+		add("fish")
+	case cmd != nil && given == 0 && strings.Contains(cmd.ArgsUsage, "SPACE"):
+		for _, name := range spaceNames(ctx, e) {
+			add(name)
+		}
+	}
+	return out
+}
+
+const bashScript = `_anyfs() {
+  local IFS=$'\n' cur="${COMP_WORDS[COMP_CWORD]}"
+  COMPREPLY=($("${COMP_WORDS[0]}" __complete -- "${COMP_WORDS[@]:0:COMP_CWORD+1}" 2>/dev/null))
+  if [ ${#COMPREPLY[@]} -eq 0 ]; then
+    COMPREPLY=($(compgen -f -- "$cur"))
+    compopt -o filenames
+  fi
+}
+complete -F _anyfs anyfs
+`
+
+const zshScript = `#compdef anyfs
+_anyfs() {
+  local -a found
+  found=("${(@f)$("${words[1]}" __complete -- "${(@)words[1,CURRENT]}" 2>/dev/null)}")
+  if [[ -n "${found[1]}" ]]; then
+    compadd -a found
+  else
+    _files
+  fi
+}
+compdef _anyfs anyfs
+`
+
+const fishScript = `function __anyfs_complete
+  set -l words (commandline -opc) (commandline -ct)
+  set -l found ($words[1] __complete -- $words 2>/dev/null)
+  if test (count $found) -gt 0
+    printf '%s\n' $found
+  else
+    __fish_complete_path (commandline -ct)
+  end
+end
+complete -c anyfs -f -a '(__anyfs_complete)'
+`

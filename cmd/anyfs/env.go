@@ -1,0 +1,104 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/term"
+)
+
+// env is what a command sees of the process around it. Tests make their own.
+type env struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	getenv         func(string) string
+	getwd          func() (string, error)
+	// readSecret reads a line from the terminal without showing it; nil when stdin is no terminal, and then nothing is asked.
+	readSecret func() (string, error)
+	// progress says that stderr is a terminal, where bars may be drawn.
+	progress bool
+	home     string // the home folder, absolute; set before a command runs
+	json     bool   // --json
+}
+
+// processEnv is the env of this process.
+func processEnv() *env {
+	e := &env{
+		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
+		getenv: os.Getenv, getwd: os.Getwd,
+		progress: term.IsTerminal(int(os.Stderr.Fd())),
+	}
+	if fd := int(os.Stdin.Fd()); term.IsTerminal(fd) {
+		e.readSecret = func() (string, error) {
+			b, err := term.ReadPassword(fd)
+			return string(b), err
+		}
+	}
+	return e
+}
+
+// interactive reports whether a person can be asked something.
+func (e *env) interactive() bool { return e.readSecret != nil }
+
+// defaultHome is the home folder when --home and ANYFS_HOME are silent: $XDG_DATA_HOME/anyfs, else ~/.local/share/anyfs.
+func (e *env) defaultHome() (string, error) {
+	if data := e.getenv("XDG_DATA_HOME"); filepath.IsAbs(data) {
+		return filepath.Join(data, "anyfs"), nil
+	}
+	if home := e.getenv("HOME"); home != "" {
+		return filepath.Join(home, ".local", "share", "anyfs"), nil
+	}
+	return "", failf(exitUsage, "HOME is not set; say where the home folder is with --home DIR")
+}
+
+// abs makes a path absolute by the env's working directory, with neither "." nor ".." in it.
+func (e *env) abs(path string) (string, error) {
+	if filepath.IsAbs(path) {
+		return filepath.Clean(path), nil
+	}
+	wd, err := e.getwd()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(wd, path), nil
+}
+
+// open gives the file of that name, or stdin for "-".
+func (e *env) open(name string) (io.ReadCloser, error) {
+	if name == "-" {
+		return io.NopCloser(e.stdin), nil
+	}
+	return os.Open(name)
+}
+
+// maxSecretBytes bounds what is read as a passphrase or a recovery phrase.
+const maxSecretBytes = 4096
+
+// readSecretFile reads the first line of a file (or of stdin for "-") without its line end; or the whole of it.
+func (e *env) readSecretFile(name string, whole bool) (string, error) {
+	f, err := e.open(name)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxSecretBytes))
+	if err != nil || whole {
+		return string(b), err
+	}
+	line, _, _ := strings.Cut(string(b), "\n")
+	return strings.TrimSuffix(line, "\r"), nil
+}
+
+// ask puts a question on the terminal and reads the hidden answer.
+func (e *env) ask(question string) (string, error) {
+	if !e.interactive() {
+		return "", errors.New("stdin is no terminal")
+	}
+	io.WriteString(e.stderr, question)
+	answer, err := e.readSecret()
+	io.WriteString(e.stderr, "\n")
+	return answer, err
+}

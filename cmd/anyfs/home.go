@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	iofs "io/fs"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"github.com/anyfs/anyfs/acl"
+	"github.com/anyfs/anyfs/dag/disk"
+	"github.com/anyfs/anyfs/fs"
+	"github.com/anyfs/anyfs/mount"
+)
+
+// The files of a home that are this package's own.
+const (
+	setupName = "setup" // there until the first space is made
+	placeName = "place" // where the home was mounted last, sealed
+)
+
+// home is a home that this process has open: its keys, its spaces, and where they are mounted.
+type home struct {
+	dir     string
+	disk    disk.FS
+	keys    *acl.Keys
+	fs      *fs.Home
+	log     *slog.Logger
+	errors  func() []mount.LogRecord // of a daemon: its last errors
+	mounted atomic.Bool
+
+	mu    sync.Mutex // guards place
+	place place      // of the mount, or of the last one
+}
+
+// homeDisk gives the home's folder, which has to be there.
+func homeDisk(dir string) (disk.FS, error) {
+	if dir == "" {
+		return nil, failf(exitUsage, "HOME is not set; say where the home folder is with --home DIR")
+	}
+	if st, err := os.Stat(dir); errors.Is(err, iofs.ErrNotExist) || err == nil && !st.IsDir() {
+		return nil, keysError(dir, acl.ErrNotInitialised)
+	} else if err != nil {
+		return nil, err
+	}
+	return disk.OS(dir)
+}
+
+// keysError gives a failure to open the keys its exit code and the next step.
+func keysError(dir string, err error) error {
+	switch {
+	case errors.Is(err, acl.ErrNotInitialised):
+		return failf(exitNotFound, "there is no account in %s; make one with 'anyfs init', or name another home with --home", dir)
+	case errors.Is(err, acl.ErrPassphrase):
+		return &failure{exitPassphrase, err}
+	}
+	return err
+}
+
+// openWith opens the home of keys that are open already. The caller has the home's lock.
+func openWith(ctx context.Context, dir string, keys *acl.Keys, log *slog.Logger) (*home, error) {
+	d, err := disk.OS(dir)
+	if err != nil {
+		return nil, err
+	}
+	opened, err := fs.Open(ctx, fs.Options{
+		Disk: d, Dir: dir, Keys: keys, Rand: rand.Reader,
+		UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Log: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	h := &home{dir: dir, disk: d, keys: keys, fs: opened, log: log}
+	h.place = h.readPlace()
+	if err := h.setUp(); err != nil {
+		return nil, errors.Join(err, opened.Close())
+	}
+	return h, nil
+}
+
+// setUp makes the space Personal of a home that is new, also where a crash came between.
+func (h *home) setUp() error {
+	switch _, err := h.disk.ReadFile(setupName); {
+	case errors.Is(err, iofs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	}
+	if _, err := h.fs.CreatePersonal(); err != nil {
+		return err
+	}
+	return h.disk.Remove(setupName)
+}
+
+// close makes everything durable and closes the home.
+func (h *home) close() error { return h.fs.Close() }
+
+func (h *home) accountInfo() accountInfo {
+	account, device := fs.Identity(h.keys)
+	return accountInfo{Account: account, Device: deviceInfo{PeerID: device.PeerID, Name: device.Name}}
+}
+
+// openHome opens the home in this process, for a command that found no daemon and has the lock.
+func openHome(ctx context.Context, e *env) (*home, error) {
+	keys, _, err := openKeys(e, "")
+	if err != nil {
+		return nil, err
+	}
+	return openWith(ctx, e.home, keys, slog.New(slog.DiscardHandler))
+}

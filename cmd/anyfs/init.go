@@ -1,0 +1,192 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"log/slog"
+	"os"
+
+	"github.com/anyfs/anyfs/acl"
+	"github.com/anyfs/anyfs/dag/disk"
+	"github.com/urfave/cli/v2"
+)
+
+func initCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name:  "init",
+		Usage: "make an account, a device and the space Personal",
+		Description: `The first mount does this too. The 12 words that are printed are the account: whoever has them has everything, and
+without them nobody can bring it back. Write them down.
+
+Examples:
+  anyfs init
+  anyfs init --passphrase --device-name laptop
+  anyfs init --passphrase-file ~/.anyfs-passphrase`,
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "passphrase", Usage: "guard the keys on this device with a passphrase, and ask for it"},
+			passphraseFlag("guard the keys with the passphrase"),
+			deviceNameFlag(),
+		},
+		Action: func(c *cli.Context) error {
+			if _, err := args(c, 0, 0); err != nil {
+				return err
+			}
+			return runInit(c.Context, e, initOptions{c.Bool("passphrase"), c.String("passphrase-file"), c.String("device-name")})
+		},
+	}
+}
+
+func deviceNameFlag() cli.Flag {
+	return &cli.StringFlag{Name: "device-name", Usage: "what this device is called (default: the host's name)"}
+}
+
+type initOptions struct {
+	passphrase     bool
+	passphraseFile string
+	deviceName     string
+}
+
+func runInit(ctx context.Context, e *env, o initOptions) error {
+	account, err := acl.NewAccount(rand.Reader)
+	if err != nil {
+		return err
+	}
+	made, err := makeHome(ctx, e, account, o)
+	if err != nil {
+		return err
+	}
+	if e.json {
+		return e.printJSON(struct {
+			Phrase string `json:"phrase"`
+			accountInfo
+		}{account.Phrase(), made})
+	}
+	e.sayPhrase()
+	return writeLine(e.stdout, account.Phrase())
+}
+
+// sayPhrase tells what the line on stdout is.
+func (e *env) sayPhrase() {
+	e.say("This is the recovery phrase of your new account. Write it down: it is shown once, and opens everything.")
+}
+
+func loginCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name:  "login",
+		Usage: "set up this device for an account that you have, by its recovery phrase",
+		Description: `Examples:
+  anyfs login --phrase-file words.txt
+  pass anyfs | anyfs login --phrase-file -`,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "phrase-file", Usage: "read the 12 words from `FILE` (- for stdin)"},
+			&cli.BoolFlag{Name: "passphrase", Usage: "guard the keys on this device with a passphrase, and ask for it"},
+			passphraseFlag("guard the keys with the passphrase"),
+			deviceNameFlag(),
+		},
+		Action: func(c *cli.Context) error {
+			if _, err := args(c, 0, 0); err != nil {
+				return err
+			}
+			return runLogin(c.Context, e, c.String("phrase-file"), initOptions{c.Bool("passphrase"), c.String("passphrase-file"), c.String("device-name")})
+		},
+	}
+}
+
+func runLogin(ctx context.Context, e *env, phraseFile string, o initOptions) error {
+	var words string
+	var err error
+	switch {
+	case phraseFile != "":
+		words, err = e.readSecretFile(phraseFile, true)
+	case e.interactive():
+		words, err = e.ask("The 12 words: ")
+	default:
+		return failf(exitUsage, "stdin is no terminal; name the file that holds the 12 words with --phrase-file FILE")
+	}
+	if err != nil {
+		return err
+	}
+	account, err := acl.AccountFromPhrase(words)
+	if err != nil {
+		return failf(exitFailed, "the recovery phrase is not right: %w", err)
+	}
+	made, err := makeHome(ctx, e, account, o)
+	if err != nil {
+		return err
+	}
+	if e.json {
+		return e.printJSON(made)
+	}
+	return writeLine(e.stdout, made.Account)
+}
+
+// makeHome makes the home's folder, the keys of account and of a new device, and the space Personal. A home that has keys
+// already is an error.
+func makeHome(ctx context.Context, e *env, account *acl.Account, o initOptions) (accountInfo, error) {
+	if err := makeHomeDir(e.home); err != nil {
+		return accountInfo{}, err
+	}
+	lock, err := lockHome(ctx, e.home)
+	if err != nil {
+		return accountInfo{}, err
+	}
+	defer lock.Unlock()
+	d, err := disk.OS(e.home)
+	if err != nil {
+		return accountInfo{}, err
+	}
+	if has, err := hasKeys(d); err != nil || has {
+		if has {
+			err = failf(exitFailed, "%s holds an account already; name another home with --home", e.home)
+		}
+		return accountInfo{}, err
+	}
+	var pass []byte
+	if o.passphrase || o.passphraseFile != "" {
+		if pass, err = e.newPassphrase(o.passphraseFile); err != nil {
+			return accountInfo{}, err
+		}
+	}
+	name := o.deviceName
+	if name == "" {
+		if name, err = os.Hostname(); err != nil || name == "" {
+			name = "device"
+		}
+	}
+	if err := d.WriteFileAtomic(setupName, nil); err != nil {
+		return accountInfo{}, err
+	}
+	keys, err := acl.InitKeys(d, account, name, pass, rand.Reader)
+	if err != nil {
+		return accountInfo{}, err
+	}
+	h, err := openWith(ctx, e.home, keys, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return accountInfo{}, err
+	}
+	return h.accountInfo(), h.close()
+}
+
+// hasKeys reports whether a home has an account.
+func hasKeys(d disk.FS) (bool, error) {
+	_, err := acl.OpenKeys(d, nil)
+	switch {
+	case err == nil, errors.Is(err, acl.ErrPassphrase):
+		return true, nil
+	case errors.Is(err, acl.ErrNotInitialised):
+		return false, nil
+	}
+	return false, err
+}
+
+// makeHomeDir makes the home's folder, and makes it private where it was there before.
+func makeHomeDir(dir string) error {
+	if dir == "" {
+		return failf(exitUsage, "HOME is not set; say where the home folder is with --home DIR")
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return os.Chmod(dir, 0o700)
+}

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"io"
+	iofs "io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/anyfs/anyfs/acl"
+	"github.com/anyfs/anyfs/mount"
+	"github.com/anyfs/anyfs/mount/control"
+	"github.com/urfave/cli/v2"
+)
+
+func mountCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name:      "mount",
+		Usage:     "show the spaces as folders in DIR",
+		ArgsUsage: "DIR",
+		Description: `Returns when DIR can be used; a daemon goes on in the background until 'anyfs unmount DIR'. DIR is made when it is not
+there, and has to be empty. The first mount makes an account and prints its recovery phrase, 12 words on one line of
+stdout: write them down.
+
+Examples:
+  anyfs mount ~/Any
+  anyfs mount --space Personal ~/Documents   # one space as the folder itself
+  anyfs mount -o allow_other,noexec /srv/any
+  anyfs mount -f ~/Any                       # stay in the foreground`,
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "foreground", Aliases: []string{"f"}, Usage: "stay in the foreground until unmounted"},
+			&cli.StringSliceFlag{Name: "o", Usage: "mount with `OPTIONS`, commas between them: ro, noexec, allow_other"},
+			&cli.StringFlag{Name: "space", Usage: "show only the space `NAME`, as DIR itself"},
+			passphraseFlag("read the passphrase of the keys"),
+		},
+		Action: func(c *cli.Context) error {
+			a, err := args(c, 1, 1)
+			if err != nil {
+				return err
+			}
+			o := mountOptions{
+				dir: a[0], space: c.String("space"), options: c.StringSlice("o"),
+				foreground: c.Bool("foreground"), passphraseFile: c.String("passphrase-file"),
+			}
+			starter, err := mount.FromStarter()
+			if err != nil {
+				return err
+			}
+			if starter != nil {
+				return runForeground(c.Context, e, o, starter, func() {})
+			}
+			return runMount(c.Context, e, o)
+		},
+	}
+}
+
+type mountOptions struct {
+	dir, space     string
+	options        []string
+	foreground     bool
+	passphraseFile string
+}
+
+// mountResult is what mount --json prints.
+type mountResult struct {
+	Phrase     string `json:"phrase,omitempty"`
+	Mountpoint string `json:"mountpoint"`
+	PID        int    `json:"pid"`
+}
+
+func runMount(ctx context.Context, e *env, o mountOptions) error {
+	if err := mount.CheckOptions(o.options); err != nil {
+		return &failure{exitUsage, err}
+	}
+	dir, err := e.abs(o.dir)
+	if err != nil {
+		return err
+	}
+	o.dir = realParent(dir)
+	if _, inside := below(o.dir, e.home); inside {
+		return failf(exitUsage, "the home %s lies in %s; mount somewhere else", e.home, o.dir)
+	}
+	if done, err := alreadyMounted(ctx, e, o); done || err != nil {
+		return err
+	}
+	if err := checkMountpoint(o.dir); err != nil {
+		return err
+	}
+	phrase, err := initialise(ctx, e, o)
+	if err != nil {
+		return err
+	}
+	if phrase != "" && !e.json {
+		e.sayPhrase()
+		if err := writeLine(e.stdout, phrase); err != nil {
+			return err
+		}
+	}
+	if o.foreground {
+		return runForeground(ctx, e, o, nil, func() {
+			if e.json {
+				_ = e.printJSON(mountResult{phrase, o.dir, os.Getpid()})
+			}
+			e.say("%s is mounted; 'anyfs unmount %s' or Ctrl-C ends it.", o.dir, o.dir)
+		})
+	}
+	pass, err := passphraseFor(e, o.passphraseFile)
+	if err != nil {
+		return err
+	}
+	pid, err := startDaemon(ctx, e, o, pass)
+	if err != nil {
+		return err
+	}
+	if e.json {
+		return e.printJSON(mountResult{phrase, o.dir, pid})
+	}
+	return nil
+}
+
+// initialise makes the account when the home has none, and gives its phrase then.
+func initialise(ctx context.Context, e *env, o mountOptions) (phrase string, err error) {
+	if err := makeHomeDir(e.home); err != nil {
+		return "", err
+	}
+	d, err := homeDisk(e.home)
+	if err != nil {
+		return "", err
+	}
+	if has, err := hasKeys(d); has || err != nil {
+		return "", err
+	}
+	account, err := acl.NewAccount(rand.Reader)
+	if err != nil {
+		return "", err
+	}
+	if _, err := makeHome(ctx, e, account, initOptions{passphraseFile: o.passphraseFile}); err != nil {
+		return "", err
+	}
+	return account.Phrase(), nil
+}
+
+// alreadyMounted asks the daemon of the home, if there is one, where it is mounted. At dir itself is as good as done.
+func alreadyMounted(ctx context.Context, e *env, o mountOptions) (bool, error) {
+	if e.home == "" {
+		return false, nil
+	}
+	client, err := control.Dial(ctx, e.home)
+	if err != nil {
+		return false, nil // nobody there: what is wrong with the home shows when it is opened
+	}
+	defer client.Close()
+	var w whereabouts
+	if err := client.Call(ctx, opWhere.name, none{}, &w, nil); err != nil || !w.Mounted {
+		return false, nil // it is about to end
+	}
+	if w.Dir != o.dir || w.Space != o.space {
+		return false, failf(exitBusy, "this home is already mounted at %s; unmount it first, or use another home with --home", w.Dir)
+	}
+	if e.json {
+		return true, e.printJSON(mountResult{Mountpoint: w.Dir, PID: w.PID})
+	}
+	e.say("%s is already mounted.", o.dir)
+	return true, nil
+}
+
+// checkMountpoint refuses early, before an account is made, what mounting would refuse. Whatever cannot be looked at is
+// left to it: it may be what a killed daemon left.
+func checkMountpoint(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	switch _, err := f.Readdirnames(1); {
+	case err == nil && isOurs(dir):
+		return failf(exitBusy, "%s is the mountpoint of another home; pick another folder", dir)
+	case err == nil:
+		return failf(exitFailed, "%s is not empty; pick another folder", dir)
+	case errors.Is(err, syscall.ENOTDIR):
+		return failf(exitFailed, "%s is not a folder", dir)
+	case errors.Is(err, io.EOF), errors.Is(err, iofs.ErrNotExist):
+	}
+	return nil
+}
+
+// isOurs reports whether a mount of anyfs is shown at dir.
+func isOurs(dir string) bool {
+	var top, up syscall.Stat_t
+	if syscall.Lstat(dir, &top) != nil || syscall.Lstat(filepath.Dir(dir), &up) != nil || top.Dev == up.Dev {
+		return false
+	}
+	buf := make([]byte, 1)
+	_, err := syscall.Getxattr(dir, "user.anyfs.id", buf)
+	return err == nil || errors.Is(err, syscall.ERANGE)
+}

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"github.com/anyfs/anyfs/fs"
+)
+
+type nameParams struct {
+	Name string `json:"name"`
+}
+
+type renameParams struct {
+	Old string `json:"old"`
+	New string `json:"new"`
+}
+
+// spaceError puts the failure of an operation on a space into words.
+func spaceError(name string, err error) error {
+	switch {
+	case errors.Is(err, fs.ErrExist), errors.Is(err, fs.ErrNotEmpty):
+		return failf(exitFailed, "there is a space %q already", name)
+	case errors.Is(err, fs.ErrNotExist):
+		return failf(exitNotFound, "there is no space %q; 'anyfs space list' shows them", name)
+	case errors.Is(err, fs.ErrInvalid):
+		return failf(exitUsage, "%q cannot be the name of a space: it has to be a folder's name", name)
+	case errors.Is(err, fs.ErrNameTooLong):
+		return failf(exitUsage, "the name has more than %d bytes", fs.MaxName)
+	}
+	return err
+}
+
+var opSpaceCreate = operation[nameParams, spaceStatus]{"space-create", func(_ context.Context, h *home, p nameParams, _ sink) (spaceStatus, error) {
+	i, err := h.fs.CreateSpace(p.Name)
+	return statusOf(i), spaceError(p.Name, err)
+}}
+
+var opSpaceList = operation[none, []spaceStatus]{"space-list", func(_ context.Context, h *home, _ none, _ sink) ([]spaceStatus, error) {
+	list, err := h.fs.Spaces()
+	return statusesOf(list), err
+}}
+
+var opSpaceRename = operation[renameParams, none]{"space-rename", func(_ context.Context, h *home, p renameParams, _ sink) (none, error) {
+	err := h.fs.RenameSpace(p.Old, p.New)
+	if errors.Is(err, fs.ErrNotExist) {
+		return none{}, spaceError(p.Old, err)
+	}
+	return none{}, spaceError(p.New, err)
+}}
+
+var opSpaceDelete = operation[nameParams, none]{"space-delete", func(_ context.Context, h *home, p nameParams, _ sink) (none, error) {
+	return none{}, spaceError(p.Name, h.fs.DeleteSpace(p.Name))
+}}
+
+// spaceDetails is what space info --json prints.
+type spaceDetails struct {
+	spaceStatus
+	ContentBytes int64 `json:"content_bytes"` // of what is current
+	HistoryBytes int64 `json:"history_bytes"` // what only old versions refer to
+	DiskBytes    int64 `json:"disk_bytes"`    // on this device's disk
+}
+
+var opSpaceInfo = operation[nameParams, spaceDetails]{"space-info", func(ctx context.Context, h *home, p nameParams, _ sink) (spaceDetails, error) {
+	i, err := h.fs.Space(p.Name)
+	if err != nil {
+		return spaceDetails{}, spaceError(p.Name, err)
+	}
+	d := spaceDetails{spaceStatus: statusOf(i), DiskBytes: i.DiskBytes}
+	return d, nil
+}}
+
+// spaceNames lists the names of the spaces for completion; on any trouble there are none.
+func spaceNames(ctx context.Context, e *env) []string {
+	quiet := *e
+	quiet.readSecret = nil // completion asks nothing
+	list, err := opSpaceList.call(ctx, &quiet, none{})
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for _, s := range list {
+		names = append(names, s.Name)
+	}
+	return names
+}

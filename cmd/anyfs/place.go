@@ -1,0 +1,102 @@
+package main
+
+import (
+	"encoding/json"
+	"path"
+	"path/filepath"
+	"strings"
+)
+
+// place is where a home is mounted, and which space is shown there ("" for all).
+type place struct {
+	Dir   string `json:"dir"`
+	Space string `json:"space,omitempty"`
+}
+
+// readPlace reads where the home was mounted last. What cannot be read is no place: paths then begin with a space.
+func (h *home) readPlace() place {
+	var p place
+	sealed, err := h.disk.ReadFile(placeName)
+	if err != nil {
+		return p
+	}
+	b, err := h.keys.Local.OpenLocal(nil, sealed, []byte(placeName))
+	if err != nil || json.Unmarshal(b, &p) != nil {
+		return place{}
+	}
+	return p
+}
+
+// setPlace notes where the home is mounted. That it cannot be written down is no reason not to mount.
+func (h *home) setPlace(p place) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.place = p
+	b, err := json.Marshal(p)
+	if err == nil {
+		err = h.disk.WriteFileAtomic(placeName, h.keys.Local.SealLocal(nil, b, []byte(placeName)))
+	}
+	if err != nil {
+		h.log.Warn("the mountpoint is not noted", "err", err)
+	}
+}
+
+// pathParam is a path as a person gave it: below the mountpoint, or beginning with a space's name.
+type pathParam struct {
+	Given string `json:"given"`
+	Abs   string `json:"abs"` // made absolute by who gave it, with the symbolic links of its folder followed
+}
+
+// pathParam prepares a path for an operation.
+func (e *env) pathParam(given string) (pathParam, error) {
+	abs, err := e.abs(given)
+	if err != nil {
+		return pathParam{}, err
+	}
+	return pathParam{Given: given, Abs: realParent(abs)}, nil
+}
+
+// realParent follows the symbolic links in all but the last part of a path, as far as it is there.
+func realParent(abs string) string {
+	dir, rest := filepath.Dir(abs), filepath.Base(abs)
+	for {
+		if real, err := filepath.EvalSymlinks(dir); err == nil {
+			return filepath.Join(real, rest)
+		}
+		if dir == "/" || dir == "." {
+			return abs
+		}
+		dir, rest = filepath.Dir(dir), filepath.Join(filepath.Base(dir), rest)
+	}
+}
+
+// resolve gives the path from the root of the home, such as "Personal/a/b"; "" is the root itself. It touches no disk.
+func (h *home) resolve(p pathParam) (string, error) {
+	h.mu.Lock()
+	at := h.place
+	h.mu.Unlock()
+	if rel, ok := below(at.Dir, p.Abs); ok {
+		return path.Join(at.Space, rel), nil
+	}
+	if filepath.IsAbs(p.Given) {
+		if at.Dir == "" {
+			return "", failf(exitNotFound, "%s is in no mount of this home; begin with a space, as in Personal/FILE", p.Given)
+		}
+		return "", failf(exitNotFound, "%s is not below %s, where this home is mounted; a path may also begin with a space, as in Personal/FILE", p.Given, at.Dir)
+	}
+	return strings.TrimPrefix(path.Clean("/"+p.Given), "/"), nil
+}
+
+// below gives path relative to dir, where it is dir or lies in it.
+func below(dir, path string) (string, bool) {
+	if dir == "" {
+		return "", false
+	}
+	if path == dir {
+		return "", true
+	}
+	if !strings.HasSuffix(dir, "/") {
+		dir += "/"
+	}
+	return strings.CutPrefix(path, dir)
+}

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+)
+
+func statusCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name:      "status",
+		Usage:     "show the home, or one path, and what is still under way",
+		ArgsUsage: "[PATH]",
+		Description: `--wait returns when all that was done before is published and durable on this device.
+
+Examples:
+  anyfs status
+  anyfs status --json
+  anyfs status ~/Any/Personal/report.odt
+  anyfs status --wait --timeout 30s`,
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "wait", Usage: "wait until nothing is under way"},
+			&cli.DurationFlag{Name: "timeout", Usage: "wait at most `DURATION`, as in 30s or 5m; then exit with 4"},
+		},
+		Action: func(c *cli.Context) error {
+			a, err := args(c, 0, 1)
+			if err != nil {
+				return err
+			}
+			path := ""
+			if len(a) == 1 {
+				path = a[0]
+			}
+			if c.IsSet("timeout") && !c.Bool("wait") {
+				return failf(exitUsage, "--timeout goes with --wait")
+			}
+			return runStatus(c.Context, e, path, c.Bool("wait"), c.Duration("timeout"))
+		},
+	}
+}
+
+func runStatus(ctx context.Context, e *env, path string, wait bool, timeout time.Duration) error {
+	if wait {
+		if err := waitSettled(ctx, e, timeout); err != nil {
+			return err
+		}
+	}
+	if path != "" {
+		return runPathStatus(ctx, e, path)
+	}
+	s, err := opStatus.call(ctx, e, none{})
+	if err != nil {
+		return err
+	}
+	if e.json {
+		return e.printJSON(s)
+	}
+	where := "not mounted"
+	if s.Mountpoint != "" {
+		where = fmt.Sprintf("mounted at %s (daemon %d)", s.Mountpoint, s.PID)
+	}
+	if err := e.table([][]string{{"account", s.Account}, {"device", s.Device.Name + ", " + s.Device.PeerID}, {"home", e.home}, {"state", where}}); err != nil {
+		return err
+	}
+	if s.ReadOnly != "" {
+		if err := writeLine(e.stdout, "\nTHE HOME IS READ-ONLY: "+printable(s.ReadOnly)); err != nil {
+			return err
+		}
+	}
+	if err := writeLine(e.stdout, ""); err != nil {
+		return err
+	}
+	rows := [][]string{{"SPACE", "ROLE", "STATE", "OBJECTS", "PENDING", "CONFLICTS"}}
+	for _, sp := range s.Spaces {
+		pending := "-"
+		if sp.PendingChanges+sp.PendingBlocks > 0 {
+			pending = fmt.Sprintf("%d changes, %d blocks", sp.PendingChanges, sp.PendingBlocks)
+		}
+		rows = append(rows, []string{sp.Name, sp.Role, sp.State, fmt.Sprint(sp.Objects), pending, fmt.Sprint(sp.Conflicts)})
+	}
+	if err := e.table(rows); err != nil {
+		return err
+	}
+	if len(s.Errors) > 0 {
+		if err := writeLine(e.stdout, "\nLast errors:"); err != nil {
+			return err
+		}
+		rows := [][]string{}
+		for _, x := range s.Errors {
+			rows = append(rows, []string{formatTime(x.Time), x.Text})
+		}
+		return e.table(rows)
+	}
+	return nil
+}
+
+// waitSettled waits until what was done before is published and durable. timeout 0 is for ever.
+func waitSettled(ctx context.Context, e *env, timeout time.Duration) error {
+	if timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, timeout, errTimeout)
+		defer cancel()
+	}
+	_, err := opWait.call(ctx, e, none{})
+	if err != nil && errors.Is(context.Cause(ctx), errTimeout) {
+		return failf(exitTimeout, "something is still under way after %v", timeout)
+	}
+	return err
+}
+
+var errTimeout = errors.New("timeout")
+
+// runPathStatus shows one file or folder.
+func runPathStatus(ctx context.Context, e *env, given string) error {
+	p, err := e.pathParam(given)
+	if err != nil {
+		return err
+	}
+	s, err := opPathStatus.call(ctx, e, p)
+	if err != nil {
+		return err
+	}
+	if e.json {
+		return e.printJSON(s)
+	}
+	rows := [][]string{{"path", s.Path}, {"kind", s.Kind}, {"sync", s.Sync}}
+	for _, r := range [][]string{{"id", s.ID}, {"author", s.Author}, {"heads", strings.ReplaceAll(s.Heads, "\n", " ")}, {"versions", s.Versions}, {"conflicts", s.Conflicts}} {
+		if r[1] != "" {
+			rows = append(rows, r)
+		}
+	}
+	return e.table(rows)
+}

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/anyfs/anyfs/mount"
+	"github.com/anyfs/anyfs/mount/control"
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
+)
+
+func unmountCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name:      "unmount",
+		Usage:     "unmount DIR and end its daemon",
+		ArgsUsage: "DIR",
+		Description: `Returns when all that was written is durable and the daemon has ended. Takes away, too, what a killed daemon left
+mounted.
+
+Examples:
+  anyfs unmount ~/Any`,
+		Action: func(c *cli.Context) error {
+			a, err := args(c, 1, 1)
+			if err != nil {
+				return err
+			}
+			return runUnmount(c.Context, e, a[0])
+		},
+	}
+}
+
+func runUnmount(ctx context.Context, e *env, given string) error {
+	dir, err := e.abs(given)
+	if err != nil {
+		return err
+	}
+	dir = realParent(dir)
+	client, err := dialDaemon(ctx, e)
+	if err != nil {
+		return err
+	}
+	if client == nil {
+		return unmountDead(dir)
+	}
+	defer client.Close()
+	var w whereabouts
+	if err := client.Call(ctx, opWhere.name, none{}, &w, nil); err != nil {
+		return err
+	}
+	if w.Dir != dir {
+		return failf(exitFailed, "%s is not mounted by this home; it is mounted at %s", dir, w.Dir)
+	}
+	pidfd, err := unix.PidfdOpen(w.PID, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(pidfd)
+	if err := client.Call(ctx, opUnmount.name, none{}, nil, nil); err != nil {
+		return err
+	}
+	return waitEnd(ctx, pidfd)
+}
+
+// dialDaemon finds the daemon of the home; nil when there is none.
+func dialDaemon(ctx context.Context, e *env) (*control.Client, error) {
+	if e.home == "" {
+		return nil, nil
+	}
+	client, err := control.Dial(ctx, e.home)
+	if errors.Is(err, control.ErrNoDaemon) {
+		return nil, nil
+	}
+	return client, err
+}
+
+// unmountDead takes away what a killed daemon left at dir.
+func unmountDead(dir string) error {
+	if isOurs(dir) {
+		return failf(exitBusy, "%s is mounted by another home; name that with --home", dir)
+	}
+	return mount.Unmount(dir)
+}
+
+// waitEnd waits until the process of pidfd has ended.
+func waitEnd(ctx context.Context, pidfd int) error {
+	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+	for ctx.Err() == nil {
+		n, err := unix.Poll(fds, int((100 * time.Millisecond).Milliseconds()))
+		switch {
+		case n > 0:
+			return nil
+		case err != nil && !errors.Is(err, unix.EINTR):
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// opUnmount takes the mount away; the daemon then ends. It fails while somebody uses the mount.
+var opUnmount = operation[none, none]{"unmount", func(_ context.Context, h *home, _ none, _ sink) (none, error) {
+	h.mu.Lock()
+	dir := h.place.Dir
+	h.mu.Unlock()
+	err := mount.Unmount(dir)
+	if errors.Is(err, unix.EBUSY) {
+		err = failf(exitBusy, "%s is in use; close the files and leave the folders in it ('fuser -vm %s' shows who uses it)", dir, dir)
+	}
+	return none{}, err
+}}
