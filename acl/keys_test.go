@@ -162,7 +162,10 @@ func TestKeysReopen(t *testing.T) {
 
 func TestPassphrase(t *testing.T) {
 	d := newDisk()
-	k, err := InitKeys(d, testAccount(t), "laptop", []byte("sesame"), nil)
+	k, err := InitKeys(d, testAccount(t), "laptop", []byte("first"), nil)
+	if err == nil {
+		err = changePassphrase(d, k, []byte("sesame"), 4)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

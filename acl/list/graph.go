@@ -22,8 +22,8 @@ type node struct {
 
 // List is the access list of one space: the graph of its records, and the state they come to.
 //
-// It is safe for concurrent use. Lock order: a dag.Graph, then List.mu, then List.cacheMu; List calls into no graph with
-// a lock of its own held.
+// It is safe for concurrent use. Lock order: a writer's place in a dag.Graph, then List.mu, then the graph's lock of readers
+// or List.cacheMu.
 type List struct {
 	space dag.ID
 	graph *dag.Graph
@@ -139,34 +139,65 @@ func (l *List) applied(b *dag.Batch) {
 }
 
 // insert adds a batch of the graph to the list and folds it. It returns false for one that is there already.
+//
+// A writer tells of its own batch itself, so what that names may be on its way still: it goes in first.
 func (l *List) insert(b *dag.Batch) bool {
-	id := b.ID()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.nodes[id] != nil {
+	todo := []dag.ID{b.ID()}
+	if l.nodes[todo[0]] != nil {
 		return false
 	}
-	n := l.accepted[id]
-	delete(l.accepted, id)
-	if n == nil { // pushed out by a thousand that were accepted and not stored
-		b, bodies, err := l.graph.Batch(id)
-		if err != nil {
+	for len(todo) > 0 {
+		n := l.take(todo[len(todo)-1])
+		if n == nil {
 			return false
 		}
-		if n, err = nodeOf(b, bodies); err != nil {
+		before := len(todo)
+		for _, id := range n.past {
+			if l.nodes[id] == nil {
+				todo = append(todo, id)
+			}
+		}
+		if len(todo) > before {
+			continue
+		}
+		todo = todo[:len(todo)-1]
+		delete(l.accepted, n.batch)
+		if l.nodes[n.batch] != nil {
+			continue
+		}
+		if l.add(n) != nil {
 			return false
 		}
-	}
-	if l.add(n) != nil {
-		return false
-	}
-	if l.state != nil && n == l.order[len(l.order)-1] {
-		l.state = l.state.clone()
-		l.state.apply(n)
-	} else {
-		l.state = l.fold(l.order)
+		if l.state != nil && n == l.order[len(l.order)-1] {
+			l.state = l.state.clone()
+			l.state.apply(n)
+		} else {
+			l.state = l.fold(l.order)
+		}
 	}
 	return true
+}
+
+// take finds a batch that the graph has; nil where it cannot be read.
+func (l *List) take(id dag.ID) *node {
+	if n := l.node(id); n != nil {
+		return n
+	}
+	if l.graph == nil {
+		return nil
+	}
+	b, bodies, err := l.graph.Batch(id) // pushed out by a thousand that were accepted and not stored
+	if err != nil {
+		return nil
+	}
+	n, err := nodeOf(b, bodies)
+	if err != nil {
+		return nil
+	}
+	l.accepted[id] = n
+	return n
 }
 
 // add takes a record in without folding it.

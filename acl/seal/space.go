@@ -120,7 +120,6 @@ type epoch struct {
 	names      sipKey
 	root       cipher.AEAD
 	objects    [cacheSlots]atomic.Pointer[cachedAEAD[dag.ID]]
-	blockKey   [keyBytes]byte
 	blockNonce sync.Pool // of *blake3.Hasher
 	blockSub   sync.Pool // of *blake3.Hasher
 	blocks     [cacheSlots]atomic.Pointer[cachedAEAD[blockNonce]]
