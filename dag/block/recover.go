@@ -101,7 +101,7 @@ func (s *Store) recoverSegment(g *segment, rebuild bool) error {
 		return err
 	}
 	size = min(size, math.MaxUint32) // no place points behind it
-	if g.end <= segmentHeader { // nothing in it is known, nor that the header is durable
+	if g.end <= segmentHeader {      // nothing in it is known, nor that the header is durable
 		if err := recoverHeader(g, f); err != nil {
 			return err
 		}

@@ -161,3 +161,5 @@ func TestPutGet(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func rnd1() *rand.Rand { return rand.New(rand.NewPCG(1, 1)) }
