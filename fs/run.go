@@ -142,7 +142,7 @@ func (s *space) publishReady(ctx context.Context) (int, time.Duration) {
 			}
 			return total, latest
 		}
-		s.published()
+		s.publishWorked()
 		total += n
 		if n < maxItems/2 {
 			return total, next
@@ -150,8 +150,8 @@ func (s *space) publishReady(ctx context.Context) (int, time.Duration) {
 	}
 }
 
-// published and publishFailed keep why a publication failed, for Status.
-func (s *space) published() {
+// publishWorked and publishFailed keep why a publication failed, for Status.
+func (s *space) publishWorked() {
 	s.mu.Lock()
 	s.pubErr = nil
 	s.mu.Unlock()

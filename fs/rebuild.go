@@ -1,0 +1,288 @@
+package fs
+
+import (
+	"context"
+	"fmt"
+	"syscall"
+
+	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/fs/index"
+	"github.com/anyfs/anyfs/fs/journal"
+	"github.com/anyfs/anyfs/fs/tree"
+)
+
+// rebuild makes the index of a space, which has none yet, from the changes of its graph. It holds the tree in memory.
+//
+// What concurrent changes left in conflict becomes files of their own, as it is shown: they are dirty, and published so.
+func (s *space) rebuild(ctx context.Context) error {
+	t, st, err := s.foldAll(ctx)
+	if err != nil {
+		return fmt.Errorf("rebuild: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b := &rebuilder{s: s, t: t, st: st, seq: max(s.last, 1), inodes: map[dag.ID]*index.Inode{}}
+	if o, err := st.Object(t.Root()); err != nil {
+		return err
+	} else if o != nil {
+		root, err := s.ix.Change(rootDir)
+		if err != nil {
+			return err
+		}
+		b.attributes(root, o.State)
+	}
+	if err := b.dir(ctx, t.Root(), rootDir); err != nil {
+		return fmt.Errorf("rebuild: %w", err)
+	}
+	return nil
+}
+
+// foldAll folds the whole graph of a space in memory.
+func (s *space) foldAll(ctx context.Context) (*tree.Tree, *tree.MemStore, error) {
+	names := map[dag.PublicKey]string{}
+	st := tree.NewMemStore(names)
+	t, err := tree.NewTree(s.id, st)
+	if err != nil {
+		return nil, nil, err
+	}
+	err = s.graph.Batches(func(b *dag.Batch, bodies [][]byte) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		id := b.ID()
+		if _, known := names[b.Device]; !known {
+			names[b.Device], _ = s.acl.DeviceName(b.Device)
+		}
+		changes := make([]tree.Change, 0, len(bodies))
+		for i, body := range bodies {
+			c, err := dag.DecodeChange(body)
+			if err != nil {
+				return fmt.Errorf("change %s: %w", b.Changes[i], err)
+			}
+			e := dag.Entry{ID: b.Changes[i], Pos: dag.Pos{Clock: b.Clock, Batch: id, Place: uint32(i)}, Change: c, Batch: b}
+			p, err := s.open(&e)
+			if err != nil {
+				p = nil // an empty operation for everybody
+			}
+			object := c.Object
+			if object.IsZero() {
+				object = e.ID
+			}
+			change := tree.Change{Object: object, At: tree.Stamp{ID: e.ID, Pos: e.Pos, Device: c.Device}, Payload: p}
+			st.AddChange(object, change.At, p)
+			changes = append(changes, change)
+		}
+		_, err := t.Apply(changes...)
+		return err
+	})
+	return t, st, err
+}
+
+type rebuilder struct {
+	s      *space
+	t      *tree.Tree
+	st     *tree.MemStore
+	seq    journal.Seq
+	inodes map[dag.ID]*index.Inode
+}
+
+// dir adds what a directory shows, and what is below. Its depth is bounded by that of the tree.
+func (b *rebuilder) dir(ctx context.Context, object dag.ID, ino uint64) error {
+	type level struct {
+		object dag.ID
+		ino    uint64
+	}
+	todo := []level{{object, ino}}
+	for len(todo) > 0 {
+		at := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		nodes, err := b.t.List(at.object)
+		if err != nil {
+			return err
+		}
+		for i := range nodes {
+			n, err := b.node(&nodes[i], at.ino)
+			if err != nil {
+				return err
+			}
+			if n.IsDir() {
+				todo = append(todo, level{nodes[i].Object, n.Ino})
+			}
+		}
+	}
+	return nil
+}
+
+// node adds one entry.
+func (b *rebuilder) node(d *tree.Node, parent uint64) (*index.Inode, error) {
+	o, err := b.st.Object(d.Object)
+	if err != nil {
+		return nil, err
+	}
+	if o == nil {
+		return nil, fmt.Errorf("object %s is shown and not known", d.Object)
+	}
+	n := b.inodes[d.Object]
+	if n == nil || d.Loser == tree.ContentLoser {
+		if n, err = b.inode(d, o.State); err != nil {
+			return nil, err
+		}
+	}
+	link := index.Link{Key: max(n.NextKey, 1), Parent: parent, Name: d.Name}
+	n.NextKey = link.Key + 1
+	if d.Loser == tree.ContentLoser {
+		link.Dirty = b.seq
+	} else {
+		for i := range o.State.Links {
+			if l := &o.State.Links[i]; l.ID == d.Link {
+				link.ID, link.Val = l.ID, l.Shown().Ref
+				if was := l.Shown().Name; was != d.Name {
+					link.Dirty, link.WasParent, link.WasName = b.seq, parent, was
+				}
+			}
+		}
+	}
+	n.Links = append(n.Links, link)
+	n.Parent = parent
+	dir, err := b.s.ix.Change(parent)
+	if err != nil {
+		return nil, err
+	}
+	mtime, ctime := dir.Mtime, dir.Ctime
+	if err := b.s.addEntry(dir, d.Name, n, 0); err != nil {
+		return nil, err
+	}
+	dir.Mtime, dir.Ctime = mtime, ctime
+	b.s.markDirty(n)
+	return n, nil
+}
+
+func (b *rebuilder) inode(d *tree.Node, st *tree.State) (*index.Inode, error) {
+	s := b.s
+	n := &index.Inode{Ino: s.nextIno, Mode: st.Kind.Type(), Rdev: st.Rdev, Target: st.Target, Btime: st.Born, Object: d.Object}
+	s.nextIno++
+	s.objects++
+	b.attributes(n, st)
+	if n.Type() == syscall.S_IFLNK {
+		n.Size = int64(len(n.Target))
+	}
+	if n.IsRegular() {
+		if err := b.content(n, d, st); err != nil {
+			return nil, err
+		}
+	}
+	s.ix.Add(n)
+	if d.Loser == tree.ContentLoser {
+		n.Object, n.DirtyNew = dag.ID{}, b.seq
+		return n, nil
+	}
+	b.inodes[d.Object] = n
+	s.ix.SetObject(d.Object, n.Ino)
+	for _, dir := range d.Dirs {
+		b.inodes[dir] = n
+		s.ix.SetObject(dir, n.Ino)
+	}
+	return n, nil
+}
+
+func (b *rebuilder) attributes(n *index.Inode, st *tree.State) {
+	mode := uint32(0644)
+	switch {
+	case st.ModeSet:
+		mode = st.Mode
+	case n.IsDir():
+		mode = 0755
+	}
+	n.Mode = n.Type() | mode&07777
+	n.Owned, n.UID, n.GID = st.Owned, st.UID, st.GID
+	n.Mtime, n.Ctime = st.Time, st.Time
+	if st.MtimeSet {
+		n.Mtime = st.Mtime
+	}
+	n.Xattrs = nil
+	for name, value := range st.Xattrs {
+		setXattr(0, n, name, value)
+	}
+	n.DirtyXattrs = nil
+}
+
+// content gives a file what it shows: the shown candidate, the merge of all, or for a conflict copy the losing one.
+func (b *rebuilder) content(n *index.Inode, d *tree.Node, st *tree.State) error {
+	v := st.View()
+	n.Mtime = v.Mtime
+	shown := v.Main
+	if d.Loser == tree.ContentLoser {
+		for _, l := range v.Losers {
+			if l.Ref == d.Content {
+				shown = l
+			}
+		}
+		n.Mtime, n.DirtyContent = shown.Mtime, b.seq
+	} else {
+		n.Contents = v.Behind
+		if len(v.Losers) > 0 {
+			for _, l := range v.Losers {
+				n.Contents = append(n.Contents, l.Ref)
+			}
+			n.DirtyContent = b.seq
+		}
+	}
+	if shown.Ref.Change.IsZero() {
+		return nil // never written
+	}
+	if v.Merged && d.Loser != tree.ContentLoser {
+		n.Size, n.DirtyContent = int64(len(v.Text)), b.seq
+		n.Base = &tree.Content{Size: n.Size, Inline: v.Text}
+		return nil
+	}
+	return b.s.baseOf(n, &shown, b.seq)
+}
+
+// baseOf makes a content value the base of an inode; patches over it become extents in blocks.
+func (s *space) baseOf(n *index.Inode, v *tree.ContentValue, seq journal.Seq) error {
+	if v.Missing {
+		return fmt.Errorf("%w: what content %v lies over is not known", ErrIO, v.Ref)
+	}
+	base := v.Base
+	n.Size = v.Size
+	n.Base, n.BaseAt = &base, v.Ref
+	if !base.Root.Defined() && len(base.Inline) > 0 && len(v.Patches) == 0 {
+		base.Inline = nil // read from the change
+	}
+	for i, edits := range v.Patches {
+		if size := v.Sizes[i]; size < n.Size || size < n.Base.Size {
+			n.AddCut(seq, size)
+			if n.Ext != nil {
+				n.Ext.Cut(size, 1<<62)
+			}
+		}
+		for _, e := range edits {
+			if err := s.extent(n, e, seq); err != nil {
+				return err
+			}
+		}
+		n.DirtyContent = seq
+	}
+	return nil
+}
+
+// extent lays one edit of a patch over a file.
+func (s *space) extent(n *index.Inode, e tree.Edit, seq journal.Seq) error {
+	if n.Ext == nil {
+		n.Ext = &index.Extents{}
+	}
+	if k := int64(len(e.Bytes)); k > 0 {
+		id, err := s.putChunk(e.Bytes)
+		if err != nil {
+			return err
+		}
+		n.Ext.Put(e.Off, index.Extent{Len: k, Src: &index.Source{Kind: index.SourceBlock, Seq: seq, Block: id, Size: k}})
+	}
+	if rest := e.Len - int64(len(e.Bytes)); rest > 0 {
+		n.Ext.Put(e.Off+int64(len(e.Bytes)), index.Extent{Len: rest, Src: &index.Source{Kind: index.SourceZero, Seq: seq}})
+	}
+	return nil
+}
