@@ -27,6 +27,7 @@ type file struct {
 	waiting int64  // of these, bytes that are in no frame yet
 	taken   int64  // where the next frame goes: behind those that are written or being written
 	dirty   bool   // something is written that is not synced
+	unsure  bool   // found in two files; not known to be durable, whatever its frames say
 	syncing bool   // an error of the running sync is about this use
 
 	// Guarded by io: changed by who writes, held for reading by readers.

@@ -37,6 +37,7 @@ type world struct {
 	pins     map[Seq]int
 
 	faults bool  // operations may fail
+	inject bool  // and steps make them fail
 	landed int64 // of those that did, on earlier disks
 	trace  []string
 }
@@ -215,8 +216,7 @@ func (w *world) step() {
 		}
 		seq, loc, err := add(rec)
 		if w.failed("append", err) {
-			if _, live := w.j.Oldest(); errors.Is(err, ErrFull) && !errors.Is(err, syscall.EIO) && !errors.Is(err, syscall.ENOSPC) &&
-				live+2*w.o.FileBytes < w.o.LiveBytes-w.o.Reserve {
+			if _, live := w.j.Oldest(); err == ErrFull && live+2*w.o.FileBytes < w.o.LiveBytes-w.o.Reserve {
 				w.fatal("full with %d of %d bytes live", live, w.o.LiveBytes)
 			}
 			return
@@ -282,7 +282,7 @@ func (w *world) step() {
 			w.reopen(w.last())
 		}
 	case k < 98:
-		if w.faults {
+		if w.inject {
 			n, err := 1+w.pick(12), faultErrs[w.pick(len(faultErrs))]
 			w.note("fault %v at %d", err, n)
 			w.d.FailAt(int64(n), err)
@@ -333,7 +333,7 @@ func histories(t *testing.T, faults bool) {
 	landed := int64(0)
 	for seed := *firstSeed; seed < *firstSeed+uint64(*runs); seed++ {
 		w := seededWorld(t, seed)
-		w.faults = faults
+		w.faults, w.inject = faults, faults
 		w.note("seed %d", seed)
 		for range 150 {
 			w.step()

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // Open recovers the journal: it calls replay, in order, for every record after from (the position of the last checkpoint, 0
@@ -52,6 +53,8 @@ func (o *Options) complete() error {
 	}
 	return nil
 }
+
+var errUnsure = errors.New("not known to be durable")
 
 func ignoreAbsent(err error) error {
 	if errors.Is(err, iofs.ErrNotExist) {
@@ -100,8 +103,8 @@ func (j *Journal) adopt(uses []found, from Seq, replay func(Seq, []byte, Loc) er
 	}
 	last, replayed := from, 0
 	if start < 0 {
-		retire(uses)
-		start = len(uses)
+		retire(uses) // there is a hole before the first
+		uses, start = nil, 0
 	}
 	for _, u := range uses[:start] {
 		u.last = min(from, uses[start].first-1)
@@ -130,17 +133,23 @@ func (j *Journal) adopt(uses []found, from Seq, replay func(Seq, []byte, Loc) er
 	for _, f := range j.files {
 		j.full += f.size
 	}
-	return j.settle(j.files[len(j.files)-replayed:])
+	return j.settle(j.files[len(j.files)-replayed:], durable)
 }
 
-// settle makes durable what was found: after a kill it may have come from the cache of the system, the absence of what was
-// erased or removed too.
-func (j *Journal) settle(replayed []*file) error {
+// settle makes durable what was found and not known to be. After a kill it may have come from the cache of the system, and
+// the process before may have seen a sync fail, after which another one does nothing and succeeds: so it is written anew.
+// What was erased or removed is so again.
+func (j *Journal) settle(replayed []*file, durable Seq) error {
 	for _, f := range replayed {
-		if err := f.slot.file.Sync(); err != nil {
-			if err := j.replace(f, nil, err); err != nil {
-				return err
-			}
+		if !f.unsure && f.last <= durable || f.last < f.first {
+			continue
+		}
+		err := j.replace(f, nil, errUnsure)
+		if errors.Is(err, syscall.ENOSPC) {
+			err = f.slot.file.Sync() // the next best: a full disk is no reason to stay closed
+		}
+		if err != nil {
+			return err
 		}
 	}
 	good := j.slots.free[:0]
@@ -267,6 +276,7 @@ func (j *Journal) dropDoubles(uses []found) ([]found, error) {
 		if u.done >= old.done {
 			kept[n-1], u = u, old
 		}
+		kept[n-1].unsure = true // the copy was perhaps cut short by a crash, and the other one failed
 		j.slots.retired = append(j.slots.retired, u.slot)
 	}
 	return kept, nil
