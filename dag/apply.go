@@ -14,6 +14,7 @@ type change struct {
 	counters counters
 	frontier []uint32
 	vector   vector
+	held     held // of a batch that does not count
 }
 
 // apply takes a checked batch in: rec is zero for a new one, or its record for one that is in the log already.
@@ -43,7 +44,11 @@ func (g *Graph) apply(s *step, verdict Verdict, rec Record) error {
 	if counts {
 		c.frontier = g.uncovered(c.vector, c.chain.num)
 	} else {
-		c.u.putHeld(rec.At, held{c.chain.num, f.batch.Clock, uint32(len(f.raw)), verdict == CountsIfNamed})
+		c.held = held{chain: c.chain.num, clock: f.batch.Clock, bytes: uint32(len(f.raw))}
+		if verdict == CountsIfNamed {
+			c.held.state = unnamed
+		}
+		c.u.putHeld(rec.At, c.held)
 	}
 	c.u.putState(c.counters, c.frontier)
 	return g.publish(c, s, rec, isNew, verdict)
@@ -70,7 +75,7 @@ func (g *Graph) publish(c *change, s *step, rec Record, isNew bool, verdict Verd
 	g.vectors.put(rec.At, c.vector, 8*len(c.vector))
 	g.headsAt.put(rec.At, s.f.headOf(), 400)
 	if verdict != Counts {
-		g.quarantine[rec.At] = held{c.chain.num, s.f.batch.Clock, uint32(len(rec.Frame)), verdict == CountsIfNamed}
+		g.held[rec.At] = c.held
 		return nil
 	}
 	g.events.add(s.f.batch)

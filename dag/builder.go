@@ -231,7 +231,19 @@ func (b *Builder) finish() (*Batch, error) {
 	if b.g.auth.Counts(batch) != Counts {
 		return nil, fmt.Errorf("%w: it would not count", ErrDenied)
 	}
-	return batch, b.g.apply(&b.step, Counts, Record{})
+	if err := b.g.apply(&b.step, Counts, Record{}); err != nil {
+		return nil, err
+	}
+	return batch, b.g.followers(f.id)
+}
+
+// followers takes in what waited for a batch that was made here. There is some when the device lost its newest batches, or
+// is in two places at once, and what it made then has come back before.
+func (g *Graph) followers(id ID) error {
+	if w := g.pending.byID[id]; w != nil {
+		g.pending.remove(w)
+	}
+	return g.release(g.pending.arrived(id), &Result{})
 }
 
 // keepScratch is the largest buffer that a graph keeps from one builder to the next.

@@ -37,12 +37,12 @@ type Graph struct {
 	pending pending    // guarded by write
 	scratch []byte     // of the builder, guarded by write
 
-	mu         sync.RWMutex // guards what follows; the writer alone changes it, and may read it without
-	chains     []*chain     // by number; a chain is replaced, not changed
-	byDevice   map[PublicKey][]uint32
-	frontier   []uint32 // chains whose counted batch lies in the past of no other's
-	quarantine map[uint64]held
-	counters   counters
+	mu       sync.RWMutex // guards what follows; the writer alone changes it, and may read it without
+	chains   []*chain     // by number; a chain is replaced, not changed
+	byDevice map[PublicKey][]uint32
+	frontier []uint32 // chains whose counted batch lies in the past of no other's
+	held     heldSet
+	counters counters
 
 	events events
 }
@@ -60,11 +60,11 @@ func Open(space ID, st Store, auth Authorizer, opt Options) (*Graph, error) {
 	opt.CacheBytes = orDefault(opt.CacheBytes, 8<<20)
 	g := &Graph{
 		space: space, store: st, auth: auth, opt: opt,
-		objects:    newCache[ID, *object](opt.CacheBytes / 2),
-		headsAt:    newCache[uint64, *head](opt.CacheBytes / 4),
-		vectors:    newCache[uint64, vector](opt.CacheBytes / 4),
-		byDevice:   make(map[PublicKey][]uint32),
-		quarantine: make(map[uint64]held),
+		objects:  newCache[ID, *object](opt.CacheBytes / 2),
+		headsAt:  newCache[uint64, *head](opt.CacheBytes / 4),
+		vectors:  newCache[uint64, vector](opt.CacheBytes / 4),
+		byDevice: make(map[PublicKey][]uint32),
+		held:     make(heldSet),
 	}
 	g.pending.init(opt.PendingBytes)
 	if err := g.load(); err != nil {

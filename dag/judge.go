@@ -2,26 +2,42 @@ package dag
 
 import (
 	"encoding/binary"
+	"maps"
 	"slices"
 )
 
-// held is a batch in quarantine: it is in the log and in the logs of its objects, where readers skip it.
+// held is a batch that does not count by itself: it is in the log and in the logs of its objects, where readers skip it
+// while it is in quarantine.
 type held struct {
-	chain   uint32
-	clock   uint64
-	bytes   uint32
-	ifNamed bool // its verdict is CountsIfNamed
+	chain uint32
+	clock uint64
+	bytes uint32
+	state heldState
 }
+
+type heldState byte
+
+const (
+	heldBack heldState = iota // its verdict is Quarantine
+	unnamed                   // its verdict is CountsIfNamed, and no batch that counts names it: in quarantine
+	raised                    // one does: it counts
+)
 
 func (u *Update) putHeld(at uint64, h held) {
 	p := binary.AppendUvarint(make([]byte, 0, 20), uint64(h.chain))
 	p = binary.AppendUvarint(p, h.clock)
 	p = binary.AppendUvarint(p, uint64(h.bytes))
-	flag := byte(0)
-	if h.ifNamed {
-		flag = 1
-	}
-	u.put(TableQuarantine, key64(at), append(p, flag))
+	u.put(TableQuarantine, key64(at), append(p, byte(h.state)))
+}
+
+// heldSet is the batches that do not count by themselves, by position. A set is replaced, not changed, but by the arrival
+// of a batch.
+type heldSet map[uint64]held
+
+// hides reports whether a batch is in quarantine.
+func (q heldSet) hides(at uint64) bool {
+	h, in := q[at]
+	return in && h.state != raised
 }
 
 func (g *Graph) loadQuarantine() error {
@@ -31,12 +47,12 @@ func (g *Graph) loadQuarantine() error {
 			return err
 		}
 		d := decoder{b: v}
-		h := held{chain: uint32(d.uvarint()), clock: d.uvarint(), bytes: uint32(d.uvarint()), ifNamed: d.take(1)[0] == 1}
-		if err := d.err("quarantine"); err != nil || len(k) != 8 || int(h.chain) >= len(g.chains) {
+		h := held{chain: uint32(d.uvarint()), clock: d.uvarint(), bytes: uint32(d.uvarint()), state: heldState(d.take(1)[0])}
+		if err := d.err("quarantine"); err != nil || len(k) != 8 || int(h.chain) >= len(g.chains) || h.state > raised {
 			return errIndex("quarantine")
 		}
 		at := binary.BigEndian.Uint64(k)
-		g.quarantine[at] = h
+		g.held[at] = h
 		from = at + 1
 	}
 }
@@ -45,9 +61,11 @@ func (g *Graph) loadQuarantine() error {
 func (g *Graph) Quarantined() ([]ID, error) {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
-	ats := make([]uint64, 0, len(g.quarantine))
-	for at := range g.quarantine {
-		ats = append(ats, at)
+	ats := make([]uint64, 0, len(g.held))
+	for at := range g.held {
+		if g.held.hides(at) {
+			ats = append(ats, at)
+		}
 	}
 	slices.Sort(ats)
 	ids := make([]ID, len(ats))
@@ -83,22 +101,21 @@ func (g *Graph) Rejudge(affects func(account, device PublicKey) bool) (Judged, e
 func (g *Graph) rejudge(affects func(account, device PublicKey) bool) (j Judged, err error) {
 	g.write.Lock()
 	defer g.write.Unlock()
-	doubt := make(map[uint64]held) // batches that do not count by themselves
-	for at, h := range g.quarantine {
-		if c := g.chains[h.chain]; affects != nil && !affects(c.account, c.device) {
+	asked := func(c *chain) bool { return affects == nil || affects(c.account, c.device) }
+	doubt := make(heldSet)
+	for at, h := range g.held {
+		if !asked(g.chains[h.chain]) {
 			doubt[at] = h
 		}
 	}
-	tops := make([]uint64, len(g.chains)) // the last batch of each chain that counts by itself
+	tops := make([]spot, len(g.chains)) // the last batch of each chain that counts by itself
 	for _, c := range g.chains {
-		if affects != nil && !affects(c.account, c.device) {
-			tops[c.num] = c.counted.at
-			if h, ok := g.quarantine[c.counted.at]; ok && h.ifNamed {
-				tops[c.num] = 0
-			}
-			continue
+		if asked(c) {
+			tops[c.num], err = g.judgeChain(c, doubt)
+		} else {
+			tops[c.num], err = g.lastSpot(c, func(s spot) bool { _, in := g.held[s.at]; return !in })
 		}
-		if tops[c.num], err = g.judgeChain(c, doubt); err != nil {
+		if err != nil {
 			return j, err
 		}
 	}
@@ -108,135 +125,126 @@ func (g *Graph) rejudge(affects func(account, device PublicKey) bool) (j Judged,
 	return j, g.release(g.pending.waitForACL(), &j.Result)
 }
 
-// judgeChain asks for every batch of a chain, and returns the position of the last that counts by itself.
-func (g *Graph) judgeChain(c *chain, doubt map[uint64]held) (top uint64, err error) {
+// judgeChain asks for every batch of a chain, and returns the last that counts by itself. The others go into doubt.
+func (g *Graph) judgeChain(c *chain, doubt heldSet) (top spot, err error) {
 	for seq := c.tip.seq; seq > 0; seq-- {
 		at, err := g.feedAt(c.num, seq)
 		if err != nil {
-			return 0, err
+			return spot{}, err
 		}
 		if at == 0 {
 			break // what comes before is another chain's
 		}
-		h, err := g.headAt(at)
+		rec, err := g.headAt(at)
 		if err != nil {
-			return 0, err
+			return spot{}, err
 		}
-		verdict := g.auth.Counts(h.batch)
+		verdict := g.auth.Counts(rec.batch)
 		if verdict == Counts {
-			top = max(top, at)
+			if top.at == 0 {
+				top = spot{id: rec.id, seq: seq, clock: rec.batch.Clock, at: at}
+			}
 			continue
 		}
-		q, ok := g.quarantine[at]
-		if !ok {
-			rec, err := g.store.ReadHead(at)
+		h, in := g.held[at]
+		if !in {
+			rec, err := g.store.Read(at)
 			if err != nil {
-				return 0, err
+				return spot{}, err
 			}
-			q = held{chain: c.num, clock: h.batch.Clock, bytes: uint32(rec.End - rec.At)}
+			h = held{chain: c.num, bytes: uint32(len(rec.Frame))}
 		}
-		q.ifNamed = verdict == CountsIfNamed
-		doubt[at] = q
+		h.clock, h.state = rec.batch.Clock, heldBack
+		if verdict == CountsIfNamed {
+			h.state = unnamed
+		}
+		doubt[at] = h
 	}
 	return top, nil
 }
 
 // settle decides which of the doubtful count by being named, and brings the graph to the result.
-func (g *Graph) settle(doubt map[uint64]held, tops []uint64, j *Judged) error {
+func (g *Graph) settle(doubt heldSet, tops []spot, j *Judged) error {
 	var union vector
-	for n, at := range tops {
-		if at == 0 {
+	for n, s := range tops {
+		if s.at == 0 {
 			continue
 		}
-		h, err := g.headAt(at)
-		if err != nil {
-			return err
-		}
-		v, err := g.vectorOf(known{at, uint32(n), h.batch.Clock})
+		v, err := g.vectorOf(known{s.at, uint32(n), s.clock})
 		if err != nil {
 			return err
 		}
 		union = union.join(v)
 	}
-	// What counts only by being named stays in the list of the doubtful that the index keeps when it does not.
-	quarantine := make(map[uint64]held)
-	var changed []uint64
 	for at, h := range doubt {
-		if h.ifNamed && union.at(h.chain) >= h.clock {
+		if h.state == heldBack {
 			continue
 		}
-		quarantine[at] = h
-		if _, was := g.quarantine[at]; !was {
-			changed = append(changed, at)
+		h.state = unnamed
+		if union.at(h.chain) >= h.clock {
+			h.state = raised
 		}
+		doubt[at] = h
 	}
-	for at := range g.quarantine {
-		if _, is := quarantine[at]; !is {
-			changed = append(changed, at)
-		}
-	}
-	slices.Sort(changed)
-	return g.setQuarantine(quarantine, changed, j)
+	return g.setHeld(doubt, j)
 }
 
 // raise makes those count that count when named, and lie in the past of a batch that came to count.
 func (g *Graph) raise(past vector) error {
-	var changed []uint64
-	quarantine := g.quarantine
-	for at, h := range g.quarantine {
-		if !h.ifNamed || past.at(h.chain) < h.clock {
+	now := g.held
+	found, copied := false, false
+	for at, h := range g.held {
+		if past.at(h.chain) < h.clock {
 			continue
 		}
-		if len(changed) == 0 {
-			quarantine = make(map[uint64]held, len(g.quarantine))
-			for at, h := range g.quarantine {
-				quarantine[at] = h
-			}
+		// A batch in quarantine that another names is passed on with it: the chain is to show it.
+		found = found || h.state != raised && g.chains[h.chain].shown.clock < h.clock
+		if h.state != unnamed {
+			continue
 		}
-		delete(quarantine, at)
-		changed = append(changed, at)
+		if !copied {
+			now, copied = maps.Clone(now), true
+		}
+		h.state = raised
+		now[at] = h
+		found = true
 	}
-	if len(changed) == 0 && !g.hides(past) {
+	if !found {
 		return nil
 	}
-	slices.Sort(changed)
-	return g.setQuarantine(quarantine, changed, &Judged{})
+	return g.setHeld(now, &Judged{})
 }
 
-// hides reports whether a past holds batches in quarantine that are not shown yet.
-func (g *Graph) hides(past vector) bool {
-	for _, h := range g.quarantine {
-		if past.at(h.chain) >= h.clock && g.chains[h.chain].shown.clock < h.clock {
-			return true
-		}
-	}
-	return false
-}
-
-// setQuarantine brings chains, frontier and heads of objects to a new set of batches in quarantine. changed are those that
-// join or leave it.
-func (g *Graph) setQuarantine(q map[uint64]held, changed []uint64, j *Judged) error {
+// setHeld brings chains, frontier and heads of objects to a new set of batches that do not count by themselves.
+func (g *Graph) setHeld(now heldSet, j *Judged) error {
 	var u Update
+	var changed []uint64 // join or leave the quarantine
 	counters := g.counters
-	for _, at := range changed {
-		if h, in := q[at]; in {
+	for at, h := range now {
+		was, in := g.held[at]
+		if !in || was != h {
 			u.putHeld(at, h)
+		}
+		if now.hides(at) && !g.held.hides(at) {
+			changed = append(changed, at)
 			counters.quarantineBytes += uint64(h.bytes)
-			continue
-		}
-		u.put(TableQuarantine, key64(at), nil)
-		counters.quarantineBytes -= uint64(g.quarantine[at].bytes)
-	}
-	for at, h := range q {
-		if was, ok := g.quarantine[at]; ok && was.ifNamed != h.ifNamed {
-			u.putHeld(at, h)
 		}
 	}
-	chains, frontier, err := g.rechain(q, &u)
+	for at, h := range g.held {
+		if _, in := now[at]; !in {
+			u.put(TableQuarantine, key64(at), nil)
+		}
+		if g.held.hides(at) && !now.hides(at) {
+			changed = append(changed, at)
+			counters.quarantineBytes -= uint64(h.bytes)
+		}
+	}
+	slices.Sort(changed)
+	chains, frontier, err := g.rechain(now, &u)
 	if err != nil {
 		return err
 	}
-	objects, batches, err := g.rehead(q, changed, &u)
+	objects, batches, err := g.rehead(now, changed, &u)
 	if err != nil {
 		return err
 	}
@@ -247,12 +255,12 @@ func (g *Graph) setQuarantine(q map[uint64]held, changed []uint64, j *Judged) er
 	if err := g.store.Index(Record{}, &u); err != nil {
 		return err
 	}
-	g.chains, g.frontier, g.quarantine, g.counters = chains, frontier, q, counters
+	g.chains, g.frontier, g.held, g.counters = chains, frontier, now, counters
 	for _, o := range objects {
 		g.objects.put(o.id, o, o.bytes())
 	}
 	for i, at := range changed {
-		if _, in := q[at]; in {
+		if now.hides(at) {
 			j.Quarantined = append(j.Quarantined, batches[i].id)
 			continue
 		}
@@ -262,14 +270,14 @@ func (g *Graph) setQuarantine(q map[uint64]held, changed []uint64, j *Judged) er
 	return nil
 }
 
-// rechain computes the chains and the frontier as they are with q in quarantine.
-func (g *Graph) rechain(q map[uint64]held, u *Update) (chains []*chain, frontier []uint32, err error) {
+// rechain computes the chains and the frontier as they are with what q holds.
+func (g *Graph) rechain(q heldSet, u *Update) (chains []*chain, frontier []uint32, err error) {
 	chains = make([]*chain, len(g.chains))
 	vectors := make([]vector, len(g.chains))
 	var union vector
 	for i, c := range g.chains {
 		n := *c
-		if n.counted, err = g.lastSpot(c, func(s spot) bool { _, in := q[s.at]; return !in }); err != nil {
+		if n.counted, err = g.lastSpot(c, func(s spot) bool { return !q.hides(s.at) }); err != nil {
 			return nil, nil, err
 		}
 		if n.counted.at != 0 {
@@ -317,7 +325,7 @@ func (g *Graph) lastSpot(c *chain, ok func(spot) bool) (spot, error) {
 }
 
 // rehead computes the heads of the objects that the changed batches touch.
-func (g *Graph) rehead(q map[uint64]held, changed []uint64, u *Update) (objects []*object, batches []*Batch, err error) {
+func (g *Graph) rehead(q heldSet, changed []uint64, u *Update) (objects []*object, batches []*Batch, err error) {
 	seen := make(map[ID]bool)
 	for _, at := range changed {
 		rec, err := g.store.Read(at)
@@ -351,7 +359,7 @@ func (g *Graph) rehead(q map[uint64]held, changed []uint64, u *Update) (objects 
 }
 
 // computeHeads finds an object's heads from its whole log: of the counted changes those that no counted one names.
-func (g *Graph) computeHeads(o *object, q map[uint64]held) ([]ref, error) {
+func (g *Graph) computeHeads(o *object, q heldSet) ([]ref, error) {
 	named := make(map[ID]bool)
 	var all []ref
 	var last ref
@@ -364,7 +372,7 @@ func (g *Graph) computeHeads(o *object, q map[uint64]held) ([]ref, error) {
 			break
 		}
 		last = page[len(page)-1]
-		page = slices.DeleteFunc(page, func(r ref) bool { _, in := q[r.at]; return in })
+		page = slices.DeleteFunc(page, func(r ref) bool { return q.hides(r.at) })
 		entries, err := g.readEntries(page)
 		if err != nil {
 			return nil, err

@@ -103,15 +103,12 @@ func (g *Graph) counted(o *object, page []ref, before uint64) ([]ref, error) {
 	out := page[:0]
 	for i := range page {
 		r := page[i]
-		if _, in := g.quarantine[r.at]; in {
+		if g.held.hides(r.at) {
 			continue
 		}
 		twice := false
 		if r.clock == before {
-			first, _, err := g.refOf(o, r.clock, func(x *ref) bool {
-				_, in := g.quarantine[x.at]
-				return x.id == r.id && !in
-			})
+			first, _, err := g.refOf(o, r.clock, func(x *ref) bool { return x.id == r.id && !g.held.hides(x.at) })
 			if err != nil {
 				return nil, err
 			}
@@ -272,7 +269,7 @@ func (g *Graph) locate(id ID) (best ref, in *object, err error) {
 		if err != nil {
 			return ref{}, nil, err
 		}
-		if _, held := g.quarantine[r.at]; !ok || held {
+		if !ok || g.held.hides(r.at) {
 			continue
 		}
 		if in == nil || g.compare(&r, &best) < 0 {

@@ -192,8 +192,7 @@ func (g *Graph) merge(past vector, shown bool, fn func(at uint64) error) error {
 func (g *Graph) isHeld(at uint64) bool {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
-	_, in := g.quarantine[at]
-	return in
+	return g.held.hides(at)
 }
 
 // cursors puts one cursor on the first batch of each chain that is not in the past.

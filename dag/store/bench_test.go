@@ -207,9 +207,15 @@ func BenchmarkOpenObject(b *testing.B) {
 				}
 			}
 			w.checkpoint(b)
+			cold := func() {
+				var err error
+				if w.g, err = dag.Open(space, w.st, dag.Anyone{}, dag.Options{}); err != nil {
+					b.Fatal(err)
+				}
+			}
 			b.Run("all", func(b *testing.B) {
 				for b.Loop() {
-					w.open(b)
+					cold()
 					n := 0
 					if err := w.g.Changes(objects[0], func(dag.Entry) error { n++; return nil }); err != nil || n != 10001 {
 						b.Fatal(n, err)
@@ -218,7 +224,7 @@ func BenchmarkOpenObject(b *testing.B) {
 			})
 			b.Run("last200", func(b *testing.B) {
 				for b.Loop() {
-					w.open(b)
+					cold()
 					n := 0
 					w.g.ChangesBack(objects[0], func(dag.Entry) error {
 						if n++; n == 200 {
