@@ -72,15 +72,16 @@ func DeriveSpace(k *Keys, label string, st dag.Store, rnd io.Reader) (*Space, er
 	if err != nil {
 		return nil, err
 	}
-	if s := l.State(); s == nil || !s.HasDevice(k.Identity, k.Device.PublicKey()) {
-		rec, err := deviceRecord(k.Device, id, key, rnd)
-		if err != nil {
-			return nil, err
-		}
-		rec.Root = root
-		if _, err := l.Append(k.Author(), rec); err != nil {
-			return nil, err
-		}
+	if s := l.State(); s != nil && s.HasDevice(k.Identity, k.Device.PublicKey()) {
+		return opened(k, l, nil)
+	}
+	rec, err := deviceRecord(k.Device, id, key, rnd)
+	if err != nil {
+		return nil, err
+	}
+	rec.Root = root
+	if _, err := l.Append(k.Author(), rec); err != nil {
+		return nil, err
 	}
 	return opened(k, l, st)
 }

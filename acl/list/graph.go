@@ -131,7 +131,10 @@ func (l *List) applied(b *dag.Batch) {
 		return
 	}
 	l.mu.RLock()
-	fns := slices.Collect(maps.Values(l.watchers))
+	fns := make([]func(), 0, len(l.watchers))
+	for _, id := range slices.Sorted(maps.Keys(l.watchers)) {
+		fns = append(fns, l.watchers[id])
+	}
 	l.mu.RUnlock()
 	for _, fn := range fns {
 		fn()

@@ -34,8 +34,8 @@ func (l *List) State() *State {
 	return l.state
 }
 
-// Watch calls fn after each new record, with no lock of the list held, until cancel is called. The graph of the files
-// is to be judged anew then.
+// Watch calls fn after each new record, with no lock of the list held, until cancel is called; several in the order in
+// which they came. The graph of the files is to be judged anew then.
 func (l *List) Watch(fn func()) (cancel func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -2,7 +2,6 @@ package seal
 
 import (
 	"encoding/binary"
-	"sync"
 
 	"github.com/anyfs/anyfs/dag"
 )
@@ -40,9 +39,9 @@ func (s *Space) SealChange(h dag.Header, plaintext []byte) ([]byte, error) {
 	}
 	copy(out[nonceBytes:], plaintext)
 	out[nonceBytes+len(plaintext)] = padMark
-	ad := takeAD(h)
+	ad := s.pools.takeAD(&h)
 	out = e.object(h.Object).Seal(out[:nonceBytes], out[:nonceBytes], out[nonceBytes:], *ad)
-	adPool.Put(ad)
+	s.pools.ad.Put(ad)
 	return out, nil
 }
 
@@ -59,9 +58,9 @@ func (s *Space) OpenChange(h dag.Header, payload []byte) ([]byte, error) {
 	if len(payload) < nonceBytes+minPadded+tagBytes {
 		return nil, errTruncated
 	}
-	ad := takeAD(h)
+	ad := s.pools.takeAD(&h)
 	padded, err := e.object(h.Object).Open(nil, payload[:nonceBytes], payload[nonceBytes:], *ad)
-	adPool.Put(ad)
+	s.pools.ad.Put(ad)
 	if err != nil {
 		return nil, ErrForged
 	}
@@ -80,12 +79,9 @@ func unpad(p []byte) ([]byte, error) {
 	return p[:n:n], nil
 }
 
-// adPool holds the buffers of associated data, which would escape to the heap for each change otherwise.
-var adPool = sync.Pool{New: func() any { return new([]byte) }}
-
 // takeAD encodes a header as associated data: fields of fixed length, the parents last.
-func takeAD(h dag.Header) *[]byte {
-	ad := adPool.Get().(*[]byte)
+func (p *pools) takeAD(h *dag.Header) *[]byte {
+	ad := p.ad.Get().(*[]byte)
 	b := append((*ad)[:0], labelChange...)
 	b = append(b, h.Space[:]...)
 	b = append(b, h.Object[:]...)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"slices"
-	"sync"
 )
 
 // segmentCipher seals and opens the segments of one block.
@@ -14,28 +13,26 @@ type segmentCipher struct {
 	aead     cipher.AEAD
 	inner    int // length of the padded plaintext
 	segments int
-	buf      *[nonceBytes + 8]byte // nonce: the segment's number; then the associated data: how many there are
+	buf      *cipherBuf
+	pools    *pools
 }
 
-var segmentBufs = sync.Pool{New: func() any { return new([nonceBytes + 8]byte) }}
-
 func (e *epoch) chunkCipher(nonce blockNonce, inner int) segmentCipher {
-	c := segmentCipher{e.block(nonce), inner, segments(inner), segmentBufs.Get().(*[nonceBytes + 8]byte)}
-	*c.buf = [nonceBytes + 8]byte{}
-	binary.BigEndian.PutUint64(c.buf[nonceBytes:], uint64(c.segments))
+	c := segmentCipher{e.block(nonce), inner, segments(inner), e.pools.cipher.Get().(*cipherBuf), e.pools}
+	binary.BigEndian.PutUint64(c.buf.ad[:], uint64(c.segments))
 	return c
 }
 
-func (c *segmentCipher) free() { segmentBufs.Put(c.buf) }
+func (c *segmentCipher) free() { c.pools.cipher.Put(c.buf) }
 
 func (c *segmentCipher) seal(dst []byte, i int, plain []byte) []byte {
-	binary.BigEndian.PutUint64(c.buf[nonceBytes-8:], uint64(i))
-	return c.aead.Seal(dst, c.buf[:nonceBytes], plain, c.buf[nonceBytes:])
+	binary.BigEndian.PutUint64(c.buf.nonce[nonceBytes-8:], uint64(i))
+	return c.aead.Seal(dst, c.buf.nonce[:], plain, c.buf.ad[:])
 }
 
 func (c *segmentCipher) open(dst []byte, i int, sealed []byte) ([]byte, error) {
-	binary.BigEndian.PutUint64(c.buf[nonceBytes-8:], uint64(i))
-	dst, err := c.aead.Open(dst, c.buf[:nonceBytes], sealed, c.buf[nonceBytes:])
+	binary.BigEndian.PutUint64(c.buf.nonce[nonceBytes-8:], uint64(i))
+	dst, err := c.aead.Open(dst, c.buf.nonce[:], sealed, c.buf.ad[:])
 	if err != nil {
 		return nil, ErrForged
 	}
@@ -107,11 +104,6 @@ func (s *Space) OpenChunk(dst, block []byte) ([]byte, error) {
 	return out[:len(dst)+n], nil
 }
 
-// segmentRun is how many segments are read from a block at once.
-const segmentRun = 16
-
-var runBufs = sync.Pool{New: func() any { return new([segmentRun * sealedSegment]byte) }}
-
 // ReadChunk reads len(p) bytes of a block's plaintext from off on, decrypting only the segments it touches.
 //
 // src holds the block's blockSize bytes and is read in runs of at most 256 KiB. Like io.ReaderAt it returns io.EOF
@@ -126,30 +118,28 @@ func (s *Space) ReadChunk(src io.ReaderAt, blockSize int64, p []byte, off int64)
 	if off < 0 {
 		return 0, errors.New("seal: negative offset")
 	}
-	end, eof := off+int64(len(p)), false
+	if len(p) == 0 {
+		return 0, nil
+	}
 	// A plaintext is at least so long; what lies before that needs no look at the true length.
-	if sure := int64(c.inner - 1<<padmeBits(c.inner) - lengthBytes); end > sure || len(p) == 0 {
+	sure := int64(c.inner - 1<<padmeBits(c.inner) - lengthBytes)
+	var eof error
+	if end := off + int64(len(p)); end > sure {
 		n, err := c.size(src)
 		if err != nil {
 			return 0, err
 		}
+		if off >= n {
+			return 0, io.EOF
+		}
 		if end > n {
-			end, eof = n, true
+			p, eof = p[:n-off], io.EOF
 		}
 	}
-	if off >= end {
-		if len(p) == 0 && off < end || len(p) == 0 && !eof {
-			return 0, nil
-		}
-		return 0, io.EOF
-	}
-	if err := c.read(src, p[:end-off], int(off)); err != nil {
+	if err := c.read(src, p, int(off)); err != nil {
 		return 0, err
 	}
-	if eof {
-		return int(end - off), io.EOF
-	}
-	return int(end - off), nil
+	return len(p), eof
 }
 
 // ChunkSize is the true length of a block's plaintext, from its last segment.
@@ -166,20 +156,20 @@ func (s *Space) openHead(src io.ReaderAt, blockSize int64) (segmentCipher, error
 	if blockSize < blockHead {
 		return segmentCipher{}, errTruncated
 	}
-	head := runBufs.Get().(*[segmentRun * sealedSegment]byte)
-	defer runBufs.Put(head)
-	if err := readFull(src, head[:blockHead], 0); err != nil {
+	buf := s.pools.cipher.Get().(*cipherBuf)
+	defer s.pools.cipher.Put(buf)
+	if err := readFull(src, buf.head[:], 0); err != nil {
 		return segmentCipher{}, err
 	}
-	return s.cipherOf(head[:blockHead], blockSize)
+	return s.cipherOf(buf.head[:], blockSize)
 }
 
 // size decrypts the last segment for the true length.
 func (c *segmentCipher) size(src io.ReaderAt) (int64, error) {
-	buf := runBufs.Get().(*[segmentRun * sealedSegment]byte)
-	defer runBufs.Put(buf)
+	buf := c.pools.one.Get().(*[]byte)
+	defer c.pools.one.Put(buf)
 	last := c.segments - 1
-	sealed := buf[:c.inner-last*SegmentBytes+tagBytes]
+	sealed := (*buf)[:c.inner-last*SegmentBytes+tagBytes]
 	if err := readFull(src, sealed, blockHead+int64(last)*sealedSegment); err != nil {
 		return 0, err
 	}
@@ -193,13 +183,14 @@ func (c *segmentCipher) size(src io.ReaderAt) (int64, error) {
 
 // read fills p from the padded plaintext's offset off on, all of which lies inside it.
 func (c *segmentCipher) read(src io.ReaderAt, p []byte, off int) error {
-	buf := runBufs.Get().(*[segmentRun * sealedSegment]byte)
-	defer runBufs.Put(buf)
+	pool := c.pools.segments(((off+len(p)-1)/SegmentBytes - off/SegmentBytes + 1) * sealedSegment)
+	buf := pool.Get().(*[]byte)
+	defer pool.Put(buf)
 	for len(p) > 0 {
 		first := off / SegmentBytes
 		last := min((off+len(p)-1)/SegmentBytes, first+segmentRun-1) // of this run
 		runEnd := min((last+1)*SegmentBytes, c.inner)
-		run := buf[:runEnd-first*SegmentBytes+(last-first+1)*tagBytes]
+		run := (*buf)[:runEnd-first*SegmentBytes+(last-first+1)*tagBytes]
 		if err := readFull(src, run, blockHead+int64(first)*sealedSegment); err != nil {
 			return err
 		}

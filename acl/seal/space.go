@@ -3,6 +3,9 @@ package seal
 import (
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/hmac"
+	"crypto/sha256"
+	"hash"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -16,6 +19,8 @@ type Space struct {
 	id  dag.ID
 	rnd io.Reader // nil: crypto/rand; guarded by rmu otherwise
 	rmu sync.Mutex
+
+	pools *pools
 
 	mu   sync.Mutex // held by writers of ring
 	ring atomic.Pointer[ring]
@@ -34,7 +39,7 @@ func NewSpace(space dag.ID) *Space { return NewSpaceRand(space, nil) }
 
 // NewSpaceRand is NewSpace with a source of nonces, read under a lock; nil means crypto/rand.
 func NewSpaceRand(space dag.ID, rnd io.Reader) *Space {
-	s := &Space{id: space, rnd: rnd}
+	s := &Space{id: space, rnd: rnd, pools: newPools()}
 	s.ring.Store(&ring{})
 	return s
 }
@@ -54,7 +59,7 @@ func (s *Space) Add(id dag.ID, k ReadKey) {
 	if old.epochs[id] != nil {
 		return
 	}
-	e := newEpoch(s.id, id, k)
+	e := newEpoch(s.id, id, k, s.pools)
 	n := &ring{make(map[dag.ID]*epoch), make(map[[32]byte]*epoch), old.first, old.current}
 	for id, e := range old.epochs {
 		n.epochs[id], n.commitments[e.commitment] = e, e
@@ -116,9 +121,11 @@ type epoch struct {
 	id         dag.ID
 	key        ReadKey
 	commitment [32]byte
+	pools      *pools
 	prk        []byte
 	names      sipKey
 	root       cipher.AEAD
+	macs       sync.Pool // of *mac
 	objects    [cacheSlots]atomic.Pointer[cachedAEAD[dag.ID]]
 	blockNonce sync.Pool // of *blake3.Hasher
 	blockSub   sync.Pool // of *blake3.Hasher
@@ -133,8 +140,8 @@ type cachedAEAD[K comparable] struct {
 	aead cipher.AEAD
 }
 
-func newEpoch(space, id dag.ID, k ReadKey) *epoch {
-	e := &epoch{id: id, key: k, prk: k.extract(space)}
+func newEpoch(space, id dag.ID, k ReadKey, p *pools) *epoch {
+	e := &epoch{id: id, key: k, prk: k.extract(space), pools: p}
 	if id == space {
 		e.commitment = k.Commitment(dag.ID{})
 	} else {
@@ -142,6 +149,7 @@ func newEpoch(space, id dag.ID, k ReadKey) *epoch {
 	}
 	e.names = newSipKey(expand(e.prk, labelNames))
 	e.root = newAEAD(expand(e.prk, labelRoot))
+	e.macs.New = func() any { return newMAC(e.prk) }
 	e.blockNonce.New = hasherMaker(expand(e.prk, labelBlockNonce))
 	e.blockSub.New = hasherMaker(expand(e.prk, labelBlockKey))
 	return e
@@ -166,9 +174,35 @@ func (e *epoch) object(id dag.ID) cipher.AEAD {
 	if c := slot.Load(); c != nil && c.of == id {
 		return c.aead
 	}
-	a := newAEAD(expand(e.prk, labelObject+string(id[:])))
+	a := newAEAD(e.objectKey(id))
 	slot.Store(&cachedAEAD[dag.ID]{id, a})
 	return a
+}
+
+// objectKey is expand(prk, labelObject ‖ id), whose one block of HKDF is one HMAC, with the keyed HMAC at hand.
+func (e *epoch) objectKey(id dag.ID) (k [keyBytes]byte) {
+	m := e.macs.Get().(*mac)
+	m.Reset()
+	copy(m.info[len(labelObject):], id[:])
+	m.Write(m.info[:])
+	m.Sum(m.out[:0])
+	k = m.out
+	e.macs.Put(m)
+	return k
+}
+
+// mac is an HMAC under an epoch's prk.
+type mac struct {
+	hash.Hash
+	info [len(labelObject) + len(dag.ID{}) + 1]byte // as HKDF-Expand numbers its first block
+	out  [keyBytes]byte
+}
+
+func newMAC(prk []byte) *mac {
+	m := &mac{Hash: hmac.New(sha256.New, prk)}
+	copy(m.info[:], labelObject)
+	m.info[len(m.info)-1] = 1
+	return m
 }
 
 // newAEAD is AES-256-GCM with 12-byte nonces and 16-byte tags.
