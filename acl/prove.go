@@ -26,7 +26,8 @@ func (s *Space) Verify() error {
 func (s *Space) Export(fn func(frame []byte) error) error { return s.list.Export(fn) }
 
 // ImportSpace brings the frames of a list, in the order that Export gave them, into st and opens the space. Each is
-// judged as if a stranger had sent it; frames that st holds already are passed over.
+// judged as if a stranger had sent it; frames that st holds already are passed over. A device of a member that is not in
+// the space is brought in, so that it can write there. All is durable when it returns.
 func ImportSpace(k *Keys, id dag.ID, st dag.Store, frames func(yield func(frame []byte) error) error) (*Space, error) {
 	l, err := list.Open(id, st)
 	if err != nil {
@@ -38,5 +39,14 @@ func ImportSpace(k *Keys, id dag.ID, st dag.Store, frames func(yield func(frame 
 	if l.State() == nil {
 		return nil, fmt.Errorf("%w: %s", ErrNoSpace, id)
 	}
-	return opened(k, l, st)
+	s, err := opened(k, l, nil)
+	if err != nil {
+		return nil, err
+	}
+	if s.Role() != RoleNone && !s.Epoch().IsZero() && !l.State().Unknown {
+		if err := s.AddDevice(k.Rand); err != nil {
+			return nil, err
+		}
+	}
+	return s, st.Sync()
 }

@@ -127,10 +127,10 @@ func OpenSpace(k *Keys, id dag.ID, st dag.Store) (*Space, error) {
 	return opened(k, l, nil)
 }
 
-// opened opens the epochs of a list. What was appended is made durable where sync is not nil.
-func opened(k *Keys, l *list.List, sync dag.Store) (*Space, error) {
-	if sync != nil {
-		if err := sync.Sync(); err != nil {
+// opened opens the epochs of a list. What was appended to written is made durable; nil where nothing was.
+func opened(k *Keys, l *list.List, written dag.Store) (*Space, error) {
+	if written != nil {
+		if err := written.Sync(); err != nil {
 			return nil, fmt.Errorf("acl: store the access list: %w", err)
 		}
 	}

@@ -329,6 +329,15 @@ func TestImport(t *testing.T) {
 		t.Fatal(err)
 	}
 	same(t, s, r)
+	// Another device of the account can write to what it imported; a stranger has nothing but the list.
+	second, err := ImportSpace(newKeys(t, testAccount(t), "second"), s.ID(), store.NewMem(), yield(all...))
+	if err != nil || second.Writable() != nil || len(frames(t, second)) != len(all)+1 {
+		t.Errorf("import on another device: %v", err)
+	}
+	theirs, err := ImportSpace(newKeys(t, mustAccount(t), "theirs"), s.ID(), store.NewMem(), yield(all...))
+	if err != nil || !errors.Is(theirs.Writable(), ErrDenied) || len(frames(t, theirs)) != len(all) {
+		t.Errorf("import by a stranger: %v", err)
+	}
 	if _, err := ImportSpace(k, s.ID(), store.NewMem(), yield()); !errors.Is(err, ErrNoSpace) {
 		t.Errorf("nothing: %v", err)
 	}
