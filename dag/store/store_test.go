@@ -1,8 +1,10 @@
 package store_test
 
 import (
+	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/ed25519"
 	"errors"
 	"path/filepath"
 	"testing"
@@ -92,4 +94,8 @@ func onDisk(tb testing.TB) store.Options {
 	}
 	tb.Cleanup(func() { db.Close() })
 	return store.Options{Disk: d, Dir: "batches", DB: db, Name: "files", Seal: newSealer()}
+}
+
+func seedKey(n byte) ed25519.PrivateKey {
+	return ed25519.NewKeyFromSeed(bytes.Repeat([]byte{n}, 32))
 }

@@ -1,0 +1,264 @@
+package store_test
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/dag/disk"
+	"github.com/anyfs/anyfs/dag/kv"
+	"github.com/anyfs/anyfs/dag/store"
+)
+
+// home is a graph on a simulated disk, and what it must keep.
+type home struct {
+	sim     *disk.Sim
+	o       store.Options
+	st      *store.Store
+	g       *dag.Graph
+	objects []dag.ID
+	log     [][]byte // frames in the order in which they were appended
+	durable int      // of them that were synced
+	unsure  bool     // a batch failed that may be in the log
+	n       int
+}
+
+func openHome(sim *disk.Sim) (*home, error) {
+	h := &home{sim: sim}
+	return h, h.open()
+}
+
+func (h *home) open() error {
+	db, err := kv.NewSimDB(h.sim, "db")
+	if err != nil {
+		return err
+	}
+	h.o = store.Options{Disk: h.sim, Dir: "batches", DB: db, Name: "files", Seal: newSealer()}
+	if h.st, err = store.Open(h.o); err != nil {
+		return err
+	}
+	h.g, err = dag.Open(space, h.st, dag.Anyone{}, dag.Options{})
+	return err
+}
+
+// write makes a batch: mostly of a device's own, sometimes one of a device that is behind.
+func (h *home) write(rnd *rand.Rand) error {
+	h.n++
+	b, err := h.g.Begin(author(rnd.IntN(3)), nil, dag.ID{})
+	if err != nil {
+		return err
+	}
+	defer b.Abort()
+	payload := func(dag.Header) ([]byte, error) { return bytes.Repeat([]byte{byte(h.n)}, 1+rnd.IntN(1500)), nil }
+	var fresh dag.ID
+	if len(h.objects) < 5 {
+		if fresh, err = b.Add(dag.ID{}, payload); err != nil {
+			return err
+		}
+	}
+	for _, o := range h.objects {
+		if rnd.IntN(2) == 0 {
+			if _, err := b.Add(o, payload); err != nil {
+				return err
+			}
+		}
+	}
+	if n, _ := b.Len(); n == 0 {
+		return nil
+	}
+	h.unsure = true
+	batch, err := b.Commit()
+	if err != nil {
+		return err
+	}
+	h.unsure = false
+	frame, err := h.g.Frame(batch.ID())
+	if err != nil {
+		if frame, err = h.g.Frame(batch.ID()); err != nil {
+			return err
+		}
+	}
+	h.log = append(h.log, frame)
+	if !fresh.IsZero() {
+		h.objects = append(h.objects, fresh)
+	}
+	return nil
+}
+
+func (h *home) sync() error {
+	if err := h.st.Sync(); err != nil {
+		return err
+	}
+	h.durable = len(h.log)
+	return nil
+}
+
+// dump is all that a graph shows.
+func dump(g *dag.Graph) (string, error) {
+	var s strings.Builder
+	fmt.Fprintln(&s, g.Heads())
+	batches, changes, objects := g.Counters()
+	fmt.Fprintln(&s, batches, changes, objects)
+	err := g.Objects(func(id dag.ID) error {
+		heads, err := g.HeadsOf(id)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(&s, id, heads)
+		return g.Changes(id, func(e dag.Entry) error {
+			_, err := fmt.Fprintln(&s, e.ID, e.Pos, len(e.Change.Payload), e.Change.ID() == e.ID)
+			return err
+		})
+	})
+	return s.String(), err
+}
+
+// check holds a reopened graph against one in memory that was given the same frames: they must be the first of the log,
+// and all that was durable.
+func (h *home) check(after *home) error {
+	n := 0
+	if err := after.st.Walk(0, func(rec dag.Record) error {
+		if n == len(h.log) && h.unsure {
+			h.log, h.unsure = append(h.log, rec.Frame), false
+		}
+		if n == len(h.log) || !bytes.Equal(rec.Frame, h.log[n]) {
+			return fmt.Errorf("record %d is not what was appended", n)
+		}
+		n++
+		return nil
+	}); err != nil {
+		return err
+	}
+	if n < h.durable {
+		return fmt.Errorf("%d batches of %d durable ones", n, h.durable)
+	}
+	mem, err := dag.Open(space, store.NewMem(), dag.Anyone{}, dag.Options{})
+	if err != nil {
+		return err
+	}
+	for _, f := range h.log[:n] {
+		if res, err := mem.Ingest(f); err != nil || res.Status != dag.Accepted {
+			return fmt.Errorf("%v %w", res.Status, err)
+		}
+	}
+	want, err := dump(mem)
+	if err != nil {
+		return err
+	}
+	got, err := dump(after.g)
+	if err == nil && got != want {
+		err = fmt.Errorf("reopened:\n%s\nwant:\n%s", got, want)
+	}
+	if err == nil {
+		err = after.g.Verify(nil)
+	}
+	return err
+}
+
+// work does a random piece of work.
+func (h *home) work(rnd *rand.Rand) error {
+	switch rnd.IntN(8) {
+	case 0:
+		return h.sync()
+	case 1:
+		return checkpoint(h.st, h.o.DB, rnd.IntN(3) > 0)
+	}
+	return h.write(rnd)
+}
+
+var seeds = flag.Int("seeds", 40, "how many random histories TestCrash crashes")
+
+func TestCrash(t *testing.T) {
+	lost := 0
+	for seed := range uint64(*seeds) {
+		rnd := rand.New(rand.NewPCG(seed, 7))
+		h, err := openHome(disk.NewSim(nil))
+		must(t, err)
+		for range 3 {
+			for range rnd.IntN(60) {
+				must(t, h.work(rnd))
+			}
+			after, err := openHome(h.sim.CrashClone(rnd))
+			if err != nil {
+				t.Fatalf("seed %d: %v", seed, err)
+			}
+			if err := h.check(after); err != nil {
+				t.Fatalf("seed %d: %v", seed, err)
+			}
+			// It goes on from there.
+			n := 0
+			after.st.Walk(0, func(dag.Record) error { n++; return nil })
+			if n < len(h.log) {
+				lost++
+			}
+			after.log, after.durable, after.n = h.log[:n:n], n, h.n
+			must(t, after.g.Objects(func(id dag.ID) error { after.objects = append(after.objects, id); return nil }))
+			h = after
+		}
+	}
+	if lost == 0 {
+		t.Error("no crash lost anything")
+	}
+	t.Log("crashes that lost batches:", lost)
+}
+
+// TestFault fails the n-th operation of the disk, for every n until none fails, and opens it again: as the process that
+// goes on, and as after a power loss.
+func TestFault(t *testing.T) {
+	for _, fault := range []error{syscall.EIO, syscall.ENOSPC} {
+		landed := 0
+		for n := int64(1); ; n++ {
+			rnd := rand.New(rand.NewPCG(uint64(n), 9))
+			sim := disk.NewSim(rand.New(rand.NewPCG(uint64(n), 8)))
+			h, err := openHome(sim)
+			must(t, err)
+			script := rand.New(rand.NewPCG(3, 3))
+			sim.FailAt(n, fault)
+			for range 40 { // what still works goes on
+				err := h.work(script)
+				if err != nil && !errors.Is(err, fault) && !errors.Is(err, kv.ErrBroken) {
+					t.Fatalf("operation %d: %v", n, err)
+				}
+			}
+			hit := sim.Landed() > 0
+			sim.FailAt(0, nil)
+			for i, disk := range []*disk.Sim{sim, sim.CrashClone(rnd)} {
+				after, err := openHome(disk)
+				if err == nil {
+					err = h.check(after)
+				}
+				if err != nil {
+					t.Fatalf("operation %d, %v, disk %d: %v", n, fault, i, err)
+				}
+			}
+			if !hit {
+				break
+			}
+			landed++
+		}
+		if landed < 20 {
+			t.Errorf("%v: only %d faults landed", fault, landed)
+		}
+		t.Log(fault, landed)
+	}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func author(n int) dag.Author {
+	a := dag.Author{Key: seedKey(byte(n + 1))}
+	copy(a.Device[:], a.Key[32:])
+	a.Account = a.Device
+	return a
+}

@@ -1,0 +1,133 @@
+package dag
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// Verify reads the whole log and holds the index against it: every frame, ID and signature, what each batch names and its
+// clock, the parents and heads of every object. report is called for each thing that is wrong, with an error that matches
+// ErrCorrupt; nil returns the first one instead. It goes beside other work; ctx ends it.
+func (g *Graph) Verify(report func(error)) error {
+	return g.VerifyContext(context.Background(), report, nil)
+}
+
+// VerifyContext is Verify that ends with ctx, and tells how many batches it has looked at.
+func (g *Graph) VerifyContext(ctx context.Context, report func(error), progress func(done, total uint64)) error {
+	if report == nil {
+		var first error
+		err := g.VerifyContext(ctx, func(err error) { first = errors.Join(first, err) }, progress)
+		if first != nil {
+			return first
+		}
+		return err
+	}
+	total, _, _ := g.Counters()
+	done := uint64(0)
+	err := g.store.Walk(0, func(rec Record) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := g.verifyRecord(rec); err != nil {
+			report(errCorrupt(rec.At, err))
+		}
+		if done++; progress != nil {
+			progress(done, max(total, done))
+		}
+		return nil
+	})
+	if errors.Is(err, ErrCorrupt) {
+		report(err)
+		err = nil
+	}
+	if err != nil {
+		return err
+	}
+	return g.Objects(func(id ID) error {
+		if err := g.verifyObject(id); err != nil {
+			report(fmt.Errorf("%w: object %s: %v", ErrCorrupt, id, err))
+		}
+		return ctx.Err()
+	})
+}
+
+func (g *Graph) verifyRecord(rec Record) error {
+	f, err := parseFrame(rec.Frame)
+	if err != nil {
+		return err
+	}
+	switch {
+	case f.id != rec.ID:
+		return errors.New("its frame is another batch")
+	case f.batch.Space != g.space:
+		return ErrSpace
+	case !f.batch.Verify():
+		return ErrSignature
+	}
+	if err := f.checkAlone(); err != nil && !errors.Is(err, ErrForgotten) {
+		return err
+	}
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	k, ok, err := g.find(f.id)
+	if err != nil {
+		return err
+	}
+	if !ok || k.at != rec.At || k.clock != f.batch.Clock {
+		return errors.New("the index has it elsewhere")
+	}
+	_, missing, err := g.check(f)
+	if err == nil && len(missing) > 0 {
+		err = errors.New("its past is not held")
+	}
+	if err != nil {
+		return err
+	}
+	return g.verifyRefs(f, k)
+}
+
+// verifyRefs finds each change in the log of its object.
+func (g *Graph) verifyRefs(f *parsed, k known) error {
+	for i := range f.bodies {
+		o, err := g.objectOf(f.objectID(i))
+		if err != nil {
+			return err
+		}
+		if o == nil {
+			return fmt.Errorf("the index lacks the object of change %d", i)
+		}
+		b := &f.bodies[i]
+		r, ok, err := g.refOf(o, f.batch.Clock, func(r *ref) bool { return r.at == k.at })
+		if err != nil {
+			return err
+		}
+		if !ok || r.id != f.batch.Changes[i] || r.off != b.off || r.size != b.size || int(r.place) != i || r.chain != k.chain {
+			return fmt.Errorf("the index has change %d elsewhere", i)
+		}
+	}
+	return nil
+}
+
+// verifyObject computes an object's heads from its log.
+func (g *Graph) verifyObject(id ID) error {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	o, err := g.objectOf(id)
+	if err != nil || o == nil {
+		return errors.Join(err, errors.New("the index lacks it"))
+	}
+	heads, err := g.computeHeads(o, g.held)
+	if err != nil {
+		return err
+	}
+	if len(heads) != len(o.heads) {
+		return fmt.Errorf("%d heads, not %d", len(o.heads), len(heads))
+	}
+	for i := range heads {
+		if heads[i] != o.heads[i] {
+			return fmt.Errorf("head %s, not %s", o.heads[i].id, heads[i].id)
+		}
+	}
+	return nil
+}
