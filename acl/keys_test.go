@@ -231,6 +231,40 @@ func TestChangePassphraseSurvivesCrashes(t *testing.T) {
 	}
 }
 
+// A home whose making failed anywhere, and crashed, has no account or the whole of it; then it can be made.
+func TestInitKeysSurvivesFailures(t *testing.T) {
+	landed := 0
+	for at := int64(1); ; at++ {
+		d := newDisk()
+		d.FailFrom(at, errors.New("power loss"))
+		k, err := InitKeys(d, testAccount(t), "laptop", nil, nil)
+		if d.Landed() == 0 {
+			break
+		}
+		landed++
+		d.FailAt(0, nil)
+		after := d.CrashClone(rand.New(rand.NewPCG(uint64(at), 3)))
+		again, oerr := OpenKeys(after, nil)
+		switch {
+		case oerr == nil && k != nil:
+			sameKeys(t, k, again)
+		case oerr == nil:
+		case !errors.Is(oerr, ErrNotInitialised):
+			t.Fatalf("failure %d (%v): %v", at, err, oerr)
+		default:
+			if _, err := InitKeys(after, testAccount(t), "laptop", nil, nil); err != nil {
+				t.Fatalf("failure %d: making it again: %v", at, err)
+			}
+		}
+		if err == nil {
+			t.Fatalf("failure %d is not reported", at)
+		}
+	}
+	if landed < 5 {
+		t.Fatalf("%d faults landed", landed)
+	}
+}
+
 func TestKeyFilesOnDisk(t *testing.T) {
 	dir := t.TempDir()
 	d, err := disk.OS(dir)

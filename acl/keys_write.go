@@ -47,7 +47,10 @@ func InitKeys(d disk.FS, a *Account, deviceName string, pass []byte, rnd io.Read
 	if err := d.WriteFileAtomic(fileAccount, sealed); err != nil {
 		return nil, fmt.Errorf("acl: write %s: %w", fileAccount, err)
 	}
-	return k, changePassphrase(d, k, pass, scryptWork)
+	if err := changePassphrase(d, k, pass, scryptWork); err != nil {
+		return nil, err
+	}
+	return k, nil
 }
 
 // ChangePassphrase makes pass open the key files from now on; where it is empty, a new random key in keys.key does.

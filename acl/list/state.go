@@ -54,6 +54,7 @@ type State struct {
 	Unknown bool // some record must be understood and is not
 
 	members map[dag.PublicKey]*Member
+	devices map[dag.PublicKey]dag.PublicKey // the account that each device came with first
 	epochs  map[dag.ID]*Epoch
 	order   []*Epoch // in total order
 	options map[string]uint64
@@ -64,12 +65,14 @@ func newState(root *Root, space dag.ID) *State {
 	s := &State{
 		Root: root, Space: space,
 		members: make(map[dag.PublicKey]*Member),
+		devices: make(map[dag.PublicKey]dag.PublicKey),
 		epochs:  make(map[dag.ID]*Epoch),
 		options: make(map[string]uint64),
 	}
 	owner := &Member{Account: root.Owner.Identity, Role: RoleOwner, Since: space, Keys: root.Owner}
 	if root.Device != nil {
 		owner.Devices = []Device{{*root.Device, space, space, root.Name}}
+		s.devices[root.Device.Device] = owner.Account
 	}
 	s.members[owner.Account] = owner
 	s.addEpoch(&Epoch{ID: space, Suite: root.Suite, Commitment: root.Commitment, Wraps: root.Wraps})
@@ -116,6 +119,9 @@ func (s *State) addDevice(id dag.ID, account dag.PublicKey, d *AddDevice) {
 		return
 	}
 	m.Devices = append(m.Devices, Device{d.Certificate, id, d.Epoch, d.Name})
+	if _, ok := s.devices[d.Certificate.Device]; !ok {
+		s.devices[d.Certificate.Device] = account
+	}
 }
 
 // Role is an account's role; RoleNone of who is no member.
@@ -136,14 +142,17 @@ func (s *State) HasDevice(account, device dag.PublicKey) bool {
 	return ok
 }
 
-// Device finds a device of any member.
+// Device finds a device of any member, and the account that it came with first.
 func (s *State) Device(key dag.PublicKey) (Device, dag.PublicKey, bool) {
-	for _, m := range s.members {
-		if d, ok := m.Device(key); ok {
-			return *d, m.Account, true
-		}
+	account, ok := s.devices[key]
+	if !ok {
+		return Device{}, account, false
 	}
-	return Device{}, dag.PublicKey{}, false
+	d, ok := s.members[account].Device(key)
+	if !ok {
+		return Device{}, account, false
+	}
+	return *d, account, true
 }
 
 // Members returns copies of the members, the highest roles first, then by account.
@@ -187,6 +196,7 @@ func (s *State) clone() *State {
 		n.Devices = slices.Clone(m.Devices)
 		c.members[k] = &n
 	}
+	c.devices = maps.Clone(s.devices)
 	c.epochs = make(map[dag.ID]*Epoch, len(s.epochs))
 	c.order = make([]*Epoch, len(s.order))
 	for i, e := range s.order {
