@@ -173,6 +173,7 @@ func (s *space) dropLink(seq journal.Seq, n *index.Inode, dir uint64, name strin
 			n.Gone = append(n.Gone, index.Gone{
 				Key: l.Key, Object: n.Object, Link: l.ID, Over: []tree.Ref{l.Val}, Contents: n.Contents, Seq: seq,
 			})
+			s.noteTrash(trashRemoved, n, n.Object, dir, name, t)
 		}
 		n.Links = append(n.Links[:i], n.Links[i+1:]...)
 		break
@@ -240,6 +241,8 @@ func (s *space) applyRename(seq journal.Seq, r *renameRecord) error {
 			return ErrNotExist
 		}
 		s.swapEntries(from, to, e, at, old, oldAt, r.Time)
+		s.noteMove(n, linkIndex(n, r.Parent, r.Name), r.NewParent, r.Time)
+		s.noteMove(o, linkIndex(o, r.NewParent, r.NewName), r.Parent, r.Time)
 		moveLink(seq, n, r.Parent, r.Name, r.NewParent, r.NewName, r.Time)
 		moveLink(seq, o, r.NewParent, r.NewName, r.Parent, r.Name, r.Time)
 		s.markDirty(n)
@@ -257,6 +260,7 @@ func (s *space) applyRename(seq journal.Seq, r *renameRecord) error {
 	if err := s.addEntry(to, r.NewName, n, r.Time); err != nil {
 		return err
 	}
+	s.noteMove(n, linkIndex(n, r.Parent, r.Name), r.NewParent, r.Time)
 	moveLink(seq, n, r.Parent, r.Name, r.NewParent, r.NewName, r.Time)
 	if o != nil {
 		if r.Takes {
@@ -316,6 +320,8 @@ func (s *space) repoint(seq journal.Seq, dst *index.Inode, i int, src *index.Ino
 	if !dst.Object.IsZero() {
 		s.ix.SetObject(dst.Object, 0)
 		if !l.ID.Change.IsZero() {
+			was, as := l.Place()
+			s.noteTrash(trashMoved, dst, dst.Object, was, as, dst.Ctime)
 			dst.Gone = append(dst.Gone, index.Gone{Key: l.Key, Object: dst.Object, Link: l.ID, Over: []tree.Ref{l.Val}, Contents: dst.Contents, Seq: seq})
 		}
 	}

@@ -100,7 +100,7 @@ func (s *space) assemble(ctx context.Context, n *index.Inode) (*assembled, error
 		leaves = append(leaves, block.Leaf{ID: id, Size: uint64(size)})
 		a.content.Layout, a.content.LayoutBlock = nil, id
 	}
-	if a.content.Root, err = block.BuildTree(s.blocks.Put, leaves); err != nil {
+	if a.content.Root, err = block.BuildTree(s.putBlock, leaves); err != nil {
 		return nil, err
 	}
 	return a, nil

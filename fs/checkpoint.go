@@ -243,13 +243,14 @@ func (s *space) sealExtents(ctx context.Context, ino uint64) error {
 		if err := s.h.jr.ReadAt(f.x.Src.Loc, p, int(f.x.Skip)); err != nil {
 			return err
 		}
+		s.keeping.refs.RLock()
 		id, err := s.putChunk(p)
-		if err != nil {
-			return err
+		if err == nil {
+			s.mu.Lock()
+			err = s.refer(ino, f.x.Src, f.off, f.x.Len, f.x.Skip, id)
+			s.mu.Unlock()
 		}
-		s.mu.Lock()
-		err = s.refer(ino, f.x.Src, f.off, f.x.Len, f.x.Skip, id)
-		s.mu.Unlock()
+		s.keeping.refs.RUnlock()
 		if err != nil {
 			return err
 		}

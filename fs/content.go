@@ -328,6 +328,9 @@ func (s *space) copyRange(ctx context.Context, from uint64, srcOff int64, to uin
 			if !y.IsRegular() {
 				return nil, nil, ErrInvalid
 			}
+			if s.claim(p.id); !s.hasBlock(p.id) {
+				return nil, nil, s.blockError(p.id, block.ErrAbsent) // it was history, and pruned just now
+			}
 			rec := &sealRecord{Ino: to, Off: dstOff + done, Len: p.n, Skip: p.skip, Block: p.id, Size: p.size, Time: s.h.now()}
 			w := s.record(recSeal)
 			rec.encode(w)

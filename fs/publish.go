@@ -358,11 +358,15 @@ func (s *space) publishedLink(seq, upTo journal.Seq, n *index.Inode, l placed, v
 				k.Dirty = 0
 			}
 			k.Published(seq, id, val, l.Parent, l.Name)
+			if k.Dirty != 0 && k.WasParent != k.Parent {
+				s.noteTrash(trashMoved, n, n.Object, k.WasParent, k.WasName, n.Ctime) // it had moved on meanwhile
+			}
 			return
 		}
 	}
 	if l.Made {
 		n.Gone = append(n.Gone, index.Gone{Key: l.Key, Object: n.Object, Link: val, Over: []tree.Ref{val}, Contents: n.Contents, Seq: seq})
+		s.noteTrash(trashRemoved, n, n.Object, l.Parent, l.Name, n.Ctime)
 		return
 	}
 	for i := range n.Gone {

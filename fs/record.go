@@ -28,6 +28,7 @@ const (
 	recPublished recordKind = 10
 	recReclaim   recordKind = 11
 	recRefs      recordKind = 12
+	recPlace     recordKind = 13
 )
 
 // createRecord makes an inode, with a name or (Parent 0) without.

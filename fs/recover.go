@@ -304,7 +304,7 @@ func (s *space) replay(k recordKind, seq journal.Seq, loc journal.Loc, size int,
 		s.mark = c.Mark
 		return s.applyPublished(seq, &c)
 	}
-	return errRecord
+	return s.replayHistory(k, seq, r)
 }
 
 // recovered ends the recovery of a space: batches that no record speaks of are cut off, and inodes without a name go.

@@ -42,6 +42,8 @@ type space struct {
 
 	pubMu sync.Mutex // one publication or checkpoint at a time
 
+	keeping keeping // of blocks against eviction
+
 	mu       sync.Mutex
 	ix       *index.Index
 	nextIno  uint64

@@ -167,6 +167,8 @@ func (s *space) cutStream(ctx context.Context, st *stream, final bool) error {
 // sealPiece seals one chunk and lets the file refer to the block. A chunk that can't be stored stays in memory, and the
 // writer, or the fsync, gets the error.
 func (s *space) sealPiece(st *stream, a *arena, src *index.Source, piece []byte, skip, off int64) {
+	s.keeping.refs.RLock()
+	defer s.keeping.refs.RUnlock()
 	id, err := s.putChunk(piece)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -190,7 +192,7 @@ func (s *space) putChunk(plain []byte) (block.ID, error) {
 	if err != nil {
 		return block.ID{}, err
 	}
-	id, err := s.blocks.Put(sealed)
+	id, err := s.putBlock(sealed)
 	sealed = sealed[:0]
 	s.h.sealed.Put(&sealed)
 	return id, err

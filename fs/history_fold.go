@@ -1,0 +1,255 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"time"
+
+	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/fs/tree"
+)
+
+// moment is a time in the history of a space. A change is in it when its own time, by the clock of its device, is not later;
+// a change that claims to be from the future of `now` counts as being as old as the one before it in its object, and one that
+// claims to be older than one before it too. So what a wrong clock wrote neither hides nor shows anything for longer than it
+// was wrong, and the changes of an object that are in a moment are always the first ones in its order.
+type moment struct {
+	time int64 // Unix nanoseconds, the last one that is in it
+	now  int64
+}
+
+// in reports whether a change of time t is in the moment; last is the time that the change before it counts with.
+func (m *moment) in(t int64, last *int64) bool {
+	if t > *last && t <= m.now {
+		*last = t
+	}
+	return *last <= m.time
+}
+
+// errStop ends a walk over changes.
+var errStop = errors.New("fs: enough")
+
+// opened is open of a change whose payload may be none: it is nil then, an empty operation.
+func (s *space) opened(e *dag.Entry) *tree.Payload {
+	p, err := s.open(e)
+	if err != nil {
+		return nil
+	}
+	return p
+}
+
+// fold gives the state of an object: as it is now by what is published, or with a moment as it was then. Nil when there is no
+// such object, or was none.
+func (s *space) fold(object dag.ID, m *moment) (*tree.State, error) {
+	last := int64(math.MinInt64)
+	return s.foldWhile(object, func(e *dag.Entry, p *tree.Payload) bool {
+		return m == nil || p == nil || m.in(p.Time, &last)
+	})
+}
+
+// foldTo is the state of an object after one of its changes; nil when that is none of them.
+func (s *space) foldTo(object, change dag.ID) (*tree.State, error) {
+	met := false
+	st, err := s.foldWhile(object, func(e *dag.Entry, _ *tree.Payload) bool {
+		if met {
+			return false
+		}
+		met = e.ID == change
+		return true
+	})
+	if !met {
+		return nil, err
+	}
+	return st, err
+}
+
+func (s *space) foldWhile(object dag.ID, more func(*dag.Entry, *tree.Payload) bool) (*tree.State, error) {
+	st := tree.NewState(object)
+	if object == tree.RootObject(s.id) {
+		st = tree.NewRootState(s.id)
+	}
+	none := st.Kind == tree.KindNone
+	err := s.graph.Changes(object, func(e dag.Entry) error {
+		p := s.opened(&e)
+		if !more(&e, p) {
+			return errStop
+		}
+		none = false
+		return st.Apply(tree.Stamp{ID: e.ID, Pos: e.Pos, Device: e.Change.Device}, p)
+	})
+	if err != nil && !errors.Is(err, errStop) {
+		return nil, s.damaged(err)
+	}
+	if none {
+		return nil, nil
+	}
+	return st, nil
+}
+
+// VersionFile is the content of a file as one version of it had it. It may be read by many at once.
+type VersionFile struct {
+	s       *space
+	base    *tree.Content
+	at      tree.Ref        // the operation that holds base
+	patches []*tree.Content // over base, the oldest first
+
+	Version string // the change's ID
+	Mode    uint32 // permission bits
+	Mtime   time.Time
+	size    int64
+}
+
+// Size is the length of the content in bytes.
+func (f *VersionFile) Size() int64 { return f.size }
+
+// ReadAt reads as io.ReaderAt says. It waits for content that is not on this device for as long as that takes; where it was
+// pruned the error matches ErrPruned.
+func (f *VersionFile) ReadAt(p []byte, off int64) (int, error) {
+	return f.readAt(context.Background(), p, off)
+}
+
+func (f *VersionFile) readAt(ctx context.Context, p []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, ErrInvalid
+	}
+	if off >= f.size {
+		return 0, io.EOF
+	}
+	n := int(min(int64(len(p)), f.size-off))
+	if err := f.fill(ctx, p[:n], off); err != nil {
+		return 0, err
+	}
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+// fill reads the bytes [off, off+len(p)), all below the size: the base, and each patch over it.
+func (f *VersionFile) fill(ctx context.Context, p []byte, off int64) error {
+	end := off + int64(len(p))
+	limit := min(end, f.base.Size)
+	for _, c := range f.patches {
+		limit = min(limit, max(c.Size, off)) // what was once cut off reads as zeros later
+	}
+	if limit > off {
+		if err := f.s.readContent(ctx, f.base, f.at, p[:limit-off], off); err != nil {
+			return f.s.prunedError(f.base.Root, err)
+		}
+	}
+	clear(p[max(0, limit-off):])
+	for _, c := range f.patches {
+		if c.Size < end {
+			clear(p[max(0, c.Size-off):])
+		}
+		for i := range c.Patch {
+			e := &c.Patch[i]
+			if e.Off >= end {
+				break
+			}
+			if e.Off+e.Len <= off {
+				continue
+			}
+			from, to := max(e.Off, off), min(e.Off+e.Len, end)
+			q := p[from-off : to-off]
+			k := 0
+			if skip := from - e.Off; skip < int64(len(e.Bytes)) {
+				k = copy(q, e.Bytes[skip:])
+			}
+			clear(q[k:])
+		}
+	}
+	return nil
+}
+
+// maxPatches is how many patches over one another are followed: more than any writer makes.
+const maxPatches = 4096
+
+// contentOf gives the content that the operation at a ref put into a file, with what it patches.
+func (s *space) contentOf(at tree.Ref) (*VersionFile, error) {
+	f := &VersionFile{s: s}
+	var bytes int
+	for {
+		p, err := s.payload(at.Change)
+		if err != nil {
+			return nil, s.damaged(fmt.Errorf("content in change %s: %w", at.Change, err))
+		}
+		if int(at.Place) >= len(p.Ops) || p.Ops[at.Place].Kind != tree.OpContent {
+			return nil, s.damaged(fmt.Errorf("change %s has no content at %d", at.Change, at.Place))
+		}
+		op := &p.Ops[at.Place]
+		if !op.Content.IsPatch() {
+			f.base, f.at = op.Content, at
+			break
+		}
+		for i := range op.Content.Patch {
+			bytes += len(op.Content.Patch[i].Bytes)
+		}
+		if f.patches = append(f.patches, op.Content); len(f.patches) > maxPatches || bytes > 64<<20 {
+			return nil, s.damaged(fmt.Errorf("content in change %s: too many patches", at.Change))
+		}
+		at = op.Over[0]
+	}
+	for i, j := 0, len(f.patches)-1; i < j; i, j = i+1, j-1 {
+		f.patches[i], f.patches[j] = f.patches[j], f.patches[i]
+	}
+	f.size = f.base.Size
+	if n := len(f.patches); n > 0 {
+		f.size = f.patches[n-1].Size
+	}
+	return f, nil
+}
+
+// shown gives the content value that a state shows: of several candidates the one that keeps the name. ok is false for a file
+// without content, which is empty.
+func shown(st *tree.State) (v tree.ContentValue, ok bool) {
+	vs := st.Contents()
+	if len(vs) == 0 {
+		return v, false
+	}
+	return vs[len(vs)-1], true
+}
+
+// fileOf gives the content that a state shows.
+func (s *space) fileOf(st *tree.State) (*VersionFile, error) {
+	v, ok := shown(st)
+	if !ok {
+		return &VersionFile{s: s, base: &tree.Content{}, Mode: stateMode(st), Mtime: time.Unix(0, st.Born)}, nil
+	}
+	f, err := s.contentOf(v.Ref)
+	if err != nil {
+		return nil, err
+	}
+	f.Mode, f.Mtime = stateMode(st), time.Unix(0, stateMtime(st))
+	return f, nil
+}
+
+// stateMode gives the permission bits of an object.
+func stateMode(st *tree.State) uint32 {
+	switch {
+	case st.ModeSet:
+		return st.Mode
+	case st.Kind == tree.KindDir:
+		return 0755
+	case st.Kind == tree.KindSymlink:
+		return 0777
+	}
+	return 0644
+}
+
+// stateMtime gives the time of last modification of an object.
+func stateMtime(st *tree.State) int64 {
+	if st.MtimeSet {
+		return st.Mtime
+	}
+	if v, ok := shown(st); ok {
+		return v.Mtime
+	}
+	if st.Kind == tree.KindDir {
+		return st.Time
+	}
+	return st.Born
+}
