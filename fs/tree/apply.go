@@ -169,7 +169,7 @@ func (u *update) fold(id dag.ID, changes []Change) error {
 	}
 	if next.State.Kind == KindDir && id != t.root {
 		if next.Place == nil && (old == nil || old.State.Kind != KindDir) {
-			if err := u.arrive(id, next, changes); err != nil {
+			if err := u.arrive(id, next, changes, old == nil); err != nil {
 				return err
 			}
 		} else {
@@ -181,8 +181,9 @@ func (u *update) fold(id dag.ID, changes []Change) error {
 	return t.store.SetObject(id, next)
 }
 
-// arrive gives a directory that was not known its first place, and finds the moves of it that are there already.
-func (u *update) arrive(id dag.ID, o *Object, changes []Change) error {
+// arrive gives a directory that was not known its first place, and finds the moves of it that are there already. all says that
+// changes are all that there is of it.
+func (u *update) arrive(id dag.ID, o *Object, changes []Change, all bool) error {
 	visit := func(c *Change) {
 		if c.At.ID == id && c.Payload != nil {
 			for i := range c.Payload.Ops {
@@ -194,7 +195,7 @@ func (u *update) arrive(id dag.ID, o *Object, changes []Change) error {
 		}
 		u.findMoves(id, o.State, c)
 	}
-	if changes[0].At.ID == id {
+	if all {
 		for i := range changes {
 			visit(&changes[i])
 		}
@@ -209,11 +210,8 @@ func (u *update) arrive(id dag.ID, o *Object, changes []Change) error {
 
 // known looks whether something was placed in a directory before it was known: then all moves are judged again.
 func (u *update) known(id dag.ID) error {
-	marked := false
-	if err := u.t.store.Marks(SetLimbo, func(dir dag.ID, _ string) bool {
-		marked = dir == id
-		return !marked
-	}); err != nil || !marked {
+	marked, err := u.t.store.Marked(SetLimbo, id, "")
+	if err != nil || !marked {
 		return err
 	}
 	u.redoAll = true

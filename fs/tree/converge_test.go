@@ -326,11 +326,22 @@ func seeded(seed uint64) chooser {
 	return func(n int) int { return rnd.IntN(n) }
 }
 
+// profiles are what the replicas of a schedule do most; nil is everything alike.
+var profiles = [][]int{
+	nil,
+	{2, 3, 7, 8, 9, 12, 17},             // directories that are moved and removed
+	{2, 7, 8, 9, 7, 8, 9, 17},           // moved only
+	{0, 4, 5, 6, 4, 5, 6, 10, 16, 15},   // files that are written
+	{0, 1, 7, 8, 9, 10, 13, 17, 14, 4},  // names
+	{2, 3, 0, 1, 7, 8, 12, 12, 4, 5, 6}, // work in directories that go
+}
+
 // runSeed runs the schedule of a seed, and returns what happened in it.
 func runSeed(t testing.TB, seed uint64) (s *schedule, conflicts int) {
 	choose := seeded(seed)
 	s = newSchedule(t, choose, 2+choose(4))
 	s.script.logging = true
+	s.script.kinds = profiles[int(seed)%len(profiles)]
 	s.run(4 + choose(24))
 	orders := 1
 	if seed%64 == 0 {

@@ -44,6 +44,9 @@ func (t *Tree) PlanRemove(dir dag.ID, name string) (*Plan, error) {
 	if at < 0 {
 		return nil, ErrNotExist
 	}
+	if err := w.revive(class); err != nil {
+		return nil, err
+	}
 	if err := w.settle(class, nodes, at); err != nil {
 		return nil, err
 	}
@@ -68,14 +71,17 @@ func (t *Tree) PlanRename(dir dag.ID, name string, newDir dag.ID, newName string
 	if err != nil {
 		return nil, err
 	}
+	if over >= 0 && at == over && sameGroup(class, nodes, newClass, others) {
+		return w.plan, nil
+	}
+	if err := w.revive(class); err != nil {
+		return nil, err
+	}
 	n := &nodes[at]
 	switch {
 	case over < 0:
 		err = w.settle(class, nodes, at)
 	case sameGroup(class, nodes, newClass, others):
-		if at == over {
-			return w.plan, nil
-		}
 		if o := &others[over]; n.Loser == ContentLoser && o.Object == n.Object && !o.Conflict {
 			return w.plan, w.prefer(class, nodes, at, over)
 		}
@@ -155,6 +161,11 @@ func (t *Tree) PlanExchange(dir dag.ID, name string, newDir dag.ID, newName stri
 	}
 	if at < 0 || over < 0 {
 		return nil, ErrNotExist
+	}
+	for _, c := range [][]dag.ID{class, newClass} {
+		if err := w.revive(c); err != nil {
+			return nil, err
+		}
 	}
 	if sameGroup(class, nodes, newClass, others) {
 		if at == over {

@@ -172,6 +172,12 @@ func (m *MemStore) SetMark(set Set, dir dag.ID, name string, on bool) error {
 	return nil
 }
 
+// Marked implements Store.
+func (m *MemStore) Marked(set Set, dir dag.ID, name string) (bool, error) {
+	_, ok := m.marks[memMark{set, dir, name}]
+	return ok, nil
+}
+
 // Marks implements Store.
 func (m *MemStore) Marks(set Set, fn func(dir dag.ID, name string) bool) error {
 	for k := range m.marks {

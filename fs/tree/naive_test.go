@@ -500,7 +500,7 @@ func (n *naive) list(class []dag.ID, path string, out *[]nEntry) {
 type nItem struct {
 	made   Order
 	order  Order
-	key    string // equal ones are shown once; empty: equal to nothing
+	key    string // equal ones are shown once
 	lose   loser
 	entry  nEntry
 	isMain bool
@@ -520,7 +520,7 @@ func (n *naive) listFiles(name string, files []nFile, taken bool, real map[strin
 		case s.main != nil:
 			content = s.main.show()
 			if key += content; !s.main.comparable() {
-				key = ""
+				key = fmt.Sprint("only itself", s.main.op.ref)
 			}
 		default:
 			content = (&nValue{}).show()
@@ -544,7 +544,7 @@ func (n *naive) listFiles(name string, files []nFile, taken bool, real map[strin
 				entry: nEntry{object: f.o.id, what: f.o.describe(v.show(), v.op.Mtime), content: v.show(), behind: []Ref{v.op.ref}},
 			}
 			if !v.comparable() {
-				it.key = ""
+				it.key = fmt.Sprint("only itself", v.op.ref)
 			}
 			items = append(items, it)
 		}
@@ -557,7 +557,7 @@ func (n *naive) listFiles(name string, files []nFile, taken bool, real map[strin
 	}
 	shown := map[string]bool{}
 	for _, it := range items {
-		if it.key != "" && shown[it.key] {
+		if shown[it.key] {
 			continue
 		}
 		shown[it.key] = true

@@ -132,6 +132,25 @@ func (w *planner) settle(class []dag.ID, nodes []Node, except ...int) error {
 	return nil
 }
 
+// revive takes the mark from the removed directories of a class, which are shown for what is in them: they are in use
+// again, and would go with the last entry otherwise.
+func (w *planner) revive(class []dag.ID) error {
+	for _, dir := range class {
+		if dir == w.t.root {
+			continue
+		}
+		o, err := w.t.store.Object(dir)
+		if err != nil {
+			return err
+		}
+		if o == nil || len(o.State.Links) == 0 || !o.State.Links[0].Removed || o.Place == nil {
+			continue
+		}
+		w.plan.of(dir).op(o.State.Move(o.State.Links[0].ID, o.Place.Parent, o.Place.Name))
+	}
+	return nil
+}
+
 // publish makes the name that a conflict copy shows its own. Of a losing content value it makes an object.
 func (w *planner) publish(class []dag.ID, n *Node) error {
 	s, err := w.state(n.Object)

@@ -42,7 +42,7 @@ type replica struct {
 	held    map[dag.ID]*simBatch
 	order   []*simBatch // as they were applied
 	waiting []*simBatch
-	out     []*simBatch // published, and not on the way to the others yet
+	out     []*simBatch     // published, and not on the way to the others yet
 	heads   map[dag.ID]bool // of the graph of batches
 	objects map[dag.ID][]dag.ID
 	clock   uint64

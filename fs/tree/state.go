@@ -82,9 +82,6 @@ func NewState(object dag.ID) *State { return &State{Object: object} }
 // NewRootState returns the state of a space's root directory without changes.
 func NewRootState(space dag.ID) *State { return &State{Object: RootObject(space), Kind: KindDir} }
 
-// isSpaceRoot reports whether the object is a directory that is there without a root change.
-func (s *State) isSpaceRoot() bool { return s.Kind == KindDir && s.Birth == (dag.Pos{}) }
-
 // Apply adds a change that is above all others of the object, else it returns ErrOrder. A nil payload is one that does
 // not open or parse: an empty operation. The state keeps slices of the payload, which must not change any more.
 func (s *State) Apply(at Stamp, p *Payload) error {

@@ -40,6 +40,8 @@ type Store interface {
 
 	// SetMark puts a pair of a directory object and a name into one of the Tree's sets, or takes it out.
 	SetMark(set Set, dir dag.ID, name string, on bool) error
+	// Marked reports whether a pair is in a set.
+	Marked(set Set, dir dag.ID, name string) (bool, error)
 	// Marks calls fn for the members of a set in any order, until fn returns false.
 	Marks(set Set, fn func(dir dag.ID, name string) bool) error
 
