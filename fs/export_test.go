@@ -1,6 +1,11 @@
 package fs
 
-import "testing"
+import (
+	"math/rand/v2"
+	"testing"
+
+	"github.com/anyfs/anyfs/dag/disk"
+)
 
 // TestHome lets tests outside the package work with a home on a simulated disk.
 type TestHome struct{ *testHome }
@@ -19,3 +24,23 @@ func (th TestHome) Kill() { th.kill() }
 
 // Checkpoint makes one.
 func (th TestHome) Checkpoint() error { return th.checkpoint(th.t.Context()) }
+
+// PowerLoss opens, beside the running home, what a power loss now would leave: a random part of what was not synced.
+func (th TestHome) PowerLoss(rnd *rand.Rand) TestHome {
+	c := &testHome{t: th.t, sim: th.sim.CrashClone(rnd), keys: th.keys, root: th.root}
+	c.open()
+	return TestHome{c}
+}
+
+// Killed opens, beside the running home, what a SIGKILL now would leave.
+func (th TestHome) Killed() TestHome {
+	c := &testHome{t: th.t, sim: th.sim.Crash(func() disk.Keep { return disk.Whole }), keys: th.keys, root: th.root}
+	c.open()
+	return TestHome{c}
+}
+
+// Abandon gives it up.
+func (th TestHome) Abandon() {
+	th.abandon()
+	th.Home.closeSpaces()
+}
