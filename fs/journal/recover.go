@@ -71,11 +71,16 @@ type found struct {
 
 func (j *Journal) recover(from Seq, replay func(Seq, []byte, Loc) error) error {
 	uses, err := j.list()
+	size := int64(0)
+	for _, u := range uses {
+		size = max(size, u.size)
+	}
+	buf := scanBuf(size)
 	if err == nil {
-		uses, err = j.dropDoubles(uses)
+		uses, err = j.dropDoubles(uses, buf)
 	}
 	if err == nil {
-		err = j.adopt(uses, from, replay)
+		err = j.adopt(uses, buf, from, replay)
 	}
 	if err != nil {
 		for _, u := range uses {
@@ -86,7 +91,7 @@ func (j *Journal) recover(from Seq, replay func(Seq, []byte, Loc) error) error {
 }
 
 // adopt takes the files over: the live ones, with what they hold replayed, and those that are to be erased.
-func (j *Journal) adopt(uses []found, from Seq, replay func(Seq, []byte, Loc) error) error {
+func (j *Journal) adopt(uses []found, buf []byte, from Seq, replay func(Seq, []byte, Loc) error) error {
 	durable := Seq(0) // the highest record that anything says was synced
 	start := -1
 	for i, u := range uses {
@@ -114,7 +119,7 @@ func (j *Journal) adopt(uses []found, from Seq, replay func(Seq, []byte, Loc) er
 		u := uses[at]
 		j.files = append(j.files, u.file)
 		replayed++
-		synced, err := j.replayFile(u.file, from, replay)
+		synced, err := j.replayFile(u.file, buf, from, replay)
 		if err != nil {
 			return err
 		}
@@ -259,7 +264,7 @@ func (j *Journal) readHeader(u *found) (bool, error) {
 }
 
 // dropDoubles keeps, of files that hold the same use, the one in which more of it can be read.
-func (j *Journal) dropDoubles(uses []found) ([]found, error) {
+func (j *Journal) dropDoubles(uses []found, buf []byte) ([]found, error) {
 	var kept []found
 	for _, u := range uses {
 		n := len(kept)
@@ -269,7 +274,7 @@ func (j *Journal) dropDoubles(uses []found) ([]found, error) {
 		}
 		old := kept[n-1]
 		for _, f := range []*file{old.file, u.file} {
-			if _, err := f.scanFile(nil); err != nil {
+			if _, err := f.scanFile(buf, nil); err != nil {
 				return uses, err
 			}
 		}
@@ -284,7 +289,7 @@ func (j *Journal) dropDoubles(uses []found) ([]found, error) {
 
 // replayFile calls replay for the records of a file after from, and sets the file's last record. It returns the highest
 // record that the file's frames say was durable.
-func (j *Journal) replayFile(f *file, from Seq, replay func(Seq, []byte, Loc) error) (durable Seq, err error) {
+func (j *Journal) replayFile(f *file, buf []byte, from Seq, replay func(Seq, []byte, Loc) error) (durable Seq, err error) {
 	var carry []byte // the beginning of a record whose end is in a later frame
 	seq := f.first
 	ended := false
@@ -320,7 +325,7 @@ func (j *Journal) replayFile(f *file, from Seq, replay func(Seq, []byte, Loc) er
 			body = rest
 		}
 	}
-	s, err := f.scanFile(each)
+	s, err := f.scanFile(buf, each)
 	if err != nil {
 		return 0, err
 	}

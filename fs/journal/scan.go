@@ -3,12 +3,13 @@ package journal
 import (
 	"crypto/cipher"
 	"io"
-	"math/bits"
 
 	"github.com/anyfs/anyfs/dag/disk"
 )
 
 const scanBytes = 256 << 10
+
+func scanBuf(size int64) []byte { return make([]byte, min(scanBytes, size)) }
 
 // scanner opens the frames of one use in order. Its memory does not depend on what it reads.
 type scanner struct {
@@ -23,8 +24,9 @@ type scanner struct {
 	n    nonce
 }
 
-func newScanner(f *file) *scanner {
-	return &scanner{file: f.slot.file, aead: f.aead, size: f.size, pos: headerBytes, buf: make([]byte, 0, scanBytes)}
+// newScanner uses buf, which is made by scanBuf for a file of this size or a larger one.
+func newScanner(f *file, buf []byte) *scanner {
+	return &scanner{file: f.slot.file, aead: f.aead, size: f.size, pos: headerBytes, buf: buf[:0]}
 }
 
 // peek returns n bytes at pos, fewer at the end of the file. They are valid until the next call.
@@ -34,7 +36,7 @@ func (s *scanner) peek(pos int64, n int) ([]byte, error) {
 		return nil, nil
 	}
 	if pos < s.base || pos+int64(n) > s.base+int64(len(s.buf)) {
-		s.base, s.buf = pos, s.buf[:min(scanBytes, s.size-pos)]
+		s.base, s.buf = pos, s.buf[:min(int64(cap(s.buf)), s.size-pos)]
 		k, err := s.file.ReadAt(s.buf, pos)
 		s.buf = s.buf[:k]
 		if err != nil && err != io.EOF {
@@ -95,9 +97,6 @@ func (s *scanner) probe() (synced Seq) {
 		var head [frameHead]byte
 		copy(head[:], b)
 		size := frameSize(head[:])
-		if size == 0 && bits.OnesCount32(be32(head[:])) > 20 {
-			return synced
-		}
 		found := false
 		if size != 0 {
 			_, sy, ok, err := s.try(pos, size, counter)
@@ -110,7 +109,7 @@ func (s *scanner) probe() (synced Seq) {
 			found = ok || s.opens(pos+int64(size), counter+1)
 		}
 		// One bit of the length may be wrong.
-		for bit := 0; bit < 17 && !found; bit++ {
+		for bit := 0; bit < 8*frameHead && !found; bit++ {
 			h := head
 			h[3-bit/8] ^= 1 << (bit % 8)
 			if k := frameSize(h[:]); k != 0 && s.opens(pos+int64(k), counter+1) {
@@ -140,13 +139,10 @@ func (s *scanner) opens(pos int64, counter uint64) bool {
 	return ok && err == nil
 }
 
-func be32(b []byte) uint32 {
-	return uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
-}
-
-// scanFile learns what is on the disk of a use, and calls fn for each frame. It is called with io held.
-func (f *file) scanFile(fn func(body []byte, synced Seq) error) (*scanner, error) {
-	s := newScanner(f)
+// scanFile learns what is on the disk of a use, and calls fn for each frame. It is called with io held. The scanner that it
+// returns stands behind the last frame.
+func (f *file) scanFile(buf []byte, fn func(body []byte, synced Seq) error) (*scanner, error) {
+	s := newScanner(f, buf)
 	f.pos, f.done, f.counter, f.marks = headerBytes, 0, 0, nil
 	for {
 		body, synced, err := s.next()
@@ -182,6 +178,6 @@ func (j *Journal) scanOld(f *file) error {
 	if f.scanned {
 		return nil
 	}
-	_, err := f.scanFile(nil)
+	_, err := f.scanFile(scanBuf(f.size), nil)
 	return err
 }

@@ -132,7 +132,8 @@ func appendZeros(b []byte, n int64) []byte {
 }
 
 // Sync returns when every record up to seq is durable. One fdatasync serves all who wait when it begins; who comes later
-// waits for the next. When ctx ends first Sync returns its error, and the record may be durable or not.
+// waits for the next. A caller that waits returns the error of ctx when that ends, the record being durable or not; the one that
+// runs the sync for all does not.
 func (j *Journal) Sync(ctx context.Context, seq Seq) error {
 	j.mu.Lock()
 	defer j.unlock()
