@@ -107,7 +107,9 @@ func (s *space) verify(ctx context.Context, v *verifier) error {
 	}
 	if err := s.blocks.Verify(ctx, func(id block.ID, err error) {
 		v.step()
-		v.found("block "+id.String(), err)
+		if err != nil {
+			v.found("block "+id.String(), err)
+		}
 	}); err != nil {
 		if ctx.Err() != nil {
 			return err

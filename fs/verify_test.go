@@ -1,0 +1,139 @@
+package fs
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	mrand "math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/anyfs/anyfs/acl"
+	"github.com/anyfs/anyfs/dag/disk"
+)
+
+// fill makes a small tree with some history.
+func (th *testHome) fill() map[string][]byte {
+	th.t.Helper()
+	ctx := context.Background()
+	c := Cred{1000, 1000}
+	d, err := th.Mkdir(th.root, "dir", 0755, c)
+	th.must(err)
+	e, err := th.Mkdir(d.Ino, "deep", 0700, c)
+	th.must(err)
+	want := map[string][]byte{}
+	for i, n := range []int{0, 10, 9000, 3 << 20} {
+		name := string(rune('a' + i))
+		want[name] = random(uint64(i), n)
+		ino := th.create(e.Ino, name, want[name])
+		th.must(th.Flush(ctx))
+		want[name] = append(want[name], []byte("more")...)
+		th.write(ino, []byte("more"), int64(n))
+		th.must(th.Setxattr(ino, "user.n", []byte(name), 0))
+	}
+	_, err = th.Symlink(d.Ino, "sym", "deep/a", c)
+	th.must(err)
+	_, err = th.Link(th.look(e.Ino, "b"), d.Ino, "hard")
+	th.must(err)
+	th.create(d.Ino, "gone", []byte("it was here"))
+	th.must(th.Flush(ctx))
+	th.must(th.Unlink(d.Ino, "gone"))
+	th.must(th.Rename(d.Ino, "deep", th.root, "moved", 0))
+	th.must(th.Flush(ctx))
+	return want
+}
+
+func (th *testHome) check(root Ino, want map[string][]byte) {
+	th.t.Helper()
+	dir := th.look(root, "moved")
+	for name, b := range want {
+		th.wantContent(dir, name, b)
+		v, err := th.Getxattr(th.look(dir, name), "user.n")
+		th.must(err)
+		if string(v) != name {
+			th.t.Fatalf("attribute of %s is %q", name, v)
+		}
+	}
+	if a, b := th.look(dir, "b"), th.look(th.look(root, "dir"), "hard"); a != b {
+		th.t.Fatalf("the two names of a file show inodes %d and %d", a, b)
+	}
+	if got := strings.Join(th.list(th.look(root, "dir")), " "); !strings.Contains(got, "sym") || strings.Contains(got, "gone") {
+		th.t.Fatalf("dir holds %s", got)
+	}
+}
+
+func (th *testHome) sound() {
+	th.t.Helper()
+	problems, err := th.Verify(context.Background(), nil)
+	th.must(err)
+	for _, p := range problems {
+		th.t.Errorf("%s: %s: %s", p.Space, p.Where, p.Text)
+	}
+	if len(problems) > 0 {
+		th.t.FailNow()
+	}
+}
+
+func TestVerifySound(t *testing.T) {
+	th := newTestHome(t)
+	want := th.fill()
+	th.sound()
+	th.reopen()
+	th.check(th.root, want)
+	th.sound()
+}
+
+func TestExportImport(t *testing.T) {
+	th := newTestHome(t)
+	want := th.fill()
+	var car bytes.Buffer
+	res, err := th.Export(context.Background(), PersonalName, &car)
+	th.must(err)
+	if res.Batches == 0 || res.Blocks == 0 || res.Bytes != int64(car.Len()) {
+		t.Fatalf("export: %+v, %d bytes", res, car.Len())
+	}
+	if bytes.Contains(car.Bytes(), []byte("it was here")) || bytes.Contains(car.Bytes(), []byte("moved")) {
+		t.Fatal("the export holds content in the clear")
+	}
+	// Another device of the account, by its phrase.
+	sim := disk.NewSim(mrand.New(mrand.NewPCG(3, 4)))
+	account, err := acl.AccountFromPhrase(th.keys.Account.Phrase())
+	th.must(err)
+	keys, err := acl.InitKeys(sim, account, "other", nil, rand.Reader)
+	th.must(err)
+	other := &testHome{t: t, sim: sim, keys: keys}
+	other.open()
+	if _, err := other.Import(context.Background(), bytes.NewReader(car.Bytes()), ""); err != nil {
+		t.Fatal(err)
+	}
+	other.find()
+	other.check(other.root, want)
+	other.sound()
+	// It can be written there, and is the same after a restart.
+	other.create(other.root, "new", []byte("written on the other device"))
+	other.reopen()
+	other.check(other.root, want)
+	other.wantContent(other.root, "new", []byte("written on the other device"))
+	other.sound()
+	// What is damaged or cut off is refused, and leaves nothing behind.
+	for _, bad := range [][]byte{car.Bytes()[:car.Len()/2], append([]byte{1}, car.Bytes()...), {}} {
+		if _, err := other.Import(context.Background(), bytes.NewReader(bad), "bad"); err == nil {
+			t.Fatal("a damaged CAR was taken in")
+		}
+		if _, err := other.Space("bad"); err == nil {
+			t.Fatal("a damaged CAR left a space behind")
+		}
+	}
+	flipped := bytes.Clone(car.Bytes())
+	flipped[len(flipped)-100] ^= 1
+	other.must(other.DeleteSpace(PersonalName))
+	if _, err := other.Import(context.Background(), bytes.NewReader(flipped), ""); err == nil {
+		t.Fatal("a CAR with a flipped bit was taken in")
+	}
+	if _, err := other.Import(context.Background(), bytes.NewReader(car.Bytes()), "Back"); err != nil {
+		t.Fatal(err)
+	}
+	root, err := other.SpaceRoot("Back")
+	other.must(err)
+	other.check(root, want)
+}
