@@ -8,6 +8,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 
 	"github.com/anyfs/anyfs/dag/disk"
 )
@@ -235,37 +236,24 @@ func (f *gateFile) Sync() error {
 
 // TestGroup: whoever comes while a sync runs waits for one that begins later, or until its context ends; writes go on.
 func TestGroup(t *testing.T) {
-	g := &gate{FS: disk.NewSim(nil), wait: make(chan struct{}, 100)}
-	o := testOptions(g)
-	for range 10 {
-		g.wait <- struct{}{}
-	}
-	j, _ := sequence(t, o, 0)
-	_, _, err := j.Append([]byte("first"))
-	must(t, err)
-	must(t, j.Write(1))
-	for len(g.wait) > 0 {
-		<-g.wait
-	}
-	var wg sync.WaitGroup
-	results := make(chan error, 20)
-	for range 10 {
-		wg.Go(func() {
-			seq, _, err := j.Append([]byte("more"))
-			results <- errors.Join(err, j.Sync(context.Background(), seq))
-		})
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	wg.Go(func() {
-		// Some other call is inside Sync by then, or this one is and the context is not looked at.
-		for {
-			j.mu.Lock()
-			syncing := j.syncing
-			j.mu.Unlock()
-			if syncing {
-				break
-			}
+	synctest.Test(t, func(t *testing.T) {
+		g := &gate{FS: disk.NewSim(nil), wait: make(chan struct{}, 100)}
+		o := testOptions(g)
+		g.wait <- struct{}{} // for the file that Open prepares
+		j, _ := sequence(t, o, 0)
+		g.wait <- struct{}{} // for the next file
+		_, _, err := j.Append([]byte("first"))
+		must(t, err)
+		must(t, j.Write(1))
+		results := make(chan error, 20)
+		for range 10 {
+			go func() {
+				seq, _, err := j.Append([]byte("more"))
+				results <- errors.Join(err, j.Sync(context.Background(), seq))
+			}()
 		}
+		synctest.Wait() // one has begun to sync, the others wait for the next
+		ctx, cancel := context.WithCancel(context.Background())
 		seq, _, err := j.Append([]byte("cancelled"))
 		must(t, err)
 		must(t, j.Write(seq))
@@ -273,21 +261,18 @@ func TestGroup(t *testing.T) {
 		if err := j.Sync(ctx, seq); !errors.Is(err, context.Canceled) {
 			t.Errorf("cancelled: %v", err)
 		}
+		before := len(g.wait)
 		for range 20 {
 			g.wait <- struct{}{}
 		}
+		for range 10 {
+			must(t, <-results)
+		}
+		if used := before + 20 - len(g.wait); used > 2 {
+			t.Errorf("%d syncs for a group of 10", used)
+		}
+		must(t, j.Close())
 	})
-	wg.Wait()
-	for range 10 {
-		must(t, <-results)
-	}
-	if used := 20 - len(g.wait); used > 3 {
-		t.Errorf("%d syncs for a group of 10", used)
-	}
-	for range 50 {
-		g.wait <- struct{}{}
-	}
-	must(t, j.Close())
 }
 
 // TestParallelFaults has writes and syncs fail while several goroutines append, sync and read.
