@@ -155,13 +155,13 @@ type Mark uint64
 // machine kept running.
 func (s *Store) Mark() Mark { return Mark(s.log.position()) }
 
-// Rollback cuts off what was appended after a mark. It is for recovery: it comes between Open and dag.Open, and fails when
-// the index covers more than the mark, or the log less.
+// Rollback cuts off what was appended after a mark, but never what a checkpoint covers. It is for recovery: it comes
+// between Open and dag.Open, and fails when a graph has indexed more, or when the log ends before the mark.
 func (s *Store) Rollback(to Mark) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.indexed != s.state || uint64(to) < s.state.end || uint64(to) > s.log.position() {
+	if s.indexed != s.state || uint64(to) > s.log.position() {
 		return fmt.Errorf("store: rollback to %d: indexed to %d, end %d", to, s.indexed.end, s.log.position())
 	}
-	return s.log.cut(s.state, uint64(to))
+	return s.log.cut(s.state, max(uint64(to), s.state.end, segmentHead))
 }

@@ -1,0 +1,167 @@
+package dag_test
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/dag/store"
+)
+
+// digest is a machine whose state shows every operation and their order: the hash of all so far. A payload is a byte and,
+// where it is a snapshot, a state.
+var digest = dag.Machine[dag.ID, byte]{
+	New: func() dag.ID { return dag.ID{} },
+	Open: func(e dag.Entry) (byte, []byte, error) {
+		p := e.Change.Payload
+		if p[0] == 'x' {
+			return 0, nil, dag.ErrEmpty
+		}
+		if len(p) > 1 {
+			return p[0], p[1:], nil
+		}
+		return p[0], nil, nil
+	},
+	Apply:  func(s dag.ID, e dag.Entry, op byte) dag.ID { return dag.Sum(append(s[:], op)) },
+	Encode: func(s dag.ID) []byte { return s[:] },
+	Decode: func(p []byte) (dag.ID, error) {
+		if len(p) != 32 {
+			return dag.ID{}, dag.ErrFormat
+		}
+		return dag.ID(p), nil
+	},
+}
+
+func naiveFold(t rapid.TB, g *dag.Graph, object dag.ID) (s dag.ID, n int) {
+	must(t, g.Changes(object, func(e dag.Entry) error {
+		n++
+		if op, _, err := digest.Open(e); err == nil {
+			s = digest.Apply(s, e, op)
+		}
+		return nil
+	}))
+	return s, n
+}
+
+// folding is a graph whose user keeps trust in snapshots, and now and then meets lies.
+type folding struct {
+	g     *dag.Graph
+	a     dag.Author
+	trust dag.TrustMap
+}
+
+func (f *folding) write(t rapid.TB, object dag.ID, op byte, snapshot bool, lie []byte) dag.ID {
+	payload := []byte{op}
+	switch {
+	case lie != nil:
+		payload = append(payload, lie...)
+	case snapshot:
+		s, _, err := digest.Fold(f.g, object, f.trust)
+		must(t, err)
+		payload = append(payload, s[:]...)
+	}
+	b, err := f.g.Begin(f.a, nil, dag.ID{})
+	must(t, err)
+	id, err := b.Add(object, func(dag.Header) ([]byte, error) { return payload, nil })
+	must(t, err)
+	_, err = b.Commit()
+	must(t, err)
+	if snapshot && lie == nil {
+		f.trust.Trust(id)
+	}
+	return id
+}
+
+func TestFold(t *testing.T) {
+	used := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		var fs []*folding
+		for i := range 3 {
+			g, err := dag.Open(space, store.NewMem(), dag.Anyone{}, dag.Options{})
+			must(rt, err)
+			fs = append(fs, &folding{g, author(i), dag.TrustMap{}})
+		}
+		object := fs[0].write(rt, dag.ID{}, 'r', false, nil)
+		rt.Repeat(map[string]func(*rapid.T){
+			"write": func(rt *rapid.T) {
+				f := rapid.SampledFrom(fs).Draw(rt, "who")
+				for range rapid.SampledFrom([]int{1, 2, 40}).Draw(rt, "n") {
+					var lie []byte
+					if rapid.IntRange(0, 9).Draw(rt, "lie") == 0 {
+						lie = bytes.Repeat([]byte{7}, rapid.SampledFrom([]int{5, 32}).Draw(rt, "long"))
+					}
+					f.write(rt, object, rapid.SampledFrom([]byte("abcx")).Draw(rt, "op"), rapid.IntRange(0, 3).Draw(rt, "snap") == 0, lie)
+				}
+			},
+			"exchange": func(rt *rapid.T) {
+				from, to := rapid.SampledFrom(fs).Draw(rt, "from"), rapid.SampledFrom(fs).Draw(rt, "to")
+				must(rt, from.g.FramesSince(nil, func(_ dag.ID, frame []byte) error {
+					_, err := to.g.Ingest(frame)
+					return err
+				}))
+			},
+			"": func(rt *rapid.T) {
+				f := rapid.SampledFrom(fs).Draw(rt, "checked")
+				want, n := naiveFold(rt, f.g, object)
+				got, cost, err := digest.Fold(f.g, object, f.trust)
+				must(rt, err)
+				if got != want {
+					rt.Fatalf("%v after %+v, want %v after %d", got, cost, want, n)
+				}
+				again, cost, err := digest.Fold(f.g, object, f.trust)
+				must(rt, err)
+				if again != want {
+					rt.Fatal("the second time another")
+				}
+				if cost.Changes < n {
+					used++
+				}
+			},
+		})
+	})
+	if used == 0 {
+		t.Error("no fold began at a snapshot")
+	}
+}
+
+// TestDue: snapshots come about each 64 changes, for large states so rarely that they cost as much as the changes.
+func TestDue(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for _, size := range []int{0, 1000, 100_000} {
+		n, snapshots, longest := 200_000, 0, 0
+		c := dag.Cost{}
+		for range n {
+			c.Changes++
+			c.Bytes += 500
+			longest = max(longest, c.Changes)
+			if c.Due(size, rnd.Uint64()) {
+				snapshots++
+				c = dag.Cost{}
+			}
+		}
+		every := max(64, size/500)
+		if got := n / max(1, snapshots); got < every/2 || got > every*2 || longest > 12*every {
+			t.Errorf("%d bytes: one in %d, want %d; at most %d", size, got, every, longest)
+		}
+	}
+}
+
+// TestFoldLong goes through more changes than a fold keeps in memory.
+func TestFoldLong(t *testing.T) {
+	f := &folding{newGraph(t), author(0), dag.TrustMap{}}
+	object := f.write(t, dag.ID{}, 'r', false, nil)
+	for i := range 5000 {
+		f.write(t, object, byte(i), i == 1000, nil)
+	}
+	want, _ := naiveFold(t, f.g, object)
+	for range 2 {
+		got, cost, err := digest.Fold(f.g, object, f.trust)
+		must(t, err)
+		if got != want || cost.Changes != 4000 {
+			t.Fatal(got, want, cost)
+		}
+	}
+}
