@@ -189,6 +189,7 @@ func (s *space) commitBatch(items []item) (*publishedRecord, error) {
 		}
 	}()
 	rec := &publishedRecord{}
+	var snapshots []dag.ID // changes that carry one, which is trusted: it was made here
 	objects := map[uint64]dag.ID{} // of the directories that this batch makes
 	touched := map[dag.ID]bool{}
 	now := s.h.now()
@@ -222,6 +223,9 @@ func (s *space) commitBatch(items []item) (*publishedRecord, error) {
 		}
 		if own {
 			touched[c.done.Object] = true
+			if c.payload.Snapshot != nil {
+				snapshots = append(snapshots, c.done.Change)
+			}
 		}
 		rec.Changes = append(rec.Changes, c.done)
 	}
@@ -233,6 +237,9 @@ func (s *space) commitBatch(items []item) (*publishedRecord, error) {
 		return nil, fmt.Errorf("space %s: publish: %w", s.id, err)
 	}
 	done = true
+	for _, id := range snapshots {
+		trust{s}.Trust(id)
+	}
 	rec.Batch = batch.ID()
 	rec.Mark = uint64(s.log.Mark())
 	return rec, nil
@@ -256,6 +263,7 @@ func (s *space) addOthers(b *dag.Builder, c *composer, touched map[dag.ID]bool) 
 
 // seal encodes and seals a payload for the header of its change.
 func (s *space) seal(h dag.Header, p *tree.Payload) ([]byte, error) {
+	p.Snapshot = s.snapshot(h.Object, h.Parents)
 	b, err := p.Encode(h.Parents)
 	if err != nil {
 		return nil, err

@@ -1,0 +1,50 @@
+package fs
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/anyfs/anyfs/dag"
+)
+
+// TestSnapshots saves one file many times: some changes carry a snapshot, a fold begins at the last of them, and gives what a
+// fold of everything gives.
+func TestSnapshots(t *testing.T) {
+	th := newTestHome(t)
+	ctx := context.Background()
+	ino := th.create(th.root, "doc", nil)
+	const saves = 600
+	for i := range saves {
+		th.write(ino, fmt.Appendf(nil, "save %d", i), 0)
+		th.must(th.Flush(ctx))
+	}
+	s, local, err := th.space(ino)
+	th.must(err)
+	n, err := s.publishedInode(local)
+	th.must(err)
+	with := 0
+	th.must(s.graph.Changes(n.Object, func(e dag.Entry) error {
+		p, err := s.open(&e)
+		if err == nil && p.Snapshot != nil {
+			with++
+		}
+		return err
+	}))
+	// The chance that 600 changes of which each carries one with probability 1/64 or more hold none is below 10^-4.
+	if with == 0 || with > saves/8 {
+		t.Fatalf("%d of %d changes carry a snapshot", with, saves)
+	}
+	short, cost, err := s.stateOf(n.Object)
+	th.must(err)
+	if cost.Changes > saves/2 {
+		t.Fatalf("a fold went through %d of %d changes", cost.Changes, saves)
+	}
+	long, _, err := s.machine(n.Object).Fold(s.graph, n.Object, nil)
+	th.must(err)
+	if !bytes.Equal(short.Encode(), long.Encode()) {
+		t.Fatal("a fold from a snapshot differs from one of everything")
+	}
+	th.sound()
+}
