@@ -336,12 +336,37 @@ var profiles = [][]int{
 	{2, 3, 0, 1, 7, 8, 12, 12, 4, 5, 6}, // work in directories that go
 }
 
+// together makes directories in one another that all replicas hold before they part.
+func (s *schedule) together(n int) {
+	r := s.replicas[0]
+	for i := range n {
+		dirs := []dag.ID{r.tree.Root()}
+		for _, e := range r.spots() {
+			dirs = append(dirs, e.Object)
+		}
+		p, err := r.tree.PlanCreate(dirs[s.choose(len(dirs))], simNames[i], KindDir)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		r.publish(p, s.script.time)
+	}
+	s.send(0)
+	for i := range s.replicas {
+		for len(s.inbox[i]) > 0 {
+			s.deliver(i)
+		}
+	}
+}
+
 // runSeed runs the schedule of a seed, and returns what happened in it.
 func runSeed(t testing.TB, seed uint64) (s *schedule, conflicts int) {
 	choose := seeded(seed)
 	s = newSchedule(t, choose, 2+choose(4))
 	s.script.logging = true
 	s.script.kinds = profiles[int(seed)%len(profiles)]
+	if seed%3 == 0 {
+		s.together(1 + choose(4))
+	}
 	s.run(4 + choose(24))
 	orders := 1
 	if seed%64 == 0 {

@@ -39,9 +39,15 @@ func garbage(t testing.TB, choose chooser) int {
 			return id(n)
 		}
 	}
+	dense := choose(3) // 0: anything, 1: moves of directories, 2: one file's content
+	if dense == 2 {
+		objects = 1
+	}
 	kinds := make([]Kind, objects)
 	for i := range kinds {
-		if kinds[i] = KindDir; choose(4) == 0 {
+		if kinds[i] = KindDir; dense == 2 {
+			kinds[i] = KindFile
+		} else if dense == 0 && choose(4) == 0 {
 			kinds[i] = Kind(1 + choose(4))
 		}
 	}
@@ -60,7 +66,14 @@ func garbage(t testing.TB, choose chooser) int {
 	}
 	values := 0
 	op := func() Op {
-		switch choose(7) {
+		kind := choose(7)
+		switch dense {
+		case 1:
+			return Op{Kind: OpMove, Link: Ref{id(choose(objects)), 0}, Parent: object(), Name: simNames[choose(3)]}
+		case 2:
+			kind = 3 + choose(3)
+		}
+		switch kind {
 		case 0:
 			return Op{Kind: OpLink, Parent: object(), Name: simNames[choose(3)]}
 		case 1, 2:
@@ -91,10 +104,12 @@ func garbage(t testing.TB, choose chooser) int {
 			p = nil
 		}
 		if choose(16) != 0 {
-			changes = append(changes, Change{id(i), Stamp{id(i), pos(), dag.PublicKey{1}}, p})
+			at := pos()
+			at.Clock = uint64(1 + choose(1+int(at.Clock))) // mostly before the rest
+			changes = append(changes, Change{id(i), Stamp{id(i), at, dag.PublicKey{1}}, p})
 		}
 	}
-	for i := range choose(12) {
+	for i := range choose(12) + 6*min(dense, 1) {
 		p := &Payload{Time: int64(i)}
 		c := Change{object(), Stamp{id(100 + i), pos(), dag.PublicKey{2}}, p}
 		for range 1 + choose(3) {

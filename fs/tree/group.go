@@ -121,7 +121,7 @@ func (g *group) nodes() ([]Node, error) {
 	return g.assign(out, items)
 }
 
-// split makes the node of the directories, and returns the claims of the others, the highest first.
+// split makes the node of the directories, and returns the claims of the others.
 func (g *group) split() (dir *Node, files []Claim, err error) {
 	var dirs []*State
 	for i := range g.claims {
@@ -136,7 +136,6 @@ func (g *group) split() (dir *Node, files []Claim, err error) {
 		}
 		dirs = append(dirs, o.State)
 	}
-	slices.SortFunc(files, func(a, b Claim) int { return b.order().Compare(a.order()) })
 	if len(dirs) > 0 {
 		slices.SortFunc(dirs, func(a, b *State) int { return a.Birth.Compare(b.Birth) })
 		dir = &Node{Name: g.name, Kind: KindDir, Object: dirs[0].Object, Link: dirs[0].Links[0].ID}

@@ -214,12 +214,12 @@ func (t *Tree) PlanSet(dir dag.ID, name string, ops ...Op) (*Plan, error) {
 	}
 	if n.Kind == KindDir {
 		for _, d := range n.Dirs {
-			w.plan.of(d).Ops = append(w.plan.of(d).Ops, ops...)
+			w.plan.of(d).ops(ops...)
 		}
 		return w.plan, nil
 	}
 	if n.Loser != ContentLoser {
-		w.plan.of(n.Object).Ops = append(w.plan.of(n.Object).Ops, ops...)
+		w.plan.of(n.Object).ops(ops...)
 		return w.plan, nil
 	}
 	d, _, err := w.own(dir, name)
@@ -253,8 +253,9 @@ func (w *planner) own(dir dag.ID, name string) (*Draft, []Ref, error) {
 		return d, []Ref{at}, err
 	}
 	d := w.plan.of(n.Object)
-	if n.Loser == LinkLoser {
-		d.op(s.Move(n.Link, s.linkAt(n.Link).Shown().Parent, n.Name))
+	if l := s.linkAt(n.Link); n.Loser == LinkLoser || l.Removed {
+		// One that was removed, and is back for its content, is in use again.
+		d.op(s.Move(n.Link, l.Shown().Parent, n.Name))
 	}
 	v := s.View()
 	over := v.Behind
@@ -327,7 +328,7 @@ func (t *Tree) PlanSave(temp dag.ID, dir dag.ID, name string, seen []Ref) (*Plan
 		d.op(Op{Kind: OpXattr, Name: x, Value: from.Xattrs[x]})
 	}
 	for _, l := range from.LiveLinks() {
-		w.plan.of(temp).op(from.Unlink(l.ID))
+		w.plan.of(temp).ops(from.Unlink(l.ID)...)
 	}
 	return w.plan, nil
 }

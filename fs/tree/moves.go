@@ -102,9 +102,7 @@ func (p *places) redo(m, was *Move) error {
 	if err != nil {
 		return err
 	}
-	if cycle {
-		p.at[m.Object] = from
-	} else {
+	if !cycle {
 		p.at[m.Object] = &m.To
 	}
 	if was != nil && was.Skipped == cycle && samePlace(was.From, from) {

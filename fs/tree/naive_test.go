@@ -255,6 +255,8 @@ func (v *nValue) fill() {
 	}
 }
 
+func (v *nValue) filled() *nValue { v.fill(); return v }
+
 // show is the content as one string.
 func (v *nValue) show() string {
 	if v.blocks != "" {

@@ -38,14 +38,29 @@ func (d *Draft) op(o Op) Ref {
 	return Ref{Place: uint32(len(d.Ops) - 1)}
 }
 
+func (d *Draft) ops(ops ...Op) { d.Ops = append(d.Ops, ops...) }
+
 // Move returns the operation that puts a link elsewhere, replacing all placements that the state knows.
 func (s *State) Move(link Ref, parent dag.ID, name string) Op {
 	return Op{Kind: OpMove, Link: link, Over: s.placements(link), Parent: parent, Name: name}
 }
 
-// Unlink returns the operation that marks a link removed against everything that the state knows.
-func (s *State) Unlink(link Ref) Op {
-	return Op{Kind: OpUnlink, Link: link, Over: s.placements(link), Contents: s.Candidates()}
+// Unlink returns the operations that mark a link removed against everything that the state knows. With the last live link go
+// those that are removed already but for content that their marks missed: else one of them would come back.
+func (s *State) Unlink(link Ref) []Op {
+	mark := func(l Ref) Op {
+		return Op{Kind: OpUnlink, Link: l, Over: s.placements(l), Contents: s.Candidates()}
+	}
+	out := []Op{mark(link)}
+	if live := s.LiveLinks(); len(live) != 1 || live[0].ID != link {
+		return out
+	}
+	for i := range s.Links {
+		if l := &s.Links[i]; l.Removed && l.Missed && l.ID != link {
+			out = append(out, mark(l.ID))
+		}
+	}
+	return out
 }
 
 func (s *State) placements(link Ref) []Ref {
@@ -232,7 +247,7 @@ func (w *planner) remove(tw Twin) error {
 	if tw.Loser == ContentLoser {
 		w.drop(s, tw.Content)
 	} else {
-		w.plan.of(tw.Object).op(s.Unlink(tw.Link))
+		w.plan.of(tw.Object).ops(s.Unlink(tw.Link)...)
 	}
 	return nil
 }
@@ -245,7 +260,7 @@ func (w *planner) removeNode(n *Node) error {
 			if err != nil {
 				return err
 			}
-			w.plan.of(dir).op(s.Unlink(s.Links[0].ID))
+			w.plan.of(dir).ops(s.Unlink(s.Links[0].ID)...)
 		}
 		return nil
 	}

@@ -301,6 +301,8 @@ func (s *script) act(r *replica) *simBatch {
 	var p *Plan
 	var err error
 	say := ""
+	before := walkTree(r.t, r.tree)
+	want := wanted{}
 	do := s.choose(18)
 	if s.kinds != nil {
 		do = s.kinds[do%len(s.kinds)]
@@ -308,13 +310,16 @@ func (s *script) act(r *replica) *simBatch {
 	switch do {
 	case 0, 1:
 		say = "create " + name
+		want.fresh = true
 		p, err = r.tree.PlanCreate(dir, name, KindFile, Op{Kind: OpMode, Mode: 0o644}, Op{Kind: OpContent, Mtime: s.time, Content: s.content(nil)})
 	case 2, 3:
 		say = "mkdir " + name
+		want.fresh = true
 		p, err = r.tree.PlanCreate(dir, name, KindDir, Op{Kind: OpMode, Mode: 0o755})
 	case 4, 5, 6:
 		if e := pick(files); e != nil && e.Kind == KindFile {
 			say = "write " + e.path
+			want.path = e.path
 			p, err = r.tree.PlanWrite(e.dir, e.Name, s.time, func(over []Ref) *Content {
 				st, _ := r.tree.State(e.Object)
 				v := st.View()
@@ -322,9 +327,12 @@ func (s *script) act(r *replica) *simBatch {
 					v = View{Main: *st.valueByRef(r.t, e.Content), Behind: []Ref{e.Content}}
 				}
 				if len(over) == 1 && s.choose(3) == 0 {
+					want.patched = true
 					return &Content{Size: v.Size() + 3, Patch: []Edit{{v.Size(), 3, []byte(fmt.Sprintf("%02d\n", s.values%100))}}}
 				}
-				return s.content(&v)
+				c := s.content(&v)
+				want.content = (&nValue{op: nOp{Op: Op{Content: c}}, size: c.Size}).filled().show()
+				return c
 			})
 		}
 	case 7, 8, 9:
@@ -345,10 +353,12 @@ func (s *script) act(r *replica) *simBatch {
 			break
 		}
 		say = "rename " + e.path + " to " + to.path + "/" + name
+		want.path, want.to = e.path, to.path+"/"+name
 		p, err = r.tree.PlanRename(e.dir, e.Name, to.Object, name)
 	case 10, 11:
 		if e := pick(files); e != nil {
 			say = "unlink " + e.path
+			want.path, want.gone = e.path, true
 			p, err = r.tree.PlanRemove(e.dir, e.Name)
 		}
 	case 12:
@@ -366,19 +376,25 @@ func (s *script) act(r *replica) *simBatch {
 					r.publish(q, s.time)
 				}
 			}
-			p, err = r.tree.PlanRemove(e.dir, e.Name)
+			before = nil
+			if p, err = r.tree.PlanRemove(e.dir, e.Name); err == ErrNotExist {
+				return nil // it was removed already, and lived by what was in it
+			}
 		}
 	case 13:
 		if e := pick(files); e != nil {
 			say = "link " + e.path + " to " + name
+			want.fresh = true
 			p, err = r.tree.PlanLink(e.dir, e.Name, dir, name)
 		}
 	case 14:
 		say = "symlink " + name
+		want.fresh = true
 		p, err = r.tree.PlanCreate(dir, name, KindSymlink, Op{Kind: OpTarget, Target: fmt.Sprint("to", s.choose(2))})
 	case 15:
 		if e := pick(spots); e != nil {
 			say = "set " + e.path
+			want.path = e.path
 			ops := []Op{
 				{Kind: OpMode, Mode: uint32(s.choose(8))}, {Kind: OpXattr, Name: "user.x", Value: []byte{byte(s.choose(4))}},
 				{Kind: OpXattr, Name: "user.x", Remove: true}, {Kind: OpMtime, Mtime: s.time}, {Kind: OpOwner, UID: 1, GID: uint32(s.choose(2))},
@@ -396,6 +412,7 @@ func (s *script) act(r *replica) *simBatch {
 				break
 			}
 			b := r.publish(tmp, s.time)
+			want.path = e.path
 			p, err = r.tree.PlanSave(b.changes[0].object, e.dir, e.Name, v.Behind)
 		}
 	case 17:
@@ -404,6 +421,7 @@ func (s *script) act(r *replica) *simBatch {
 			e, f := pick(spots), pick(spots)
 			if e != nil && !isWithin(e.path, f.path) && !isWithin(f.path, e.path) {
 				say = "exchange " + e.path + " and " + f.path
+				want.path, want.to, want.swap = e.path, f.path, true
 				p, err = r.tree.PlanExchange(e.dir, e.Name, f.dir, f.Name)
 			}
 			break
@@ -418,6 +436,7 @@ func (s *script) act(r *replica) *simBatch {
 		if len(gone) > 0 {
 			st := gone[s.choose(len(gone))]
 			say = "restore " + name
+			want.fresh = true
 			p, err = r.tree.PlanRestore(st.Object, st.Links[0].ID, dir, name)
 		}
 	}
@@ -428,6 +447,9 @@ func (s *script) act(r *replica) *simBatch {
 		r.t.Fatalf("%s: %v", say, err)
 	}
 	b := r.publish(p, s.time)
+	if b != nil && before != nil {
+		want.check(r, say, before)
+	}
 	if s.logging && b != nil {
 		s.log = append(s.log, fmt.Sprintf("%s: %s", r.store.names[r.device], say))
 	}
@@ -441,4 +463,68 @@ func sortedIDs[V any](m map[dag.ID]V) []dag.ID {
 	}
 	slices.SortFunc(ids, dag.ID.Compare)
 	return ids
+}
+
+// wanted is what a local operation is for: everything else that people see stays as it is.
+type wanted struct {
+	fresh    bool   // one entry more
+	path, to string // the entry that is touched, and where it goes
+	gone     bool
+	swap     bool
+	content  string // of the entry afterwards, unless empty
+	patched  bool
+}
+
+func (w wanted) check(r *replica, say string, before []nEntry) {
+	r.t.Helper()
+	after := walkTree(r.t, r.tree)
+	now := map[string]nEntry{}
+	for _, e := range after {
+		now[e.path] = e
+	}
+	touched := map[dag.ID]bool{} // another name of the same file changes with it
+	for _, e := range before {
+		if w.path != "" && (e.path == w.path || e.path == w.to) {
+			touched[e.object] = true
+		}
+	}
+	count := len(before)
+	for _, e := range before {
+		path := e.path
+		switch {
+		case w.path != "" && isWithin(path, w.path) && (w.gone || w.to != ""):
+			if w.gone {
+				count--
+				continue
+			}
+			path = w.to + strings.TrimPrefix(path, w.path)
+		case w.to != "" && isWithin(path, w.to) && w.swap:
+			path = w.path + strings.TrimPrefix(path, w.to)
+		case w.to != "" && isWithin(path, w.to):
+			count--
+			continue
+		}
+		f, ok := now[path]
+		if !ok {
+			r.t.Fatalf("%s: %q is gone\nbefore\n%safter\n%s", say, path, dump(before), dump(after))
+		}
+		if e.path == w.path && w.content != "" {
+			if f.content != w.content {
+				r.t.Fatalf("%s: the content is %s, want %s", say, f.content, w.content)
+			}
+			continue
+		}
+		if f.what != e.what && (!touched[e.object] || w.to != "" && !w.swap && e.path == w.path) {
+			r.t.Fatalf("%s: %q was\n%s\nand is\n%s", say, e.path, e.what, f.what)
+		}
+	}
+	if w.fresh {
+		count++
+	}
+	if w.path == w.to && w.path != "" {
+		count++
+	}
+	if len(after) != count {
+		r.t.Fatalf("%s: %d entries, want %d\nbefore\n%safter\n%s", say, len(after), count, dump(before), dump(after))
+	}
 }
