@@ -71,9 +71,10 @@ func (s *Sim) crash(keep func() Keep) *Sim {
 	var clone func(n *simNode) *simNode
 	clone = func(n *simNode) *simNode {
 		if !n.isDir {
-			b := survive(bytes.Clone(n.dur), n.dirty, keep)
-			c.used += int64(len(b))
-			return &simNode{cur: b, dur: bytes.Clone(b)}
+			n.dur.shared = true
+			m := image{b: survive(n.dur.b, n.dirty, keep), shared: true}
+			c.used += int64(len(m.b))
+			return &simNode{cur: m, dur: m}
 		}
 		d := newSimDir()
 		entries := side(n)
@@ -87,7 +88,7 @@ func (s *Sim) crash(keep func() Keep) *Sim {
 	return c
 }
 
-// survive returns what is on the disk after some of ops happened to a file that had the content b. It may use b.
+// survive returns what is on the disk after some of ops happened to a file that had the content b, which it leaves alone.
 //
 // A sector that survives has the content that it had after that operation, whatever became of earlier ones: it is the page
 // that is written, not the operation. Changes of size by truncation survive in order.
@@ -96,6 +97,7 @@ func survive(b []byte, ops []fileOp, keep func() Keep) []byte {
 		return b
 	}
 	full := bytes.Clone(b)
+	b = bytes.Clone(b)
 	cuts := true
 	for _, op := range ops {
 		full = op.apply(full)

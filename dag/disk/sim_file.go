@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"bytes"
 	"io"
 	iofs "io/fs"
 	"slices"
@@ -35,6 +36,19 @@ func (op fileOp) apply(b []byte) []byte {
 		clear(b[op.off:end])
 	}
 	return b
+}
+
+// image is a file's content, which may be that of other files too until it changes.
+type image struct {
+	b      []byte
+	shared bool
+}
+
+func (m *image) apply(op fileOp) {
+	if m.shared {
+		m.b, m.shared = bytes.Clone(m.b), false
+	}
+	m.b = op.apply(m.b)
 }
 
 // resize returns b with n bytes, those beyond its end being zeros.
@@ -78,10 +92,10 @@ func (f *simFile) ReadAt(p []byte, off int64) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	if off >= int64(len(f.node.cur)) {
+	if off >= int64(len(f.node.cur.b)) {
 		return 0, io.EOF
 	}
-	n := copy(p, f.node.cur[off:])
+	n := copy(p, f.node.cur.b[off:])
 	if n < len(p) {
 		return n, io.EOF
 	}
@@ -115,7 +129,7 @@ func (f *simFile) WriteAt(p []byte, off int64) (int, error) {
 
 // change applies an operation to what reads give. It fails where the disk is full.
 func (f *simFile) change(op fileOp) error {
-	size, grown := int64(len(f.node.cur)), op.off+op.n
+	size, grown := int64(len(f.node.cur.b)), op.off+op.n
 	if op.keep || (!op.cut && grown < size) {
 		grown = size
 	}
@@ -123,7 +137,7 @@ func (f *simFile) change(op fileOp) error {
 		return errNoSpace
 	}
 	f.s.used += grown - size
-	f.node.cur = op.apply(f.node.cur)
+	f.node.cur.apply(op)
 	f.node.dirty = append(f.node.dirty, op)
 	return nil
 }
@@ -134,7 +148,7 @@ func (f *simFile) Size() (int64, error) {
 	if f.closed {
 		return 0, pathErr("stat", f.name, iofs.ErrClosed)
 	}
-	return int64(len(f.node.cur)), nil
+	return int64(len(f.node.cur.b)), nil
 }
 
 func (f *simFile) Truncate(size int64) error {
@@ -181,13 +195,13 @@ func (f *simFile) Sync() error {
 	if err := f.begin("fdatasync", opSync); err != nil {
 		if !f.closed {
 			// As Linux does: some of it reached the disk, the rest is marked clean, and nothing will write it again.
-			n.dur = survive(n.dur, n.dirty, randomKeep(f.s.rnd))
+			n.dur = image{b: survive(n.dur.b, n.dirty, randomKeep(f.s.rnd))}
 			n.dirty = nil
 		}
 		return err
 	}
 	for _, op := range n.dirty {
-		n.dur = op.apply(n.dur)
+		n.dur.apply(op)
 	}
 	clear(n.dirty)
 	n.dirty = n.dirty[:0]

@@ -16,7 +16,7 @@ import (
 	"github.com/anyfs/anyfs/dag/disk"
 )
 
-var runs = flag.Int("journal.runs", 300, "random histories of the journal to try")
+var runs = flag.Int("journal.runs", 150, "random histories of the journal to try")
 var firstSeed = flag.Uint64("journal.seed", 1, "the first of them")
 
 // world is the naive model of a journal, and the journal that is compared with it on a simulated disk.
