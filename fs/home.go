@@ -155,7 +155,7 @@ func (h *Home) each() []*space {
 // report logs an error and keeps it for Status.
 func (h *Home) report(err error) {
 	h.errs.add(h.opt.Clock(), err)
-	h.opt.Log.Error("fs", "err", err.Error())
+	h.opt.Log.Error("fs", "err", err)
 }
 
 // broken makes the home read-only after the journal or a disk failed for good.
