@@ -123,10 +123,11 @@ func awaitDaemon(ctx context.Context, cmd *exec.Cmd, ready, said *os.File) (int,
 		state := waitOrKill(cmd)
 		if m.Text == "" {
 			m.StartError = StartError{Text: "the daemon ended before it was ready: " + state}
-			said.Close()
+			late := time.AfterFunc(time.Second, func() { said.Close() }) // a child of its own may hold the other end
 			if t := <-text; t != "" {
 				m.Text += ": " + t
 			}
+			late.Stop()
 		}
 		m.Exit = max(m.Exit, 1)
 		return 0, &m.StartError

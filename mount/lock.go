@@ -2,12 +2,11 @@ package mount
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -24,10 +23,27 @@ var ErrHomeInUse = errors.New("the home is in use by another process")
 
 // HomeLock is the right to open a home, which one process has at a time. It ends with the process in any case.
 //
-// It is a lock of the open file (F_OFD_SETLK): unlike flock's it can be asked about without being taken.
+// It is a lock of the open file (F_OFD_SETLK): unlike flock's it can be asked about without being taken. The file
+// tells who holds it, and where that shows the home; what it still tells when nobody holds it was left by a killed
+// process.
 type HomeLock struct {
 	file *os.File
+	left LeftMount
 }
+
+// LeftMount is a mount whose daemon is known to be dead.
+type LeftMount struct {
+	Dir string `json:"dir,omitempty"`
+	Dev uint64 `json:"dev,omitempty"`
+}
+
+// lockNote is what is in the file.
+type lockNote struct {
+	PID int `json:"pid"`
+	LeftMount
+}
+
+const maxNoteBytes = 64 << 10
 
 // LockHome takes the lock of a home, or fails with ErrHomeInUse. The folder must exist.
 func LockHome(home string) (*HomeLock, error) {
@@ -35,19 +51,76 @@ func LockHome(home string) (*HomeLock, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK})
-	if err == nil {
-		_ = f.Truncate(0)
-		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
-	}
-	if err != nil {
+	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}); err != nil {
 		f.Close()
 		if err == syscall.EAGAIN || err == syscall.EACCES {
 			err = holder(home)
 		}
 		return nil, err
 	}
-	return &HomeLock{file: f}, nil
+	l := &HomeLock{file: f, left: readNote(f).LeftMount}
+	if err := l.note(l.left); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// Left returns the mount that a killed holder left. It is told until TakeAway or Mounted.
+func (l *HomeLock) Left() LeftMount { return l.left }
+
+// Mounted notes where the holder shows the home.
+func (l *HomeLock) Mounted(dir string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return err
+	}
+	return l.note(LeftMount{Dir: dir, Dev: st.Dev})
+}
+
+// TakeAway takes away the mount that a killed holder left, if it did. Such a mount may not even answer stat: a daemon
+// that dies in the middle of a notification goes on existing until its connection is ended.
+func (l *HomeLock) TakeAway() error {
+	if l.left.Dir == "" {
+		return nil
+	}
+	m, ok, err := mountAt(l.left.Dir)
+	if err != nil {
+		return err
+	}
+	if ok && m.fsType == fsType && unix.Mkdev(m.major, m.minor) == l.left.Dev {
+		if err := seize(l.left.Dir, l.left.Dev); err != nil {
+			return fmt.Errorf("a killed daemon left %s behind, and it cannot be unmounted: %w", l.left.Dir, err)
+		}
+	}
+	l.left = LeftMount{}
+	return l.note(l.left)
+}
+
+// Unlock gives the home free.
+func (l *HomeLock) Unlock() error {
+	if l.left.Dir == "" {
+		_ = l.file.Truncate(0)
+	}
+	return l.file.Close()
+}
+
+func (l *HomeLock) note(m LeftMount) error {
+	b, err := json.Marshal(lockNote{PID: os.Getpid(), LeftMount: m})
+	if err != nil {
+		return err
+	}
+	if _, err := l.file.WriteAt(append(b, '\n'), 0); err != nil {
+		return err
+	}
+	return l.file.Truncate(int64(len(b)) + 1)
+}
+
+func readNote(f *os.File) (n lockNote) {
+	b := make([]byte, maxNoteBytes)
+	size, _ := f.ReadAt(b, 0)
+	_ = json.Unmarshal(b[:size], &n)
+	return n
 }
 
 // AwaitHome is LockHome that waits for who has the home, until ctx ends.
@@ -63,12 +136,6 @@ func AwaitHome(ctx context.Context, home string) (*HomeLock, error) {
 		case <-time.After(lockRetry):
 		}
 	}
-}
-
-// Unlock gives the home free.
-func (l *HomeLock) Unlock() error {
-	_ = l.file.Truncate(0)
-	return l.file.Close()
 }
 
 // holder is ErrHomeInUse with the process that has the home, as far as that wrote it down.
@@ -90,8 +157,5 @@ func HomeHolder(home string) int {
 	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &lock); err != nil || lock.Type == unix.F_UNLCK {
 		return 0
 	}
-	buf := make([]byte, 32)
-	n, _ := f.ReadAt(buf, 0)
-	pid, _ := strconv.Atoi(strings.TrimSpace(string(buf[:n])))
-	return pid
+	return readNote(f).PID
 }

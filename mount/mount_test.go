@@ -8,9 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/anyfs/anyfs/fs"
 	"github.com/anyfs/anyfs/mount/memfs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -120,3 +122,11 @@ func readAll(t testing.TB, f *os.File) string {
 	must(t, err)
 	return string(b)
 }
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+func contextCanceled() error { return context.Canceled }
+
+func statusOf(e syscall.Errno) fuse.Status { return fuse.Status(e) }
+
+func cred0() fs.Cred { return fs.Cred{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())} }

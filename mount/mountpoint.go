@@ -43,7 +43,10 @@ func prepare(dir string) (string, error) {
 			return "", fmt.Errorf("a killed daemon left %s behind, and it cannot be unmounted: %w", dir, err)
 		}
 	}
-	if err := os.MkdirAll(path, 0o700); err != nil {
+	switch err := os.MkdirAll(path, 0o700); {
+	case errors.Is(err, syscall.ENOTDIR):
+		return "", fmt.Errorf("%s is not a folder", path)
+	case err != nil:
 		return "", err
 	}
 	return path, checkEmpty(path)
@@ -83,6 +86,8 @@ func leftBehind(path string) (bool, error) {
 		return true, nil
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return false, fmt.Errorf("%s %w by a daemon that does not answer", path, ErrMounted)
+	case errors.Is(err, syscall.ENOTDIR):
+		return false, fmt.Errorf("%s is not a folder", path)
 	case err != nil && !errors.Is(err, os.ErrNotExist):
 		return false, err
 	}
@@ -119,8 +124,6 @@ func checkEmpty(path string) error {
 		return fmt.Errorf("%s is not empty; pick another folder", path)
 	case errors.Is(err, io.EOF):
 		return nil
-	case errors.Is(err, syscall.ENOTDIR):
-		return fmt.Errorf("%s is not a folder", path)
 	default:
 		return err
 	}

@@ -2,7 +2,6 @@ package mount
 
 import (
 	"syscall"
-	"time"
 
 	"github.com/anyfs/anyfs/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -29,6 +28,7 @@ func (f *filesystem) announce(events []fs.Event) {
 	f.caps.Add(1)
 	dirs := make(map[uint64]fs.Ino)
 	for i := range events {
+		f.stale.throttle(f.stop)
 		e := &events[i]
 		if e.Parent != 0 {
 			if id, _, ok := f.nodes.find(e.Parent); ok {
@@ -45,7 +45,7 @@ func (f *filesystem) announce(events []fs.Event) {
 	for id, handle := range dirs {
 		f.kernel.InodeNotify(id, 0, 0)
 		if crossed(f.stale.inodeMark(handle)) {
-			f.stale.again(repeat{due: time.Now().Add(repeatAfter), id: id})
+			f.stale.again(repeat{id: id}, repeatAfter)
 		}
 	}
 }
@@ -53,7 +53,7 @@ func (f *filesystem) announce(events []fs.Event) {
 func (f *filesystem) announceName(parent uint64, e *fs.Event) {
 	f.kernel.EntryNotify(parent, e.Name)
 	if crossed(f.stale.nameMark(e.Parent, e.Name)) || crossed(f.stale.inodeMark(e.Parent)) {
-		f.stale.again(repeat{due: time.Now().Add(repeatAfter), id: parent, name: e.Name})
+		f.stale.again(repeat{id: parent, name: e.Name}, repeatAfter)
 	}
 }
 
@@ -64,10 +64,10 @@ func (f *filesystem) announceInode(id uint64, kind uint32, e *fs.Event) {
 		a, err := f.back.Lookup(e.Parent, e.Name)
 		attributes = err != nil || handleOf(&a) != e.Inode
 	}
-	r := repeat{due: time.Now().Add(repeatAfter), id: id, attributes: attributes}
+	r := repeat{id: id, attributes: attributes}
 	f.tell(r)
 	if crossed(f.stale.inodeMark(e.Inode)) {
-		f.stale.again(r)
+		f.stale.again(r, repeatAfter)
 	}
 }
 

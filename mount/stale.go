@@ -13,7 +13,8 @@ const (
 	marks       = 1 << 12
 	crossWindow = 100 * time.Millisecond // an answer reaches the kernel long before
 	repeatAfter = 200 * time.Millisecond
-	maxRepeats  = 4096
+	repeatEvery = 50 * time.Millisecond // how often it is looked what is due
+	maxRepeats  = 1 << 16               // then announcements wait
 )
 
 // staleness finds answers that crossed an announcement: read from the tree before a change, believed by the kernel
@@ -31,20 +32,22 @@ type staleness struct {
 	marks     [marks]atomic.Int64 // when the last answer about what hashes to it ended, unix nanoseconds
 
 	mu      sync.Mutex
-	repeats []repeat // in order of their time
+	repeats map[repeat]dues
 	wake    chan struct{}
 }
 
 // repeat is something to tell the kernel again.
 type repeat struct {
-	due        time.Time
 	id         uint64 // of the directory, or the inode
 	name       string // "" for the inode itself
 	attributes bool   // of the inode only, not its pages
 }
 
+// dues are when to tell it: at the first time, and at the last if that is another.
+type dues struct{ first, last time.Time }
+
 func newStaleness(f *filesystem) *staleness {
-	return &staleness{f: f, seed: maphash.MakeSeed(), wake: make(chan struct{}, 1)}
+	return &staleness{f: f, seed: maphash.MakeSeed(), repeats: make(map[repeat]dues), wake: make(chan struct{}, 1)}
 }
 
 // begin is called before the tree is asked.
@@ -75,9 +78,9 @@ func (s *staleness) endList(seen uint64, dir fs.Ino, id uint64) bool {
 	ok := s.announced.Load() == seen
 	switch {
 	case !ok:
-		s.again(repeat{due: time.Now().Add(repeatAfter), id: id})
+		s.again(repeat{id: id}, repeatAfter)
 	case isVirtual(dir):
-		s.again(repeat{due: time.Now().Add(virtualSeconds * time.Second), id: id})
+		s.again(repeat{id: id}, virtualSeconds*time.Second)
 	}
 	return ok
 }
@@ -87,64 +90,77 @@ func crossed(mark *atomic.Int64) bool {
 	return time.Now().UnixNano()-mark.Load() < int64(crossWindow)
 }
 
-// again has the kernel told once more. When too many wait, the oldest is dropped from the queue by telling it now,
-// which is late enough: they came in one burst.
-func (s *staleness) again(r repeat) {
+// again has the kernel told once more after a while. It tells nothing itself, since requests call it.
+func (s *staleness) again(r repeat, after time.Duration) {
+	due := time.Now().Add(after)
 	s.mu.Lock()
-	full := len(s.repeats) >= maxRepeats
-	var first repeat
-	if full {
-		first = s.repeats[0]
-		s.repeats = append(s.repeats[:0], s.repeats[1:]...)
+	d, ok := s.repeats[r]
+	if !ok {
+		d.first = due
 	}
-	at := len(s.repeats)
-	for at > 0 && s.repeats[at-1].due.After(r.due) {
-		at--
-	}
-	s.repeats = append(s.repeats, repeat{})
-	copy(s.repeats[at+1:], s.repeats[at:])
-	s.repeats[at] = r
+	d.last = due
+	s.repeats[r] = d
 	s.mu.Unlock()
-	if full {
-		s.f.tell(first)
-	}
 	select {
 	case s.wake <- struct{}{}:
 	default:
 	}
 }
 
-// run tells the kernel what is due, until stop closes.
-func (s *staleness) run(stop <-chan struct{}) {
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
+// throttle waits while there is too much to repeat. An announcement may wait, a request may not.
+func (s *staleness) throttle(stop <-chan struct{}) {
 	for {
 		s.mu.Lock()
-		wait := time.Hour
-		var due []repeat
-		now := time.Now()
-		for len(s.repeats) > 0 && !s.repeats[0].due.After(now) {
-			due = append(due, s.repeats[0])
-			s.repeats = s.repeats[1:]
-		}
-		if len(s.repeats) > 0 {
-			wait = s.repeats[0].due.Sub(now)
-		} else {
-			s.repeats = nil
-		}
+		n := len(s.repeats)
 		s.mu.Unlock()
-		for _, r := range due {
-			s.f.tell(r)
+		if n < maxRepeats {
+			return
 		}
-		if len(due) > 0 {
-			continue
-		}
-		timer.Reset(wait)
 		select {
 		case <-stop:
 			return
-		case <-timer.C:
-		case <-s.wake:
+		case <-time.After(repeatEvery):
 		}
 	}
+}
+
+// run tells the kernel what is due, until stop closes.
+func (s *staleness) run(stop <-chan struct{}) {
+	for {
+		select {
+		case <-stop:
+			return
+		case <-s.wake:
+		}
+		for left := true; left; {
+			select {
+			case <-stop:
+				return
+			case <-time.After(repeatEvery):
+			}
+			var due []repeat
+			due, left = s.due(time.Now())
+			for _, r := range due {
+				s.f.tell(r)
+			}
+		}
+	}
+}
+
+// due takes out what is due, and reports whether anything is left.
+func (s *staleness) due(now time.Time) (due []repeat, left bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for r, d := range s.repeats {
+		if d.first.After(now) {
+			continue
+		}
+		due = append(due, r)
+		if d.last.After(now) {
+			s.repeats[r] = dues{d.last, d.last}
+		} else {
+			delete(s.repeats, r)
+		}
+	}
+	return due, len(s.repeats) > 0
 }

@@ -16,8 +16,8 @@ import (
 //
 // A signal that is handled does not end it: reading a file is not interrupted on a local disk either, programs do
 // not expect it, and one that waits for a page of a map would die of SIGBUS. The kernel tells of the first signal
-// only, so after it the caller is watched. All of this begins when somebody asks for Done, who then has to wait;
-// a request that is answered from local state pays for the allocation alone.
+// only, and of none where it reads ahead; so who waits is watched. That begins when somebody asks for Done, who then
+// has to wait; a request that is answered from local state pays for the allocation alone.
 type wait struct {
 	cancel <-chan struct{} // closed by the first signal; another request's after finish
 	stop   <-chan struct{}
@@ -31,8 +31,8 @@ type wait struct {
 
 var _ context.Context = (*wait)(nil)
 
-// watchEvery is how often a caller who got a signal is looked at.
-const watchEvery = 50 * time.Millisecond
+// watchEvery is how often who waits is looked at.
+const watchEvery = 100 * time.Millisecond
 
 func (f *filesystem) newWait(cancel <-chan struct{}, in *fuse.InHeader) *wait {
 	return &wait{cancel: cancel, stop: f.stop, pid: in.Pid}
@@ -89,20 +89,20 @@ func (w *wait) Value(any) any { return nil }
 
 // watch ends the context when the caller dies. It returns when the request has ended.
 func (w *wait) watch() {
-	select {
-	case <-w.finished:
-		return
-	case <-w.stop:
-	case <-w.cancel:
-		for !dying(w.pid) {
-			select {
-			case <-w.finished:
-				return
-			case <-w.stop:
-			case <-time.After(watchEvery):
-				continue
-			}
-			break
+	timer := time.NewTicker(watchEvery)
+	defer timer.Stop()
+	cancel := w.cancel
+	for ended := false; !ended; {
+		select {
+		case <-w.finished:
+			return
+		case <-w.stop:
+			ended = true
+		case <-cancel:
+			cancel = nil
+			ended = dying(w.pid)
+		case <-timer.C:
+			ended = dying(w.pid)
 		}
 	}
 	w.mu.Lock()
