@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -113,8 +114,8 @@ func (w *crasher) work() {
 		do := w.choose()
 		w.inFlight = true
 		if err := do(); err != nil {
-			if _, gone := os.Stat(w.dir); gone == nil {
-				w.fault = err // the daemon lives, so this is no consequence of its death
+			if !errors.Is(err, syscall.ENOTCONN) && !errors.Is(err, syscall.ECONNABORTED) {
+				w.fault = err
 			}
 			return
 		}

@@ -81,6 +81,7 @@ func TestSavingKeepsIdentity(t *testing.T) {
 	for i, s := range saves {
 		t.Run(s.name, func(t *testing.T) {
 			Need(t, s.need...)
+			h := h.In(t)
 			dir := h.Personal(fmt.Sprintf("save %d", i))
 			file := "document.txt"
 			path := dir + "/" + file

@@ -25,7 +25,7 @@ import (
 var Binary string
 
 // patience bounds every command of the harness: none takes so long unless it hangs.
-const patience = 2 * time.Minute
+const patience = 5 * time.Minute
 
 // Home is one home folder and its mountpoint. Its methods fail the test rather than return errors.
 type Home struct {
@@ -59,6 +59,13 @@ func Mounted(t testing.TB) *Home {
 	h := NewHome(t)
 	h.Mount()
 	return h
+}
+
+// In gives the same home for a subtest, which it then fails.
+func (h *Home) In(t testing.TB) *Home {
+	sub := *h
+	sub.t = t
+	return &sub
 }
 
 // Personal is a path in the space Personal.

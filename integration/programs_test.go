@@ -22,7 +22,7 @@ echo 'module.exports = () => require("leaf")()' > middle/index.js
 echo '{"name":"tool","version":"1.0.0","bin":{"tool":"cli.js"}}' > tool/package.json
 printf '#!/usr/bin/env node\nconsole.log("tool", require("middle")())\n' > tool/cli.js
 (cd tool && npm pack --silent --pack-destination .. >/dev/null)`, "HOME="+t.TempDir())
-	skip := func(p string) bool { return p == "cache" || strings.HasSuffix(p, ".package-lock.json") }
+	skip := func(p string) bool { return p == "cache" || strings.HasSuffix(p, "package-lock.json") } // holds paths relative to app
 	_, dir := SameAsLocal(t, TreeOptions{NoTimes: true, Skip: skip}, func(t *testing.T, dir string) {
 		Sh(t, dir, fmt.Sprintf(`
 mkdir app && cd app

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/anyfs/anyfs/fs"
+	"github.com/urfave/cli/v2"
+)
+
+func verifyCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name:  "verify",
+		Usage: "check every signature, block and index entry of the home against each other",
+		Description: `Prints what is wrong, one line each, and exits with 1 when there is something.
+
+Examples:
+  anyfs verify
+  anyfs verify --json`,
+		Action: func(c *cli.Context) error {
+			if _, err := args(c, 0, 0); err != nil {
+				return err
+			}
+			return runVerify(c.Context, e)
+		},
+	}
+}
+
+// verifyResult is what verify --json prints.
+type verifyResult struct {
+	Checked  int64        `json:"checked"` // batches, changes, blocks and index entries
+	Problems []fs.Problem `json:"problems"`
+}
+
+func runVerify(ctx context.Context, e *env) error {
+	bar := newBar(e, "verify")
+	r, err := opVerify.follow(ctx, e, none{}, bar.event)
+	bar.end(err == nil)
+	if err != nil {
+		return err
+	}
+	if e.json {
+		err = e.printJSON(r)
+	} else {
+		for _, p := range r.Problems {
+			where := p.Where
+			if p.Space != "" {
+				where = p.Space + ": " + where
+			}
+			if err := writeLine(e.stdout, printable(where+": "+p.Text)); err != nil {
+				return err
+			}
+		}
+		if len(r.Problems) == 0 {
+			err = writeLine(e.stdout, fmt.Sprintf("nothing wrong: %d changes, blocks and entries checked", r.Checked))
+		}
+	}
+	if err == nil && len(r.Problems) > 0 {
+		return failf(exitFailed, "%d things are wrong", len(r.Problems))
+	}
+	return err
+}
