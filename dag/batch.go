@@ -3,6 +3,8 @@ package dag
 import (
 	"crypto/ed25519"
 	"fmt"
+
+	"github.com/zeebo/blake3"
 )
 
 // signDomain stands before what a device signs, so that no other signature of its key can be taken for a batch's.
@@ -27,23 +29,60 @@ func (b *Batch) ID() ID {
 	if !b.id.IsZero() {
 		return b.id
 	}
-	return Sum(b.Encode())
+	return b.digest(whole)
 }
 
 // SigningBytes returns what the device signs: a domain, then the hash of the encoding without the signature.
 func (b *Batch) SigningBytes() []byte {
-	h := Sum(b.append(make([]byte, 0, b.room()), unsigned))
+	h := b.digest(unsigned)
 	return append([]byte(signDomain), h[:]...)
 }
+
+// digest hashes an encoding, without making all of it where it is long: whoever sent a batch is not known yet.
+func (b *Batch) digest(f form) ID {
+	if len(b.Changes) <= fewChanges {
+		return Sum(b.append(make([]byte, 0, b.room()), f))
+	}
+	buf := b.appendHead(make([]byte, 0, 2048+b.headRoom()), f)
+	buf = appendHead(append(buf, "\x67changes"...), majorArray, uint64(len(b.Changes)))
+	h := blake3.New()
+	for i := range b.Changes {
+		if cap(buf)-len(buf) < linkBytes {
+			h.Write(buf)
+			buf = buf[:0]
+		}
+		buf = appendLink(buf, b.Changes[i])
+	}
+	h.Write(buf)
+	var id ID
+	h.Sum(id[:0])
+	return id
+}
+
+// fewChanges make an encoding that is hashed in one piece.
+const fewChanges = 128
 
 // Verify reports whether the signature is the device's.
 func (b *Batch) Verify() bool {
 	return ed25519.Verify(b.Device[:], b.SigningBytes(), b.Signature[:])
 }
 
-func (b *Batch) room() int { return 400 + (len(b.Deps)+len(b.ACL)+len(b.Changes)+1)*linkBytes }
+// room is enough for every form, headRoom for what comes before the links to the changes.
+func (b *Batch) room() int { return b.headRoom() + 16 + len(b.Changes)*linkBytes }
+
+func (b *Batch) headRoom() int { return 420 + (len(b.Deps)+len(b.ACL)+1)*linkBytes }
 
 func (b *Batch) append(p []byte, f form) []byte {
+	p = b.appendHead(p, f)
+	if f != headOnly {
+		p = append(p, "\x67changes"...)
+		p = appendLinks(p, b.Changes)
+	}
+	return p
+}
+
+// appendHead writes all but the links to the changes.
+func (b *Batch) appendHead(p []byte, f form) []byte {
 	pairs := uint64(12)
 	if f != whole {
 		pairs--
@@ -82,12 +121,7 @@ func (b *Batch) append(p []byte, f form) []byte {
 	p = append(p, "\x66device"...)
 	p = appendDigest(p, (*[32]byte)(&b.Device))
 	p = append(p, "\x67account"...)
-	p = appendDigest(p, (*[32]byte)(&b.Account))
-	if f != headOnly {
-		p = append(p, "\x67changes"...)
-		p = appendLinks(p, b.Changes)
-	}
-	return p
+	return appendDigest(p, (*[32]byte)(&b.Account))
 }
 
 // DecodeBatch reads what Encode wrote and refuses every other byte string. It checks what can be seen in the batch alone,

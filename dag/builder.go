@@ -222,7 +222,7 @@ func (b *Builder) finish() (*Batch, error) {
 		f.bodies[i].off += shift
 		f.bodies[i].payload += shift
 	}
-	batch.id = Sum(batch.append(b.hash.buf[:0], whole))
+	batch.id = batch.digest(whole)
 	f.id = batch.id
 	b.step.f = f
 	if err := b.g.auth.Accept(batch, f.changes()); err != nil {
@@ -248,8 +248,6 @@ func (g *Graph) followers(id ID) error {
 
 // keepScratch is the largest buffer that a graph keeps from one builder to the next.
 const keepScratch = 256 << 10
-
-func (b *Batch) headRoom() int { return 420 + (len(b.Deps)+len(b.ACL)+1)*linkBytes }
 
 // Abort gives the batch up. After Commit it does nothing.
 func (b *Builder) Abort() {

@@ -112,17 +112,16 @@ func (f *parsed) objectID(i int) ID {
 	return f.bodies[i].object(f.raw)
 }
 
-// checkAlone finds what is wrong with a batch whatever its past.
+// checkAlone finds what is wrong with a batch whatever its past: it may hold one change of an object.
 func (f *parsed) checkAlone() error {
-	if f.forgotten > 0 {
-		return fmt.Errorf("%w: a batch is taken whole", ErrForgotten)
-	}
 	if len(f.bodies) < 2 {
 		return nil
 	}
-	ids := make([]ID, len(f.bodies))
-	for i := range ids {
-		ids[i] = f.objectID(i)
+	ids := make([]ID, 0, len(f.bodies))
+	for i := range f.bodies {
+		if f.bodies[i].kind != forgottenBody {
+			ids = append(ids, f.objectID(i))
+		}
 	}
 	slices.SortFunc(ids, ID.Compare)
 	for i := 1; i < len(ids); i++ {

@@ -143,7 +143,7 @@ func (f *parsed) identify() error {
 			return errTooLong("batch")
 		}
 	}
-	f.id = Sum(f.batch.append(h.buf[:0], whole))
+	f.id = f.batch.digest(whole)
 	f.batch.id = f.id
 	return nil
 }

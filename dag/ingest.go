@@ -50,8 +50,8 @@ func (g *Graph) Ingest(frame []byte) (Result, error) {
 	if f.batch.Space != g.space {
 		return res, fmt.Errorf("%w: %s", ErrSpace, f.batch.Space)
 	}
-	if err := f.checkAlone(); err != nil {
-		return res, err
+	if f.forgotten > 0 {
+		return res, fmt.Errorf("%w: a batch is taken whole", ErrForgotten)
 	}
 	if ok, err := g.Has(f.id); ok || err != nil {
 		res.Status = Duplicate
@@ -59,6 +59,9 @@ func (g *Graph) Ingest(frame []byte) (Result, error) {
 	}
 	if !f.batch.Verify() {
 		return res, ErrSignature
+	}
+	if err := f.checkAlone(); err != nil {
+		return res, err
 	}
 	err = g.takeIn(f, &res)
 	g.events.deliver()

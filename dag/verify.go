@@ -65,7 +65,7 @@ func (g *Graph) verifyRecord(rec Record) error {
 	case !f.batch.Verify():
 		return ErrSignature
 	}
-	if err := f.checkAlone(); err != nil && !errors.Is(err, ErrForgotten) {
+	if err := f.checkAlone(); err != nil {
 		return err
 	}
 	g.mu.RLock()

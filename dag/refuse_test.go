@@ -1,0 +1,241 @@
+package dag_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/dag/store"
+)
+
+// forge makes a frame from a batch that f has changed, signed by an author.
+func forge(b dag.Batch, changes []*dag.Change, a dag.Author, f func(b *dag.Batch, cs []*dag.Change)) []byte {
+	cs := make([]*dag.Change, len(changes))
+	for i, c := range changes {
+		n := *c
+		cs[i] = &n
+	}
+	c, err := dag.DecodeBatch(b.Encode()) // one that does not know its ID
+	if err != nil {
+		panic(err)
+	}
+	f(c, cs)
+	c.Changes = nil
+	bodies := make([][]byte, len(cs))
+	for i := range cs {
+		cs[i].Clock, cs[i].Device = c.Clock, c.Device
+		bodies[i] = cs[i].Encode()
+		c.Changes = append(c.Changes, cs[i].ID())
+	}
+	signBatch(c, a)
+	return dag.EncodeFrame(c, bodies)
+}
+
+// TestRefuse gives a replica batches that are well formed and break one rule each.
+func TestRefuse(t *testing.T) {
+	from := newGraph(t)
+	first, ids := put(t, from, author(1), "root ", dag.ID{}, dag.ID{})
+	other, others := put(t, from, author(2), "other ", dag.ID{}) // names the first
+	second, _ := put(t, from, author(1), "second ", ids[0])      // names other
+	_, bodies, err := from.Batch(second.ID())
+	must(t, err)
+	var changes []*dag.Change
+	for _, p := range bodies {
+		c, err := dag.DecodeChange(p)
+		must(t, err)
+		changes = append(changes, c)
+	}
+	// A concurrent batch: held, and in nobody's past.
+	lone := newGraph(t)
+	send(t, from, lone, first.ID())
+	aside, asides := put(t, lone, author(3), "aside ", dag.ID{}, ids[1])
+
+	cases := []struct {
+		name string
+		want error
+		f    func(b *dag.Batch, cs []*dag.Change)
+	}{
+		{"as it is", nil, func(*dag.Batch, []*dag.Change) {}},
+		{"clock too high", dag.ErrInvalid, func(b *dag.Batch, _ []*dag.Change) { b.Clock++ }},
+		{"clock too low", dag.ErrInvalid, func(b *dag.Batch, _ []*dag.Change) { b.Clock-- }},
+		{"seq left out", dag.ErrInvalid, func(b *dag.Batch, _ []*dag.Change) { b.Seq++ }},
+		{"prev of another device", dag.ErrInvalid, func(b *dag.Batch, _ []*dag.Change) {
+			b.Prev, b.Deps = other.ID(), nil
+		}},
+		{"another account in the feed", dag.ErrInvalid, func(b *dag.Batch, _ []*dag.Change) { b.Account[0]++ }},
+		{"another space", dag.ErrSpace, func(b *dag.Batch, _ []*dag.Change) { b.Space[0]++ }},
+		{"another device's signature", dag.ErrSignature, func(b *dag.Batch, _ []*dag.Change) { b.Device = author(5).Device }},
+		{"two changes of an object", dag.ErrInvalid, func(_ *dag.Batch, cs []*dag.Change) { cs[1].Object, cs[1].Parents = cs[0].Object, nil }},
+		{"a parent that nobody knows", dag.ErrInvalid, func(_ *dag.Batch, cs []*dag.Change) { cs[0].Parents = []dag.ID{dag.Sum(nil)} }},
+		{"a parent of another object", dag.ErrInvalid, func(_ *dag.Batch, cs []*dag.Change) { cs[0].Parents = []dag.ID{others[0]} }},
+		{"a parent that is not in the past", dag.ErrInvalid, func(_ *dag.Batch, cs []*dag.Change) {
+			cs[0].Object, cs[0].Parents = asides[0], []dag.ID{asides[0]}
+		}},
+		{"a parent in the batch itself", dag.ErrInvalid, func(b *dag.Batch, cs []*dag.Change) {
+			cs[0].Clock, cs[0].Device, cs[0].Object, cs[0].Parents = b.Clock, b.Device, dag.ID{}, nil
+			cs[1].Object, cs[1].Parents = cs[0].ID(), []dag.ID{cs[0].ID()}
+		}},
+	}
+	// Two changes, so that cases can use both.
+	changes = append(changes, &dag.Change{Object: ids[1], Parents: []dag.ID{ids[1]}, Payload: []byte("more")})
+	for _, c := range cases {
+		to := newGraph(t)
+		send(t, from, to, first.ID())
+		send(t, from, to, other.ID())
+		send(t, lone, to, aside.ID())
+		frame := forge(*second, changes, author(1), c.f)
+		res, err := to.Ingest(frame)
+		if !errors.Is(err, c.want) || (err == nil) != (res.Status == dag.Accepted) {
+			t.Errorf("%s: %+v, %v", c.name, res, err)
+		}
+		if batches, _, _ := to.Counters(); (batches == 4) != (c.want == nil) {
+			t.Errorf("%s: %d batches", c.name, batches)
+		}
+		must(t, to.Verify(nil))
+	}
+	to := newGraph(t)
+	body := forge(*first, []*dag.Change{{Payload: []byte("x")}}, author(1), func(*dag.Batch, []*dag.Change) {})
+	b, enc, err := dag.DecodeFrame(body)
+	must(t, err)
+	enc[0] = nil
+	if _, err := to.Ingest(dag.EncodeFrame(b, enc)); !errors.Is(err, dag.ErrForgotten) {
+		t.Errorf("a forgotten body: %v", err)
+	}
+}
+
+// TestRefuseWaiting: what waited and proves to be invalid is refused when its past comes, with all that waits for it.
+func TestRefuseWaiting(t *testing.T) {
+	from := newGraph(t)
+	first, ids := put(t, from, author(1), "root ", dag.ID{})
+	second, _ := put(t, from, author(1), "second ", ids[0])
+	_, bodies, err := from.Batch(second.ID())
+	must(t, err)
+	c, err := dag.DecodeChange(bodies[0])
+	must(t, err)
+	bad := forge(*second, []*dag.Change{c}, author(1), func(b *dag.Batch, cs []*dag.Change) { b.Clock++ })
+	badBatch, _, err := dag.DecodeFrame(bad)
+	must(t, err)
+	after := forge(*second, nil, author(1), func(b *dag.Batch, _ []*dag.Change) {
+		b.Prev, b.Seq, b.Clock = badBatch.ID(), 3, 4
+	})
+	to := newGraph(t)
+	for _, f := range [][]byte{after, bad} {
+		if res, err := to.Ingest(f); err != nil || res.Status != dag.Pending || len(res.Missing) != 1 {
+			t.Fatal(res, err)
+		}
+	}
+	if n, _ := to.Waiting(); n != 2 {
+		t.Fatal(n)
+	}
+	res := send(t, from, to, first.ID())
+	if len(res.Rejected) != 1 || res.Rejected[0].ID != badBatch.ID() || !errors.Is(res.Rejected[0].Err, dag.ErrInvalid) {
+		t.Fatalf("%+v", res)
+	}
+	if n, bytes := to.Waiting(); n != 0 || bytes != 0 {
+		t.Fatal(n, bytes)
+	}
+}
+
+// TestPendingIsBounded: the oldest goes, and can come again.
+func TestPendingIsBounded(t *testing.T) {
+	from := newGraph(t)
+	var frames [][]byte
+	b, ids := put(t, from, author(1), "root ", dag.ID{})
+	for i := range 200 {
+		frame, err := from.Frame(b.ID())
+		must(t, err)
+		frames = append(frames, frame)
+		b, _ = put(t, from, author(1), fmt.Sprint(i), ids[0])
+	}
+	to, err := dag.Open(space, store.NewMem(), dag.Anyone{}, dag.Options{PendingBytes: 20_000})
+	must(t, err)
+	for _, f := range slices.Backward(frames[1:]) {
+		res, err := to.Ingest(bytes.Clone(f))
+		must(t, err)
+		if res.Status != dag.Pending {
+			t.Fatal(res)
+		}
+		if n, bytes := to.Waiting(); bytes > 20_000 || n > 60 {
+			t.Fatal(n, bytes)
+		}
+	}
+	for _, f := range frames {
+		_, err := to.Ingest(bytes.Clone(f))
+		must(t, err)
+	}
+	if n, bytes := to.Waiting(); n != 0 || bytes != 0 {
+		t.Fatal(n, bytes)
+	}
+	if got, want := payloads(t, to, ids[0]), payloads(t, from, ids[0]); !slices.Equal(got, want[:200]) {
+		t.Fatal(len(got), len(want))
+	}
+}
+
+// gate is an Authorizer that refuses, or lacks records.
+type gate struct {
+	accept error
+	counts dag.Verdict
+}
+
+func (g *gate) Accept(*dag.Batch, []*dag.Change) error { return g.accept }
+func (g *gate) Counts(*dag.Batch) dag.Verdict          { return g.counts }
+
+func TestAuthorizer(t *testing.T) {
+	from := newGraph(t)
+	first, ids := put(t, from, author(1), "root ", dag.ID{})
+	second, _ := put(t, from, author(1), "second ", ids[0])
+	frame, err := from.Frame(first.ID())
+	must(t, err)
+	auth := &gate{counts: dag.Counts}
+	to, err := dag.Open(space, store.NewMem(), auth, dag.Options{QuarantineBytes: len(frame) + 100})
+	must(t, err)
+
+	auth.accept = errors.New("a stranger")
+	if _, err := to.Ingest(frame); !errors.Is(err, dag.ErrDenied) || !errors.Is(err, auth.accept) {
+		t.Fatal(err)
+	}
+	b, err := to.Begin(author(1), nil, dag.ID{})
+	must(t, err)
+	_, err = b.Add(dag.ID{}, plain("x"))
+	must(t, err)
+	if _, err := b.Commit(); !errors.Is(err, dag.ErrDenied) {
+		t.Fatal(err)
+	}
+
+	auth.accept = &dag.MissingError{ACL: []dag.ID{dag.Sum(nil)}}
+	res, err := to.Ingest(frame)
+	if err != nil || res.Status != dag.Pending || len(res.MissingACL) != 1 {
+		t.Fatal(res, err)
+	}
+	auth.accept, auth.counts = nil, dag.Quarantine
+	j, err := to.Rejudge(nil)
+	if err != nil || len(j.Released) != 1 {
+		t.Fatal(j, err)
+	}
+	if q, err := to.Quarantined(); err != nil || len(q) != 1 || len(to.Heads()) != 0 || len(to.Tips()) != 0 || len(to.ObjectHeads(ids[0])) != 0 {
+		t.Fatal(q, err, to.Heads(), to.Tips())
+	}
+	frame, err = from.Frame(second.ID())
+	must(t, err)
+	if _, err := to.Ingest(frame); !errors.Is(err, dag.ErrQuota) {
+		t.Fatal(err)
+	}
+	auth.counts = dag.Counts
+	var told []dag.ID
+	cancel := to.Subscribe(func(b *dag.Batch) { told = append(told, b.ID()) })
+	if j, err = to.Rejudge(func(account, _ dag.PublicKey) bool { return account == author(1).Account }); err != nil || len(j.Counted) != 1 {
+		t.Fatal(j, err)
+	}
+	send(t, from, to, second.ID())
+	if !slices.Equal(told, []dag.ID{first.ID(), second.ID()}) {
+		t.Fatal(told)
+	}
+	cancel()
+	put(t, to, author(2), "x", ids[0])
+	if len(told) != 2 {
+		t.Fatal(told)
+	}
+}
