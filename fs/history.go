@@ -328,7 +328,9 @@ func (l *logWalk) content(v *Version, e *dag.Entry, o *tree.Op, place uint32) {
 		l.shown, v.Current = true, l.live
 	}
 	if o.Content.Root.Defined() {
-		v.Pruned, _ = l.s.isPruned(o.Content.Root)
+		if listed, err := l.s.isPruned(o.Content.Root); err == nil && listed {
+			v.Pruned = !l.s.isWhole(context.Background(), o.Content.Root)
+		}
 	}
 	l.tell(func(w *Version) {
 		if w.Size == sizeUnknown {

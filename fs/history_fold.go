@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/fs/index"
 	"github.com/anyfs/anyfs/fs/tree"
 )
 
@@ -203,28 +204,25 @@ func (s *space) contentOf(at tree.Ref) (*VersionFile, error) {
 	return f, nil
 }
 
-// shown gives the content value that a state shows: of several candidates the one that keeps the name. ok is false for a file
-// without content, which is empty.
-func shown(st *tree.State) (v tree.ContentValue, ok bool) {
-	vs := st.Contents()
-	if len(vs) == 0 {
-		return v, false
-	}
-	return vs[len(vs)-1], true
-}
-
-// fileOf gives the content that a state shows.
-func (s *space) fileOf(st *tree.State) (*VersionFile, error) {
-	v, ok := shown(st)
-	if !ok {
-		return &VersionFile{s: s, base: &tree.Content{}, Mode: stateMode(st), Mtime: time.Unix(0, st.Born)}, nil
-	}
-	f, err := s.contentOf(v.Ref)
-	if err != nil {
-		return nil, err
+// fileOf gives the content that a state shows: of several candidates their merge, or the one that keeps the name.
+func (s *space) fileOf(st *tree.State) (f *VersionFile, err error) {
+	v := st.View()
+	switch {
+	case v.Merged:
+		f = s.inlineFile(v.Text)
+	case v.Main.Ref.Change.IsZero():
+		f = s.inlineFile(nil) // never written
+	default:
+		if f, err = s.contentOf(v.Main.Ref); err != nil {
+			return nil, err
+		}
 	}
 	f.Mode, f.Mtime = stateMode(st), time.Unix(0, stateMtime(st))
 	return f, nil
+}
+
+func (s *space) inlineFile(text []byte) *VersionFile {
+	return &VersionFile{s: s, base: &tree.Content{Size: int64(len(text)), Inline: text}, size: int64(len(text))}
 }
 
 // stateMode gives the permission bits of an object.
@@ -245,11 +243,22 @@ func stateMtime(st *tree.State) int64 {
 	if st.MtimeSet {
 		return st.Mtime
 	}
-	if v, ok := shown(st); ok {
-		return v.Mtime
+	if st.Kind == tree.KindFile {
+		if v := st.View(); !v.Main.Ref.Change.IsZero() {
+			return v.Mtime
+		}
+		return st.Born
 	}
 	if st.Kind == tree.KindDir {
 		return st.Time
 	}
 	return st.Born
+}
+
+// changedAt is the time that a change carries: when the last of what it says was done, not when it was published.
+func changedAt(n *index.Inode, now int64) int64 {
+	if n.Ctime > 0 && n.Ctime < now {
+		return n.Ctime
+	}
+	return now
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/ipfs/go-cid"
@@ -27,6 +28,9 @@ type keeping struct {
 	// a moment, when eviction begins. It comes after pubMu and before the space's mu.
 	refs sync.RWMutex
 
+	pruning sync.Mutex    // one prune at a time; before pubMu
+	rounds  atomic.Uint64 // how often doomed was set
+
 	mu     sync.Mutex
 	doomed map[block.ID]int64 // what is about to be evicted; nil: nothing is
 	some   int8               // whether bucketPruned has entries: 0 not known, 1 yes, -1 no
@@ -40,6 +44,10 @@ func (s *space) claim(id block.ID) {
 	delete(k.doomed, id)
 	k.mu.Unlock()
 }
+
+// round is a number that changes before anything more becomes doomed: who finds it unchanged under mu knows that the blocks that
+// he claimed and found here stay.
+func (k *keeping) round() uint64 { return k.rounds.Load() }
 
 // putBlock is a Put that no eviction comes between: the caller holds keeping.refs or pubMu until the block is referred to.
 func (s *space) putBlock(data []byte) (block.ID, error) {
@@ -154,18 +162,23 @@ func (s *space) isWhole(ctx context.Context, root cid.Cid) bool {
 
 // eachBlock calls fn for the blocks of a content, nodes before what is under them, until fn returns false. It reads the nodes.
 func (s *space) eachBlock(ctx context.Context, root cid.Cid, fn func(block.ID) bool) error {
+	return s.eachNode(ctx, root, func(id block.ID, _ bool) bool { return fn(id) })
+}
+
+// eachNode is eachBlock that tells nodes from leaves.
+func (s *space) eachNode(ctx context.Context, root cid.Cid, fn func(id block.ID, node bool) bool) error {
 	get := func(ctx context.Context, c cid.Cid) ([]byte, error) {
 		id, _, err := block.IDFromCID(c)
 		if err != nil {
 			return nil, err
 		}
-		if !fn(id) {
+		if !fn(id, true) {
 			return nil, errStop
 		}
 		return s.blocks.GetLocal(id)
 	}
 	err := block.Leaves(ctx, get, root, func(l block.Leaf) error {
-		if !fn(l.ID) {
+		if !fn(l.ID, false) {
 			return errStop
 		}
 		return nil

@@ -195,7 +195,7 @@ func (s *space) commitBatch(items []item) (*publishedRecord, error) {
 	now := s.h.now()
 	for i := range items {
 		n := items[i].n
-		c := &composer{s: s, objects: objects, item: &items[i], now: now}
+		c := &composer{s: s, objects: objects, item: &items[i], now: changedAt(n, now)}
 		if !c.compose() {
 			continue // a directory above did not fit: it comes with the next batch
 		}

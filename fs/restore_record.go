@@ -200,7 +200,7 @@ func (s *space) applyPlace(seq journal.Seq, r *placeRecord) error {
 		n.Object, n.Contents, n.DirtyNew = r.Object, r.Contents, 0
 		s.ix.SetObject(n.Object, n.Ino)
 		if r.Same {
-			n.DirtyContent, n.DirtyXattrs = 0, nil
+			n.DirtyContent, n.DirtyMtime, n.DirtyXattrs = 0, 0, nil
 		} else {
 			s.allDirty(seq, n)
 			for _, name := range r.Xattrs {

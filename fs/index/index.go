@@ -381,8 +381,10 @@ func (x *Index) Scan(parent, after uint64, fn func(at uint64, e *Entry) bool) er
 }
 
 // Inodes calls fn for every inode, in order of number, until fn returns false.
-func (x *Index) Inodes(fn func(n *Inode) bool) error {
-	var next uint64
+func (x *Index) Inodes(fn func(n *Inode) bool) error { return x.InodesFrom(0, fn) }
+
+// InodesFrom is Inodes from a number on.
+func (x *Index) InodesFrom(next uint64, fn func(n *Inode) bool) error {
 	for {
 		type item struct {
 			ino uint64

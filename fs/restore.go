@@ -1,0 +1,431 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+
+	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/fs/tree"
+)
+
+// RestoreResult says what a restore brought back.
+type RestoreResult struct {
+	Path    string   `json:"path"`    // where it is now
+	Version string   `json:"version"` // that it was restored from; empty of a directory
+	Files   int      `json:"files"`   // and other objects that are no directories
+	Dirs    int      `json:"dirs"`
+	Bytes   int64    `json:"bytes"`             // of the files together
+	Skipped []string `json:"skipped,omitempty"` // what could not be restored, each path with why
+}
+
+// Restore brings back a version of a path: the ID of a change, its end, or a time; empty for the last.
+//
+// In place (to empty): a file that is there gets its content, mode and attributes of then as a new version, and what it held
+// stays in its history. What was deleted comes back as the same object, so that its history goes on: a directory with all that
+// was deleted with it, and the directories above where they are missing. Of a directory that is there, what is below comes to
+// be as it was then, but for what is newer, which stays. A path that is there needs a version: ErrInvalid.
+//
+// With a destination it makes a copy there, with the directories above. One that is a directory gets the copy under its
+// present name; one that is a file is ErrExist.
+//
+// What can't be restored of a directory, as content that was pruned, is in Skipped.
+func (h *Home) Restore(ctx context.Context, path, version, to string) (RestoreResult, error) {
+	r := restorer{h: h, ctx: ctx}
+	err := r.run(cleanPath(path), version, to)
+	h.emit(r.events...)
+	return r.res, err
+}
+
+// restorer is one restore under way.
+type restorer struct {
+	h      *Home
+	ctx    context.Context
+	res    RestoreResult
+	events []Event
+}
+
+// source is what a restore brings back.
+type source struct {
+	s      *space
+	name   string
+	object dag.ID
+	typ    uint32
+	gone   trashed     // the entry of the trash that ends when it comes back, if it is known
+	st     *tree.State // as it was
+	dir    *pastDir    // of a directory
+}
+
+// place is where it comes to be.
+type place struct {
+	s    *space
+	dir  uint64
+	name string
+	path string // for people
+}
+
+func (r *restorer) run(path, version, to string) error {
+	w, err := r.h.where(path)
+	if err != nil {
+		return err
+	}
+	if w.live && version == "" && to == "" {
+		return fmt.Errorf("%s: %w: it is there; say which version to restore", path, ErrInvalid)
+	}
+	// What is there now becomes a version first, and what was deleted a deletion.
+	if err := w.s.publishAll(r.ctx); err != nil {
+		return err
+	}
+	if w, err = r.h.where(path); err != nil {
+		return err
+	}
+	src, err := r.source(w, version)
+	if err != nil {
+		return err
+	}
+	if src.dir == nil {
+		c, err := w.choose(r.ctx, version)
+		if err != nil {
+			return err
+		}
+		r.res.Version = c.change.String()
+	}
+	if to != "" {
+		at, err := r.destination(to, w.name)
+		if err != nil {
+			return err
+		}
+		r.res.Path = at.path
+		return r.copy(src, at)
+	}
+	r.res.Path = path
+	switch {
+	case w.live && src.dir != nil:
+		return r.into(src, place{s: w.s, dir: w.ino, path: path})
+	case w.live:
+		return r.over(src, w.ino, path)
+	}
+	at, err := r.parents(w)
+	if err != nil {
+		return err
+	}
+	return r.revive(src, at)
+}
+
+// source finds what a path was in a version.
+func (r *restorer) source(w *where, version string) (*source, error) {
+	c, err := w.choose(r.ctx, version)
+	if err != nil {
+		return nil, err
+	}
+	src := &source{s: w.s, name: w.name, object: c.object, typ: w.typ, gone: w.gone}
+	if version != "" && c.object != w.object {
+		src.gone = trashed{}
+	}
+	if w.typ == typeDir {
+		src.dir = &pastDir{s: w.s, object: w.object, ino: w.ino, m: &c.m}
+		if !w.live && version == "" {
+			src.dir.m, src.dir.died = nil, w.gone.time()
+		}
+		src.st, err = w.s.fold(w.object, src.dir.m)
+	} else {
+		src.st, err = w.s.foldTo(c.object, c.change)
+	}
+	if err == nil && src.st == nil {
+		err = fmt.Errorf("%s: %w: it was not there then", w.path, ErrNotExist)
+	}
+	return src, err
+}
+
+// parents gives the directory that a deleted path is to come back in, reviving the directories above that were deleted too.
+func (r *restorer) parents(w *where) (place, error) {
+	at := place{s: w.s, dir: rootDir, path: strings.SplitN(w.path, "/", 2)[0]}
+	for i, st := range w.steps {
+		at.name = st.name
+		path := at.path + "/" + st.name
+		if i == len(w.steps)-1 {
+			at.path = path
+			return at, nil
+		}
+		if !st.live {
+			old, err := w.s.fold(st.object, nil)
+			if err != nil {
+				return at, err
+			}
+			if old == nil {
+				return at, fmt.Errorf("%s: %w", path, ErrNotExist)
+			}
+			src := &source{s: w.s, name: st.name, object: st.object, typ: st.typ, gone: st.gone, st: old}
+			at.path = path
+			ino, err := r.reviveOne(src, at)
+			if err != nil {
+				return at, fmt.Errorf("%s: %w", path, err)
+			}
+			r.res.Dirs++
+			st.ino = ino
+		}
+		at.dir, at.path = st.ino, path
+	}
+	return at, fmt.Errorf("%s: %w", w.path, ErrInvalid)
+}
+
+// skip notes what could not be restored, and reports whether the restore goes on.
+func (r *restorer) skip(path string, err error) error {
+	if r.ctx.Err() != nil || errors.Is(err, ErrNoSpace) || r.h.fail.Load() != nil {
+		return err
+	}
+	if len(r.res.Skipped) < 1000 {
+		r.res.Skipped = append(r.res.Skipped, path+": "+err.Error())
+	}
+	return nil
+}
+
+// children calls fn for what was in a directory, with the path that it gets.
+func (r *restorer) children(src *source, path string, fn func(child *source, path string) error) error {
+	var nodes []pastNode
+	if err := src.dir.each(r.ctx, func(n *pastNode) bool {
+		x := *n
+		x.st = nil // many would be held otherwise
+		nodes = append(nodes, x)
+		return true
+	}); err != nil {
+		return err
+	}
+	for i := range nodes {
+		n := &nodes[i]
+		at := path + "/" + n.name
+		st, err := src.dir.state(n)
+		if err == nil {
+			c := &source{s: src.s, name: n.name, object: n.object, typ: n.typ, gone: n.gone, st: st}
+			if c.gone.kind != trashRemoved {
+				c.gone = trashed{}
+			}
+			if n.typ == typeDir {
+				c.dir = src.dir.dir(n)
+			}
+			n.st = nil
+			err = fn(c, at)
+		}
+		if err != nil {
+			if err := r.skip(at, err); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// revive brings a deleted object back at a place, with what is below.
+func (r *restorer) revive(src *source, at place) error {
+	ino, err := r.reviveOne(src, at)
+	if err != nil {
+		return fmt.Errorf("%s: %w", at.path, err)
+	}
+	if src.dir == nil {
+		r.res.Files++
+		return nil
+	}
+	r.res.Dirs++
+	return r.children(src, at.path, func(c *source, path string) error {
+		return r.back(c, place{s: at.s, dir: ino, name: c.name, path: path})
+	})
+}
+
+// back brings an entry of a restored directory to a free name: the object itself where it is deleted, a copy where it is
+// elsewhere now.
+func (r *restorer) back(src *source, at place) error {
+	src.s.mu.Lock()
+	ino, err := src.s.ix.Object(src.object)
+	alive := false
+	if err == nil && ino != 0 {
+		n, e := src.s.ix.Inode(ino)
+		alive, err = n != nil && len(n.Links) > 0, e
+	}
+	src.s.mu.Unlock()
+	switch {
+	case err != nil:
+		return src.s.damaged(err)
+	case !alive:
+		return r.revive(src, at)
+	case src.gone.kind != 0 && src.typ != typeDir:
+		if _, err := r.reviveOne(src, at); err != nil { // one of several names
+			return err
+		}
+		r.res.Files++
+		return nil
+	}
+	return r.copy(src, at)
+}
+
+// into makes what is below a directory that is there as it was.
+func (r *restorer) into(src *source, at place) error {
+	return r.children(src, at.path, func(c *source, path string) error {
+		st, ok, err := at.s.liveStep(at.dir, c.name)
+		if err != nil {
+			return err
+		}
+		switch {
+		case !ok:
+			return r.back(c, place{s: at.s, dir: at.dir, name: c.name, path: path})
+		case c.dir != nil && st.typ == typeDir:
+			return r.into(c, place{s: at.s, dir: st.ino, path: path})
+		case c.typ == st.typ:
+			if same, err := r.same(c, st); same || err != nil {
+				return err
+			}
+			return r.over(c, st.ino, path)
+		}
+		return fmt.Errorf("%w: it is a %s now", ErrExist, kindName(tree.KindOf(st.typ)))
+	})
+}
+
+// same reports whether an inode shows what a source would make it show.
+func (r *restorer) same(src *source, st step) (bool, error) {
+	if st.object != src.object {
+		return false, nil
+	}
+	now, err := src.s.fold(src.object, nil)
+	if err != nil || now == nil {
+		return false, err
+	}
+	a, b := src.s.stateAttr(src.st), src.s.stateAttr(now)
+	return a.Mode == b.Mode && a.Mtime == b.Mtime && a.Size == b.Size && src.st.Target == now.Target &&
+		src.st.View().Main.Ref == now.View().Main.Ref, nil
+}
+
+// copy makes a new object of what a source was.
+func (r *restorer) copy(src *source, at place) error {
+	if src.dir == nil {
+		n, size, err := r.make(src, at.s)
+		if err != nil {
+			return fmt.Errorf("%s: %w", at.path, err)
+		}
+		defer at.s.unref(n)
+		if err := r.put(at.s, &placeRecord{Ino: n, Parent: at.dir, Name: at.name}); err != nil {
+			return fmt.Errorf("%s: %w", at.path, err)
+		}
+		r.appeared(at)
+		r.res.Files++
+		r.res.Bytes += size
+		return nil
+	}
+	a, err := r.h.Mkdir(at.s.ino(at.dir), at.name, stateMode(src.st)|0700, r.cred(src.st))
+	if err != nil {
+		return fmt.Errorf("%s: %w", at.path, err)
+	}
+	r.appeared(at)
+	r.res.Dirs++
+	_, dir, err := r.h.space(a.Ino)
+	if err != nil {
+		return err
+	}
+	if err := r.children(src, at.path, func(c *source, path string) error {
+		return r.copy(c, place{s: at.s, dir: dir, name: c.name, path: path})
+	}); err != nil {
+		return err
+	}
+	for name, value := range src.st.Xattrs {
+		if err := r.h.Setxattr(a.Ino, name, value, 0); err != nil && !errors.Is(err, ErrNotSup) {
+			return err
+		}
+	}
+	mode, mtime := stateMode(src.st), stateMtime(src.st)
+	_, err = r.h.Setattr(r.ctx, a.Ino, SetAttr{Mode: &mode, Mtime: &mtime})
+	return err
+}
+
+func (r *restorer) cred(st *tree.State) Cred {
+	if st.Owned {
+		return Cred{st.UID, st.GID}
+	}
+	return Cred{r.h.opt.UID, r.h.opt.GID}
+}
+
+// appeared notes for the kernel that a name is there now.
+func (r *restorer) appeared(at place) {
+	r.events = append(r.events, Event{Parent: at.s.ino(at.dir), Name: at.name})
+}
+
+// destination finds where a copy goes, making the directories above.
+func (r *restorer) destination(to, name string) (place, error) {
+	to = cleanPath(to)
+	parts := strings.Split(to, "/")
+	if to == "" {
+		return place{}, fmt.Errorf("%w: the root holds spaces alone", ErrInvalid)
+	}
+	s, err := r.h.namedSpace(parts[0])
+	if err != nil {
+		return place{}, err
+	}
+	at := place{s: s, dir: rootDir, path: parts[0]}
+	for i, part := range parts[1:] {
+		st, ok, err := s.liveStep(at.dir, part)
+		if err != nil {
+			return at, err
+		}
+		last := i == len(parts)-2
+		switch {
+		case !ok && last:
+			at.name, at.path = part, at.path+"/"+part
+			return at, checkName(part)
+		case !ok:
+			a, err := r.h.Mkdir(s.ino(at.dir), part, 0755, Cred{r.h.opt.UID, r.h.opt.GID})
+			if err != nil {
+				return at, fmt.Errorf("%s/%s: %w", at.path, part, err)
+			}
+			at.name = part
+			r.appeared(at)
+			if _, st.ino, err = r.h.space(a.Ino); err != nil {
+				return at, err
+			}
+		case st.typ != typeDir && last:
+			return at, fmt.Errorf("%s: %w", to, ErrExist)
+		case st.typ != typeDir:
+			return at, fmt.Errorf("%s/%s: %w", at.path, part, ErrNotDir)
+		}
+		at.dir, at.path = st.ino, at.path+"/"+part
+	}
+	if name == "" {
+		return at, fmt.Errorf("%s: %w", to, ErrExist)
+	}
+	if _, ok, err := s.liveStep(at.dir, name); err != nil || ok {
+		if err == nil {
+			err = fmt.Errorf("%s/%s: %w", at.path, name, ErrExist)
+		}
+		return at, err
+	}
+	at.name, at.path = name, at.path+"/"+name
+	return at, nil
+}
+
+// over restores a version over an inode that is there.
+func (r *restorer) over(src *source, ino uint64, path string) error {
+	if err := r.sameType(src, ino); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	n, size, err := r.make(src, src.s)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	defer src.s.unref(n)
+	names, err := r.replace(src.s, n, ino)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	r.events = append(r.events, names...)
+	r.res.Files++
+	r.res.Bytes += size
+	return nil
+}
+
+func (r *restorer) sameType(src *source, ino uint64) error {
+	src.s.mu.Lock()
+	defer src.s.mu.Unlock()
+	n, err := src.s.inode(ino)
+	if err == nil && n.Type() != src.typ {
+		err = syscall.EEXIST
+	}
+	return err
+}

@@ -1,0 +1,332 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"syscall"
+
+	"github.com/anyfs/anyfs/dag/block"
+	"github.com/anyfs/anyfs/fs/index"
+	"github.com/anyfs/anyfs/fs/tree"
+)
+
+// make makes an inode without a name in a space, as a source was, and takes a reference to it. Content of the same space is
+// referred to, that of another copied. It returns the size of the content.
+func (r *restorer) make(src *source, to *space) (ino uint64, size int64, err error) {
+	st := src.st
+	rec := &refsRecord{
+		Mode: st.Kind.Type() | stateMode(st), Rdev: st.Rdev, Owned: st.Owned, UID: st.UID, GID: st.GID,
+		Mtime: stateMtime(st), Target: st.Target,
+	}
+	for name, value := range st.Xattrs {
+		rec.Xattrs = append(rec.Xattrs, index.Xattr{Name: name, Value: value})
+	}
+	slices.SortFunc(rec.Xattrs, func(a, b index.Xattr) int {
+		if a.Name < b.Name {
+			return -1
+		}
+		return 1
+	})
+	var f *VersionFile
+	if st.Kind == tree.KindFile {
+		if f, err = src.s.fileOf(st); err != nil {
+			return 0, 0, err
+		}
+		if err := src.s.readable(r.ctx, f); err != nil {
+			return 0, 0, err
+		}
+		size = f.size
+	}
+	shared := f != nil && to == src.s && !f.at.Change.IsZero()
+	written := f != nil && (!shared || len(f.patches) > 0)
+	if shared {
+		rec.Base, rec.BaseAt = index.AppendContent(nil, f.base), f.at
+	}
+	if ino, err = r.makeInode(to, rec, f, shared); err != nil {
+		return 0, 0, err
+	}
+	if written {
+		if err = r.fill(to, ino, f, shared); err == nil {
+			_, err = r.h.Setattr(r.ctx, to.ino(ino), SetAttr{Mtime: &rec.Mtime})
+		}
+	}
+	if err != nil {
+		to.unref(ino)
+		return 0, 0, err
+	}
+	return ino, size, nil
+}
+
+// makeInode records the inode. Where it shares blocks, none of them goes between the look at them and the record.
+func (r *restorer) makeInode(to *space, rec *refsRecord, f *VersionFile, shared bool) (uint64, error) {
+	for {
+		round := to.keeping.round()
+		if shared {
+			if err := r.keep(to, f); err != nil {
+				return 0, err
+			}
+		}
+		err := to.do(true, func() (*writer, func(*mutation) error, error) {
+			if shared && to.keeping.round() != round {
+				return nil, nil, errAgain
+			}
+			rec.Ino, rec.Time = to.nextIno, r.h.now()
+			w := to.record(recRefs)
+			rec.encode(w)
+			return w, func(m *mutation) error {
+				if err := to.applyRefs(m.seq, rec); err != nil {
+					return err
+				}
+				to.refs[rec.Ino]++
+				return nil
+			}, nil
+		})
+		if !errors.Is(err, errAgain) {
+			return rec.Ino, err
+		}
+	}
+}
+
+// keep claims the blocks of a content and fails where one is not here.
+func (r *restorer) keep(s *space, f *VersionFile) error {
+	if !f.base.Root.Defined() {
+		return nil
+	}
+	var missing error
+	err := s.eachBlock(r.ctx, f.base.Root, func(id block.ID) bool {
+		s.claim(id)
+		if !s.blocks.Has(id) {
+			missing = s.prunedError(f.base.Root, s.blockError(id, block.ErrAbsent))
+		}
+		return missing == nil
+	})
+	if missing != nil {
+		return missing
+	}
+	if err != nil {
+		return s.prunedError(f.base.Root, s.contentError(f.base.Root, err))
+	}
+	return nil
+}
+
+// fill writes what an inode does not share: the patches over a shared base, or everything.
+func (r *restorer) fill(to *space, ino uint64, f *VersionFile, shared bool) error {
+	at := to.ino(ino)
+	if shared {
+		for _, c := range f.patches {
+			size := c.Size
+			if _, err := r.h.Setattr(r.ctx, at, SetAttr{Size: &size}); err != nil {
+				return err
+			}
+			for i := range c.Patch {
+				e := &c.Patch[i]
+				if len(e.Bytes) > 0 {
+					if _, err := r.h.Write(r.ctx, at, e.Bytes, e.Off, WriteFlags{}); err != nil {
+						return err
+					}
+				}
+				if rest := e.Len - int64(len(e.Bytes)); rest > 0 {
+					mode := uint32(FallocZeroRange | FallocKeepSize)
+					if err := r.h.Fallocate(r.ctx, at, mode, e.Off+int64(len(e.Bytes)), rest); err != nil {
+						return err
+					}
+				}
+			}
+		}
+		return nil
+	}
+	buf := make([]byte, min(f.size, 1<<20))
+	for off := int64(0); off < f.size; {
+		n, err := f.readAt(r.ctx, buf, off)
+		if err != nil && !errors.Is(err, io.EOF) || n == 0 {
+			return err
+		}
+		if _, err := r.h.Write(r.ctx, at, buf[:n], off, WriteFlags{}); err != nil {
+			return err
+		}
+		off += int64(n)
+	}
+	return to.settleStream(ino)
+}
+
+// put gives an inode its place. Over and Object are the record's.
+func (r *restorer) put(s *space, rec *placeRecord) error {
+	return s.do(true, func() (*writer, func(*mutation) error, error) {
+		if rec.Over != 0 {
+			s.waitSettled(rec.Over)
+		}
+		if _, err := s.liveDir(rec.Parent); err != nil {
+			return nil, nil, err
+		}
+		e, _, err := s.lookup(rec.Parent, rec.Name)
+		if err != nil {
+			return nil, nil, err
+		}
+		if e != nil {
+			return nil, nil, ErrExist
+		}
+		rec.Time = r.h.now()
+		w := s.record(recPlace)
+		rec.encode(w)
+		return w, func(m *mutation) error {
+			if err := s.applyPlace(m.seq, rec); err != nil {
+				return err
+			}
+			if rec.Over != 0 {
+				s.reclaim(rec.Over)
+			}
+			return nil
+		}, nil
+	})
+}
+
+// errBusy is returned for a file that is written all the time.
+var errBusy = fmt.Errorf("it is being written: %w", syscall.EBUSY)
+
+// replace lets n take the names and the object of o, all of which is published. It returns what changed for the kernel.
+func (r *restorer) replace(s *space, n, o uint64) (events []Event, err error) {
+	for range 16 {
+		if err := s.settleStream(o); err != nil {
+			return nil, err
+		}
+		err = s.do(true, func() (*writer, func(*mutation) error, error) {
+			s.waitSettled(o)
+			x, err := s.inode(o)
+			if err != nil {
+				return nil, nil, err
+			}
+			if len(x.Links) == 0 {
+				return nil, nil, ErrNotExist
+			}
+			if x.Dirty() || s.streams[o] != nil || x.Object.IsZero() {
+				return nil, nil, errAgain
+			}
+			for _, l := range x.Links {
+				events = append(events, Event{Parent: s.ino(l.Parent), Name: l.Name, Inode: s.ino(o), Renewed: true})
+			}
+			rec := &placeRecord{Ino: n, Over: o, Time: r.h.now()}
+			w := s.record(recPlace)
+			rec.encode(w)
+			return w, func(m *mutation) error {
+				if err := s.applyPlace(m.seq, rec); err != nil {
+					return err
+				}
+				s.reclaim(o)
+				return nil
+			}, nil
+		})
+		if !errors.Is(err, errAgain) {
+			return events, err
+		}
+		st := step{live: true, ino: o}
+		if err := s.published(r.ctx, &st); err != nil {
+			return nil, err
+		}
+	}
+	return nil, errBusy
+}
+
+// reviveOne brings a deleted object back under a name, a directory without what was in it, and returns its inode.
+func (r *restorer) reviveOne(src *source, at place) (uint64, error) {
+	s := src.s
+	now, err := s.fold(src.object, nil)
+	if err != nil {
+		return 0, err
+	}
+	if now == nil {
+		return 0, ErrNotExist
+	}
+	rec := &placeRecord{Parent: at.dir, Name: at.name, Object: src.object}
+	if gone := src.gone; gone.kind == trashRemoved {
+		rec.TrashDir, rec.TrashAt = gone.dir, gone.at
+		if src.typ == typeDir {
+			rec.TrashBefore = gone.ino
+		}
+	}
+	if l := removedLink(now, src.gone.name); l != nil {
+		rec.Link, rec.Val = l.ID, l.Shown().Ref
+	} else if src.typ == typeDir {
+		return 0, fmt.Errorf("%w: the directory's link is not in its history", ErrIO)
+	}
+	s.mu.Lock()
+	ino, err := s.ix.Object(src.object)
+	var n *index.Inode
+	if err == nil && ino != 0 {
+		n, err = s.ix.Inode(ino)
+	}
+	s.mu.Unlock()
+	if err != nil {
+		return 0, s.damaged(err)
+	}
+	if n != nil && len(n.Links) > 0 {
+		// It has another name: this is one more for the same inode.
+		if src.typ == typeDir {
+			return 0, ErrExist
+		}
+		rec.Ino = ino
+		if err := r.put(s, rec); err != nil {
+			return 0, err
+		}
+		r.appeared(at)
+		r.events = append(r.events, Event{Inode: s.ino(ino)})
+		return ino, nil
+	}
+	if n != nil {
+		rec.Over = ino // someone holds it open without a name, and keeps what he has
+	}
+	if now.Owned && !src.st.Owned {
+		// Who owns a file can't be given back to nobody: it stays.
+		st := src.st.Clone()
+		st.Owned, st.UID, st.GID = true, now.UID, now.GID
+		src.st = st
+	}
+	made, size, err := r.make(src, s)
+	if err != nil {
+		return 0, err
+	}
+	defer s.unref(made)
+	rec.Ino = made
+	if rec.Over == 0 {
+		rec.Same = r.holds(now, src.st)
+		rec.Contents = now.View().Behind
+		for name := range now.Xattrs {
+			if _, ok := src.st.Xattrs[name]; !ok {
+				rec.Xattrs = append(rec.Xattrs, name)
+			}
+		}
+		slices.Sort(rec.Xattrs)
+	}
+	if err := r.put(s, rec); err != nil {
+		return 0, err
+	}
+	r.appeared(at)
+	r.res.Bytes += size
+	return made, nil
+}
+
+// holds reports whether an inode made of old is all that an object was published as, so that its place alone is to be published.
+func (r *restorer) holds(now, old *tree.State) bool {
+	v := now.View()
+	return now.Top == old.Top && !v.Merged && len(v.Losers) == 0 && len(v.Main.Patches) == 0
+}
+
+// removedLink chooses the link of a removed object by which it comes back: the last removed of the name, or of all.
+func removedLink(st *tree.State, name string) (best *tree.Link) {
+	better := func(l *tree.Link) bool {
+		if best == nil {
+			return true
+		}
+		if a, b := l.Shown().Name == name, best.Shown().Name == name; a != b {
+			return a
+		}
+		return l.Mark.Pos.Compare(best.Mark.Pos) > 0
+	}
+	for i := range st.Links {
+		if l := &st.Links[i]; l.Removed && better(l) {
+			best = l
+		}
+	}
+	return best
+}
