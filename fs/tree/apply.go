@@ -26,9 +26,11 @@ type Change struct {
 
 // Delta says what an operation may have changed in the visible tree. Nothing is listed twice, and order means nothing.
 type Delta struct {
-	// Names lists directory objects and names in them whose entries may have changed, or the attributes or content behind them.
+	// Names lists directory objects and names in them whose entries may have changed, or the attributes or content behind
+	// them, or those of the conflict copies of the name (Node.Lost).
 	Names []DirName
-	// Merges lists names whose set of directories changed while there were or are several: all that is below may have changed.
+	// Merges lists names whose set of directories may have changed while there were or are several: all that is below may
+	// have changed.
 	Merges []DirName
 	// Objects lists the objects whose state changed.
 	Objects []dag.ID

@@ -69,7 +69,19 @@ func (u *update) claim(id dag.ID) error {
 	return nil
 }
 
-func (u *update) touch(dir dag.ID, name string) { u.names[DirName{dir, name}] = struct{}{} }
+// touch notes that the entry of a name may have changed. A name that a conflict copy could have changes what the copies of the
+// name it lost are called.
+func (u *update) touch(dir dag.ID, name string) {
+	u.names[DirName{dir, name}] = struct{}{}
+	for {
+		lost, whole, ok := lostName(name)
+		if !ok || !whole {
+			return
+		}
+		u.names[DirName{dir, lost}] = struct{}{}
+		name = lost
+	}
+}
 
 // set adds, replaces or removes a claim, and keeps the sets that depend on it.
 func (u *update) set(dir dag.ID, name string, c Claim, on bool) error {
@@ -95,7 +107,8 @@ func (u *update) set(dir dag.ID, name string, c Claim, on bool) error {
 		return err
 	}
 	now := tally(after)
-	if was.dirs > 1 || now.dirs > 1 {
+	// Where any directories are merged, this one may be merged with one below another of its directory's class.
+	if c.Kind == KindDir && (was.dirs > 1 || now.dirs > 1 || u.t.merged > 0) {
 		u.merges[DirName{dir, name}] = struct{}{}
 	}
 	if was.dirs > 1 != (now.dirs > 1) {

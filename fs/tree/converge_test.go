@@ -364,6 +364,9 @@ func runSeed(t testing.TB, seed uint64) (s *schedule, conflicts int) {
 	s = newSchedule(t, choose, 2+choose(4))
 	s.script.logging = true
 	s.script.kinds = profiles[int(seed)%len(profiles)]
+	for _, r := range s.replicas {
+		r.watch = seed%4 == 0
+	}
 	if seed%3 == 0 {
 		s.together(1 + choose(4))
 	}

@@ -46,8 +46,8 @@ type replica struct {
 	heads   map[dag.ID]bool // of the graph of batches
 	objects map[dag.ID][]dag.ID
 	clock   uint64
-	touched map[DirName]bool // by the deltas since the last look
 	merges  bool
+	watch   bool // compare what each Apply says to have changed with what changed
 }
 
 func simDevices(n int) map[dag.PublicKey]string {
@@ -61,7 +61,7 @@ func simDevices(n int) map[dag.PublicKey]string {
 func newReplica(t testing.TB, i int, names map[dag.PublicKey]string) *replica {
 	r := &replica{
 		t: t, device: dag.PublicKey{byte(i + 1)}, store: NewMemStore(names), held: map[dag.ID]*simBatch{},
-		heads: map[dag.ID]bool{}, objects: map[dag.ID][]dag.ID{}, touched: map[DirName]bool{},
+		heads: map[dag.ID]bool{}, objects: map[dag.ID][]dag.ID{},
 	}
 	var err error
 	if r.tree, err = NewTree(simSpace, r.store); err != nil {
@@ -165,12 +165,16 @@ func (r *replica) apply(b *simBatch) {
 	for _, c := range cs {
 		r.store.AddChange(c.Object, c.At, c.Payload)
 	}
+	var before map[string]seenEntry
+	if r.watch {
+		before = r.see()
+	}
 	d, err := r.tree.Apply(cs...)
 	if err != nil {
 		r.t.Fatalf("apply: %v", err)
 	}
-	for _, n := range d.Names {
-		r.touched[n] = true
+	if r.watch {
+		r.checkDelta(d, before, r.see())
 	}
 	r.merges = r.merges || len(d.Merges) > 0
 	if r.held[b.id] != nil {
@@ -526,5 +530,90 @@ func (w wanted) check(r *replica, say string, before []nEntry) {
 	}
 	if len(after) != count {
 		r.t.Fatalf("%s: %d entries, want %d\nbefore\n%safter\n%s", say, len(after), count, dump(before), dump(after))
+	}
+}
+
+// seenEntry is an entry, what it shows, and the directories that it is in.
+type seenEntry struct {
+	class []dag.ID
+	up    string
+	node  Node
+	what  string
+}
+
+func (r *replica) see() map[string]seenEntry {
+	out := map[string]seenEntry{}
+	var list func(class []dag.ID, path string)
+	list = func(class []dag.ID, path string) {
+		nodes, err := r.tree.List(class[0])
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		for _, n := range nodes {
+			out[path+"/"+n.Name] = seenEntry{class, path, n, entryOf(r.t, r.tree, n).what}
+			if n.Kind == KindDir {
+				list(n.Dirs, path+"/"+n.Name)
+			}
+		}
+	}
+	list([]dag.ID{r.tree.Root()}, "")
+	return out
+}
+
+// checkDelta looks for a change of the tree that the delta does not tell.
+func (r *replica) checkDelta(d *Delta, before, after map[string]seenEntry) {
+	r.t.Helper()
+	told := map[DirName]bool{}
+	for _, n := range d.Names {
+		told[n] = true
+	}
+	merged := map[DirName]bool{}
+	for _, n := range d.Merges {
+		merged[n] = true
+	}
+	in := func(set map[DirName]bool, es ...seenEntry) bool {
+		for _, e := range es {
+			for _, dir := range e.class {
+				if set[DirName{dir, e.node.Name}] || e.node.Conflict && set[DirName{dir, e.node.Lost}] {
+					return true
+				}
+			}
+		}
+		return false
+	}
+	// newDirs: the path or a directory above it shows other directory objects than before, and the delta says so.
+	var newDirs func(path string) bool
+	newDirs = func(path string) bool {
+		b, ok := before[path]
+		a, ok2 := after[path]
+		if path == "" {
+			return false
+		}
+		if ok && ok2 && slices.Equal(a.node.Dirs, b.node.Dirs) {
+			return newDirs(a.up)
+		}
+		up := a.up
+		if !ok2 {
+			up = b.up
+		}
+		if ok && ok2 && a.node.Object == b.node.Object && !in(merged, a, b) && !newDirs(up) {
+			r.t.Fatalf("%q shows other directories, and the delta does not say so: %+v", path, d)
+		}
+		return true
+	}
+	for path, a := range after {
+		b, ok := before[path]
+		if ok && a.what == b.what && a.node.Object == b.node.Object && slices.Equal(a.node.Dirs, b.node.Dirs) && a.node.Conflict == b.node.Conflict {
+			continue
+		}
+		if !in(told, a) && !(ok && in(told, b)) && !newDirs(a.up) {
+			r.t.Fatalf("%q changed, and the delta does not say so: %+v", path, d)
+		}
+		newDirs(path)
+	}
+	for path, b := range before {
+		if _, ok := after[path]; !ok && !in(told, b) && !newDirs(b.up) {
+			r.t.Fatalf("%q went, and the delta does not say so: %+v", path, d)
+		}
 	}
 }
