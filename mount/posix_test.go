@@ -6,12 +6,14 @@ import (
 	"runtime"
 	"testing"
 
+	"github.com/anyfs/anyfs/fs"
 	"github.com/hanwen/go-fuse/v2/posixtest"
 )
 
 // backends are what every suite of this package runs on.
 var backends = map[string]func(testing.TB) Backend{
-	"mem": func(testing.TB) Backend { return newMem() },
+	"mem":  func(testing.TB) Backend { return newMem() },
+	"home": newRealHome,
 }
 
 func TestPOSIX(t *testing.T) {
@@ -29,13 +31,18 @@ func TestPOSIXOneThread(t *testing.T) {
 }
 
 func posix(t *testing.T, open func(testing.TB) Backend) {
-	m := mountOn(t, open(t))
+	b := open(t)
+	m := mountOn(t, b)
+	top := m.dir
+	if _, ok := b.(*fs.Home); ok {
+		top += "/Personal"
+	}
 	for name, test := range posixtest.All {
 		t.Run(name, func(t *testing.T) {
 			if name == "FcntlFlockLocksFile" {
 				t.Skip("wants two fcntl locks of one process to conflict, which POSIX forbids")
 			}
-			dir := filepath.Join(m.dir, name)
+			dir := filepath.Join(top, name)
 			must(t, os.Mkdir(dir, 0o755))
 			test(t, dir)
 			must(t, os.RemoveAll(dir))
