@@ -42,30 +42,72 @@ type Rejection struct {
 // ErrDenied: whoever made it is at fault, and nobody accepts it. ErrQuota refuses for now. Other errors are the store's.
 // What was accepted is durable after the store's Sync.
 func (g *Graph) Ingest(frame []byte) (Result, error) {
-	f, err := parseFrame(frame)
-	if err != nil {
-		return Result{}, err
-	}
-	res := Result{ID: f.id}
-	if f.batch.Space != g.space {
-		return res, fmt.Errorf("%w: %s", ErrSpace, f.batch.Space)
-	}
-	if f.forgotten > 0 {
-		return res, fmt.Errorf("%w: a batch is taken whole", ErrForgotten)
-	}
-	if ok, err := g.Has(f.id); ok || err != nil {
-		res.Status = Duplicate
-		return res, err
-	}
-	if !f.batch.Verify() {
-		return res, ErrSignature
-	}
-	if err := f.checkAlone(); err != nil {
-		return res, err
-	}
-	err = g.takeIn(f, &res)
-	g.events.deliver()
+	var res Result
+	err := g.IngestAll([][]byte{frame}, func(r Result, err error) error {
+		res = r
+		return err
+	})
 	return res, err
+}
+
+// IngestAll is Ingest for frames that came together: their signatures are verified first. fn is told of each in turn; an
+// error that it returns ends it, and is returned.
+func (g *Graph) IngestAll(frames [][]byte, fn func(Result, error) error) error {
+	arrivals := make([]arrival, len(frames))
+	for i := range frames {
+		arrivals[i] = g.receive(frames[i])
+	}
+	verifyAll(arrivals)
+	for i := range arrivals {
+		a := &arrivals[i]
+		if a.err == nil && a.res.Status != Duplicate {
+			if a.err = a.f.checkAlone(); a.err == nil {
+				a.err = g.takeIn(a.f, &a.res)
+				g.events.deliver()
+			}
+		}
+		if err := fn(a.res, a.err); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// arrival is a frame on its way in.
+type arrival struct {
+	f   *parsed
+	res Result
+	err error
+}
+
+// receive finds what can be found before the signature is verified.
+func (g *Graph) receive(frame []byte) (a arrival) {
+	if a.f, a.err = parseFrame(frame); a.err != nil {
+		return a
+	}
+	a.res.ID = a.f.id
+	switch {
+	case a.f.batch.Space != g.space:
+		a.err = fmt.Errorf("%w: %s", ErrSpace, a.f.batch.Space)
+	case a.f.forgotten > 0:
+		a.err = fmt.Errorf("%w: a batch is taken whole", ErrForgotten)
+	default:
+		var held bool
+		if held, a.err = g.Has(a.f.id); held {
+			a.res.Status = Duplicate
+		}
+	}
+	return a
+}
+
+// verifyAll verifies the signatures of those that got so far. Here is the place for verifying many at once.
+func verifyAll(arrivals []arrival) {
+	for i := range arrivals {
+		a := &arrivals[i]
+		if a.err == nil && a.res.Status != Duplicate && !a.f.batch.Verify() {
+			a.err = ErrSignature
+		}
+	}
 }
 
 // takeIn takes in a verified frame and what waited for it.
