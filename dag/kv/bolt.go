@@ -1,11 +1,10 @@
 package kv
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"math"
-	"runtime"
+	"os"
 	"runtime/debug"
 	"sync/atomic"
 	"time"
@@ -138,68 +137,30 @@ func (b *Bolt) Size() int64 {
 	return n
 }
 
-// Check holds updates up for as long as it takes, about a second for each 500 MB.
+// Check reads all pages and holds updates up meanwhile, about a second for each GB.
 func (b *Bolt) Check() error {
-	if err := b.View(checkOrder); err != nil {
-		return err
-	}
-	// What is reachable can be read now, so bbolt's own check, whose goroutine nobody can guard, meets no wild pointer.
-	errUndo := errors.New("checked")
+	undo := errors.New("nothing to do")
 	err := guarded(func() error {
 		return b.db.Update(func(tx *bbolt.Tx) error {
-			first := errUndo
-			for err := range tx.Check() { // to its end, or its goroutine stays
-				if first == errUndo {
-					first = fmt.Errorf("%w: %w", ErrCorrupt, err)
-				}
+			f, err := os.Open(b.db.Path())
+			if err != nil {
+				return err
 			}
-			return first
+			defer f.Close()
+			st, err := f.Stat()
+			if err != nil {
+				return err
+			}
+			if err := checkFile(f, st.Size()); err != nil {
+				return err
+			}
+			return undo
 		})
 	})
-	b.Trim()
-	if err == errUndo {
+	if err == undo {
 		return nil
 	}
 	return closed(err)
-}
-
-// checkOrder reads every key and value.
-func checkOrder(tx Tx) error {
-	t := tx.(*boltTx)
-	var names []string
-	t.call(func() {
-		t.damage = t.tx.ForEach(func(name []byte, b *bbolt.Bucket) error {
-			if b == nil {
-				return fmt.Errorf("%w: a value among the buckets", ErrCorrupt)
-			}
-			names = append(names, string(name))
-			return nil
-		})
-	})
-	if t.damage != nil {
-		return t.damage
-	}
-	for _, name := range names {
-		var last []byte
-		var err error
-		sum := byte(0)
-		serr := t.Scan(name, nil, func(k, v []byte) bool {
-			if last != nil && bytes.Compare(last, k) >= 0 {
-				err = fmt.Errorf("%w: keys out of order in bucket %q", ErrCorrupt, name)
-				return false
-			}
-			for i := 0; i < len(v); i += 512 {
-				sum ^= v[i] // touches each page
-			}
-			last = append(last[:0], k...)
-			return true
-		})
-		runtime.KeepAlive(sum)
-		if err := errors.Join(err, serr); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func (b *Bolt) Close() error { return b.db.Close() }

@@ -118,7 +118,7 @@ func (t *boltTx) Put(bucket string, key, value []byte) (err error) {
 	if !t.tx.Writable() {
 		return ErrReadOnly
 	}
-	if err := checkKey(key); err != nil {
+	if err := checkPair(key, value); err != nil {
 		return err
 	}
 	if len(value) > cap(t.arena)-len(t.arena) {
@@ -171,7 +171,7 @@ func (t *boltTx) Delete(bucket string, key []byte) (err error) {
 	if !t.tx.Writable() {
 		return ErrReadOnly
 	}
-	if err := checkKey(key); err != nil {
+	if err := checkPair(key, nil); err != nil {
 		return err
 	}
 	t.call(func() {

@@ -12,14 +12,18 @@ import (
 	"syscall"
 )
 
-// MaxKey is the longest key in bytes. The shortest is one byte.
-const MaxKey = 32768
+// MaxKey is the longest key in bytes, MaxValue the longest value. The shortest key is one byte.
+const (
+	MaxKey   = 32768
+	MaxValue = 32 << 20
+)
 
 var (
 	// ErrReadOnly is returned by Put and Delete within View.
 	ErrReadOnly = errors.New("kv: read-only transaction")
-	// ErrKey is returned for a key that is empty or longer than MaxKey.
-	ErrKey = errors.New("kv: key has a bad length")
+	// ErrKey is returned for a key that is empty or longer than MaxKey, ErrValue for a value longer than MaxValue.
+	ErrKey   = errors.New("kv: key has a bad length")
+	ErrValue = errors.New("kv: value is too long")
 	// ErrClosed is returned after Close.
 	ErrClosed = errors.New("kv: closed")
 	// ErrCorrupt says that the file is damaged. What it was about to return is not returned.
@@ -64,9 +68,12 @@ type Tx interface {
 	ScanBack(bucket string, from []byte, fn func(k, v []byte) bool) error
 }
 
-func checkKey(key []byte) error {
+func checkPair(key, value []byte) error {
 	if len(key) == 0 || len(key) > MaxKey {
 		return fmt.Errorf("%w: %d bytes", ErrKey, len(key))
+	}
+	if len(value) > MaxValue {
+		return fmt.Errorf("%w: %d bytes", ErrValue, len(value))
 	}
 	return nil
 }

@@ -137,7 +137,7 @@ func (t *memTx) Put(bucket string, key, value []byte) error {
 	if !t.writable {
 		return ErrReadOnly
 	}
-	if err := checkKey(key); err != nil {
+	if err := checkPair(key, value); err != nil {
 		return err
 	}
 	op := memOp{bucket, string(key), append(make([]byte, 0, len(value)), value...)}
@@ -150,7 +150,7 @@ func (t *memTx) Delete(bucket string, key []byte) error {
 	if !t.writable {
 		return ErrReadOnly
 	}
-	if err := checkKey(key); err != nil {
+	if err := checkPair(key, nil); err != nil {
 		return err
 	}
 	op := memOp{bucket: bucket, key: string(key)}
