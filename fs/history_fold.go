@@ -45,9 +45,19 @@ func (s *space) opened(e *dag.Entry) *tree.Payload {
 // fold gives the state of an object: as it is now by what is published, or with a moment as it was then. Nil when there is no
 // such object, or was none.
 func (s *space) fold(object dag.ID, m *moment) (*tree.State, error) {
+	if m == nil {
+		st, _, err := s.stateOf(object)
+		if err != nil {
+			return nil, s.damaged(err)
+		}
+		if st.Top == (dag.Pos{}) && object != tree.RootObject(s.id) {
+			return nil, nil
+		}
+		return st, nil
+	}
 	last := int64(math.MinInt64)
 	return s.foldWhile(object, func(e *dag.Entry, p *tree.Payload) bool {
-		return m == nil || p == nil || m.in(p.Time, &last)
+		return p == nil || m.in(p.Time, &last)
 	})
 }
 

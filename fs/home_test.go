@@ -7,7 +7,9 @@ import (
 	"errors"
 	"io"
 	mrand "math/rand/v2"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/anyfs/anyfs/acl"
 	"github.com/anyfs/anyfs/dag/disk"
@@ -20,8 +22,14 @@ type testHome struct {
 	t    testing.TB
 	sim  *disk.Sim
 	keys *acl.Keys
-	root Ino // of the space Personal
+	root Ino          // of the space Personal
+	skew atomic.Int64 // of its clock, in nanoseconds
 }
+
+// tick lets time pass.
+func (th *testHome) tick(d time.Duration) { th.skew.Add(int64(d)) }
+
+func (th *testHome) clock() time.Time { return time.Now().Add(time.Duration(th.skew.Load())) }
 
 func newTestHome(t testing.TB) *testHome {
 	t.Helper()
@@ -51,7 +59,7 @@ func newTestHome(t testing.TB) *testHome {
 func (th *testHome) open() {
 	th.t.Helper()
 	h, err := Open(context.Background(), Options{
-		Disk: th.sim, Keys: th.keys, Rand: rand.Reader, UID: 1000, GID: 1000,
+		Disk: th.sim, Keys: th.keys, Rand: rand.Reader, UID: 1000, GID: 1000, Clock: th.clock,
 		OpenDB: func(name string) (kv.DB, error) { return kv.NewSimDB(th.sim, name) },
 	})
 	if err != nil {

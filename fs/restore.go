@@ -150,6 +150,19 @@ func (r *restorer) parents(w *where) (place, error) {
 			return at, nil
 		}
 		if !st.live {
+			// Another one may have that name by now: then it comes back there.
+			now, ok, err := w.s.liveStep(at.dir, st.name)
+			if err != nil {
+				return at, err
+			}
+			if ok && now.typ != typeDir {
+				return at, fmt.Errorf("%s: %w: it is a %s now", path, ErrExist, kindName(tree.KindOf(now.typ)))
+			}
+			if ok {
+				st = now
+			}
+		}
+		if !st.live {
 			old, err := w.s.fold(st.object, nil)
 			if err != nil {
 				return at, err
