@@ -31,6 +31,8 @@ func commands(e *env) []*cli.Command {
 			},
 		},
 		logCommand(e),
+		restoreCommand(e),
+		pruneCommand(e),
 		verifyCommand(e),
 		exportCommand(e),
 		importCommand(e),

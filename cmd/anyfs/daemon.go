@@ -90,7 +90,7 @@ func serve(ctx context.Context, dir string, keys *acl.Keys, o mountOptions, read
 	}
 	h.errors = log.Errors
 	log.Info("start", "pid", os.Getpid(), "version", buildVersion().Version)
-	err = errors.Join(h.serveMount(ctx, o, ready), h.close())
+	err = errors.Join(h.serveMount(ctx, o, lock, ready), h.close())
 	if err != nil {
 		log.Error("end", "err", err)
 	} else {
@@ -100,7 +100,7 @@ func serve(ctx context.Context, dir string, keys *acl.Keys, o mountOptions, read
 }
 
 // serveMount mounts the home and answers commands until it is unmounted.
-func (h *home) serveMount(ctx context.Context, o mountOptions, ready func() error) error {
+func (h *home) serveMount(ctx context.Context, o mountOptions, lock *mount.HomeLock, ready func() error) error {
 	if o.space != "" {
 		if _, err := h.fs.Space(o.space); err != nil {
 			return spaceError(o.space, err)
@@ -118,7 +118,7 @@ func (h *home) serveMount(ctx context.Context, o mountOptions, ready func() erro
 	}
 	h.setPlace(place{Dir: o.dir, Space: o.space})
 	d := mount.Daemon{
-		Backend: h.fs, Control: server, Listener: l, Work: h.fs.Run,
+		Lock: lock, Backend: h.fs, Control: server, Listener: l, Work: h.fs.Run,
 		Mount: mount.Options{Dir: o.dir, Space: o.space, ExtraOpts: o.options, Log: h.log, Ready: func() {
 			h.mounted.Store(true)
 			if err := ready(); err != nil {

@@ -110,6 +110,6 @@ func operations() []registered {
 	return []registered{
 		opWhere, opAccount, opStatus, opWait, opPathStatus,
 		opSpaceCreate, opSpaceList, opSpaceInfo, opSpaceRename, opSpaceDelete,
-		opLog, opDeleted, opVerify, opExport, opImport,
+		opLog, opDeleted, opRestore, opContent, opPrune, opVerify, opExport, opImport,
 	}
 }

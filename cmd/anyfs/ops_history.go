@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"io"
 
 	"github.com/anyfs/anyfs/fs"
 )
@@ -32,6 +34,97 @@ var opDeleted = operation[pathParam, []fs.DeletedEntry]{"log-deleted", func(_ co
 		list = []fs.DeletedEntry{}
 	}
 	return list, notFound(p.Given, err)
+}}
+
+// opRestore brings a version back into the home, or says that the destination is outside.
+var opRestore = operation[restoreParams, restoreResult]{"restore", func(ctx context.Context, h *home, p restoreParams, _ sink) (restoreResult, error) {
+	var r restoreResult
+	path, err := h.resolve(p.Path)
+	if err != nil {
+		return r, err
+	}
+	version, err := h.versionBefore(ctx, path, p)
+	if err != nil {
+		return r, err
+	}
+	to := ""
+	if p.To != nil {
+		if to, err = h.resolve(*p.To); err != nil || h.outside(*p.To) {
+			r.Outside, r.Version = true, version
+			return r, nil
+		}
+	}
+	r.RestoreResult, err = h.fs.Restore(ctx, path, version, to)
+	return r, historyError(p, err)
+}}
+
+// versionBefore gives the version to restore: the one that was asked for; for what is there, the content before the present
+// one; for what was deleted "", the last.
+func (h *home) versionBefore(ctx context.Context, path string, p restoreParams) (string, error) {
+	if p.Version != "" {
+		return p.Version, nil
+	}
+	ino, err := h.fs.PathIno(path)
+	if err != nil {
+		return "", nil // deleted, or never there: Restore knows
+	}
+	a, err := h.fs.Getattr(ino)
+	if err != nil {
+		return "", err
+	}
+	if a.IsDir() {
+		return "", failf(exitUsage, "%s is there; say with --version as of which time to restore it, as in 2026-01-31T12:00", p.Path.Given)
+	}
+	version := ""
+	err = h.fs.LogEach(ctx, path, func(v fs.Version) bool {
+		if v.Content && !v.Current && !v.Pruned {
+			version = v.ID
+		}
+		return version == ""
+	})
+	if err == nil && version == "" {
+		err = failf(exitNotFound, "%s has no version before the present one", p.Path.Given)
+	}
+	return version, err
+}
+
+// historyError puts the failure to find a version into words.
+func historyError(p restoreParams, err error) error {
+	switch {
+	case errors.Is(err, fs.ErrPruned):
+		return failf(exitNotFound, "the content of this version was pruned from this device")
+	case errors.Is(err, fs.ErrExist):
+		return failf(exitFailed, "%w; name another place with --to", err)
+	case errors.Is(err, fs.ErrInvalid) && p.Version != "":
+		return failf(exitNotFound, "%s has no version %q; 'anyfs log' lists them", p.Path.Given, p.Version)
+	}
+	return notFound(p.Path.Given, err)
+}
+
+// opContent sends the content of a version and gives the mode that the file had.
+var opContent = operation[restoreParams, uint32]{"content", func(ctx context.Context, h *home, p restoreParams, out sink) (uint32, error) {
+	path, err := h.resolve(p.Path)
+	if err != nil {
+		return 0, err
+	}
+	f, err := h.fs.OpenVersion(ctx, path, p.Version)
+	if err != nil {
+		return 0, historyError(p, err)
+	}
+	_, err = io.CopyBuffer(pieces{out}, io.NewSectionReader(f, 0, f.Size()), make([]byte, pieceBytes))
+	if err != nil {
+		return 0, historyError(p, err)
+	}
+	return f.Mode, nil
+}}
+
+var opPrune = operation[pruneParams, pruneResult]{"prune", func(ctx context.Context, h *home, p pruneParams, _ sink) (pruneResult, error) {
+	keep := fs.KeepPolicy{Within: p.KeepWithin, Last: p.KeepLast}
+	r, err := h.fs.Prune(ctx, p.Space, keep, p.DryRun)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = spaceError(p.Space, err)
+	}
+	return pruneResult{r, p.DryRun}, err
 }}
 
 var opVerify = operation[none, verifyResult]{"verify", func(ctx context.Context, h *home, _ none, out sink) (verifyResult, error) {

@@ -56,8 +56,8 @@ var opSpaceDelete = operation[nameParams, none]{"space-delete", func(_ context.C
 // spaceDetails is what space info --json prints.
 type spaceDetails struct {
 	spaceStatus
-	ContentBytes int64 `json:"content_bytes"` // of what is current
-	HistoryBytes int64 `json:"history_bytes"` // what only old versions refer to
+	ContentBytes int64 `json:"content_bytes"` // blocks of what is current
+	HistoryBytes int64 `json:"history_bytes"` // blocks that only old versions refer to: what prune can free
 	DiskBytes    int64 `json:"disk_bytes"`    // on this device's disk
 }
 
@@ -67,7 +67,9 @@ var opSpaceInfo = operation[nameParams, spaceDetails]{"space-info", func(ctx con
 		return spaceDetails{}, spaceError(p.Name, err)
 	}
 	d := spaceDetails{spaceStatus: statusOf(i), DiskBytes: i.DiskBytes}
-	return d, nil
+	d.HistoryBytes, err = h.fs.HistoryBytes(ctx, p.Name)
+	d.ContentBytes = max(0, i.BlockBytes-d.HistoryBytes)
+	return d, err
 }}
 
 // spaceNames lists the names of the spaces for completion; on any trouble there are none.

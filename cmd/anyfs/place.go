@@ -87,6 +87,23 @@ func (h *home) resolve(p pathParam) (string, error) {
 	return strings.TrimPrefix(path.Clean("/"+p.Given), "/"), nil
 }
 
+// outside reports whether a path that was given is none of this home: absolute and not below the mountpoint. A relative one
+// is outside when it does not begin with a space that is there.
+func (h *home) outside(p pathParam) bool {
+	h.mu.Lock()
+	at := h.place
+	h.mu.Unlock()
+	if _, ok := below(at.Dir, p.Abs); ok {
+		return false
+	}
+	if filepath.IsAbs(p.Given) {
+		return true
+	}
+	first, _, _ := strings.Cut(path.Clean(p.Given), "/")
+	_, err := h.fs.Space(first)
+	return err != nil
+}
+
 // below gives path relative to dir, where it is dir or lies in it.
 func below(dir, path string) (string, bool) {
 	if dir == "" {
