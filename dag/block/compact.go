@@ -22,7 +22,15 @@ func (s *Store) Compact(ctx context.Context) error {
 	}
 	var errs error
 	var empty []*segment
-	for _, g := range s.wasteful() {
+	leaving := s.wasteful()
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, g := range leaving {
+			g.leaving = g.gone // what could not be emptied stays
+		}
+	}()
+	for _, g := range leaving {
 		if err := s.moveAll(ctx, g); err != nil {
 			errs = errors.Join(errs, fmt.Errorf("block: compact segment %d: %w", g.num, err))
 			if ctx.Err() != nil {
@@ -82,15 +90,16 @@ func (s *Store) wasteful() []*segment {
 // moveAll copies what the index has in g to the active segment and points the index there.
 func (s *Store) moveAll(ctx context.Context, g *segment) error {
 	s.mu.Lock()
-	g.full = true
+	g.full, g.leaving = true, true
 	end, live := g.end, g.live
 	s.mu.Unlock()
 	if live > 0 {
+		var buf []byte
 		_, err := s.walk(ctx, g, segmentHeader, end, func(r record, p place) error {
 			if now, ok, err := s.lookup(r.id); err != nil || !ok || now != p {
 				return err
 			}
-			return s.move(g, r.id, p)
+			return s.move(g, r.id, p, &buf)
 		})
 		if errors.Is(err, errRecord) {
 			err = fmt.Errorf("%w: %w", ErrCorrupt, err)
@@ -112,8 +121,11 @@ func (s *Store) moveAll(ctx context.Context, g *segment) error {
 var errNotEmpty = errors.New("not all of its blocks could be moved")
 
 // move copies one block. It stays where it is if it is evicted or replaced meanwhile.
-func (s *Store) move(g *segment, id ID, p place) error {
-	data, err := s.readPlace(g, id, p)
+func (s *Store) move(g *segment, id ID, p place, buf *[]byte) error {
+	data, err := s.readPlace(g, id, p, *buf)
+	if err == nil {
+		*buf = data
+	}
 	for {
 		s.mu.RLock()
 		epoch := s.overlay.epoch
@@ -154,7 +166,7 @@ func (s *Store) remove(g *segment) error {
 	s.mu.Lock()
 	if g.live > 0 || s.dirty[g.num] != nil {
 		s.mu.Unlock()
-		return nil // an evicted block was taken back meanwhile
+		return nil
 	}
 	g.gone, g.changed = true, true
 	s.moves.Add(1)

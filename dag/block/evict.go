@@ -60,10 +60,9 @@ func (s *Store) evict(id ID) error {
 // reviveLocked takes back what was evicted since the last freeze: its bytes are still there.
 func (s *Store) reviveLocked(id ID) bool {
 	p, ok := s.overlay.dead[id]
-	if !ok {
+	if g := s.segments[p.seg]; !ok || g == nil || g.leaving {
 		return false
 	}
-	delete(s.overlay.dead, id)
 	s.setLocked(id, p, place{})
 	return true
 }

@@ -22,7 +22,7 @@ type overlay struct {
 	fresh  map[ID]place
 	frozen map[ID]place // being written by a checkpoint; nil when none is under way
 
-	// Evicted since the last freeze: where the blocks lay, so that a Put may take them back.
+	// Evicted since the last freeze, and gone in fresh: where the blocks lay, so that a Put may take them back.
 	dead map[ID]place
 	// Given up for other reasons since the last freeze: replaced by a copy.
 	stale []place
@@ -128,6 +128,12 @@ func (s *Store) setLocked(id ID, p, old place) {
 	if p != (place{}) {
 		s.countLocked(p, 1)
 		delete(s.bad, id)
+		if d, ok := s.overlay.dead[id]; ok {
+			delete(s.overlay.dead, id)
+			if d != p {
+				s.overlay.stale = append(s.overlay.stale, d)
+			}
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	iofs "io/fs"
+	"slices"
 )
 
 // Fetcher gets blocks from elsewhere. It returns ErrAbsent when nobody has the block. What it returns is verified by who
@@ -35,13 +36,16 @@ func (s *Store) Get(ctx context.Context, id ID) ([]byte, error) {
 }
 
 // GetLocal is Get without asking the Fetcher.
-func (s *Store) GetLocal(id ID) ([]byte, error) {
+func (s *Store) GetLocal(id ID) ([]byte, error) { return s.GetBuffer(id, nil) }
+
+// GetBuffer is GetLocal into buf where its capacity is enough: 1 MiB of new memory costs more than reading and hashing.
+func (s *Store) GetBuffer(id ID, buf []byte) ([]byte, error) {
 	for {
 		at, err := s.locate(id)
 		if err != nil {
 			return nil, err
 		}
-		data, err := s.readPlace(at.g, id, at.p)
+		data, err := s.readPlace(at.g, id, at.p, buf)
 		if err == nil {
 			return data, nil
 		}
@@ -103,9 +107,9 @@ func (s *Store) setBad(id ID, p place) {
 	}
 }
 
-// readPlace reads and verifies the block at p of g.
-func (s *Store) readPlace(g *segment, id ID, p place) ([]byte, error) {
-	data := make([]byte, p.n)
+// readPlace reads and verifies the block at p of g, into buf where it fits.
+func (s *Store) readPlace(g *segment, id ID, p place, buf []byte) ([]byte, error) {
+	data := slices.Grow(buf[:0], int(p.n))[:p.n]
 	if err := s.readAt(g, data, int64(p.off)+recordHeader); err != nil {
 		if missing(err) {
 			return nil, fmt.Errorf("%w: %s: segment %d ends before it or is missing", ErrCorrupt, id, p.seg)

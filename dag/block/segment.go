@@ -22,6 +22,7 @@ type segment struct {
 	punched int64 // bytes given back
 	full    bool  // not appended to any more
 	failed  bool  // a sync failed: what is behind synced must be written elsewhere
+	leaving bool  // being emptied by Compact: an evicted block in it is not taken back
 	gone    bool  // removed
 	changed bool  // saved does not say what there is
 	saved   marks // as in the DB
@@ -161,11 +162,11 @@ func (s *Store) createSegment(num uint32) (*segment, error) {
 	s.last = num
 	s.segments[num] = g
 	s.files.add(g, f)
-	s.markDirtyLocked(g)
+	s.dirty[num] = g
 	return g, nil
 }
 
-// markDirtyLocked notes that g has bytes that are not durable; its file stays open until they are.
+// markDirtyLocked notes that g, whose file is in use, has bytes that are not durable. The file stays open until they are.
 func (s *Store) markDirtyLocked(g *segment) {
 	if s.dirty[g.num] == nil {
 		s.dirty[g.num] = g
@@ -184,9 +185,10 @@ func (s *Store) markCleanLocked(g *segment) {
 type files struct {
 	limit int
 
-	mu   sync.Mutex // below Store.mu
-	open map[*segment]*openFile
-	idle list.List // of *openFile, the one used last in front
+	mu     sync.Mutex // below Store.mu
+	closed bool
+	open   map[*segment]*openFile
+	idle   list.List // of *openFile, the one used last in front
 }
 
 type openFile struct {
@@ -200,6 +202,9 @@ type openFile struct {
 func (c *files) acquire(s *Store, g *segment) (disk.File, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.closed {
+		return nil, ErrClosed
+	}
 	o := c.open[g]
 	if o == nil {
 		f, err := s.opt.Disk.Open(s.segmentName(g.num))
@@ -212,12 +217,11 @@ func (c *files) acquire(s *Store, g *segment) (disk.File, error) {
 	return o.f, nil
 }
 
-// add takes a file over that was just created.
+// add takes a file over that was just created, and holds it.
 func (c *files) add(g *segment, f disk.File) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	o := c.addLocked(g, f)
-	o.at = c.idle.PushFront(o)
+	c.addLocked(g, f).refs = 1
 }
 
 func (c *files) addLocked(g *segment, f disk.File) *openFile {
@@ -232,11 +236,11 @@ func (c *files) addLocked(g *segment, f disk.File) *openFile {
 	return o
 }
 
-// hold is acquire of a file that is open.
+// hold is acquire of a file that is in use.
 func (c *files) hold(g *segment) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if o := c.open[g]; o != nil {
+	if o := c.open[g]; o != nil { // else closeAll was faster
 		c.useLocked(o)
 	}
 }
@@ -285,6 +289,7 @@ func (c *files) closeLocked(o *openFile) error {
 func (c *files) closeAll() (err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.closed = true
 	for _, o := range c.open {
 		err = errors.Join(err, c.closeLocked(o))
 	}

@@ -166,8 +166,9 @@ func (s *Store) rescue(g *segment) (lost, err error) {
 	}
 	s.mu.RUnlock()
 	slices.SortFunc(todo, func(a, b entry) int { return cmp.Compare(a.at.off, b.at.off) })
+	var buf []byte
 	for _, e := range todo {
-		data, err := s.readPlace(g, e.id, e.at)
+		data, err := s.readPlace(g, e.id, e.at, buf)
 		if err != nil && !errors.Is(err, ErrCorrupt) {
 			return lost, err
 		}
@@ -181,6 +182,7 @@ func (s *Store) rescue(g *segment) (lost, err error) {
 			s.mu.Unlock()
 			continue
 		}
+		buf = data
 		if err := s.appendLocked(e.id, data, func(to place) {
 			if still() {
 				s.setLocked(e.id, to, e.at)

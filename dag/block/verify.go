@@ -21,9 +21,10 @@ const verifyPage = 1024
 // It returns ctx's cause, or a disk error that is no damage. It takes the memory of one block and of the page
 // of the index that it is at, and may run beside everything else; blocks put meanwhile may be left out.
 func (s *Store) Verify(ctx context.Context, fn func(ID, error)) error {
+	var buf []byte
 	if err := s.all(ctx, func(id ID, p place, err error) error {
 		if err == nil {
-			err = s.verifyBlock(id)
+			err = s.verifyBlock(id, &buf)
 		}
 		switch {
 		case errors.Is(err, ErrAbsent): // evicted meanwhile
@@ -78,10 +79,12 @@ func (s *Store) verifySegment(ctx context.Context, g *segment) error {
 }
 
 // verifyBlock checks bytes and header of a block.
-func (s *Store) verifyBlock(id ID) error {
-	if _, err := s.GetLocal(id); err != nil {
+func (s *Store) verifyBlock(id ID, buf *[]byte) error {
+	data, err := s.GetBuffer(id, *buf)
+	if err != nil {
 		return err
 	}
+	*buf = data
 	for {
 		at, err := s.locate(id)
 		if err != nil {
