@@ -92,7 +92,16 @@ func (l *log) read(at uint64) (dag.Record, error) {
 // walk implements Store.Walk: up to the end, where every record must be valid.
 func (l *log) walk(from uint64, fn func(dag.Record) error) error {
 	end := l.position()
-	from = max(from, segmentHead)
+	if from <= segmentHead {
+		from = segmentHead
+		f, err := l.file(0)
+		if err != nil {
+			return err
+		}
+		if _, ok := readSegmentHead(f, 0); !ok {
+			return fmt.Errorf("%w: head of segment 0", dag.ErrCorrupt)
+		}
+	}
 	if from >= end {
 		return nil
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/cipher"
 	"crypto/ed25519"
 	"errors"
+	"math/rand/v2"
 	"path/filepath"
 	"testing"
 
@@ -98,4 +99,151 @@ func onDisk(tb testing.TB) store.Options {
 
 func seedKey(n byte) ed25519.PrivateKey {
 	return ed25519.NewKeyFromSeed(bytes.Repeat([]byte{n}, 32))
+}
+
+// TestRollback cuts the log back to a mark, as the recovery of a space does, and never below a checkpoint.
+func TestRollback(t *testing.T) {
+	sim := disk.NewSim(nil)
+	h, err := openHome(sim)
+	must(t, err)
+	rnd := rand.New(rand.NewPCG(4, 4))
+	var marks []store.Mark
+	for i := range 30 {
+		must(t, h.write(rnd))
+		marks = append(marks, h.st.Mark())
+		if i == 9 {
+			must(t, checkpoint(h.st, h.o.DB, true))
+		}
+	}
+	if err := h.st.Rollback(marks[20]); err == nil {
+		t.Error("rolled back under an open graph")
+	}
+	for _, c := range []struct{ to, want int }{{25, 26}, {12, 13}, {3, 10}} {
+		st, err := store.Open(h.o)
+		must(t, err)
+		if err := st.Rollback(marks[c.to] + 1); err == nil && c.to > 10 {
+			t.Error("rolled back to the middle of a record")
+		}
+		must(t, st.Rollback(marks[c.to]))
+		after := &home{sim: sim, o: h.o, st: st}
+		after.g, err = dag.Open(space, st, dag.Anyone{}, dag.Options{})
+		must(t, err)
+		n, _, _ := after.g.Counters()
+		if int(n) != c.want {
+			t.Errorf("rolled back to %d: %d batches", c.to, n)
+		}
+		must(t, h.check(after))
+		if c.want < 12 { // it goes on from there
+			must(t, after.write(rnd))
+			must(t, after.g.Verify(nil))
+		}
+		st.Close()
+	}
+	st, err := store.Open(store.Options{Disk: disk.NewSim(nil), DB: kv.NewMem(), Seal: store.Plain{}, Name: "n"})
+	must(t, err)
+	must(t, st.Rollback(0)) // nothing was ever noted
+}
+
+// TestDamage flips each byte of a log: whatever is read is either what was written, or ErrCorrupt.
+func TestDamage(t *testing.T) {
+	sim := disk.NewSim(nil)
+	h, err := openHome(sim)
+	must(t, err)
+	rnd := rand.New(rand.NewPCG(5, 5))
+	for range 6 {
+		must(t, h.write(rnd))
+	}
+	must(t, checkpoint(h.st, h.o.DB, true))
+	want, err := dump(h.g)
+	must(t, err)
+	f, err := sim.Open("batches/files-000000.log")
+	must(t, err)
+	var b [1]byte
+	found := 0
+	for off := int64(0); off < h.st.Bytes(); off += 1 + rnd.Int64N(20) {
+		f.ReadAt(b[:], off)
+		f.WriteAt([]byte{b[0] ^ 1<<(off%8)}, off)
+		g, err := dag.Open(space, h.st, dag.Anyone{}, dag.Options{})
+		must(t, err)
+		if got, err := dump(g); err == nil && got != want || err != nil && !errors.Is(err, dag.ErrCorrupt) {
+			t.Fatalf("flipped at %d: %v", off, err)
+		}
+		if err := g.Verify(nil); errors.Is(err, dag.ErrCorrupt) {
+			found++
+		} else {
+			t.Fatalf("flipped at %d: not found: %v", off, err)
+		}
+		f.WriteAt(b[:], off)
+	}
+	if found < 50 {
+		t.Error(found)
+	}
+	must(t, h.g.Verify(nil))
+}
+
+// TestSegments fills two segment files and begins a third.
+func TestSegments(t *testing.T) {
+	d, err := disk.OS(t.TempDir())
+	must(t, err)
+	o := store.Options{Disk: d, Dir: "b", DB: kv.NewMem(), Name: "n", Seal: store.Plain{}}
+	st, err := store.Open(o)
+	must(t, err)
+	rnd := rand.New(rand.NewPCG(6, 6))
+	var ats []uint64
+	var sizes []int
+	id := func(i int) dag.ID { return dag.ID{byte(i)} }
+	for i := range 140 {
+		frame := bytes.Repeat([]byte{byte(i)}, dag.MaxFrame-rnd.IntN(50_000))
+		rec := dag.Record{At: st.Next(len(frame)), ID: id(i), Head: 100, Frame: frame}
+		must(t, st.Append(rec, &dag.Update{}))
+		ats, sizes = append(ats, rec.At), append(sizes, len(frame))
+		if i == 30 || i == 100 {
+			must(t, checkpoint(st, o.DB, true))
+		}
+	}
+	if ats[139]>>26 != 2 {
+		t.Fatal(ats[139])
+	}
+	must(t, st.Sync())
+	for range 2 {
+		i := 0
+		must(t, st.Walk(0, func(rec dag.Record) error {
+			if rec.At != ats[i] || len(rec.Frame) != sizes[i] || rec.ID != id(i) {
+				t.Fatalf("record %d", i)
+			}
+			i++
+			return nil
+		}))
+		if i != 140 {
+			t.Fatal(i)
+		}
+		spans := make([]dag.Span, 140)
+		for i := range spans {
+			spans[i] = dag.Span{At: ats[i], Off: uint32(sizes[i]) - 5, Len: 5}
+		}
+		must(t, st.ReadSpans(spans))
+		for i := range spans {
+			if spans[i].Data[4] != byte(i) {
+				t.Fatal(i)
+			}
+		}
+		st.Close()
+		st, err = store.Open(o)
+		must(t, err)
+		if st.Indexed() >= ats[139] {
+			t.Fatal(st.Indexed())
+		}
+	}
+	must(t, st.Rollback(store.Mark(ats[110])))
+	must(t, st.Append(dag.Record{At: st.Next(3), Frame: []byte("end")}, &dag.Update{}))
+	must(t, st.Close())
+	st, err = store.Open(o)
+	must(t, err)
+	if names, err := d.ReadDir("b"); err != nil || len(names) != 2 {
+		t.Fatal(names, err)
+	}
+	rec, err := st.Read(ats[110])
+	if err != nil || string(rec.Frame) != "end" {
+		t.Fatal(err)
+	}
 }
