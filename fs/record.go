@@ -26,7 +26,6 @@ const (
 	recFallocate recordKind = 8
 	recXattr     recordKind = 9
 	recPublished recordKind = 10
-	recReclaim   recordKind = 11
 	recRefs      recordKind = 12
 	recPlace     recordKind = 13
 )

@@ -2,13 +2,20 @@ package index
 
 import (
 	"bytes"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
+	"flag"
+	"maps"
+	"os"
 	"testing"
 
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/fs/journal"
 	"github.com/anyfs/anyfs/fs/tree"
 )
+
+var update = flag.Bool("update", false, "write testdata anew")
 
 func fullInode() *Inode {
 	obj := dag.ID{1, 2, 3}
@@ -43,6 +50,40 @@ func TestInodeRoundTrip(t *testing.T) {
 		if again := AppendInode(nil, m); !bytes.Equal(b, again) {
 			t.Fatalf("%+v came back as %+v", n, m)
 		}
+	}
+}
+
+// TestVectors pins the stored form.
+func TestVectors(t *testing.T) {
+	const file = "testdata/index.json"
+	got := map[string]string{
+		"empty file":        hex.EncodeToString(AppendInode(nil, &Inode{Mode: 0100600})),
+		"directory":         hex.EncodeToString(AppendInode(nil, &Inode{Mode: 040755, Subdirs: 3, Entries: 4, Parent: 1})),
+		"symlink":           hex.EncodeToString(AppendInode(nil, &Inode{Mode: 0120777, Target: "a/b"})),
+		"everything":        hex.EncodeToString(AppendInode(nil, fullInode())),
+		"entry":             hex.EncodeToString(AppendEntry(nil, &Entry{Name: "name", Ino: 77, Type: 0100000})),
+		"entry of no more":  hex.EncodeToString(AppendEntry(nil, &Entry{Next: true})),
+		"content in blocks": hex.EncodeToString(AppendContent(nil, &tree.Content{Size: 9, Layout: []tree.Chunk{{Off: 0, Len: 4}, {Off: 5, Len: 4}}})),
+	}
+	if *update {
+		b, err := json.MarshalIndent(got, "", "\t")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, append(b, '\n'), 0644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{}
+	if err := json.Unmarshal(b, &want); err != nil {
+		t.Fatal(err)
+	}
+	if !maps.Equal(got, want) {
+		t.Fatalf("%v\nthe vectors say\n%v", got, want)
 	}
 }
 
