@@ -26,6 +26,7 @@ type file struct {
 	end     uint32 // bytes appended
 	waiting int64  // of these, bytes that are in no frame yet
 	taken   int64  // where the next frame goes: behind those that are written or being written
+	charge  int64  // what it counts for in LiveBytes when it is not the current file
 	dirty   bool   // something is written that is not synced
 	unsure  bool   // found in two files; not known to be durable, whatever its frames say
 	syncing bool   // an error of the running sync is about this use

@@ -48,6 +48,7 @@ func newWorld(tb testing.TB, pick func(n int) int, seed func() uint64) *world {
 	w.o = testOptions(w.d)
 	w.o.FileBytes = []int64{16 << 10, 64 << 10, 300 << 10}[pick(3)]
 	w.o.LiveBytes = w.o.FileBytes * int64(4+pick(5))
+	w.o.Reserve = w.o.LiveBytes / 4
 	w.o.Rand = &seededReader{w.rand()}
 	w.open()
 	return w
@@ -378,7 +379,7 @@ func TestEveryFault(t *testing.T) {
 			done := true
 			for _, stays := range []bool{false, true} {
 				for _, fault := range faultErrs {
-					w := seededWorld(t, 1000+scenario)
+					w := seededWorld(t, 1000**firstSeed+scenario)
 					w.faults = true
 					w.note("scenario %d, %v at %d, stays %t", scenario, fault, n, stays)
 					if stays {

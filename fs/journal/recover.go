@@ -136,7 +136,11 @@ func (j *Journal) adopt(uses []found, buf []byte, from Seq, replay func(Seq, []b
 	j.next = last + 1
 	j.written, j.synced = last, last
 	for _, f := range j.files {
-		j.full += f.size
+		// What was found counts by what it holds, or restarts alone would make the journal full.
+		if f.charge = f.size; f.scanned {
+			f.charge = f.pos
+		}
+		j.full += f.charge
 	}
 	return j.settle(j.files[len(j.files)-replayed:], durable)
 }

@@ -40,9 +40,6 @@ func (j *Journal) replace(f *file, c *chunk, cause error) error {
 	j.mu.Lock()
 	f.io.Lock()
 	old := f.slot
-	if f != j.cur {
-		j.full += n.size - f.size
-	}
 	f.header, f.size, f.slot, f.aead = n.header, n.size, n.slot, n.aead
 	f.counter, f.done, f.pos, f.padded, f.marks = n.counter, n.done, n.pos, n.padded, n.marks
 	f.taken = n.pos

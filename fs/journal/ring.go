@@ -68,7 +68,8 @@ func (j *Journal) startLocked(reserved bool) error {
 	f.last = j.next - 1
 	f.taken, f.pos = headerBytes, headerBytes
 	if j.cur != nil {
-		j.full += j.cur.size
+		j.cur.charge = j.cur.size
+		j.full += j.cur.charge
 	}
 	j.cur = f
 	j.files = append(j.files, f)
@@ -200,7 +201,7 @@ func (j *Journal) reclaimLocked() {
 			live = append(live, f)
 			continue
 		}
-		j.full -= f.size
+		j.full -= f.charge
 		j.slots.retired = append(j.slots.retired, f.slot)
 		j.slots.kicked = true
 	}
