@@ -189,7 +189,7 @@ func (s *space) commitBatch(items []item) (*publishedRecord, error) {
 		}
 	}()
 	rec := &publishedRecord{}
-	var snapshots []dag.ID // changes that carry one, which is trusted: it was made here
+	var snapshots []dag.ID         // changes that carry one, which is trusted: it was made here
 	objects := map[uint64]dag.ID{} // of the directories that this batch makes
 	touched := map[dag.ID]bool{}
 	now := s.h.now()

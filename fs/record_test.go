@@ -29,7 +29,9 @@ func samples() map[string][]byte {
 	add("unlink", recUnlink, (&unlinkRecord{Parent: 1, Name: "b", Time: 7}).encode)
 	add("rename", recRename, (&renameRecord{Parent: 1, Name: "a", NewParent: 20, NewName: "c", Takes: true, Time: 8}).encode)
 	add("setattr", recSetattr, (&setattrRecord{Ino: 17, Set: setMode | setSize, Mode: 0600, Size: 1 << 40, Time: 9}).encode)
-	add("write", recWrite, func(w *writer) { (&writeRecord{Ino: 17, Off: 4096, Time: 10, KillPriv: true, Data: []byte("data")}).encode(w) })
+	add("write", recWrite, func(w *writer) {
+		(&writeRecord{Ino: 17, Off: 4096, Time: 10, KillPriv: true, Data: []byte("data")}).encode(w)
+	})
 	add("seal", recSeal, (&sealRecord{Ino: 17, Off: 1, Len: 2, Skip: 3, Block: block.ID{4}, Size: 5, Time: 6}).encode)
 	add("fallocate", recFallocate, (&fallocateRecord{Ino: 17, Mode: 3, Off: 1, N: 2, Time: 3}).encode)
 	add("xattr", recXattr, (&xattrRecord{Ino: 17, Name: "user.x", Value: []byte("y"), Time: 3}).encode)
