@@ -1,0 +1,253 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/urfave/cli/v2"
+)
+
+// person is an env with nobody at a terminal, and what it saw.
+type person struct {
+	*env
+	out, talk bytes.Buffer
+	vars      map[string]string
+}
+
+func newPerson(t *testing.T) *person {
+	p := &person{vars: map[string]string{"HOME": t.TempDir()}}
+	p.env = &env{
+		stdin: strings.NewReader(""), stdout: &p.out, stderr: &p.talk,
+		getenv: func(k string) string { return p.vars[k] },
+		getwd:  func() (string, error) { return p.vars["HOME"], nil },
+	}
+	return p
+}
+
+// do runs a command line and gives its exit code.
+func (p *person) do(args ...string) int {
+	p.out.Reset()
+	p.talk.Reset()
+	return run(context.Background(), p.env, append([]string{"anyfs"}, args...))
+}
+
+func TestCommandsWithoutDaemon(t *testing.T) {
+	p := newPerson(t)
+	if code := p.do("init", "--device-name", "bench"); code != exitDone {
+		t.Fatalf("init: %d, %s", code, &p.talk)
+	}
+	phrase := p.out.String()
+	if len(strings.Fields(phrase)) != 12 || strings.Count(phrase, "\n") != 1 {
+		t.Fatalf("init prints %q", phrase)
+	}
+	if code := p.do("account", "phrase"); code != exitDone || p.out.String() != phrase {
+		t.Errorf("account phrase: %d, %q", code, &p.out)
+	}
+	if code := p.do("space", "create", "Work"); code != exitDone {
+		t.Errorf("space create: %d, %s", code, &p.talk)
+	}
+	var s statusResult
+	if code := p.do("status", "--json"); code != exitDone || json.Unmarshal(p.out.Bytes(), &s) != nil {
+		t.Fatalf("status: %d, %s", code, &p.talk)
+	}
+	if len(s.Spaces) != 2 || s.Spaces[0].Name != "Personal" || s.Spaces[1].Name != "Work" || s.Device.Name != "bench" || s.PID != 0 {
+		t.Errorf("status says %+v", s)
+	}
+	st, err := os.Stat(p.home)
+	if err != nil || st.Mode().Perm() != 0o700 {
+		t.Errorf("the home %s: %v, %v", p.home, st, err)
+	}
+	if _, err := os.Stat(filepath.Join(p.home, setupName)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the mark of a home that is not set up is still there: %v", err)
+	}
+}
+
+// TestSetUpAfterCrash holds that a home whose making was cut short gets its Personal when it is opened next.
+func TestSetUpAfterCrash(t *testing.T) {
+	p := newPerson(t)
+	if code := p.do("init"); code != exitDone {
+		t.Fatal(&p.talk)
+	}
+	if code := p.do("space", "delete", "Personal"); code != exitDone {
+		t.Fatal(&p.talk)
+	}
+	if p.do("space", "list"); p.out.Len() != 0 {
+		t.Fatalf("a deleted Personal came back: %s", &p.out)
+	}
+	if err := os.WriteFile(filepath.Join(p.home, setupName), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if p.do("space", "list"); !strings.Contains(p.out.String(), "Personal") {
+		t.Errorf("no Personal after a making that was cut short: %s%s", &p.out, &p.talk)
+	}
+}
+
+func TestExitCodes(t *testing.T) {
+	p := newPerson(t)
+	for _, c := range []struct {
+		line string
+		code int
+		says string
+	}{
+		{"", exitUsage, "anyfs: name a command"},
+		{"help", exitDone, ""},
+		{"frob", exitUsage, `anyfs: there is no command "frob"`},
+		{"mount", exitUsage, "anyfs: mount: expected DIR"},
+		{"mount a b", exitUsage, "anyfs: mount: expected DIR"},
+		{"mount -o frob x", exitUsage, `anyfs: mount: option "frob" is not known`},
+		{"space", exitUsage, "anyfs: space: say what to do: create"},
+		{"space list", exitNotFound, "anyfs: space list: there is no account"},
+		{"status --timeout 5s", exitUsage, "anyfs: status: --timeout goes with --wait"},
+		{"status --wait --timeout soon", exitUsage, "anyfs: status: invalid value"},
+		{"prune --keep-within x", exitUsage, `anyfs: prune: "x" is no duration`},
+		{"login", exitUsage, "anyfs: login: stdin is no terminal"},
+		{"init --passphrase", exitPassphrase, "anyfs: init: stdin is no terminal"},
+	} {
+		if code := p.do(strings.Fields(c.line)...); code != c.code || !strings.Contains(p.talk.String(), c.says) {
+			t.Errorf("%q: code %d, want %d; says %q, want %q", c.line, code, c.code, &p.talk, c.says)
+		}
+	}
+}
+
+func TestReport(t *testing.T) {
+	for _, c := range []struct{ command, text, want string }{
+		{"mount", "/x is not empty; pick another folder", "anyfs: mount: /x is not empty; pick another folder\n"},
+		{"mount", "mount: /x is not empty", "anyfs: mount: /x is not empty\n"},
+		{"space create", "create: no", "anyfs: space create: no\n"},
+		{"", "there is none", "anyfs: there is none\n"},
+		{"mount", "", ""},
+	} {
+		var b bytes.Buffer
+		report(&b, c.command, errors.New(c.text))
+		if b.String() != c.want {
+			t.Errorf("%q, %q: %q, want %q", c.command, c.text, &b, c.want)
+		}
+	}
+}
+
+func TestResolve(t *testing.T) {
+	all, one := &home{place: place{Dir: "/m"}}, &home{place: place{Dir: "/m", Space: "S"}}
+	for _, c := range []struct {
+		h          *home
+		given, abs string
+		want       string // "!" for an error
+	}{
+		{all, "/m/Personal/a", "/m/Personal/a", "Personal/a"},
+		{all, "/m", "/m", ""},
+		{all, "a", "/m/Personal/a", "Personal/a"},
+		{all, "Personal/a", "/elsewhere/Personal/a", "Personal/a"},
+		{all, "../../a", "/elsewhere/a", "a"},
+		{all, "/mm/x", "/mm/x", "!"},
+		{one, "/m/a", "/m/a", "S/a"},
+		{one, "/m", "/m", "S"},
+		{&home{}, "/m/a", "/m/a", "!"},
+		{&home{}, "Personal/a", "/m/Personal/a", "Personal/a"},
+	} {
+		got, err := c.h.resolve(pathParam{c.given, c.abs})
+		if (err != nil) != (c.want == "!") || err == nil && got != c.want {
+			t.Errorf("%q (%q) in %+v: %q, %v; want %q", c.given, c.abs, c.h.place, got, err, c.want)
+		}
+	}
+}
+
+func TestRealParent(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(dir, dir+"/self"); err != nil {
+		t.Fatal(err)
+	}
+	for in, want := range map[string]string{
+		dir + "/self/a":       dir + "/a",
+		dir + "/self":         dir + "/self", // the last part is not followed
+		dir + "/self/no/such": dir + "/no/such",
+		"/":                   "/",
+	} {
+		if got := realParent(in); got != want {
+			t.Errorf("%s: %s, want %s", in, got, want)
+		}
+	}
+}
+
+func TestParseAge(t *testing.T) {
+	const day = 24 * time.Hour
+	for in, want := range map[string]time.Duration{"36h": 36 * time.Hour, "30d": 30 * day, "8w": 56 * day, "2y": 730 * day, "1h30m": 90 * time.Minute, "0d": 0} {
+		if got, err := parseAge(in); err != nil || got != want {
+			t.Errorf("%q: %v, %v; want %v", in, got, err, want)
+		}
+	}
+	for _, in := range []string{"x", "-1h", "-3d", "1.5d", "9999999999y", "d", "03d", "1d1h"} {
+		if got, err := parseAge(in); err == nil {
+			t.Errorf("%q: %v, want an error", in, got)
+		}
+	}
+}
+
+func TestFormatBytes(t *testing.T) {
+	for in, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 10240: "10 KiB", 1023 << 10: "1.0 MiB", 5 << 30: "5.0 GiB", 1<<63 - 1: "8.0 EiB"} {
+		if got := formatBytes(in); got != want {
+			t.Errorf("%d: %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestPrintable(t *testing.T) {
+	for in, want := range map[string]string{"plain ü": "plain ü", "a\x1b[31mb": "a\ufffd[31mb", "x\ny": "x\ufffdy", "\xff": "\ufffd", "\u202eabc": "\ufffdabc"} {
+		if got := printable(in); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestComplete(t *testing.T) {
+	p := newPerson(t)
+	if code := p.do("init"); code != exitDone {
+		t.Fatal(&p.talk)
+	}
+	for _, c := range []struct{ line, want string }{
+		{"anyfs mo", "mount"},
+		{"anyfs space ", "create list info rename delete"},
+		{"anyfs space info P", "Personal"},
+		{"anyfs --home /none space info P", ""},
+		{"anyfs export ", "Personal"},
+		{"anyfs export Personal ", ""},
+		{"anyfs mount --s", "--space"},
+		{"anyfs mount --space ", ""},
+		{"anyfs completion z", "zsh"},
+		{"anyfs status /tm", ""},
+		{"anyfs --j", "--json"},
+	} {
+		if strings.Contains(c.line, "/none") {
+			p.home = "/none"
+		}
+		got := complete(context.Background(), newApp(p.env), p.env, strings.Split(c.line, " "))
+		if g := strings.Join(got, " "); g != c.want {
+			t.Errorf("%q: %q, want %q", c.line, g, c.want)
+		}
+		p.home = filepath.Join(p.vars["HOME"], ".local/share/anyfs")
+	}
+}
+
+// TestHelpHasExamples holds that every command that does something shows how.
+func TestHelpHasExamples(t *testing.T) {
+	var walk func(path string, commands []*cli.Command)
+	walk = func(path string, commands []*cli.Command) {
+		for _, c := range commands {
+			name := path + " " + c.Name
+			if len(c.Subcommands) > 0 {
+				walk(name, c.Subcommands)
+			} else if !c.Hidden && !strings.Contains(c.Description, "Examples:\n  ") {
+				t.Errorf("the help of%s has no examples", name)
+			}
+		}
+	}
+	walk("", newApp(newPerson(t).env).Commands)
+}
