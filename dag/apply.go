@@ -9,7 +9,6 @@ import (
 type change struct {
 	u        Update
 	chain    *chain
-	fresh    bool // the chain is a new one
 	objects  []*object
 	counters counters
 	frontier []uint32

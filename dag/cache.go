@@ -50,9 +50,3 @@ func (c *cache[K, V]) putLocked(k K, e sized[V]) {
 	c.young[k] = e
 	c.bytes += e.bytes
 }
-
-func (c *cache[K, V]) drop() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.young, c.old, c.bytes = make(map[K]sized[V]), nil, 0
-}

@@ -269,7 +269,6 @@ type replica struct {
 	g     *dag.Graph
 	auth  *bans
 	given map[dag.ID]bool
-	made  int
 }
 
 // bans is an Authorizer that ends feeds: by device, the clock after which its batches count no more, and whether what is
@@ -298,7 +297,6 @@ type machine struct {
 	objects  []dag.ID
 	bans     bool
 	n        int
-	open     func() dag.Store
 }
 
 func (x *machine) author(rt *rapid.T, r int) dag.Author {

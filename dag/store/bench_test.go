@@ -1,11 +1,13 @@
 package store_test
 
 import (
+	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/binary"
+	mrand "math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
@@ -255,4 +257,81 @@ func BenchmarkLateAppend(b *testing.B) {
 		}
 	}
 	b.Run("after40000", add)
+}
+
+// BenchmarkFoldObject opens an object of 10,000 changes of 500 bytes as an application does: from its newest snapshot, with
+// nothing of the graph in memory.
+func BenchmarkFoldObject(b *testing.B) {
+	w := newWorld(b)
+	_, objects := w.batch(b, make([]dag.ID, 100))
+	object := objects[0]
+	// The state is the last 2,000 bytes of what the payloads say; a payload is 512 bytes and perhaps a snapshot.
+	m := dag.Machine[[]byte, []byte]{
+		New: func() []byte { return nil },
+		Open: func(e dag.Entry) (p, snapshot []byte, err error) {
+			if p, err = w.aead.Open(nil, nil, e.Change.Payload, e.Change.Object[:]); err != nil {
+				return nil, nil, dag.ErrEmpty
+			}
+			if len(p) > 512 {
+				snapshot = p[512:]
+			}
+			return p[:512], snapshot, nil
+		},
+		Apply: func(s []byte, _ dag.Entry, p []byte) []byte {
+			s = append(s, p[:16]...)
+			return s[max(0, len(s)-2000):]
+		},
+		Encode: func(s []byte) []byte { return s },
+		Decode: func(p []byte) ([]byte, error) { return append([]byte(nil), p...), nil },
+	}
+	trust := dag.TrustMap{}
+	rnd := mrand.New(mrand.NewPCG(1, 1))
+	var state []byte
+	cost, snapshots := dag.Cost{}, 0
+	for i := range 10000 {
+		var snapshot []byte
+		if cost.Due(len(state), rnd.Uint64()) {
+			snapshot, cost = state, dag.Cost{}
+			snapshots++
+		}
+		bd, err := w.g.Begin(w.a, nil, dag.ID{1})
+		if err != nil {
+			b.Fatal(err)
+		}
+		plain := append(append([]byte(nil), w.plain...), snapshot...)
+		binary.BigEndian.PutUint64(plain, uint64(i))
+		id, err := bd.Add(object, func(h dag.Header) ([]byte, error) { return w.aead.Seal(nil, nil, plain, h.Object[:]), nil })
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, o := range objects[1:5] {
+			if _, err := bd.Add(o, w.seal); err != nil {
+				b.Fatal(err)
+			}
+		}
+		if _, err := bd.Commit(); err != nil {
+			b.Fatal(err)
+		}
+		if snapshot != nil {
+			trust.Trust(id)
+		}
+		state = m.Apply(state, dag.Entry{}, plain)
+		cost.Changes++
+		cost.Bytes += len(plain)
+		if i%2000 == 1999 {
+			w.checkpoint(b)
+		}
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		g, err := dag.Open(space, w.st, dag.Anyone{}, dag.Options{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		got, _, err := m.Fold(g, object, trust)
+		if err != nil || !bytes.Equal(got, state) {
+			b.Fatal(len(got), err)
+		}
+	}
+	b.ReportMetric(float64(snapshots), "snapshots")
 }

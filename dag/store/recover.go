@@ -1,0 +1,135 @@
+package store
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+
+	"github.com/anyfs/anyfs/dag"
+)
+
+// recover reads records from the checkpoint on until one is not valid: there is the end.
+func (l *log) recover(from logState) error {
+	if len(l.files) == 0 {
+		return l.addSegment()
+	}
+	var err error
+	if l.end = from.end; l.end > 0 {
+		l.crc, err = l.checksum(from)
+	}
+	if err != nil {
+		return err
+	}
+	if l.end == 0 {
+		l.end = segmentHead
+		if _, ok := readSegmentHead(l.files[0], 0); !ok { // made, and lost before anything was in it
+			return l.restart()
+		}
+	}
+	if err := l.scan(); err != nil {
+		return err
+	}
+	return l.truncate()
+}
+
+// checksum returns that of the last record that a checkpoint covers. The record must be there: it was durable before.
+func (l *log) checksum(of logState) (uint32, error) {
+	if of.last == 0 {
+		return 0, nil
+	}
+	rec, err := l.read(of.last)
+	if err != nil {
+		return 0, fmt.Errorf("the last record of the checkpoint: %w", err)
+	}
+	if rec.End != of.end {
+		return 0, fmt.Errorf("%w: the last record of the checkpoint ends at %d", dag.ErrCorrupt, rec.End)
+	}
+	var p [4]byte
+	f, err := l.file(of.last)
+	if err == nil {
+		err = readFull(f, p[:], int64(of.last%segmentBytes))
+	}
+	return binary.LittleEndian.Uint32(p[:]), err
+}
+
+// restart empties a log whose first segment has no valid head.
+func (l *log) restart() error {
+	l.end, l.crc = 0, 0
+	if err := l.truncate(); err != nil {
+		return err
+	}
+	return l.writeSegmentHead(0)
+}
+
+// scan moves end and crc over the valid records.
+func (l *log) scan() error {
+	crc := l.crc
+	return l.walkFrom(l.end, &crc, 0, func(rec dag.Record, crc uint32) error {
+		l.end, l.crc = rec.End, crc
+		return nil
+	})
+}
+
+// truncate cuts off what lies behind end, durably: an old record must not come back behind new ones.
+func (l *log) truncate() error {
+	last := int(l.end >> segmentBits)
+	for i := len(l.files) - 1; i > last; i-- {
+		if err := l.files[i].Close(); err != nil {
+			return err
+		}
+		l.files = l.files[:i]
+		if err := l.disk.Remove(l.path(i)); err != nil {
+			return err
+		}
+		if err := l.disk.SyncDir(l.dirName()); err != nil {
+			return err
+		}
+	}
+	f := l.files[last]
+	size, err := f.Size()
+	if err != nil {
+		return err
+	}
+	if size > int64(l.end%segmentBytes) {
+		if err := f.Truncate(int64(l.end % segmentBytes)); err != nil {
+			return err
+		}
+	}
+	// Also what the scan found valid may have been written and not synced.
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	l.syncs.reset(l.end)
+	return nil
+}
+
+// cut cuts the log back to a position that is the end of a record, or the checkpoint.
+func (l *log) cut(from logState, to uint64) error {
+	if to == l.position() {
+		return nil
+	}
+	first, err := l.checksum(from)
+	if err != nil {
+		return err
+	}
+	end, crc := max(from.end, segmentHead), first
+	if end < to {
+		err := l.walkFrom(end, &first, 0, func(rec dag.Record, c uint32) error {
+			if rec.End > to {
+				return io.EOF
+			}
+			end, crc = rec.End, c
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if end != to {
+		return fmt.Errorf("store: rollback to %d, which is no end of a record", to)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.end, l.crc = end, crc
+	return l.truncate()
+}
