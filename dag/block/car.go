@@ -2,9 +2,11 @@ package block
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 
 	"github.com/ipfs/go-cid"
@@ -15,9 +17,15 @@ type CARWriter struct {
 	w *bufio.Writer
 }
 
+// maxCARRoots keeps the number in one byte of CBOR.
+const (
+	maxCARRoots  = 23
+	maxCARHeader = 32 + maxCARRoots*(5+cidLen)
+)
+
 // NewCARWriter writes the header. A CAR has at least one root, here at most 23.
 func NewCARWriter(w io.Writer, roots ...cid.Cid) (*CARWriter, error) {
-	if len(roots) == 0 || len(roots) > 23 {
+	if len(roots) == 0 || len(roots) > maxCARRoots {
 		return nil, errors.New("block: a CAR of no or too many roots")
 	}
 	// The header is dag-cbor: {"roots": [links], "version": 1}. A link is tag 42 on the CID after a zero byte.
@@ -53,6 +61,113 @@ func (cw *CARWriter) Put(c cid.Cid, data []byte) error {
 
 // Flush writes what is buffered. It must be called in the end.
 func (cw *CARWriter) Flush() error { return cw.w.Flush() }
+
+// CARReader reads what CARWriter wrote, block by block: any CAR of version 1 with up to 23 roots whose CIDs are of version 1
+// with blake3-256, whatever their codec.
+type CARReader struct {
+	r     *bufio.Reader
+	roots []cid.Cid
+}
+
+// NewCARReader reads the header.
+func NewCARReader(r io.Reader) (*CARReader, error) {
+	cr := &CARReader{r: bufio.NewReaderSize(r, 64<<10)}
+	b, err := cr.section(maxCARHeader)
+	if err != nil {
+		return nil, fmt.Errorf("block: header of a CAR: %w", err)
+	}
+	in := reading{b: b}
+	in.literal("\xa2\x65roots")
+	n := 0
+	if p := in.take(1); p != nil && p[0] > 0x80 && p[0] <= 0x80+maxCARRoots {
+		n = int(p[0] - 0x80)
+	}
+	for range n {
+		in.literal("\xd8\x2a\x58\x25\x00")
+		c, err := blake3CID(in.take(cidLen))
+		if err != nil {
+			return nil, err
+		}
+		cr.roots = append(cr.roots, c)
+	}
+	in.literal("\x67version\x01")
+	if in.end(); in.bad || n == 0 {
+		return nil, errCAR
+	}
+	return cr, nil
+}
+
+// Roots returns the roots that the header names.
+func (cr *CARReader) Roots() []cid.Cid { return cr.roots }
+
+// Next returns the next block, verified against its CID, and io.EOF behind the last. The bytes are the caller's. It
+// allocates no more than has come.
+func (cr *CARReader) Next() (cid.Cid, []byte, error) {
+	b, err := cr.section(cidLen + MaxSize)
+	if err == io.EOF {
+		return cid.Undef, nil, io.EOF
+	}
+	if err != nil {
+		return cid.Undef, nil, fmt.Errorf("block: read a CAR: %w", err)
+	}
+	if len(b) < cidLen {
+		return cid.Undef, nil, errCAR
+	}
+	c, err := blake3CID(b[:cidLen])
+	if err != nil {
+		return cid.Undef, nil, err
+	}
+	if Sum(b[cidLen:]) != ID(b[4:cidLen]) {
+		return cid.Undef, nil, fmt.Errorf("%w: %s in a CAR", ErrCorrupt, c)
+	}
+	return c, b[cidLen:], nil
+}
+
+// section reads a length and as many bytes; io.EOF only where it would begin.
+func (cr *CARReader) section(most uint64) ([]byte, error) {
+	head, err := cr.r.Peek(binary.MaxVarintLen64)
+	if len(head) == 0 {
+		return nil, err
+	}
+	in := reading{b: head}
+	n := in.uvarint()
+	if in.bad && err == io.EOF {
+		return nil, io.ErrUnexpectedEOF
+	}
+	if in.bad || n > most {
+		return nil, errCAR
+	}
+	cr.r.Discard(len(head) - len(in.b))
+	if n <= uint64(cr.r.Size()) {
+		b := make([]byte, n)
+		_, err := io.ReadFull(cr.r, b)
+		return b, noEOF(err)
+	}
+	var buf bytes.Buffer // grows with what comes, not with what is announced
+	if _, err := io.CopyN(&buf, cr.r, int64(n)); err != nil {
+		return nil, noEOF(err)
+	}
+	return buf.Bytes(), nil
+}
+
+func noEOF(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// blake3CID reads a binary CID of version 1 with blake3-256 and a codec of one byte.
+func blake3CID(b []byte) (cid.Cid, error) {
+	if len(b) != cidLen || b[0] != 1 || b[1] >= 0x80 || b[2] != rawPrefix[2] || b[3] != rawPrefix[3] {
+		return cid.Undef, fmt.Errorf("%w: a CID that is not of version 1 with blake3-256", errCAR)
+	}
+	_, c, err := cid.CidFromBytes(b)
+	return c, err
+}
+
+// errCAR is returned for what is no CAR that this package reads.
+var errCAR = errors.New("block: not a CAR of blake3-256 blocks")
 
 // ExportCAR writes the tree under root as a CAR: each node before what is under it, leaves in order, a block that comes
 // again in a row of leaves once.

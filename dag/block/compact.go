@@ -20,8 +20,6 @@ func (s *Store) Compact(ctx context.Context) error {
 	if err := s.Checkpoint(ctx); err != nil {
 		return err
 	}
-	var errs error
-	var empty []*segment
 	leaving := s.wasteful()
 	defer func() {
 		s.mu.Lock()
@@ -30,27 +28,38 @@ func (s *Store) Compact(ctx context.Context) error {
 			g.leaving = g.gone // what could not be emptied stays
 		}
 	}()
-	for _, g := range leaving {
-		if err := s.moveAll(ctx, g); err != nil {
+	var errs error
+	var empty []*segment
+	moved := int64(0)
+	for i, g := range leaving {
+		n, err := s.moveAll(ctx, g)
+		if err != nil {
 			errs = errors.Join(errs, fmt.Errorf("block: compact segment %d: %w", g.num, err))
-			if ctx.Err() != nil {
-				return errs
+		} else {
+			empty = append(empty, g)
+		}
+		if ctx.Err() != nil {
+			return errs
+		}
+		// The copies take space until the originals go: as much as a segment.
+		if moved += n; len(empty) > 0 && (moved >= s.opt.SegmentBytes || i == len(leaving)-1) {
+			if err := s.removeAll(ctx, empty); err != nil {
+				return errors.Join(errs, err)
 			}
-			continue
+			empty, moved = nil, 0
 		}
-		empty = append(empty, g)
 	}
-	if len(empty) == 0 {
-		return errs
-	}
-	// The index must point to the copies before the originals go.
+	return errs
+}
+
+// removeAll checkpoints, so that the index points to the copies, and removes the originals.
+func (s *Store) removeAll(ctx context.Context, empty []*segment) error {
 	if err := s.Checkpoint(ctx); err != nil {
-		return errors.Join(errs, err)
+		return err
 	}
+	var errs error
 	for _, g := range empty {
-		if err := s.remove(g); err != nil {
-			errs = errors.Join(errs, err)
-		}
+		errs = errors.Join(errs, s.remove(g))
 	}
 	return errors.Join(errs, s.Checkpoint(ctx))
 }
@@ -87,8 +96,8 @@ func (s *Store) wasteful() []*segment {
 	return segments
 }
 
-// moveAll copies what the index has in g to the active segment and points the index there.
-func (s *Store) moveAll(ctx context.Context, g *segment) error {
+// moveAll copies what the index has in g to the active segment and points the index there. It returns how many bytes.
+func (s *Store) moveAll(ctx context.Context, g *segment) (moved int64, err error) {
 	s.mu.Lock()
 	g.full, g.leaving = true, true
 	end, live := g.end, g.live
@@ -99,21 +108,22 @@ func (s *Store) moveAll(ctx context.Context, g *segment) error {
 			if now, ok, err := s.lookup(r.id); err != nil || !ok || now != p {
 				return err
 			}
+			moved += p.size()
 			return s.move(g, r.id, p, &buf)
 		})
 		if errors.Is(err, errRecord) {
 			err = fmt.Errorf("%w: %w", ErrCorrupt, err)
 		}
 		if err != nil {
-			return err
+			return moved, err
 		}
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if g.live > 0 {
-		return errNotEmpty
+		return moved, errNotEmpty
 	}
-	return nil
+	return moved, nil
 }
 
 // errNotEmpty says that the index has blocks in a segment after all in it were moved: a header among them is damaged,

@@ -169,6 +169,12 @@ func (r *reading) byte(want byte) {
 	}
 }
 
+func (r *reading) literal(want string) {
+	if p := r.take(uint64(len(want))); string(p) != want {
+		r.bad = true
+	}
+}
+
 // uvarint reads a varint in its shortest form.
 func (r *reading) uvarint() uint64 {
 	if r.bad {

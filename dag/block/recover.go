@@ -246,7 +246,7 @@ func readHeader(f disk.File, seg uint32, off, size int64) (record, error) {
 
 // findHeader returns where the first valid header at or behind off lies, or -1.
 func findHeader(f disk.File, seg uint32, off, size int64) (int64, error) {
-	buf := make([]byte, 1<<20)
+	buf := make([]byte, min(1<<20, max(size-off, 0)))
 	for off+recordHeader <= size {
 		n := int(min(int64(len(buf)), size-off))
 		if err := readFull(f, buf[:n], off); err != nil {
