@@ -280,6 +280,49 @@ func (v *nValue) replaced(into map[*nValue]bool) map[*nValue]bool {
 	return into
 }
 
+// baseOf returns what a merge of the values starts from. Of the values that all of them replaced, those that none of these
+// replaced count: the one there is, or the merge of several, or where they do not merge, the highest.
+func baseOf(values []*nValue) ([]byte, bool) {
+	common := values[0].replaced(map[*nValue]bool{})
+	for _, v := range values[1:] {
+		other := v.replaced(map[*nValue]bool{})
+		for w := range common {
+			if !other[w] {
+				delete(common, w)
+			}
+		}
+	}
+	if len(common) == 0 {
+		return nil, false
+	}
+	var tops []*nValue
+	for w := range common {
+		top := true
+		for x := range common {
+			top = top && !x.replaced(map[*nValue]bool{})[w]
+		}
+		if top {
+			tops = append(tops, w)
+		}
+	}
+	sort.Slice(tops, func(i, j int) bool { return tops[i].op.at.Compare(tops[j].op.at) < 0 })
+	highest := tops[len(tops)-1]
+	if len(tops) > 1 {
+		base, ok := baseOf(tops)
+		var texts [][]byte
+		for _, v := range tops {
+			ok = ok && v.isText()
+			texts = append(texts, v.text)
+		}
+		if ok {
+			if merged, ok := merge.Fold(base, texts...); ok {
+				return merged, true
+			}
+		}
+	}
+	return highest.text, highest.isText()
+}
+
 // placeDirectories replays the placements of all directories in total order.
 func (n *naive) placeDirectories() {
 	type move struct {
@@ -391,29 +434,15 @@ func (o *nObject) resolve() (s nShown) {
 		}
 	}
 	if len(distinct) > 1 {
-		// The highest value that all candidates replaced.
-		common := o.candidates[0].replaced(map[*nValue]bool{})
-		for _, v := range o.candidates[1:] {
-			other := v.replaced(map[*nValue]bool{})
-			for w := range common {
-				if !other[w] {
-					delete(common, w)
-				}
-			}
-		}
-		var base *nValue
-		for w := range common {
-			if base == nil || w.op.at.Compare(base.op.at) > 0 {
-				base = w
-			}
-		}
-		texts, ok := [][]byte{}, base != nil && base.isText()
+		texts, ok := [][]byte{}, true
 		for _, v := range distinct {
 			ok = ok && v.isText()
 			texts = append(texts, v.text)
 		}
+		base, has := baseOf(o.candidates)
+		ok = ok && has
 		if ok {
-			if merged, ok := merge.Fold(base.text, texts...); ok {
+			if merged, ok := merge.Fold(base, texts...); ok {
 				t := string(merged)
 				s.text, s.behind = &t, nil
 				for _, v := range o.candidates {

@@ -81,7 +81,7 @@ func cut(s string, n int) string {
 }
 
 // deviceName makes a device's name fit for a file name: '/' and control characters and what is not UTF-8 become '_', and
-// "(conflict " loses its parenthesis, so that the last one of a name is the tag's.
+// "(conflict" loses its parenthesis, so that the last one of a name is the tag's.
 func deviceName(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if r == '/' || r == utf8.RuneError || unicode.IsControl(r) {
@@ -89,7 +89,7 @@ func deviceName(s string) string {
 		}
 		return r
 	}, s)
-	if s = strings.ReplaceAll(cut(s, maxDevice), copyTag[1:], "_"+copyTag[2:]); s == "" {
+	if s = strings.ReplaceAll(cut(s, maxDevice), "(conflict", "_conflict"); s == "" {
 		return noDevice
 	}
 	return s

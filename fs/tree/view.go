@@ -20,7 +20,8 @@ type View struct {
 	// Equals names the others.
 	Losers []ContentValue
 	Equals map[Ref][]Ref
-	// Base is the common base of the candidates where there are several that no rule here merges; nil when there is none.
+	// Base is the highest value that all candidates replaced, where there are several that no rule here merges; nil when
+	// there is none.
 	// A device that holds all of their content may publish the merge of larger texts.
 	Base *ContentValue
 }
@@ -74,61 +75,133 @@ func (s *State) View() View {
 
 // mergeView merges the candidates, or makes all but the highest losers. distinct is in descending order.
 func (s *State) mergeView(v *View, all, distinct []ContentValue) {
-	if base := s.base(all); base != nil {
+	at := make(map[Ref]int, len(s.values))
+	for i := range s.values {
+		at[s.values[i].Ref] = i
+	}
+	candidates := make([]int, len(all))
+	for i := range all {
+		candidates[i] = at[all[i].Ref]
+	}
+	common := s.common(at, candidates)
+	if len(common) > 0 {
 		texts := make([][]byte, 0, len(distinct))
 		for i := len(distinct) - 1; i >= 0; i-- {
 			if t, ok := distinct[i].text(); ok {
 				texts = append(texts, t)
 			}
 		}
-		if t, ok := base.text(); ok && len(texts) == len(distinct) {
-			if merged, ok := merge.Fold(t, texts...); ok && len(merged) <= MaxInline {
-				v.Merged, v.Text, v.Equals = true, merged, nil
-				v.Behind = v.Behind[:0]
-				for i := range all {
-					v.Behind = append(v.Behind, all[i].Ref)
-					v.Mtime = max(v.Mtime, all[i].Mtime)
+		if len(texts) == len(distinct) {
+			if base, ok := s.baseText(at, common, 0); ok {
+				if merged, ok := merge.Fold(base, texts...); ok && len(merged) <= MaxInline {
+					v.Merged, v.Text, v.Equals = true, merged, nil
+					v.Behind = v.Behind[:0]
+					for i := range all {
+						v.Behind = append(v.Behind, all[i].Ref)
+						v.Mtime = max(v.Mtime, all[i].Mtime)
+					}
+					v.Mtime++
+					return
 				}
-				v.Mtime++
-				return
 			}
 		}
-		v.Base = base
+		base := s.contentValue(&s.values[common[len(common)-1]])
+		v.Base = &base
 	}
 	for i := len(distinct) - 1; i > 0; i-- {
 		v.Losers = append(v.Losers, distinct[i])
 	}
 }
 
-// base returns the highest value that all candidates replaced, directly or not.
-func (s *State) base(candidates []ContentValue) *ContentValue {
-	at := make(map[Ref]int, len(s.values))
-	for i := range s.values {
-		at[s.values[i].Ref] = i
-	}
-	counts := make([]int, len(s.values)) // how many candidates replaced each value
-	seen := make([]int, len(s.values))   // 1 + the last candidate that did
-	for n := range candidates {
-		todo := []int{at[candidates[n].Ref]}
-		for len(todo) > 0 {
-			i := todo[len(todo)-1]
-			todo = todo[:len(todo)-1]
-			for _, r := range s.values[i].over {
-				if j, ok := at[r]; ok && seen[j] != n+1 {
-					seen[j] = n + 1
-					counts[j]++
-					todo = append(todo, j)
-				}
+// Bounds of the search for a base, fixed by the format.
+const (
+	maxTops      = 16 // values that are merged to a base
+	maxBaseDepth = 8  // merges of bases of merges
+)
+
+// common returns the values that all of the given ones replaced, directly or not, ascending.
+func (s *State) common(at map[Ref]int, values []int) []int {
+	counts := make([]int, len(s.values)) // how many of the given values replaced each
+	for _, v := range values {
+		for i, below := range s.below(at, v) {
+			if below {
+				counts[i]++
 			}
 		}
 	}
-	for i := len(counts) - 1; i >= 0; i-- {
-		if counts[i] == len(candidates) {
-			c := s.contentValue(&s.values[i])
-			return &c
+	var out []int
+	for i, n := range counts {
+		if n == len(values) {
+			out = append(out, i)
 		}
 	}
-	return nil
+	return out
+}
+
+// below marks the values that one replaced, directly or not.
+func (s *State) below(at map[Ref]int, v int) []bool {
+	out := make([]bool, len(s.values))
+	todo := []int{v}
+	for len(todo) > 0 {
+		i := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		for _, r := range s.values[i].over {
+			if j, ok := at[r]; ok && !out[j] {
+				out[j] = true
+				todo = append(todo, j)
+			}
+		}
+	}
+	return out
+}
+
+// baseText returns the text that a merge starts from, given the values that all sides replaced: that of the highest, or where
+// several of them are not replaced by another of them, the merge of these, if they merge.
+func (s *State) baseText(at map[Ref]int, common []int, depth int) ([]byte, bool) {
+	if depth < maxBaseDepth {
+		// What lies below a common value is common too: only direct replacements need a look.
+		replaced := make([]bool, len(s.values))
+		for _, i := range common {
+			for _, r := range s.values[i].over {
+				if j, ok := at[r]; ok {
+					replaced[j] = true
+				}
+			}
+		}
+		var tops []int
+		for _, i := range common {
+			if !replaced[i] {
+				tops = append(tops, i)
+			}
+		}
+		if len(tops) > 1 && len(tops) <= maxTops {
+			if t, ok := s.mergeTops(at, tops, depth); ok {
+				return t, true
+			}
+		}
+	}
+	c := s.contentValue(&s.values[common[len(common)-1]])
+	return c.text()
+}
+
+func (s *State) mergeTops(at map[Ref]int, tops []int, depth int) ([]byte, bool) {
+	texts := make([][]byte, len(tops))
+	for i, v := range tops {
+		c := s.contentValue(&s.values[v])
+		var ok bool
+		if texts[i], ok = c.text(); !ok {
+			return nil, false
+		}
+	}
+	common := s.common(at, tops)
+	if len(common) == 0 {
+		return nil, false
+	}
+	base, ok := s.baseText(at, common, depth+1)
+	if !ok {
+		return nil, false
+	}
+	return merge.Fold(base, texts...)
 }
 
 // text returns the whole content of a value that has it inline.
