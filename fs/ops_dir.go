@@ -208,6 +208,9 @@ func (h *Home) Symlink(parent Ino, name, target string, c Cred) (Attr, error) {
 }
 
 func (h *Home) make(parent Ino, name string, mode, rdev uint32, target string, c Cred) (Attr, error) {
+	if isView(parent) {
+		return Attr{}, ErrReadOnly
+	}
 	if err := checkName(name); err != nil {
 		return Attr{}, err
 	}
@@ -293,6 +296,9 @@ func (s *space) waitSettled(inos ...uint64) {
 
 // Tmpfile makes a file without a name. The caller takes a reference: the inode goes with the last one, unless it is linked.
 func (h *Home) Tmpfile(parent Ino, mode uint32, c Cred) (Attr, error) {
+	if isView(parent) {
+		return Attr{}, ErrReadOnly
+	}
 	s, dir, err := h.space(parent)
 	if err != nil {
 		return Attr{}, err
@@ -330,7 +336,10 @@ func (h *Home) Link(ino, parent Ino, name string) (Attr, error) {
 	if err := checkName(name); err != nil {
 		return Attr{}, err
 	}
-	if isView(ino) || isView(parent) {
+	if isView(parent) {
+		return Attr{}, ErrReadOnly
+	}
+	if isView(ino) {
 		return Attr{}, ErrCrossSpace
 	}
 	s, dir, err := h.space(parent)

@@ -18,7 +18,7 @@ func (h *Home) Getxattr(ino Ino, name string) ([]byte, error) {
 		return h.virtualXattr(ino, strings.TrimPrefix(name, virtualPrefix))
 	}
 	if isView(ino) {
-		return nil, ErrNoAttr
+		return h.views.xattr(ino, name)
 	}
 	if strings.HasPrefix(name, "system.") {
 		return nil, ErrNotSup
@@ -120,7 +120,7 @@ func (h *Home) xattr(ino Ino, name string, plan func(n *index.Inode) (*xattrReco
 // Listxattr lists the attributes that are stored; the computed ones are not among them.
 func (h *Home) Listxattr(ino Ino) ([]string, error) {
 	if isView(ino) {
-		return nil, nil
+		return h.views.listxattr(ino)
 	}
 	s, local, err := h.space(ino)
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 // the directories above it.
 func (h *Home) virtualXattr(ino Ino, name string) ([]byte, error) {
 	if isView(ino) {
-		return nil, ErrNoAttr
+		return h.views.xattr(ino, virtualPrefix+name)
 	}
 	s, local, err := h.space(ino)
 	if err != nil {
