@@ -28,6 +28,7 @@ type file struct {
 	taken   int64  // where the next frame goes: behind those that are written or being written
 	charge  int64  // what it counts for in LiveBytes when it is not the current file
 	dirty   bool   // something is written that is not synced
+	cut     bool   // done was set back: what is behind it on the disk must not be found again
 	unsure  bool   // found in two files; not known to be durable, whatever its frames say
 	syncing bool   // an error of the running sync is about this use
 

@@ -49,6 +49,9 @@ var (
 	ErrGone = errors.New("journal: no such record")
 	// ErrCorrupt says that what the file holds at a Loc is not what was written there.
 	ErrCorrupt = errors.New("journal: corrupt")
+	// ErrEnd, or what matches it, is returned by the caller's replay to say that a record refers to what is not there: it and
+	// all behind it then count as never written.
+	ErrEnd = errors.New("journal: end of what is valid")
 	// ErrSize says that a record is empty or longer than a quarter of a file, or a read goes beyond its record.
 	ErrSize = errors.New("journal: bad size")
 )

@@ -85,7 +85,15 @@ func (w *world) reopen(sure Seq) {
 	w.o.Disk = w.d
 	last := w.ckpt
 	var locs []Loc
+	cut := Seq(0) // a record that refers to what is not there
+	if w.pick(4) == 0 {
+		cut = max(sure, w.ckpt) + 1 + Seq(w.pick(4))
+	}
 	replay := func(seq Seq, rec []byte, loc Loc) error {
+		if seq == cut {
+			w.note("cut at %d", seq)
+			return fmt.Errorf("a block is missing: %w", ErrEnd)
+		}
 		if seq != last+1 || int(seq) > len(w.recs) {
 			w.fatal("replays %d behind %d of %d", seq, last, len(w.recs))
 		}

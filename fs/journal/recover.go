@@ -1,7 +1,6 @@
 package journal
 
 import (
-	"bytes"
 	"cmp"
 	"crypto/rand"
 	"errors"
@@ -15,7 +14,8 @@ import (
 
 // Open recovers the journal: it calls replay, in order, for every record after from (the position of the last checkpoint, 0
 // for none) that is whole and has all records before it. rec is valid during the call only, loc for as long as its file
-// lives. An error of replay is returned. Then the journal is ready; its next record gets the number behind the last
+// lives. Where replay returns ErrEnd, what is valid ends before that record; any other error is returned, and the journal stays
+// as it was. Then the journal is ready; its next record gets the number behind the last
 // replayed, or behind from where that is higher.
 //
 // Files of before the start are kept until the first Release, which is the time to pin again what a checkpoint
@@ -106,7 +106,7 @@ func (j *Journal) adopt(uses []found, buf []byte, from Seq, replay func(Seq, []b
 			j.slots.retired = append(j.slots.retired, u.slot)
 		}
 	}
-	last, replayed := from, 0
+	last := from
 	if start < 0 {
 		retire(uses) // there is a hole before the first
 		uses, start = nil, 0
@@ -118,12 +118,15 @@ func (j *Journal) adopt(uses []found, buf []byte, from Seq, replay func(Seq, []b
 	for at := start; at < len(uses); {
 		u := uses[at]
 		j.files = append(j.files, u.file)
-		replayed++
 		synced, err := j.replayFile(u.file, buf, from, replay)
 		if err != nil {
 			return err
 		}
 		durable, last = max(durable, synced), max(last, u.last)
+		if u.cut {
+			retire(uses[at+1:])
+			break
+		}
 		// What does not go on exactly here lies behind a hole.
 		next := at + 1
 		for next < len(uses) && uses[next].first != u.last+1 {
@@ -142,16 +145,25 @@ func (j *Journal) adopt(uses []found, buf []byte, from Seq, replay func(Seq, []b
 		}
 		j.full += f.charge
 	}
-	return j.settle(j.files[len(j.files)-replayed:], durable)
+	return j.settle(durable)
 }
 
 // settle makes durable what was found and not known to be. After a kill it may have come from the cache of the system, and
 // the process before may have seen a sync fail, after which another one does nothing and succeeds: so it is written anew.
 // What was erased or removed is so again.
-func (j *Journal) settle(replayed []*file, durable Seq) error {
-	for _, f := range replayed {
+func (j *Journal) settle(durable Seq) error {
+	for _, f := range slices.Clone(j.files) {
+		if f.cut {
+			if err := j.cutFile(f); err != nil {
+				return err
+			}
+			continue
+		}
 		if !f.unsure && f.last <= durable || f.last < f.first {
 			continue
+		}
+		if err := j.scanOld(f); err != nil {
+			return err
 		}
 		err := j.replace(f, nil, errUnsure)
 		if errors.Is(err, syscall.ENOSPC) {
@@ -171,6 +183,28 @@ func (j *Journal) settle(replayed []*file, durable Seq) error {
 	}
 	j.slots.free = good
 	return j.o.Disk.SyncDir(j.o.Dir)
+}
+
+// cutFile makes sure that what is behind the end of a use is never found again: what it refers to may come, and then the
+// record would count, and not those that were written in its place.
+func (j *Journal) cutFile(f *file) error {
+	old := f.slot
+	if f.last < f.first {
+		j.files = slices.DeleteFunc(j.files, func(o *file) bool { return o == f })
+		j.full -= f.charge
+	} else {
+		var err error
+		if old, err = j.move(f, nil, ErrEnd); err != nil {
+			return err
+		}
+	}
+	for _, f := range append([]slot{old}, j.slots.retired...) { // perhaps another copy of the use
+		if err := erase(f); err != nil {
+			return err
+		}
+	}
+	j.removeFile(old)
+	return nil
 }
 
 // judge notes what only damage can explain.
@@ -251,19 +285,24 @@ func (j *Journal) readHeader(u *found) (bool, error) {
 	if _, err := u.slot.file.ReadAt(b[:], 0); err != nil {
 		return false, err
 	}
-	var zeros [headerCopy]byte
 	used, bad := false, false
 	for i := range 2 {
-		one := b[i*headerCopy : (i+1)*headerCopy]
-		h, aead, ok := openHeader(one, &j.secret)
-		if !ok {
-			// A crash leaves zeros, where one of the two was not yet written or already erased.
-			bad = bad || !bytes.Equal(one, zeros[:])
-		} else if h.gen > u.gen {
+		h, aead, ok := openHeader(b[i*headerCopy:(i+1)*headerCopy], &j.secret)
+		bad = bad || !ok
+		if ok && h.gen > u.gen {
 			u.header, u.aead, used = h, aead, true
 		}
 	}
-	u.rotten = used && bad
+	if used && bad {
+		// A crash may leave one of the two, where the other was not yet written or already erased. Rot changes little of it.
+		differ := 0
+		for i := range headerCopy {
+			if b[i] != b[headerCopy+i] {
+				differ++
+			}
+		}
+		u.rotten = differ <= 8
+	}
 	return used, nil
 }
 
@@ -294,6 +333,7 @@ func (j *Journal) dropDoubles(uses []found, buf []byte) ([]found, error) {
 // replayFile calls replay for the records of a file after from, and sets the file's last record. It returns the highest
 // record that the file's frames say was durable.
 func (j *Journal) replayFile(f *file, buf []byte, from Seq, replay func(Seq, []byte, Loc) error) (durable Seq, err error) {
+	var end uint32   // where a cut file ends
 	var carry []byte // the beginning of a record whose end is in a later frame
 	seq := f.first
 	ended := false
@@ -321,7 +361,12 @@ func (j *Journal) replayFile(f *file, buf []byte, from Seq, replay func(Seq, []b
 			at += uint32(len(body) - len(rest))
 			if seq > from {
 				loc := Loc{File: f.gen, Off: at - uint32(len(rec)), Len: uint32(len(rec))}
-				if err := replay(seq, rec, loc); err != nil {
+				err := replay(seq, rec, loc)
+				if errors.Is(err, ErrEnd) {
+					ended, f.cut, end = true, true, loc.Off-uint32(recordBytes(len(rec))-len(rec))
+					return nil
+				}
+				if err != nil {
 					return err
 				}
 			}
@@ -332,6 +377,9 @@ func (j *Journal) replayFile(f *file, buf []byte, from Seq, replay func(Seq, []b
 	s, err := f.scanFile(buf, each)
 	if err != nil {
 		return 0, err
+	}
+	if f.cut {
+		f.done = end
 	}
 	f.end, f.taken, f.last = f.done, f.pos, seq-1
 	return max(durable, s.probe()), nil

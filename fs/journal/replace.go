@@ -5,10 +5,20 @@ import (
 	"io"
 )
 
-// replace moves a use, whose file failed with cause, into a fresh file, c (which may be nil) behind what was written
-// before, and makes it durable. The caller is the one who writes.
+// replace moves a use away from a file that failed with cause. The caller is the one who writes.
 func (j *Journal) replace(f *file, c *chunk, cause error) error {
-	fail := func(err error) error { return fmt.Errorf("%w: %w, after: %w", ErrBroken, err, cause) }
+	old, err := j.move(f, c, cause)
+	if err == nil {
+		// What it holds is a part of what the new one holds, so it does no harm if it stays.
+		j.removeFile(old)
+	}
+	return err
+}
+
+// move writes a use into a fresh file, c (which may be nil) behind what was written before, and makes it durable. It returns
+// the file that held it.
+func (j *Journal) move(f *file, c *chunk, cause error) (old slot, err error) {
+	fail := func(err error) (slot, error) { return old, fmt.Errorf("%w: %w, after: %w", ErrBroken, err, cause) }
 	to, err := j.takeSpare()
 	if err != nil {
 		return fail(err)
@@ -39,15 +49,13 @@ func (j *Journal) replace(f *file, c *chunk, cause error) error {
 	}
 	j.mu.Lock()
 	f.io.Lock()
-	old := f.slot
+	old = f.slot
 	f.header, f.size, f.slot, f.aead = n.header, n.size, n.slot, n.aead
 	f.counter, f.done, f.pos, f.padded, f.marks = n.counter, n.done, n.pos, n.padded, n.marks
 	f.taken = n.pos
 	f.io.Unlock()
 	j.mu.Unlock()
-	// What it holds is a part of what the new one holds, so it does no harm if it stays.
-	j.removeFile(old)
-	return nil
+	return old, nil
 }
 
 // copyUse writes what f holds into n.
