@@ -71,7 +71,12 @@ func (s *space) assemble(ctx context.Context, n *index.Inode) (*assembled, error
 		a.sealed += int64(len(p))
 		return nil
 	}
-	var buf []byte
+	var buf *arena
+	defer func() {
+		if buf != nil {
+			s.h.arenas.Put(&buf.b)
+		}
+	}()
 	for _, u := range runs {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -81,9 +86,9 @@ func (s *space) assemble(ctx context.Context, n *index.Inode) (*assembled, error
 			add(u.off, u.n, u.id, u.sealed)
 		case runPlace, runData:
 			if buf == nil {
-				buf = make([]byte, 0, chunk.MaxSize)
+				buf = s.h.newArena()
 			}
-			if err := s.cutRun(r, u, buf, put); err != nil {
+			if err := s.cutRun(r, u, buf.b[:0:chunk.MaxSize], put); err != nil {
 				return nil, err
 			}
 		}
