@@ -10,14 +10,32 @@ import (
 )
 
 // Freeze begins a checkpoint. What it returns must be called in turn: write within one update of the store's DB (once,
-// or again when the update is repeated), then done with whether the update succeeded. One checkpoint is under way at a
-// time; a second Freeze waits for done.
+// or again when the update is repeated), then done with whether the update succeeded. Freeze does no I/O and waits for
+// nothing. One checkpoint is under way at a time: while another's done has not been called (one of Checkpoint or Compact),
+// write makes everything durable and leaves the index to the next one, as Open finds what it lacks.
 //
 // write makes durable what the checkpoint refers to before it writes anything: call Sync before, to keep the transaction
 // short. done gives the space of evicted blocks back to the filesystem, some 50 µs a block: call it outside of locks.
 // Places are written to the index when enough are new, or blocks were evicted; until then Open finds them by walking
 // the segments.
-func (s *Store) Freeze() (write func(kv.Tx) error, done func(ok bool)) { return s.freeze(false) }
+func (s *Store) Freeze() (write func(kv.Tx) error, done func(ok bool)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.overlay.freezing {
+		return func(kv.Tx) error { return s.Sync(context.Background()) }, func(bool) {}
+	}
+	return s.freezeLocked(false)
+}
+
+// freezeWhole is Freeze of everything, once nothing else is under way.
+func (s *Store) freezeWhole() (write func(kv.Tx) error, done func(ok bool)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.overlay.freezing {
+		s.overlay.thawed.Wait()
+	}
+	return s.freezeLocked(true)
+}
 
 // checkpoint is what one freeze takes along.
 type checkpoint struct {
@@ -28,13 +46,8 @@ type checkpoint struct {
 	gone   []uint32         // segments that were removed
 }
 
-func (s *Store) freeze(whole bool) (write func(kv.Tx) error, done func(ok bool)) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *Store) freezeLocked(whole bool) (write func(kv.Tx) error, done func(ok bool)) {
 	o := &s.overlay
-	for o.freezing {
-		o.thawed.Wait()
-	}
 	o.freezing = true
 	c := &checkpoint{s: s, marks: map[uint32]marks{}}
 	c.whole = whole || len(o.fresh) >= s.opt.FlushEntries || len(o.dead)+len(o.stale) > 0
@@ -130,13 +143,10 @@ func (c *checkpoint) done(ok bool) {
 			s.segments[num].changed = true
 		}
 	}
-	o.frozen = nil
+	o.frozen, o.freezing = nil, false
+	o.thawed.Signal()
 	s.mu.Unlock()
 	if ok {
 		s.punch(doomed)
 	}
-	s.mu.Lock()
-	o.freezing = false
-	o.thawed.Broadcast()
-	s.mu.Unlock()
 }

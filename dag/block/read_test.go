@@ -228,3 +228,26 @@ func TestHold(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestFreezeDoesNotWait freezes while another checkpoint is under way: what it leaves out is there after a crash all the same.
+func TestFreezeDoesNotWait(t *testing.T) {
+	d, db, s := filled(t, 3)
+	write1, done1 := s.freezeWhole()
+	if _, err := s.Put(data(5)); err != nil {
+		t.Fatal(err)
+	}
+	write2, done2 := s.Freeze()
+	if err := db.Update(func(tx kv.Tx) error { return write2(tx) }); err != nil {
+		t.Fatal(err)
+	}
+	done2(true)
+	s2 := open(t, d.(*disk.Sim).CrashClone(rnd1()), db)
+	if !s2.Has(dataID(5)) {
+		t.Fatal("not durable")
+	}
+	err := db.Update(func(tx kv.Tx) error { return write1(tx) })
+	done1(err == nil)
+	if err := s.Checkpoint(t.Context()); err != nil || !s.Has(dataID(5)) {
+		t.Fatal(err)
+	}
+}

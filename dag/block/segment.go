@@ -195,6 +195,7 @@ type openFile struct {
 	g    *segment
 	f    disk.File
 	refs int
+	gone bool          // to be closed by the last release
 	at   *list.Element // in idle; nil while refs > 0
 }
 
@@ -263,6 +264,10 @@ func (c *files) release(g *segment) {
 	if o.refs--; o.refs > 0 {
 		return
 	}
+	if o.gone {
+		c.closeLocked(o)
+		return
+	}
 	o.at = c.idle.PushFront(o)
 	if len(c.open) > c.limit {
 		c.closeLocked(c.idle.Back().Value.(*openFile))
@@ -273,7 +278,9 @@ func (c *files) release(g *segment) {
 func (c *files) forget(g *segment) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if o := c.open[g]; o != nil && o.refs == 0 {
+	if o := c.open[g]; o == nil {
+		return
+	} else if o.gone = true; o.refs == 0 {
 		c.closeLocked(o)
 	}
 }

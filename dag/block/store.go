@@ -245,7 +245,7 @@ func (s *Store) Checkpoint(ctx context.Context) error {
 	if err := s.Sync(ctx); err != nil {
 		return err
 	}
-	write, done := s.freeze(true)
+	write, done := s.freezeWhole()
 	err := s.opt.DB.Update(write)
 	done(err == nil)
 	if err != nil {
