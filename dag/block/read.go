@@ -197,9 +197,10 @@ func (s *Store) readBlockAt(at located, p []byte, off int64) (int, error) {
 
 // flight is one fetch of a block, shared by all who want it.
 type flight struct {
-	done chan struct{}
-	data []byte
-	err  error
+	waiters int           // beside who fetches; under fetching
+	done    chan struct{} // closed when the rest is set
+	data    []byte        // for the waiters to copy; nil if there are none
+	err     error
 }
 
 // fetch asks the Fetcher for a block that is not here because of why, and keeps it. With nobody to ask it returns why.
@@ -216,13 +217,17 @@ func (s *Store) fetch(ctx context.Context, id ID, why error) ([]byte, error) {
 			f = &flight{done: make(chan struct{})}
 			s.fetching.flights[id] = f
 			s.fetching.Unlock()
-			f.data, f.err = s.fetchVerified(ctx, by, id)
+			data, err := s.fetchVerified(ctx, by, id)
 			s.fetching.Lock()
 			delete(s.fetching.flights, id)
+			if f.err = err; f.waiters > 0 {
+				f.data = bytes.Clone(data) // data is the caller's, to change as he likes
+			}
 			s.fetching.Unlock()
 			close(f.done)
-			return f.data, f.err
+			return data, err
 		}
+		f.waiters++
 		s.fetching.Unlock()
 		select {
 		case <-f.done:

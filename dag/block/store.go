@@ -154,7 +154,8 @@ func (s *Store) PutHashed(id ID, data []byte) error {
 	}
 }
 
-// Has reports whether the block is here, by the index. One whose index entry does not read is not here.
+// Has reports whether the block is here, by the index, without reading it. One whose index entry does not read is not
+// here. After a crash, Open has verified all that was not durable: what is here then was whole.
 func (s *Store) Has(id ID) bool {
 	_, ok, err := s.lookup(id)
 	return ok && err == nil
