@@ -42,10 +42,8 @@ type delta struct {
 }
 
 func (s *State) valueAt(r Ref) *value {
-	for i := len(s.values) - 1; i >= 0; i-- {
-		if s.values[i].Ref == r {
-			return &s.values[i]
-		}
+	if i := s.indexOf(r); i >= 0 {
+		return s.values[i]
 	}
 	return nil
 }
@@ -69,20 +67,14 @@ func (f *fold) content(o *Op) {
 	if o.Content.IsPatch() && !s.patch(&v) {
 		return
 	}
-	s.values = append(s.values, v)
+	s.values = append(s.values, &v)
 	for _, r := range v.over {
-		if w := s.valueAt(r); w != nil && !w.replaced {
-			s.retire(w)
-			s.shrink(w, &s.values[len(s.values)-1])
+		if i := s.indexOf(r); i >= 0 && !s.values[i].replaced {
+			s.retire(i).shrink(&v)
 		}
 	}
-	if n := s.candidates(); n > maxCandidates {
-		for i := range s.values {
-			if !s.values[i].replaced {
-				s.retire(&s.values[i])
-				break
-			}
-		}
+	if s.candidates() > maxCandidates {
+		s.retire(slices.IndexFunc(s.values, func(v *value) bool { return !v.replaced }))
 	}
 	s.MtimeSet, s.Mtime = false, 0
 	for i := range s.Links {
@@ -97,8 +89,8 @@ func (f *fold) drop(o *Op) {
 	s := f.s
 	left := s.candidates()
 	for i := range s.values {
-		if v := &s.values[i]; !v.replaced && left > 1 && slices.Contains(o.Over, v.Ref) {
-			s.retire(v)
+		if v := s.values[i]; !v.replaced && left > 1 && slices.Contains(o.Over, v.Ref) {
+			s.retire(i)
 			left--
 		}
 	}
@@ -115,9 +107,18 @@ func (s *State) candidates() int {
 	return n
 }
 
-func (s *State) retire(v *value) {
+// edit returns the value at i, to be changed: a copy takes its place, since clones of the state share values.
+func (s *State) edit(i int) *value {
+	v := *s.values[i]
+	s.values[i] = &v
+	return &v
+}
+
+func (s *State) retire(i int) *value {
+	v := s.edit(i)
 	v.replaced = true
 	v.Pos, v.Device, v.Time, v.Mtime = dag.Pos{}, dag.PublicKey{}, 0, 0
+	return v
 }
 
 // patch makes the inline content that a patch gives where it can. It returns false when too many patches lie over one another.
@@ -192,7 +193,7 @@ func (d *delta) apply(next []byte) []byte {
 }
 
 // shrink turns the inline content of a replaced value into a delta against the one that replaced it.
-func (s *State) shrink(v, next *value) {
+func (v *value) shrink(next *value) {
 	if v.content == nil || v.content.Root.Defined() || v.content.IsPatch() {
 		return
 	}
@@ -234,7 +235,7 @@ func (v *value) cost() int {
 func (s *State) pinned() []bool {
 	var pins []bool
 	for i := range s.values {
-		v := &s.values[i]
+		v := s.values[i]
 		if v.replaced || v.content == nil || !v.content.IsPatch() {
 			continue
 		}
@@ -247,14 +248,19 @@ func (s *State) pinned() []bool {
 				break
 			}
 			pins[j] = true
-			v = &s.values[j]
+			v = s.values[j]
 		}
 	}
 	return pins
 }
 
 func (s *State) indexOf(r Ref) int {
-	return slices.IndexFunc(s.values, func(v value) bool { return v.Ref == r })
+	for i := len(s.values) - 1; i >= 0; i-- {
+		if s.values[i].Ref == r {
+			return i
+		}
+	}
+	return -1
 }
 
 // forgetValues keeps what is remembered of replaced values bounded, letting the lowest go first.
@@ -263,7 +269,7 @@ func (s *State) forgetValues() {
 	isPinned := func(i int) bool { return pins != nil && pins[i] }
 	past, sum := 0, 0
 	for i := range s.values {
-		v := &s.values[i]
+		v := s.values[i]
 		if !v.replaced {
 			continue
 		}
@@ -271,6 +277,7 @@ func (s *State) forgetValues() {
 		if isPinned(i) {
 			if v.delta != nil { // what is pinned must not hang on what may be let go
 				text, size, _ := s.inline(v)
+				v = s.edit(i)
 				v.content, v.delta = &Content{Size: size, Inline: text}, nil
 			}
 			continue
@@ -278,8 +285,9 @@ func (s *State) forgetValues() {
 		sum += v.cost()
 	}
 	for i := 0; i < len(s.values) && sum > maxPastBytes; i++ {
-		if v := &s.values[i]; v.replaced && !isPinned(i) {
+		if v := s.values[i]; v.replaced && !isPinned(i) && v.cost() > 0 {
 			sum -= v.cost()
+			v = s.edit(i)
 			v.content, v.delta = nil, nil
 		}
 	}
@@ -296,16 +304,15 @@ func (s *State) forgetValues() {
 		}
 		kept = append(kept, v)
 	}
-	for i := range kept {
-		v := &kept[i]
+	s.values = kept
+	for i, v := range s.values {
 		if v.content != nil && v.content.IsPatch() {
 			continue // its base is pinned, or was never known
 		}
 		if slices.ContainsFunc(v.over, func(r Ref) bool { return slices.Contains(gone, r) }) {
-			v.over = slices.DeleteFunc(slices.Clone(v.over), func(r Ref) bool { return slices.Contains(gone, r) })
+			s.edit(i).over = slices.DeleteFunc(slices.Clone(v.over), func(r Ref) bool { return slices.Contains(gone, r) })
 		}
 	}
-	s.values = kept
 }
 
 // ContentValue is a candidate for the content of a file.
@@ -331,7 +338,7 @@ type ContentValue struct {
 func (s *State) Contents() []ContentValue {
 	var out []ContentValue
 	for i := range s.values {
-		if v := &s.values[i]; !v.replaced {
+		if v := s.values[i]; !v.replaced {
 			out = append(out, s.contentValue(v))
 		}
 	}

@@ -190,9 +190,12 @@ func (s *schedule) retract(seen, hashes string) {
 	for _, c := range gone {
 		r.store.RemoveChange(c.Object, c.At)
 	}
-	if _, err := r.tree.Retract(gone...); err != nil {
+	before := r.see()
+	d, err := r.tree.Retract(gone...)
+	if err != nil {
 		s.t.Fatal(err)
 	}
+	r.checkDelta(d, before, r.see())
 	naive := resolveNaive(simSpace, kept, func(k dag.PublicKey) string { return r.store.names[k] })
 	if got, want := dump(walkTree(s.t, r.tree)), dump(naive.walk()); got != want {
 		s.t.Fatalf("after a retraction the tree is\n%swant\n%s", got, want)

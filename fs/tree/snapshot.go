@@ -88,7 +88,7 @@ func (s *State) Encode() []byte {
 	}
 	e.array(len(s.values))
 	for i := range s.values {
-		e.value(s, &s.values[i])
+		e.value(s.values[i])
 	}
 	body := e.b
 	e.b = make([]byte, 0, 256+len(body)+120*len(e.origins.list)+34*len(e.bare.list))
@@ -183,7 +183,7 @@ func (e *stateEncoder) link(l *Link) {
 	}
 }
 
-func (e *stateEncoder) value(s *State, v *value) {
+func (e *stateEncoder) value(v *value) {
 	e.array(6)
 	form := uint64(valueCandidate)
 	switch {
@@ -301,7 +301,7 @@ func decodeState(b []byte) (*State, error) {
 		if d.err != nil {
 			break
 		}
-		s.values = append(s.values, v)
+		s.values = append(s.values, &v)
 	}
 	if d.err == nil {
 		s.checkValues(&d.decoder)
@@ -324,7 +324,7 @@ func (s *State) checkValues(d *decoder) {
 	}
 	texts := make(map[Ref]int) // the length of the inline bytes
 	for i := len(s.values) - 1; i >= 0; i-- {
-		v := &s.values[i]
+		v := s.values[i]
 		switch c := v.content; {
 		case c != nil && c.IsPatch():
 			if j, ok := at[v.over[0]]; ok && j >= i {

@@ -43,7 +43,7 @@ type State struct {
 	Xattrs         map[string][]byte
 	Links          []Link // in total order of their creation
 
-	values []value // content values in total order, candidates and replaced ones
+	values []*value // content values in total order, candidates and replaced ones
 }
 
 // Placement is one value of a link's register: where it is.
@@ -217,7 +217,7 @@ func (f *fold) unlink(o *Op) {
 	}
 	missed := false
 	for i := range f.s.values {
-		if v := &f.s.values[i]; !v.replaced && !slices.Contains(o.Contents, v.Ref) {
+		if v := f.s.values[i]; !v.replaced && !slices.Contains(o.Contents, v.Ref) {
 			missed = true
 		}
 	}
