@@ -1,15 +1,9 @@
 package journal
 
 import (
-	"cmp"
 	"crypto/rand"
 	"errors"
 	"fmt"
-	iofs "io/fs"
-	"slices"
-	"strconv"
-	"strings"
-	"syscall"
 )
 
 // Open recovers the journal: it calls replay, in order, for every record after from (the position of the last checkpoint, 0
@@ -52,21 +46,6 @@ func (o *Options) complete() error {
 		return errors.New("journal: sizes out of range")
 	}
 	return nil
-}
-
-var errUnsure = errors.New("not known to be durable")
-
-func ignoreAbsent(err error) error {
-	if errors.Is(err, iofs.ErrNotExist) {
-		return nil
-	}
-	return err
-}
-
-// found is a use that is on the disk.
-type found struct {
-	*file
-	rotten bool // one copy of the header is damaged
 }
 
 func (j *Journal) recover(from Seq, replay func(Seq, []byte, Loc) error) error {
@@ -148,65 +127,6 @@ func (j *Journal) adopt(uses []found, buf []byte, from Seq, replay func(Seq, []b
 	return j.settle(durable)
 }
 
-// settle makes durable what was found and not known to be. After a kill it may have come from the cache of the system, and
-// the process before may have seen a sync fail, after which another one does nothing and succeeds: so it is written anew.
-// What was erased or removed is so again.
-func (j *Journal) settle(durable Seq) error {
-	for _, f := range slices.Clone(j.files) {
-		if f.cut {
-			if err := j.cutFile(f); err != nil {
-				return err
-			}
-			continue
-		}
-		if !f.unsure && f.last <= durable || f.last < f.first {
-			continue
-		}
-		if err := j.scanOld(f); err != nil {
-			return err
-		}
-		err := j.replace(f, nil, errUnsure)
-		if errors.Is(err, syscall.ENOSPC) {
-			err = f.slot.file.Sync() // the next best: a full disk is no reason to stay closed
-		}
-		if err != nil {
-			return err
-		}
-	}
-	good := j.slots.free[:0]
-	for _, f := range j.slots.free {
-		if err := erase(f); err != nil {
-			j.removeFile(f)
-			continue
-		}
-		good = append(good, f)
-	}
-	j.slots.free = good
-	return j.o.Disk.SyncDir(j.o.Dir)
-}
-
-// cutFile makes sure that what is behind the end of a use is never found again: what it refers to may come, and then the
-// record would count, and not those that were written in its place.
-func (j *Journal) cutFile(f *file) error {
-	old := f.slot
-	if f.last < f.first {
-		j.files = slices.DeleteFunc(j.files, func(o *file) bool { return o == f })
-		j.full -= f.charge
-	} else {
-		var err error
-		if old, err = j.move(f, nil, ErrEnd); err != nil {
-			return err
-		}
-	}
-	for _, f := range append([]slot{old}, j.slots.retired...) { // perhaps another copy of the use
-		if err := erase(f); err != nil {
-			return err
-		}
-	}
-	j.removeFile(old)
-	return nil
-}
-
 // judge notes what only damage can explain.
 func (j *Journal) judge(uses []found, last, durable Seq) {
 	if durable > last {
@@ -219,115 +139,6 @@ func (j *Journal) judge(uses []found, last, durable Seq) {
 			return
 		}
 	}
-}
-
-// list opens the files and returns those that are in use, by gen and attempt. The others are free.
-func (j *Journal) list() (uses []found, err error) {
-	d := j.o.Disk
-	if err := d.MkdirAll(j.o.Dir); err != nil {
-		return nil, err
-	}
-	names, err := d.ReadDir(j.o.Dir)
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range names {
-		path := j.o.Dir + "/" + name
-		if strings.HasSuffix(name, ".new") {
-			if err := d.Remove(path); err != nil {
-				return uses, err
-			}
-			continue
-		}
-		number, err := strconv.ParseUint(name, 10, 32)
-		if err != nil || name != fmt.Sprintf("%08d", number) {
-			continue
-		}
-		u := found{file: &file{slot: slot{number: uint32(number)}}}
-		j.slots.last = max(j.slots.last, u.slot.number)
-		if u.slot.file, err = d.Open(path); err != nil {
-			return uses, err
-		}
-		if u.size, err = u.slot.file.Size(); err != nil {
-			u.closeFile()
-			return uses, err
-		}
-		used, err := j.readHeader(&u)
-		if err != nil {
-			u.closeFile()
-			return uses, err
-		}
-		if used {
-			uses = append(uses, u)
-			continue
-		}
-		if u.size == j.o.FileBytes && len(j.slots.free) < spares {
-			j.slots.free = append(j.slots.free, u.slot)
-			continue
-		}
-		u.closeFile()
-		if err := d.Remove(path); err != nil {
-			return uses, err
-		}
-	}
-	slices.SortFunc(uses, func(a, b found) int {
-		return cmp.Or(cmp.Compare(a.gen, b.gen), cmp.Compare(a.attempt, b.attempt))
-	})
-	return uses, nil
-}
-
-// readHeader reports whether the file is in use.
-func (j *Journal) readHeader(u *found) (bool, error) {
-	var b [headerBytes]byte
-	if u.size < headerBytes || u.size > 1<<30 {
-		return false, nil
-	}
-	if _, err := u.slot.file.ReadAt(b[:], 0); err != nil {
-		return false, err
-	}
-	used, bad := false, false
-	for i := range 2 {
-		h, aead, ok := openHeader(b[i*headerCopy:(i+1)*headerCopy], &j.secret)
-		bad = bad || !ok
-		if ok && h.gen > u.gen {
-			u.header, u.aead, used = h, aead, true
-		}
-	}
-	if used && bad {
-		// A crash may leave one of the two, where the other was not yet written or already erased. Rot changes little of it.
-		differ := 0
-		for i := range headerCopy {
-			if b[i] != b[headerCopy+i] {
-				differ++
-			}
-		}
-		u.rotten = differ <= 8
-	}
-	return used, nil
-}
-
-// dropDoubles keeps, of files that hold the same use, the one in which more of it can be read.
-func (j *Journal) dropDoubles(uses []found, buf []byte) ([]found, error) {
-	var kept []found
-	for _, u := range uses {
-		n := len(kept)
-		if n == 0 || kept[n-1].gen != u.gen {
-			kept = append(kept, u)
-			continue
-		}
-		old := kept[n-1]
-		for _, f := range []*file{old.file, u.file} {
-			if _, err := f.scanFile(buf, nil); err != nil {
-				return uses, err
-			}
-		}
-		if u.done >= old.done {
-			kept[n-1], u = u, old
-		}
-		kept[n-1].unsure = true // the copy was perhaps cut short by a crash, and the other one failed
-		j.slots.retired = append(j.slots.retired, u.slot)
-	}
-	return kept, nil
 }
 
 // replayFile calls replay for the records of a file after from, and sets the file's last record. It returns the highest
@@ -383,52 +194,4 @@ func (j *Journal) replayFile(f *file, buf []byte, from Seq, replay func(Seq, []b
 	}
 	f.end, f.taken, f.last = f.done, f.pos, seq-1
 	return max(durable, s.probe()), nil
-}
-
-// Verify reads everything that live files hold, and returns an error matching ErrCorrupt where it is not what was written.
-// It may run beside everything else.
-func (j *Journal) Verify() error {
-	j.mu.Lock()
-	files := slices.Clone(j.files)
-	j.mu.Unlock()
-	for _, f := range files {
-		if err := j.verifyFile(f); err != nil {
-			j.mu.Lock()
-			gone := !slices.Contains(j.files, f)
-			j.mu.Unlock()
-			if !gone {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func (j *Journal) verifyFile(f *file) error {
-	if err := j.scanOld(f); err != nil {
-		return err
-	}
-	buf := new(readBuf)
-	p := make([]byte, frameMax)
-	f.io.RLock()
-	done := f.done
-	f.io.RUnlock()
-	for at := uint32(0); at < done; {
-		n := min(uint32(len(p)), done-at)
-		if err := f.readAt(p[:n], at, buf); err != nil {
-			return err
-		}
-		at += n
-	}
-	if done == 0 {
-		return nil
-	}
-	f.io.RLock()
-	defer f.io.RUnlock()
-	u := found{file: &file{size: f.size, slot: f.slot}}
-	used, err := j.readHeader(&u)
-	if err == nil && (!used || u.rotten || u.header != f.header) {
-		err = fmt.Errorf("%w: a header of %s", ErrCorrupt, f.slot.name(j.o.Dir))
-	}
-	return err
 }

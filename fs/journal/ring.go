@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	iofs "io/fs"
 
 	"github.com/anyfs/anyfs/dag/disk"
 )
@@ -317,4 +318,11 @@ func erase(f slot) error {
 func fits(f slot, size int64) bool {
 	n, err := f.file.Size()
 	return err == nil && n == size
+}
+
+func ignoreAbsent(err error) error {
+	if errors.Is(err, iofs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
