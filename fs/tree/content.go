@@ -41,13 +41,6 @@ type delta struct {
 	size           int64
 }
 
-func (s *State) valueAt(r Ref) *value {
-	if i := s.indexOf(r); i >= 0 {
-		return s.values[i]
-	}
-	return nil
-}
-
 func (f *fold) content(o *Op) {
 	s := f.s
 	if s.Kind != KindFile {
@@ -57,7 +50,7 @@ func (f *fold) content(o *Op) {
 		Ref: f.ref(), Pos: f.at.Pos, Device: f.at.Device, Time: f.time, Mtime: o.Mtime, content: o.Content,
 	}
 	for _, r := range o.Over {
-		if s.valueAt(r) != nil && !slices.Contains(v.over, r) {
+		if s.indexOf(r) >= 0 && !slices.Contains(v.over, r) {
 			v.over = append(v.over, r)
 		}
 	}
@@ -123,18 +116,22 @@ func (s *State) retire(i int) *value {
 
 // patch makes the inline content that a patch gives where it can. It returns false when too many patches lie over one another.
 func (s *State) patch(v *value) bool {
-	base := s.valueAt(v.over[0])
-	if base != nil {
-		if text, size, ok := s.inline(base); ok && v.content.Size <= MaxInline {
+	base := s.lower(len(s.values), v.over[0])
+	if base >= 0 && v.content.Size <= MaxInline {
+		if text, size, ok := s.inline(base); ok {
 			v.content = patchInline(text, size, v.content)
 			return true
 		}
 	}
 	n, sum := 1, patchBytes(v.content)
-	for base != nil && base.content != nil && base.content.IsPatch() {
+	for base >= 0 {
+		b := s.values[base]
+		if b.content == nil || !b.content.IsPatch() {
+			break
+		}
 		n++
-		sum += patchBytes(base.content)
-		base = s.valueAt(base.over[0])
+		sum += patchBytes(b.content)
+		base = s.lower(base, b.over[0])
 	}
 	return n <= maxChain && sum <= maxChainBytes
 }
@@ -161,8 +158,9 @@ func patchInline(text []byte, size int64, p *Content) *Content {
 	return &Content{Size: p.Size, Inline: b}
 }
 
-// inline returns the inline content of a value, without the zeros behind it, and its size.
-func (s *State) inline(v *value) (text []byte, size int64, ok bool) {
+// inline returns the inline content of the value at i, without the zeros behind it, and its size.
+func (s *State) inline(i int) (text []byte, size int64, ok bool) {
+	v := s.values[i]
 	if c := v.content; c != nil {
 		if c.Root.Defined() || c.IsPatch() {
 			return nil, 0, false
@@ -171,11 +169,14 @@ func (s *State) inline(v *value) (text []byte, size int64, ok bool) {
 	}
 	// Deltas refer upwards in the order, so the way ends; it is walked up, and then applied down.
 	var way []*delta
-	for v != nil && v.delta != nil {
+	for v.delta != nil {
 		way = append(way, v.delta)
-		v = s.valueAt(v.delta.next)
+		if i = s.higher(i, v.delta.next); i < 0 {
+			return nil, 0, false
+		}
+		v = s.values[i]
 	}
-	if v == nil || v.content == nil || len(way) == 0 {
+	if v.content == nil || len(way) == 0 {
 		return nil, 0, false
 	}
 	text = v.content.Inline
@@ -242,20 +243,34 @@ func (s *State) pinned() []bool {
 		if pins == nil {
 			pins = make([]bool, len(s.values))
 		}
+		at := i
 		for v.content != nil && v.content.IsPatch() {
-			j := s.indexOf(v.over[0])
+			j := s.lower(at, v.over[0])
 			if j < 0 || pins[j] {
 				break
 			}
 			pins[j] = true
-			v = s.values[j]
+			at, v = j, s.values[j]
 		}
 	}
 	return pins
 }
 
-func (s *State) indexOf(r Ref) int {
-	for i := len(s.values) - 1; i >= 0; i-- {
+func (s *State) indexOf(r Ref) int { return s.lower(len(s.values), r) }
+
+// lower returns the index of a value below i in the order, or -1. What a patch lies over is mostly the next one down.
+func (s *State) lower(i int, r Ref) int {
+	for i--; i >= 0; i-- {
+		if s.values[i].Ref == r {
+			break
+		}
+	}
+	return i
+}
+
+// higher returns the index of a value above i in the order, or -1.
+func (s *State) higher(i int, r Ref) int {
+	for i++; i < len(s.values); i++ {
 		if s.values[i].Ref == r {
 			return i
 		}
@@ -276,7 +291,7 @@ func (s *State) forgetValues() {
 		past++
 		if isPinned(i) {
 			if v.delta != nil { // what is pinned must not hang on what may be let go
-				text, size, _ := s.inline(v)
+				text, size, _ := s.inline(i)
 				v = s.edit(i)
 				v.content, v.delta = &Content{Size: size, Inline: text}, nil
 			}
@@ -339,16 +354,17 @@ func (s *State) Contents() []ContentValue {
 	var out []ContentValue
 	for i := range s.values {
 		if v := s.values[i]; !v.replaced {
-			out = append(out, s.contentValue(v))
+			out = append(out, s.contentValue(i))
 		}
 	}
 	return out
 }
 
-func (s *State) contentValue(v *value) ContentValue {
+func (s *State) contentValue(i int) ContentValue {
+	v := s.values[i]
 	c := ContentValue{Ref: v.Ref, Pos: v.Pos, Device: v.Device, Time: v.Time, Mtime: v.Mtime, Size: math.MinInt64, BaseRef: v.Ref}
 	for {
-		if text, size, ok := s.inline(v); ok {
+		if text, size, ok := s.inline(i); ok {
 			c.Base = Content{Size: size, Inline: text}
 			break
 		}
@@ -362,10 +378,11 @@ func (s *State) contentValue(v *value) ContentValue {
 		}
 		c.Patches, c.Sizes = append(c.Patches, v.content.Patch), append(c.Sizes, v.content.Size)
 		c.BaseRef = v.over[0]
-		if v = s.valueAt(c.BaseRef); v == nil {
+		if i = s.lower(i, c.BaseRef); i < 0 {
 			c.Missing = true
 			break
 		}
+		v = s.values[i]
 	}
 	slices.Reverse(c.Patches)
 	slices.Reverse(c.Sizes)

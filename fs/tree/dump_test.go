@@ -88,11 +88,11 @@ func entryOf(t testing.TB, tr *Tree, n Node) nEntry {
 }
 
 func (s *State) valueByRef(t testing.TB, r Ref) *ContentValue {
-	v := s.valueAt(r)
-	if v == nil {
+	i := s.indexOf(r)
+	if i < 0 {
 		t.Fatalf("no value %v", r)
 	}
-	c := s.contentValue(v)
+	c := s.contentValue(i)
 	return &c
 }
 

@@ -227,11 +227,11 @@ func (w *planner) drop(s *State, value Ref) {
 
 // value returns a content value, from the history where the state has let go of what it lies over.
 func (w *planner) value(s *State, r Ref) (*ContentValue, error) {
-	v := s.valueAt(r)
-	if v == nil {
+	i := s.indexOf(r)
+	if i < 0 {
 		return nil, ErrNotExist
 	}
-	c := s.contentValue(v)
+	c := s.contentValue(i)
 	if !c.Missing {
 		return &c, nil
 	}

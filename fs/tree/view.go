@@ -105,7 +105,7 @@ func (s *State) mergeView(v *View, all, distinct []ContentValue) {
 				}
 			}
 		}
-		base := s.contentValue(s.values[common[len(common)-1]])
+		base := s.contentValue(common[len(common)-1])
 		v.Base = &base
 	}
 	for i := len(distinct) - 1; i > 0; i-- {
@@ -180,14 +180,14 @@ func (s *State) baseText(at map[Ref]int, common []int, depth int) ([]byte, bool)
 			}
 		}
 	}
-	c := s.contentValue(s.values[common[len(common)-1]])
+	c := s.contentValue(common[len(common)-1])
 	return c.text()
 }
 
 func (s *State) mergeTops(at map[Ref]int, tops []int, depth int) ([]byte, bool) {
 	texts := make([][]byte, len(tops))
 	for i, v := range tops {
-		c := s.contentValue(s.values[v])
+		c := s.contentValue(v)
 		var ok bool
 		if texts[i], ok = c.text(); !ok {
 			return nil, false
