@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"math"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"syscall"
 
@@ -29,12 +30,13 @@ type filesystem struct {
 	fuse.RawFileSystem // ENOSYS for what is not here
 
 	back     Backend
-	kernel   kernel // set by Init
+	kernel   kernel // set before the first request
 	nodes    *nodes
 	log      *slog.Logger
 	uid, gid uint32
 	failures failures
 	stale    *staleness
+	once     sync.Once
 	stop     chan struct{} // closed when the mount ends: ends all waits
 
 	// caps counts the times that security.capability may have appeared on some inode. A node that was seen without

@@ -13,9 +13,6 @@ type kernel interface {
 	InodeNotify(node uint64, off, length int64) fuse.Status
 }
 
-// Init is called once, before the first request.
-func (f *filesystem) Init(s *fuse.Server) { f.kernel = s }
-
 // announce takes back what the kernel believes of what changed behind its back.
 //
 // The tree has changed before; the caller holds no lock and serves no request, since the kernel makes it wait for the

@@ -54,50 +54,55 @@ func serve(ctx context.Context, b Backend, opt Options, through func(*filesystem
 		return err
 	}
 	f := newFilesystem(b, root, uint32(os.Geteuid()), uint32(os.Getegid()), log)
-	server, err := attach(through(f), dir, set, mountOptions(f, set))
+	dev, err := attach(dir, set)
 	if err != nil {
 		return err
 	}
-	return f.serve(ctx, server, dir, opt.Ready)
+	f.kernel = dev
+	return f.serve(ctx, newServer(dev, through(f), negotiated(f), log, f.end), dir, opt.Ready)
 }
 
-func (f *filesystem) serve(ctx context.Context, server *fuse.Server, dir string, ready func()) error {
+func (f *filesystem) serve(ctx context.Context, server *server, dir string, ready func()) error {
+	if err := server.begin(); err != nil {
+		server.dev.close()
+		_ = detach(dir, true)
+		return err
+	}
 	var wg sync.WaitGroup
-	stop := sync.OnceFunc(func() { close(f.stop) })
 	served := make(chan struct{})
 	wg.Go(func() {
 		defer close(served)
-		server.Serve()
+		server.run()
 	})
 	wg.Go(func() { f.stale.run(f.stop) })
 	quiet := f.back.Events(f.announce)
 
-	var dev uint64
-	err := server.WaitMount()
-	if err == nil {
-		dev = prime(dir)
-		if ready != nil {
-			ready()
-		}
-		select {
-		case <-served:
-		case <-ctx.Done():
-		}
+	dev := prime(dir)
+	if ready != nil {
+		ready()
+	}
+	select {
+	case <-served:
+	case <-ctx.Done():
 	}
 	quiet()
-	stop()
-	if e := f.end(dir, dev, served); e != nil {
-		return e
+	f.end()
+	if err := f.unmount(dir, dev, served); err != nil {
+		return err
 	}
 	wg.Wait()
 	f.release()
-	return err
+	return nil
 }
 
-// prime has the kernel learn that opens need no message, and gives it a larger read-ahead where we may. It returns the
-// mount's device.
+// end ends all waits for absent content.
+func (f *filesystem) end() { f.once.Do(func() { close(f.stop) }) }
+
+// prime has the kernel learn that opens need no message and that files are not polled, and gives it a larger read-ahead
+// where we may. It returns the mount's device.
 func prime(dir string) (dev uint64) {
 	if fd, err := unix.Open(filepath.Join(dir, probeName), unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil {
+		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
 		unix.Close(fd)
 	}
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -114,8 +119,8 @@ func prime(dir string) (dev uint64) {
 	return st.Dev
 }
 
-// end unmounts, where that has not happened, and waits until the last request is answered.
-func (f *filesystem) end(dir string, dev uint64, served <-chan struct{}) error {
+// unmount unmounts, where that has not happened, and waits until the last request is answered.
+func (f *filesystem) unmount(dir string, dev uint64, served <-chan struct{}) error {
 	if isClosed(served) {
 		return nil
 	}

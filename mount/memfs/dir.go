@@ -10,9 +10,8 @@ import (
 
 // directory holds the entries of one directory twice: by name, and by offset in the order of the names' keyed hash.
 type directory struct {
-	names   map[string]*entry
-	order   btree.Map[uint64, *entry]
-	subdirs uint32
+	names map[string]*entry
+	order btree.Map[uint64, *entry]
 }
 
 // entry is a name in a directory. Its offset stays while it lives.
