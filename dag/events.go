@@ -45,9 +45,10 @@ func (e *events) deliver() {
 	e.busy = false
 }
 
-// Subscribe calls fn for each batch when it begins to count, past before future, one at a time, from the goroutine of a
-// writer to the graph that holds no lock of the graph. fn may use the graph. After cancel returns, fn may still be called
-// for batches that were on their way.
+// Subscribe calls fn for each batch when it begins to count, one at a time, from the goroutine of a writer to the graph
+// that holds no lock of the graph. fn may use the graph, and should be quick: what other writers do meanwhile waits in
+// memory. A batch comes after its past, but for what counts only because it is named: that comes after what names it.
+// After cancel returns, fn may still be called for batches that were on their way.
 func (g *Graph) Subscribe(fn func(*Batch)) (cancel func()) {
 	e := &g.events
 	e.mu.Lock()

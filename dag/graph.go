@@ -17,7 +17,7 @@ import (
 type Options struct {
 	PendingBytes    int // of batches that wait for what they name; default 16 MiB
 	QuarantineBytes int // of batches in quarantine taken from others; default 64 MiB
-	CacheBytes      int // of objects, heads and vectors kept in memory; default 8 MiB
+	CacheBytes      int // of objects, heads and vectors kept in memory; default 4 MiB
 }
 
 // Graph holds the batches of one space. It is safe for concurrent use.
@@ -57,7 +57,7 @@ type counters struct {
 func Open(space ID, st Store, auth Authorizer, opt Options) (*Graph, error) {
 	opt.PendingBytes = orDefault(opt.PendingBytes, 16<<20)
 	opt.QuarantineBytes = orDefault(opt.QuarantineBytes, 64<<20)
-	opt.CacheBytes = orDefault(opt.CacheBytes, 8<<20)
+	opt.CacheBytes = orDefault(opt.CacheBytes, 4<<20)
 	g := &Graph{
 		space: space, store: st, auth: auth, opt: opt,
 		objects:  newCache[ID, *object](opt.CacheBytes / 2),

@@ -407,8 +407,14 @@ func (x *machine) reopen(rt *rapid.T) {
 	}
 }
 
+// check checks a replica now and then: it costs more than all else.
 func (x *machine) check(rt *rapid.T) {
-	rep := rapid.SampledFrom(x.replicas).Draw(rt, "checked")
+	if rapid.IntRange(0, 5).Draw(rt, "check") == 0 {
+		x.checkReplica(rt, rapid.SampledFrom(x.replicas).Draw(rt, "checked"))
+	}
+}
+
+func (x *machine) checkReplica(rt *rapid.T, rep *replica) {
 	x.m.check(rt, rep.g, x.m.view(rep.given, rep.auth.Counts))
 }
 
@@ -430,6 +436,10 @@ func run(rt *rapid.T, withBans bool) {
 		"reopen":  x.reopen,
 		"":        x.check,
 	})
+	for _, rep := range x.replicas {
+		x.checkReplica(rt, rep)
+		must(rt, rep.g.Verify(nil))
+	}
 }
 
 func TestModel(t *testing.T) {

@@ -6,8 +6,10 @@
 package store
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"sync"
 
 	"github.com/anyfs/anyfs/dag"
@@ -21,16 +23,28 @@ type Sealer interface {
 	OpenLocal(dst, sealed, ad []byte) ([]byte, error)
 }
 
-// Plain is the Sealer of nodes, whose index holds nothing that is not public: it leaves values as they are.
+// Plain is the Sealer of nodes, whose index holds nothing that is not public: it adds a checksum (CRC-32C).
 type Plain struct{}
 
 var _ Sealer = Plain{}
 
-// SealLocal appends the plaintext to dst.
-func (Plain) SealLocal(dst, plaintext, _ []byte) []byte { return append(dst, plaintext...) }
+// SealLocal appends the plaintext and its checksum to dst.
+func (Plain) SealLocal(dst, plaintext, ad []byte) []byte {
+	return binary.LittleEndian.AppendUint32(append(dst, plaintext...), plainSum(plaintext, ad))
+}
 
-// OpenLocal appends the value to dst.
-func (Plain) OpenLocal(dst, sealed, _ []byte) ([]byte, error) { return append(dst, sealed...), nil }
+// OpenLocal appends the plaintext to dst.
+func (Plain) OpenLocal(dst, sealed, ad []byte) ([]byte, error) {
+	n := len(sealed) - 4
+	if n < 0 || binary.LittleEndian.Uint32(sealed[n:]) != plainSum(sealed[:n], ad) {
+		return nil, errors.New("store: wrong checksum")
+	}
+	return append(dst, sealed[:n]...), nil
+}
+
+func plainSum(plaintext, ad []byte) uint32 {
+	return crc32.Update(crc32.Checksum(ad, castagnoli), castagnoli, plaintext)
+}
 
 // Options say where a store lies.
 type Options struct {

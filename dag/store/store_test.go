@@ -104,7 +104,7 @@ func seedKey(n byte) ed25519.PrivateKey {
 // TestRollback cuts the log back to a mark, as the recovery of a space does, and never below a checkpoint.
 func TestRollback(t *testing.T) {
 	sim := disk.NewSim(nil)
-	h, err := openHome(sim)
+	h, err := openHome(sim, &ended{})
 	must(t, err)
 	rnd := rand.New(rand.NewPCG(4, 4))
 	var marks []store.Mark
@@ -125,7 +125,7 @@ func TestRollback(t *testing.T) {
 			t.Error("rolled back to the middle of a record")
 		}
 		must(t, st.Rollback(marks[c.to]))
-		after := &home{sim: sim, o: h.o, st: st}
+		after := &home{sim: sim, o: h.o, st: st, auth: h.auth}
 		after.g, err = dag.Open(space, st, dag.Anyone{}, dag.Options{})
 		must(t, err)
 		n, _, _ := after.g.Counters()
@@ -147,7 +147,7 @@ func TestRollback(t *testing.T) {
 // TestDamage flips each byte of a log: whatever is read is either what was written, or ErrCorrupt.
 func TestDamage(t *testing.T) {
 	sim := disk.NewSim(nil)
-	h, err := openHome(sim)
+	h, err := openHome(sim, &ended{})
 	must(t, err)
 	rnd := rand.New(rand.NewPCG(5, 5))
 	for range 6 {
