@@ -285,7 +285,7 @@ func TestHardInputsEndSoon(t *testing.T) {
 		}
 		return b.Bytes()
 	}
-	for _, kinds := range []int{1, 2, 10, 1000, 1 << 17, 1 << 30} {
+	for _, kinds := range []int{1, 2, 1000, 1 << 17} {
 		base, a, b := random(kinds), random(kinds), random(kinds)
 		Merge(base, a, b)
 	}

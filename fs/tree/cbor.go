@@ -5,8 +5,8 @@ import (
 	"math"
 )
 
-// The subset of CBOR that the formats use: integers, byte strings, arrays, null and booleans, of definite length and in their
-// shortest form.
+// The subset of CBOR that the formats use: integers, byte strings, arrays and null, of definite length and in their shortest
+// form.
 const (
 	majorUint   = 0
 	majorNegInt = 1
@@ -52,14 +52,6 @@ func (e *encoder) bytes(s []byte) {
 
 func (e *encoder) str(s string) {
 	e.b = append(appendHead(e.b, majorBytes, uint64(len(s))), s...)
-}
-
-func (e *encoder) bool(v bool) {
-	if v {
-		e.b = append(e.b, itemTrue)
-	} else {
-		e.b = append(e.b, itemFalse)
-	}
 }
 
 // decoder takes items off the front of a slice. The first fault stays in err and makes all later calls return zero values.
@@ -179,16 +171,6 @@ func (d *decoder) null() bool {
 		return true
 	}
 	return false
-}
-
-func (d *decoder) bool(what string) bool {
-	if len(d.b) == 0 || d.b[0] != itemFalse && d.b[0] != itemTrue {
-		d.fail(what)
-		return false
-	}
-	v := d.b[0] == itemTrue
-	d.b = d.b[1:]
-	return v
 }
 
 // skip passes over one item of any sort that newer versions may use, nested at most depth deep.

@@ -364,8 +364,9 @@ func (s *schedule) together(n int) {
 // runSeed runs the schedule of a seed, and returns what happened in it.
 func runSeed(t testing.TB, seed uint64) (s *schedule, conflicts int) {
 	choose := seeded(seed)
-	s = newSchedule(t, choose, 2+choose(4))
-	s.script.logging = true
+	f := &failing{TB: t, seed: seed}
+	s = newSchedule(f, choose, 2+choose(4))
+	f.script = s.script
 	s.script.kinds = profiles[int(seed)%len(profiles)]
 	for _, r := range s.replicas {
 		r.watch = seed%4 == 0
@@ -379,7 +380,7 @@ func runSeed(t testing.TB, seed uint64) (s *schedule, conflicts int) {
 		orders = 100
 	}
 	s.check(orders)
-	for _, e := range walkTree(t, s.replicas[0].tree) {
+	for _, e := range walkTree(f, s.replicas[0].tree) {
 		if e.conflict {
 			conflicts++
 		}
@@ -387,16 +388,20 @@ func runSeed(t testing.TB, seed uint64) (s *schedule, conflicts int) {
 	return s, conflicts
 }
 
-// failing says which seed failed, and what was done in it.
+// failing says which seed failed, and what was done in its schedule.
 type failing struct {
 	testing.TB
-	seed uint64
-	s    **schedule
+	seed   uint64
+	script *script
 }
 
 func (f failing) Fatalf(format string, args ...any) {
 	f.TB.Helper()
-	f.TB.Fatalf("seed %d: %s", f.seed, fmt.Sprintf(format, args...))
+	did := ""
+	if f.script != nil {
+		did = "\n" + strings.Join(f.script.log, "\n")
+	}
+	f.TB.Fatalf("seed %d: %s%s", f.seed, fmt.Sprintf(format, args...), did)
 }
 
 func (f failing) Fatal(args ...any) { f.TB.Helper(); f.Fatalf("%s", fmt.Sprint(args...)) }
@@ -405,7 +410,7 @@ func (f failing) Fatal(args ...any) { f.TB.Helper(); f.Fatalf("%s", fmt.Sprint(a
 func TestConvergence(t *testing.T) {
 	var merges, conflicts, skipped, dups, cuts, removed int
 	for seed := *firstSeed; seed < *firstSeed+uint64(*schedules); seed++ {
-		s, n := runSeed(failing{TB: t, seed: seed}, seed)
+		s, n := runSeed(t, seed)
 		conflicts += n
 		dups += s.dups
 		cuts += s.cuts

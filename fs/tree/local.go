@@ -12,6 +12,7 @@ import (
 var (
 	ErrNotExist = errors.New("tree: no such entry")
 	ErrExist    = errors.New("tree: the entry exists")
+	ErrUnknown  = errors.New("tree: the object has operations of a later version, and is read-only for this one")
 )
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
@@ -214,11 +215,17 @@ func (t *Tree) PlanSet(dir dag.ID, name string, ops ...Op) (*Plan, error) {
 	}
 	if n.Kind == KindDir {
 		for _, d := range n.Dirs {
+			if _, err := w.state(d); err != nil {
+				return nil, err
+			}
 			w.plan.of(d).ops(ops...)
 		}
 		return w.plan, nil
 	}
 	if n.Loser != ContentLoser {
+		if _, err := w.state(n.Object); err != nil {
+			return nil, err
+		}
 		w.plan.of(n.Object).ops(ops...)
 		return w.plan, nil
 	}

@@ -1,6 +1,7 @@
 package tree
 
 import (
+	"math"
 	"slices"
 
 	"github.com/anyfs/anyfs/dag"
@@ -86,13 +87,27 @@ func (s *State) Candidates() []Ref {
 	return out
 }
 
+// Merge returns the operation that replaces all candidates by the merge of their texts, which was made elsewhere because they
+// are too large to be merged here (View.Base). Every device that makes it makes the same.
+func (s *State) Merge(merged *Content) Op {
+	o := Op{Kind: OpContent, Mtime: math.MinInt64, Content: merged}
+	for _, v := range s.values {
+		if !v.replaced {
+			o.Over = append(o.Over, v.Ref)
+			o.Mtime = max(o.Mtime, v.Mtime)
+		}
+	}
+	o.Mtime++
+	return o
+}
+
 // planner makes one plan.
 type planner struct {
 	t    *Tree
 	plan *Plan
 }
 
-// state returns the state of an object that a node names.
+// state returns the state of an object that is to be changed.
 func (w *planner) state(id dag.ID) (*State, error) {
 	o, err := w.t.store.Object(id)
 	if err != nil {
@@ -100,6 +115,9 @@ func (w *planner) state(id dag.ID) (*State, error) {
 	}
 	if o == nil {
 		return nil, ErrNotExist
+	}
+	if o.State.Unknown {
+		return nil, ErrUnknown
 	}
 	return o.State, nil
 }

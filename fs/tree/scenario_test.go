@@ -306,6 +306,24 @@ func scenarios() []scenario {
 				u[0].t.Fatalf("%d bytes, had %d", n, len(name))
 			}
 		}, []string{"d", "f (conflict device 0 " + day + ` K4QJ) (conflict device 1 ` + day + ` XXXX) = "a"`, "f (conflict device 0 " + day + ` XXXX) = "c"`, `g = "b"`}},
+		{"a merge of larger texts that both publish", 2, func(u []*user, sync func()) {
+			u[0].create("f", blocks("0"))
+			sync()
+			u[0].write("f", blocks("1"))
+			u[1].write("f", blocks("2"))
+			sync()
+			for _, v := range u {
+				n, _, err := v.tree.Lookup(v.split("f"))
+				if err != nil {
+					v.t.Fatal(err)
+				}
+				s, err := v.tree.State(n.Object)
+				if err != nil || s.View().Base == nil {
+					v.t.Fatal("no base", err)
+				}
+				v.do(&Plan{[]*Draft{{Object: n.Object, Ops: []Op{s.Merge(blocks("merged"))}}}}, nil)
+			}
+		}, []string{"f = " + showBlocks("merged")}},
 		{"a save by rename meets an edit", 2, func(u []*user, sync func()) {
 			u[0].create("f", text("a\nb\nc\nd\n"))
 			sync()

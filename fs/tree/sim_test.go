@@ -232,13 +232,12 @@ func isWithin(path, dir string) bool { return path == dir || strings.HasPrefix(p
 
 // script says what the replicas of a simulation do.
 type script struct {
-	choose  chooser
-	values  int   // how many contents were made
-	time    int64 // of the last operation
-	kinds   []int // the operations to choose from; nil: all
-	names   []string
-	log     []string
-	logging bool
+	choose chooser
+	values int   // how many contents were made
+	time   int64 // of the last operation
+	kinds  []int // the operations to choose from; nil: all
+	names  []string
+	log    []string
 }
 
 var simNames = []string{"a", "b", "c", "d.txt"}
@@ -454,7 +453,7 @@ func (s *script) act(r *replica) *simBatch {
 	if b != nil && before != nil {
 		want.check(r, say, before)
 	}
-	if s.logging && b != nil {
+	if b != nil {
 		s.log = append(s.log, fmt.Sprintf("%s: %s", r.store.names[r.device], say))
 	}
 	return b

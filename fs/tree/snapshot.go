@@ -447,8 +447,10 @@ func (d *stateDecoder) value() (v value) {
 		}
 		v.delta = dl
 	default:
-		if !d.null() || !d.null() {
-			d.fail("value")
+		for range 2 {
+			if !d.null() {
+				d.fail("value")
+			}
 		}
 	}
 	return v

@@ -131,7 +131,7 @@ func TestPatchesOverWhatIsForgotten(t *testing.T) {
 	// Another, cut anew, lets all of them go: a patch that comes over the first then is known, and what it lies over is not.
 	w.do(Op{Kind: OpContent, Over: []Ref{at}, Content: &Content{Size: 1, Inline: []byte("x")}})
 	for range 400 {
-		at = w.write("small", w.s.Candidates()...)
+		w.write("small", w.s.Candidates()...)
 	}
 	late := patch(base, 7)
 	v = w.s.Contents()
@@ -207,6 +207,28 @@ func TestUnknownOperations(t *testing.T) {
 	w.do(Op{Kind: 100<<1 | 1, Raw: []byte{0x82, 0x18, 201, 0x01}}, Op{Kind: OpMode, Mode: 0o600})
 	if !w.s.Unknown || w.s.Mode != 0o600 {
 		t.Error("an operation with the bit does not")
+	}
+	// A tree shows such an object, and plans nothing for it.
+	st := NewMemStore(nil)
+	tr, err := NewTree(simSpace, st)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := dag.Sum([]byte("file"))
+	if _, err := tr.Apply(
+		Change{id, Stamp{id, dag.Pos{Clock: 1}, dag.PublicKey{1}}, smallFile(tr.Root(), "f")},
+		Change{id, Stamp{dag.Sum([]byte("later")), dag.Pos{Clock: 2}, dag.PublicKey{1}}, &Payload{Future: true}},
+	); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok, err := tr.Lookup(tr.Root(), "f"); err != nil || !ok {
+		t.Errorf("not shown (%v)", err)
+	}
+	if _, err := tr.PlanRemove(tr.Root(), "f"); err != ErrUnknown {
+		t.Errorf("removal is planned: %v", err)
+	}
+	if _, err := tr.PlanSet(tr.Root(), "f", Op{Kind: OpMode}); err != ErrUnknown {
+		t.Errorf("chmod is planned: %v", err)
 	}
 	v := newWriter(t, KindFile)
 	v.apply(dag.Sum([]byte("later")), &Payload{Future: true})
