@@ -37,6 +37,7 @@ type Options struct {
 	Clock    func() time.Time // default time.Now
 	Rand     io.Reader
 	UID, GID uint32                           // who owns what nobody else was given
+	Keep     KeepPolicy                       // what stays of old content when the disk is full
 	Log      *slog.Logger                     // default none; gets no names and no content
 	OpenDB   func(name string) (kv.DB, error) // default: bbolt below Dir
 }
@@ -63,12 +64,13 @@ type Home struct {
 	manifests *cache[string, *manifest]
 	inlines   *cache[tree.Ref, []byte]
 
-	fail   atomic.Pointer[error] // set: the home is read-only for good
-	room   room
-	kick   chan struct{} // wakes the publisher
-	events events
-	errs   errorLog
-	last   atomic.Int64 // of now
+	fail    atomic.Pointer[error] // set: the home is read-only for good
+	room    room
+	freeing freeing
+	kick    chan struct{} // wakes the publisher
+	events  events
+	errs    errorLog
+	last    atomic.Int64 // of now
 }
 
 const (

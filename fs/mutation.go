@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"context"
 	"errors"
 
 	"github.com/anyfs/anyfs/fs/journal"
@@ -16,7 +17,7 @@ type mutation struct {
 // record and all before it are with the kernel: no kill of the daemon loses it. reserved operations may use the space that
 // is kept for making room.
 func (s *space) do(reserved bool, plan func() (*writer, func(*mutation) error, error)) error {
-	for {
+	for freed := false; ; {
 		s.mu.Lock()
 		if s.gone {
 			s.mu.Unlock()
@@ -27,11 +28,17 @@ func (s *space) do(reserved bool, plan func() (*writer, func(*mutation) error, e
 			s.mu.Unlock()
 			return err
 		}
+		size := int64(len(w.b))
 		m, err := s.commit(w, reserved)
 		if err == nil {
 			err = apply(&m)
 		}
 		s.mu.Unlock()
+		if err == ErrNoSpace && !freed {
+			if freed = s.h.freeHistory(context.Background(), size); freed {
+				continue
+			}
+		}
 		if errors.Is(err, journal.ErrFull) {
 			if err := s.h.makeRoom(); err != nil {
 				return err

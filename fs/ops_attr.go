@@ -154,6 +154,7 @@ func (h *Home) Readlink(ino Ino) (string, error) {
 // StatFS gives the sizes of the disk that the home is on. Content that only history refers to counts as free.
 func (h *Home) StatFS() StatFS {
 	free, total := h.diskFree()
+	free = min(free+h.historyRoom(), total)
 	var used int64
 	for _, s := range h.each() {
 		s.mu.Lock()

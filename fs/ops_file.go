@@ -141,14 +141,18 @@ func (h *Home) Write(ctx context.Context, ino Ino, p []byte, off int64, f WriteF
 	if len(p) == 0 {
 		return 0, nil
 	}
-	if err := h.roomFor(int64(len(p))); err != nil {
+	if err := h.makeRoomFor(ctx, int64(len(p))); err != nil {
 		return 0, err
 	}
-	for {
+	for freed := false; ; {
 		n, err := s.tryWrite(ctx, local, p, off, f)
 		switch {
 		case errors.Is(err, errAgain):
 			continue
+		case err == ErrNoSpace && !freed:
+			if freed = h.freeHistory(ctx, int64(len(p))); freed {
+				continue
+			}
 		case errors.Is(err, journal.ErrFull):
 			if err := h.makeRoom(); err != nil {
 				return 0, err
@@ -255,7 +259,7 @@ func (h *Home) Fallocate(ctx context.Context, ino Ino, mode uint32, off, n int64
 		return err
 	}
 	if mode&^FallocKeepSize == 0 {
-		if err := h.roomFor(n); err != nil {
+		if err := h.makeRoomFor(ctx, n); err != nil {
 			return err
 		}
 	}

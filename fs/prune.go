@@ -54,7 +54,11 @@ func (h *Home) Prune(ctx context.Context, space string, keep KeepPolicy, dryRun 
 		if s.slot == 0 {
 			continue
 		}
-		res, err := s.prune(ctx, keep, math.MaxInt64, dryRun)
+		how := pruneForReal
+		if dryRun {
+			how = pruneDry
+		}
+		res, err := s.prune(ctx, keep, math.MaxInt64, how)
 		sum.add(res)
 		if err != nil {
 			return sum, fmt.Errorf("prune: %w", err)
@@ -81,14 +85,26 @@ type oldContent struct {
 	end  int64 // when it stopped being shown, by the clock of the device that ended it
 }
 
+// How a prune goes about.
+type pruneHow uint8
+
+const (
+	pruneForReal pruneHow = iota
+	pruneDry              // only count
+	pruneInNeed           // the disk is full: publish nothing first
+	pruneDryInNeed
+)
+
 // prune drops old content until about want bytes are free.
-func (s *space) prune(ctx context.Context, keep KeepPolicy, want int64, dry bool) (sum PruneResult, err error) {
+func (s *space) prune(ctx context.Context, keep KeepPolicy, want int64, how pruneHow) (sum PruneResult, err error) {
 	s.keeping.pruning.Lock()
 	defer s.keeping.pruning.Unlock()
-	if err := s.publishAll(ctx); err != nil {
-		return sum, err
+	if how == pruneForReal || how == pruneDry {
+		if err := s.publishAll(ctx); err != nil {
+			return sum, err
+		}
 	}
-	p := pruner{s: s, keep: keep, now: s.h.opt.Clock().UnixNano(), dry: dry}
+	p := pruner{s: s, keep: keep, now: s.h.opt.Clock().UnixNano(), dry: how == pruneDry || how == pruneDryInNeed}
 	if err := p.collect(ctx); err != nil {
 		return sum, err
 	}
@@ -99,7 +115,7 @@ func (s *space) prune(ctx context.Context, keep KeepPolicy, want int64, dry bool
 			return sum, err
 		}
 	}
-	if sum.Blocks > 0 && !dry {
+	if sum.Blocks > 0 && !p.dry {
 		err = s.blocks.Compact(ctx)
 	}
 	return sum, err
