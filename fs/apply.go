@@ -473,8 +473,8 @@ func (s *space) applyFallocate(seq journal.Seq, r *fallocateRecord) error {
 		if n.Ext != nil {
 			n.Ext.Cut(r.Off, r.N)
 		}
-		// Only what the base shows there has to be hidden.
-		if limit := min(n.Limit(), end); limit > r.Off {
+		// Whatever a base shows there is hidden: the present one, or a content that is just being published.
+		if limit := min(n.Size, end); limit > r.Off {
 			if n.Ext == nil {
 				n.Ext = &index.Extents{}
 			}

@@ -145,7 +145,7 @@ func (s *space) cutRun(r *fileReader, u run, buf []byte, put func(off int64, p [
 // runs splits a file for assemble.
 func (s *space) runs(ctx context.Context, n *index.Inode) ([]run, error) {
 	b := &runList{}
-	limit := n.Limit()
+	limit := min(n.Limit(), n.Size)
 	var at int64
 	if n.Base != nil && n.Base.Root.Defined() {
 		m, err := s.manifest(ctx, n.Base)
@@ -172,7 +172,7 @@ func (s *space) runs(ctx context.Context, n *index.Inode) ([]run, error) {
 			}
 			at = end
 		}
-	} else if n.Base != nil && limit > 0 {
+	} else if n.Base != nil && limit > 0 && len(n.Base.Inline)+len(n.Base.Layout) > 0 {
 		at = min(limit, tree.MaxInline) // it was inline; what is behind is a hole
 		b.add(run{off: 0, n: at, kind: runData})
 	}

@@ -169,7 +169,7 @@ func (c *countWriter) Write(p []byte) (int, error) {
 
 // spaceLabel gives the label of a derived space, by its entry in the root.
 func (h *Home) spaceLabel(name string) string {
-	home := h.spaces[0]
+	home := h.home
 	home.mu.Lock()
 	defer home.mu.Unlock()
 	e, _, err := home.lookup(rootDir, name)

@@ -56,7 +56,7 @@ func (s *space) checkpoint(ctx context.Context, always bool) error {
 	s.pubMu.Lock()
 	defer s.pubMu.Unlock()
 	s.mu.Lock()
-	if s.gone || s.last == s.loaded && !always {
+	if s.gone || s.sick != nil || s.last == s.loaded && !always {
 		s.mu.Unlock()
 		return nil
 	}
@@ -114,16 +114,13 @@ func (s *space) checkpoint(ctx context.Context, always bool) error {
 
 // durable makes everything durable that a checkpoint up to seq refers to.
 func (s *space) durable(ctx context.Context, seq journal.Seq) error {
-	if err := s.blocks.Sync(ctx); err != nil {
-		return err
-	}
 	if err := s.log.Sync(); err != nil {
 		return err
 	}
 	if err := s.aclLog.Sync(); err != nil {
 		return err
 	}
-	return s.h.jr.Sync(ctx, seq)
+	return s.h.sync(ctx, seq)
 }
 
 // needed finds the oldest record whose data an inode refers to, and lists the dirty inodes. Under mu.

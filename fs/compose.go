@@ -15,7 +15,12 @@ type composer struct {
 	payload tree.Payload
 	others  []otherChange
 	done    publishedChange
+	more    bool // there are more links or removals than one change takes
 }
+
+// maxLinkOps bounds the links, and the removals, that one change holds: with the longest names it stays below the limit
+// of a payload. What is beyond comes with the next batch.
+const maxLinkOps = 1000
 
 // otherChange is a change of an object that the inode stood for before.
 type otherChange struct {
@@ -26,7 +31,8 @@ type otherChange struct {
 // compose fills payload and done. It returns false when a directory that the inode lies in is not published yet.
 func (c *composer) compose() bool {
 	n := c.item.n
-	c.done = publishedChange{Ino: n.Ino, Content: -1, Gone: len(n.Gone)}
+	c.done = publishedChange{Ino: n.Ino, Content: -1, Gone: min(len(n.Gone), maxLinkOps)}
+	c.more = len(n.Gone) > maxLinkOps
 	c.payload.Time = c.now
 	fresh := n.Object.IsZero()
 	if fresh {
@@ -37,6 +43,10 @@ func (c *composer) compose() bool {
 		return true // removed: the rest concerns nobody
 	}
 	for i := range n.Links {
+		if len(c.done.Links) == maxLinkOps {
+			c.more = true
+			break
+		}
 		if !c.link(&n.Links[i]) {
 			return false
 		}
@@ -71,7 +81,7 @@ func (c *composer) op(o tree.Op) { c.payload.Ops = append(c.payload.Ops, o) }
 // removals puts the marks of links that are gone: those of the inode's own object first in its change, others apart.
 func (c *composer) removals() {
 	n := c.item.n
-	for _, g := range n.Gone {
+	for _, g := range n.Gone[:c.done.Gone] {
 		o := tree.Op{Kind: tree.OpUnlink, Link: g.Link, Over: g.Over, Contents: g.Contents}
 		if g.Object == n.Object && !n.Object.IsZero() {
 			c.op(o)

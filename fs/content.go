@@ -96,16 +96,11 @@ func (c *cache[K, V]) drop(e *list.Element) {
 	delete(c.items, x.key)
 }
 
-// readBase fills p from offset off of the base content of n, all of it below the base's size. It takes no lock.
-func (s *space) readBase(ctx context.Context, n *index.Inode, p []byte, off int64) error {
-	return s.readContent(ctx, n.Base, n.BaseAt, p, off)
-}
-
 // readContent fills p from offset off of a content, which at names where it is inline in a change.
 func (s *space) readContent(ctx context.Context, c *tree.Content, at tree.Ref, p []byte, off int64) error {
 	if !c.Root.Defined() {
 		b := c.Inline
-		if len(b) == 0 && c.Size > 0 {
+		if len(b) == 0 && len(c.Layout) > 0 {
 			var err error
 			if b, err = s.inline(at); err != nil {
 				return err
@@ -169,7 +164,8 @@ func (s *space) blockError(id block.ID, err error) error {
 
 // manifest gives the chunks of a content that is not inline.
 func (s *space) manifest(ctx context.Context, c *tree.Content) (*manifest, error) {
-	key := c.Root.KeyString()
+	// The tree of blocks does not say where in the file they lie: equal roots may have other places.
+	key := string(binary.AppendUvarint(encodeLayout(c.Layout), uint64(c.Size))) + string(c.LayoutBlock[:]) + c.Root.KeyString()
 	if m, ok := s.h.manifests.get(key); ok {
 		return m, nil
 	}
@@ -291,17 +287,13 @@ func (s *space) inline(at tree.Ref) ([]byte, error) {
 
 // copyRange copies between files, both without a stream.
 func (s *space) copyRange(ctx context.Context, from uint64, srcOff int64, to uint64, dstOff, n int64) (int64, error) {
-	s.mu.Lock()
-	x, err := s.inode(from)
-	if err == nil && !x.IsRegular() {
-		err = ErrInvalid
-	}
+	x, err := s.cloneSettled(from)
 	if err != nil {
-		s.mu.Unlock()
 		return 0, err
 	}
-	x = x.Clone()
-	s.mu.Unlock()
+	if !x.IsRegular() {
+		return 0, ErrInvalid
+	}
 	if srcOff >= x.Size {
 		return 0, nil
 	}
@@ -313,6 +305,13 @@ func (s *space) copyRange(ctx context.Context, from uint64, srcOff int64, to uin
 	r := &fileReader{ctx: ctx, s: s, n: x}
 	var done int64
 	for _, p := range refs {
+		if p.hole {
+			if err := s.h.Fallocate(ctx, s.ino(to), FallocZeroRange, dstOff+done, p.n); err != nil {
+				return done, err
+			}
+			done += p.n
+			continue
+		}
 		if p.id.IsZero() {
 			if err := s.copyBytes(ctx, r, srcOff+done, to, dstOff+done, p.n); err != nil {
 				return done, err
@@ -348,6 +347,27 @@ func (s *space) copyRange(ctx context.Context, from uint64, srcOff int64, to uin
 type sharedPiece struct {
 	n, skip, size int64
 	id            block.ID
+	hole          bool // reads as zeros, and is stored nowhere
+}
+
+// cloneSettled clones an inode that has nothing in memory alone: a buffer of a stream is used again once its chunks are sealed.
+func (s *space) cloneSettled(ino uint64) (*index.Inode, error) {
+	for {
+		if err := s.settleStream(ino); err != nil {
+			return nil, err
+		}
+		s.mu.Lock()
+		n, err := s.inode(ino)
+		if err == nil && s.streams[ino] == nil {
+			n = n.Clone()
+			s.mu.Unlock()
+			return n, nil
+		}
+		s.mu.Unlock()
+		if err != nil {
+			return nil, err
+		}
+	}
 }
 
 // minShared is the shortest run that is worth a reference.
@@ -361,9 +381,9 @@ func (s *space) shared(ctx context.Context, x *index.Inode, off, n int64) ([]sha
 			return
 		}
 		if p.n < minShared {
-			p.id = block.ID{}
+			p.id, p.hole = block.ID{}, false
 		}
-		if k := len(out); k > 0 && p.id.IsZero() && out[k-1].id.IsZero() {
+		if k := len(out); k > 0 && p.id.IsZero() && !p.hole && out[k-1].id.IsZero() && !out[k-1].hole {
 			out[k-1].n += p.n
 			return
 		}
@@ -385,7 +405,7 @@ func (s *space) shared(ctx context.Context, x *index.Inode, off, n int64) ([]sha
 					break
 				}
 				if l.off > from {
-					add(sharedPiece{n: l.off - from})
+					add(sharedPiece{n: l.off - from, hole: true})
 					from = l.off
 				}
 				k := min(l.off+l.n, to, limit) - from
@@ -393,13 +413,15 @@ func (s *space) shared(ctx context.Context, x *index.Inode, off, n int64) ([]sha
 				from += k
 			}
 		}
-		add(sharedPiece{n: to - from})
+		// Behind the last chunk, and where there is no base, is a hole; an inline base is copied.
+		add(sharedPiece{n: to - from, hole: m != nil || from >= limit})
 	}
 	at := off
 	if x.Ext != nil {
 		x.Ext.Range(off, n, func(k int64, e index.Extent) bool {
 			base(at, k)
 			p := sharedPiece{n: e.Len}
+			p.hole = e.Src.Kind == index.SourceZero
 			if e.Src.Kind == index.SourceBlock {
 				p.id, p.skip, p.size = e.Src.Block, e.Skip, e.Src.Size
 			}
@@ -423,7 +445,8 @@ func (s *space) copyBytes(ctx context.Context, r *fileReader, off int64, to uint
 		if k == 0 {
 			return nil
 		}
-		if _, err := s.h.Write(ctx, s.ino(to), buf[:k], dstOff, WriteFlags{}); err != nil {
+		k, err = s.h.Write(ctx, s.ino(to), buf[:k], dstOff, WriteFlags{})
+		if err != nil {
 			return err
 		}
 		off, dstOff, n = off+int64(k), dstOff+int64(k), n-int64(k)

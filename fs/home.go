@@ -37,9 +37,9 @@ type Options struct {
 	Clock    func() time.Time // default time.Now
 	Rand     io.Reader
 	UID, GID uint32                           // who owns what nobody else was given
-	Keep     KeepPolicy                       // what stays of old content when the disk is full
 	Log      *slog.Logger                     // default none; gets no names and no content
 	OpenDB   func(name string) (kv.DB, error) // default: bbolt below Dir
+	Keep     KeepPolicy                       // what stays of old content when the disk is full
 }
 
 // Home is the spaces of one account on one device. It is safe for concurrent use.
@@ -52,6 +52,7 @@ type Home struct {
 
 	mu     sync.RWMutex // guards the table of spaces; held for moments, never while another lock is taken
 	spaces map[uint16]*space
+	home   *space // in slot 0; set once, in Open
 	byID   map[dag.ID]*space
 	next   uint16
 
@@ -138,6 +139,9 @@ func (h *Home) space(ino Ino) (*space, uint64, error) {
 	if s == nil {
 		return nil, 0, ErrStale
 	}
+	if s.sick != nil {
+		return nil, 0, fmt.Errorf("%w: %w", ErrIO, s.sick)
+	}
 	return s, uint64(ino) & localMask, nil
 }
 
@@ -175,10 +179,8 @@ func (h *Home) broken(err error) error {
 func (h *Home) Close() error {
 	var err error
 	if h.fail.Load() == nil {
-		err = h.Flush(context.Background())
-		if err == nil {
-			err = h.checkpoint(context.Background())
-		}
+		// What can't be published is kept all the same.
+		err = errors.Join(h.Flush(context.Background()), h.SyncAll(context.Background()), h.checkpoint(context.Background()))
 	}
 	return errors.Join(err, h.jr.Close(), h.closeSpaces())
 }

@@ -37,10 +37,11 @@ func (h *Home) Setattr(ctx context.Context, ino Ino, set SetAttr) (Attr, error) 
 	if err != nil {
 		return Attr{}, err
 	}
-	if set.Size != nil {
-		if *set.Size < 0 {
-			return Attr{}, ErrInvalid
-		}
+	if set.Size != nil && *set.Size < 0 {
+		return Attr{}, ErrInvalid
+	}
+	if set.Size != nil || set.Mtime != nil {
+		// What is in memory comes before: it is cut, and its time is not the one that is set.
 		if err := s.settleStream(local); err != nil {
 			return Attr{}, err
 		}

@@ -41,10 +41,13 @@ func (h *Home) Lookup(parent Ino, name string) (Attr, error) {
 	s.mu.Lock()
 	e, _, err := s.lookup(dir, name)
 	if err != nil || e == nil {
-		s.mu.Unlock()
 		if err == nil {
 			err = ErrNotExist
+			if d, e := s.ix.Inode(dir); e == nil && d != nil && !d.IsDir() {
+				err = ErrNotDir
+			}
 		}
+		s.mu.Unlock()
 		return Attr{}, err
 	}
 	n, err := s.inode(e.Ino)
@@ -201,6 +204,9 @@ func (h *Home) Mkdir(parent Ino, name string, mode uint32, c Cred) (Attr, error)
 
 // Symlink makes a symbolic link.
 func (h *Home) Symlink(parent Ino, name, target string, c Cred) (Attr, error) {
+	if target == "" {
+		return Attr{}, ErrNotExist
+	}
 	if len(target) > 4095 {
 		return Attr{}, ErrNameTooLong
 	}
@@ -223,6 +229,9 @@ func (h *Home) make(parent Ino, name string, mode, rdev uint32, target string, c
 	}
 	var a Attr
 	err = s.do(false, func() (*writer, func(*mutation) error, error) {
+		if mode&syscall.S_IFMT == syscall.S_IFREG {
+			s.awaitAside(dir, name) // releases mu: nothing was looked at yet
+		}
 		d, err := s.liveDir(dir)
 		if err != nil {
 			return nil, nil, err
@@ -270,12 +279,18 @@ func (s *space) takesAside(dir uint64, name string, now int64) uint64 {
 	if now-x.time > int64(asideFor) {
 		return 0
 	}
-	s.waitSettled(x.ino)
 	n, err := s.ix.Inode(x.ino)
 	if err != nil || n == nil || !n.IsRegular() || len(n.Links) != 1 || n.Links[0].Parent != dir || n.Object.IsZero() {
 		return 0
 	}
 	return x.ino
+}
+
+// awaitAside waits until the file that was renamed away from a name is in no publication. Under mu, which is released meanwhile.
+func (s *space) awaitAside(dir uint64, name string) {
+	if x, ok := s.asides[asideKey{dir, name}]; ok {
+		s.waitSettled(x.ino)
+	}
 }
 
 // waitSettled waits until an inode is in no publication that is under way. Under mu, which is released meanwhile.
@@ -371,6 +386,9 @@ func (h *Home) Link(ino, parent Ino, name string) (Attr, error) {
 		if n.IsDir() {
 			return nil, nil, ErrPerm
 		}
+		if len(n.Links) == 0 && n.Parent != 0 {
+			return nil, nil, ErrNotExist // its last name went; a Tmpfile never had one
+		}
 		if len(n.Links) >= MaxLinks {
 			return nil, nil, syscall.EMLINK
 		}
@@ -414,6 +432,14 @@ func (h *Home) remove(parent Ino, name string, dir bool) error {
 	if isView(parent) {
 		return ErrReadOnly
 	}
+	switch {
+	case len(name) > MaxName:
+		return ErrNameTooLong
+	case name == ".":
+		return ErrInvalid
+	case name == "..":
+		return ErrNotEmpty
+	}
 	s, d, err := h.space(parent)
 	if err != nil {
 		return err
@@ -422,6 +448,9 @@ func (h *Home) remove(parent Ino, name string, dir bool) error {
 		return ErrPerm
 	}
 	return s.do(true, func() (*writer, func(*mutation) error, error) {
+		if _, err := s.liveDir(d); err != nil {
+			return nil, nil, err
+		}
 		e, _, err := s.lookup(d, name)
 		if err != nil {
 			return nil, nil, err
@@ -484,7 +513,7 @@ func (h *Home) Rename(parent Ino, name string, newParent Ino, newName string, fl
 		if flags&RenameExchange != 0 {
 			return ErrInvalid
 		}
-		return h.renameSpace(name, newName)
+		return h.renameSpace(name, newName, flags)
 	}
 	// A streamed file is in the journal before its name can show it, so that no crash leaves the name with half a file.
 	s.mu.Lock()
@@ -519,15 +548,19 @@ func (h *Home) Rename(parent Ino, name string, newParent Ino, newName string, fl
 
 // planRename checks a rename and decides whether it is a save. Under mu.
 func (s *space) planRename(from uint64, name string, to uint64, newName string, flags uint32) (r *renameRecord, replaced uint64, noop bool, err error) {
+	// Both directories are read before anything is recorded: what can't be read can't be replayed.
+	if _, err := s.liveDir(from); err != nil {
+		return nil, 0, false, err
+	}
+	if _, err := s.liveDir(to); err != nil {
+		return nil, 0, false, err
+	}
 	e, _, err := s.lookup(from, name)
 	if err != nil {
 		return nil, 0, false, err
 	}
 	if e == nil {
 		return nil, 0, false, ErrNotExist
-	}
-	if _, err := s.liveDir(to); err != nil {
-		return nil, 0, false, err
 	}
 	n, err := s.inode(e.Ino)
 	if err != nil {

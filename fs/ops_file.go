@@ -5,9 +5,12 @@ import (
 	"errors"
 	"io"
 	"math"
+	"sort"
+	"syscall"
 
 	"github.com/anyfs/anyfs/fs/index"
 	"github.com/anyfs/anyfs/fs/journal"
+	"github.com/anyfs/anyfs/fs/tree"
 )
 
 // Read fills p from offset off. It reads less only at the end of the file.
@@ -56,14 +59,15 @@ type piece struct {
 // readView is a read that was looked up: what is left to do needs no lock.
 type readView struct {
 	n      int // bytes that it gives
-	ino    *index.Inode
+	base   *tree.Content
+	baseAt tree.Ref
 	pieces []piece
 	one    [4]piece // pieces of most reads
 }
 
 // view looks up where the bytes [off, off+len(p)) of a file are, copies what is in memory and zeroes what is a hole. Under mu.
 func (s *space) view(n *index.Inode, p []byte, off int64) *readView {
-	v := &readView{ino: n}
+	v := &readView{base: n.Base, baseAt: n.BaseAt}
 	v.pieces = v.one[:0]
 	if off >= n.Size {
 		return v
@@ -110,7 +114,7 @@ func (s *space) fill(ctx context.Context, v *readView) (int, error) {
 	for _, q := range v.pieces {
 		switch {
 		case q.src == nil:
-			if err := s.readBase(ctx, v.ino, q.p, q.skip); err != nil {
+			if err := s.readContent(ctx, v.base, v.baseAt, q.p, q.skip); err != nil {
 				return 0, err
 			}
 		case q.src.Kind == index.SourceJournal:
@@ -144,23 +148,40 @@ func (h *Home) Write(ctx context.Context, ino Ino, p []byte, off int64, f WriteF
 	if err := h.makeRoomFor(ctx, int64(len(p))); err != nil {
 		return 0, err
 	}
-	for freed := false; ; {
-		n, err := s.tryWrite(ctx, local, p, off, f)
+	done := 0
+	for freed := false; done < len(p); {
+		n, err := s.tryWrite(ctx, local, p[done:min(len(p), done+maxWrite)], off+int64(done), f)
+		done += n
 		switch {
-		case errors.Is(err, errAgain):
+		case err == nil, errors.Is(err, errAgain):
 			continue
 		case err == ErrNoSpace && !freed:
-			if freed = h.freeHistory(ctx, int64(len(p))); freed {
+			if freed = h.freeHistory(ctx, int64(len(p)-done)); freed {
 				continue
 			}
 		case errors.Is(err, journal.ErrFull):
-			if err := h.makeRoom(); err != nil {
-				return 0, err
+			if err = h.makeRoom(); err == nil {
+				continue
 			}
-			continue
 		}
-		return n, err
+		if done > 0 {
+			break
+		}
+		return 0, err
 	}
+	return done, nil
+}
+
+// maxWrite is the longest piece that a write is taken in.
+const maxWrite = 1 << 20
+
+// privileged reports whether a write by someone without privilege takes something from the inode's mode or attributes.
+func privileged(n *index.Inode) bool {
+	if n.Mode&syscall.S_ISUID != 0 || n.Mode&(syscall.S_ISGID|010) == syscall.S_ISGID|010 {
+		return true
+	}
+	_, has := n.Xattr("security.capability")
+	return has
 }
 
 func (s *space) tryWrite(ctx context.Context, ino uint64, p []byte, off int64, f WriteFlags) (int, error) {
@@ -182,9 +203,17 @@ func (s *space) tryWrite(ctx context.Context, ino uint64, p []byte, off int64, f
 	if f.Append {
 		off = n.Size
 	}
-	if st := s.streamFor(n, off, len(p)); st != nil {
+	// What a write does to suid and sgid is in its record; a stream's writes have none.
+	kill := f.KillPriv && privileged(n)
+	if st := s.streamFor(n, off, len(p), kill); st != nil {
 		s.mu.Unlock()
-		settled, err := s.writeStream(ctx, st, p, off, f)
+		if kill {
+			if err := s.settleStream(ino); err != nil {
+				return 0, err
+			}
+			return 0, errAgain
+		}
+		settled, err := s.writeStream(ctx, st, p, off)
 		if err == nil {
 			return len(p), nil
 		}
@@ -200,7 +229,7 @@ func (s *space) tryWrite(ctx context.Context, ino uint64, p []byte, off int64, f
 	done := 0
 	for done < len(p) {
 		k := min(len(p)-done, dataPiece)
-		if err := s.journalData(n, off+int64(done), p[done:done+k], now, f.KillPriv); err != nil {
+		if err := s.journalData(n, off+int64(done), p[done:done+k], now, kill, false); err != nil {
 			if done > 0 {
 				return done, nil
 			}
@@ -226,18 +255,36 @@ func (h *Home) Fsync(ctx context.Context, ino Ino) error {
 	s.mu.Lock()
 	seq := s.last
 	s.mu.Unlock()
-	return h.sync(ctx, s, seq)
+	return h.sync(ctx, seq)
 }
 
-// sync makes a space's records up to seq durable, and the blocks that they refer to first.
-func (h *Home) sync(ctx context.Context, s *space, seq journal.Seq) error {
-	if err := s.blocks.Sync(ctx); err != nil {
-		return h.broken(err)
+// sync makes the records up to seq durable, and the blocks that they refer to first: those of every space, since a record
+// whose block a power loss took ends what is valid of the journal, whosever records come behind it.
+func (h *Home) sync(ctx context.Context, seq journal.Seq) error {
+	for _, s := range h.each() {
+		if err := s.syncBlocks(ctx); err != nil {
+			return h.broken(err)
+		}
 	}
 	if err := h.jr.Sync(ctx, seq); err != nil {
 		return h.broken(err)
 	}
 	return nil
+}
+
+// syncBlocks makes the blocks of a space durable. A space that was deleted meanwhile has none.
+func (s *space) syncBlocks(ctx context.Context) error {
+	err := s.blocks.Sync(ctx)
+	if err != nil && s.deleted() {
+		return nil
+	}
+	return err
+}
+
+func (s *space) deleted() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.gone
 }
 
 // Fallocate reserves (mode 0, KEEP_SIZE), punches a hole (PUNCH_HOLE with KEEP_SIZE) or zeroes (ZERO_RANGE). Nothing is stored
@@ -306,17 +353,24 @@ func (h *Home) Seek(ino Ino, off int64, whence int) (int64, error) {
 		return 0, ErrInvalid
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	n, err := s.inode(local)
+	if err == nil {
+		n = n.Clone()
+	}
+	s.mu.Unlock()
 	if err != nil {
 		return 0, err
 	}
 	if off < 0 || off >= n.Size {
 		return 0, errNoData
 	}
+	layout, err := s.layout(n)
+	if err != nil {
+		return 0, err
+	}
 	at := off
 	for at < n.Size {
-		data, end := s.dataAt(n, at)
+		data, end := dataAt(n, layout, at)
 		if data == (whence == SeekData) {
 			return at, nil
 		}
@@ -328,8 +382,29 @@ func (h *Home) Seek(ino Ino, off int64, whence int) (int64, error) {
 	return 0, errNoData
 }
 
-// dataAt says whether a file has data at an offset, and up to where it goes on alike. Under mu.
-func (s *space) dataAt(n *index.Inode, at int64) (data bool, end int64) {
+// layout gives where the base content of an inode has data.
+func (s *space) layout(n *index.Inode) ([]tree.Chunk, error) {
+	switch {
+	case n.Base == nil:
+		return nil, nil
+	case len(n.Base.Inline) > 0:
+		return []tree.Chunk{{Off: 0, Len: int64(len(n.Base.Inline))}}, nil
+	case n.Base.LayoutBlock.IsZero():
+		return n.Base.Layout, nil
+	}
+	m, err := s.manifest(context.Background(), n.Base)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]tree.Chunk, len(m.leaves))
+	for i, l := range m.leaves {
+		out[i] = tree.Chunk{Off: l.off, Len: l.n}
+	}
+	return out, nil
+}
+
+// dataAt says whether a file has data at an offset, and up to where it goes on alike. layout is that of its base.
+func dataAt(n *index.Inode, layout []tree.Chunk, at int64) (data bool, end int64) {
 	end = n.Size
 	if n.Ext != nil {
 		found := false
@@ -350,18 +425,14 @@ func (s *space) dataAt(n *index.Inode, at int64) (data bool, end int64) {
 		return false, end
 	}
 	end = min(end, limit)
-	if len(n.Base.Layout) == 0 {
-		return true, end // inline, or a long layout: all of it counts as data
+	i := sort.Search(len(layout), func(i int) bool { return layout[i].Off+layout[i].Len > at })
+	if i == len(layout) {
+		return false, end
 	}
-	for _, c := range n.Base.Layout {
-		if at < c.Off {
-			return false, min(end, c.Off)
-		}
-		if at < c.Off+c.Len {
-			return true, min(end, c.Off+c.Len)
-		}
+	if at < layout[i].Off {
+		return false, min(end, layout[i].Off)
 	}
-	return false, end
+	return true, min(end, layout[i].Off+layout[i].Len)
 }
 
 // CopyRange copies n bytes between files of the same space, by reference where whole blocks allow, and returns how many it

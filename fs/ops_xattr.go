@@ -71,17 +71,22 @@ func (h *Home) Setxattr(ino Ino, name string, value []byte, flags uint32) error 
 		}
 		sum := len(name) + len(value)
 		for _, x := range n.Xattrs {
-			sum += len(x.Name) + len(x.Value)
+			if x.Name != name {
+				sum += len(x.Name) + len(x.Value)
+			}
 		}
-		if sum > maxXattrs {
+		if sum > maxXattrs || !has && len(n.Xattrs) >= maxXattrCount {
 			return nil, ErrNoSpace
 		}
 		return &xattrRecord{Name: name, Value: append([]byte(nil), value...)}, nil
 	})
 }
 
-// maxXattrs bounds the attributes of one inode together.
-const maxXattrs = 512 << 10
+// maxXattrs bounds the attributes of one inode together, in bytes, and maxXattrCount their number, as the tree does.
+const (
+	maxXattrs     = 256 << 10
+	maxXattrCount = 1024
+)
 
 // Removexattr removes an attribute.
 func (h *Home) Removexattr(ino Ino, name string) error {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/fs/index"
@@ -17,35 +18,42 @@ type item struct {
 	n       *index.Inode
 	depth   int
 	content *assembled // nil when the content is not published
+	failed  bool       // it can't be published now
 }
 
 // maxItems bounds the inodes of one batch; the batch itself is bounded by the format.
 const maxItems = dag.MaxChanges
 
-// publish turns the inodes that pick chooses into one batch, and returns how many it published. With more left than one batch
-// takes, it is called again. The batch is durable when publish returns nil.
-func (s *space) publish(ctx context.Context, pick func(ino uint64, d dirtyState, n *index.Inode) bool) (int, error) {
+// publish turns the inodes that pick chooses into one batch, and returns how many it published. left says that more are
+// ready than one batch takes, or are being written: it is to be called again. The batch is durable when publish returns nil.
+// An inode that can't be published is held back for a while, and the others go on.
+func (s *space) publish(ctx context.Context, pick func(ino uint64, d dirtyState, n *index.Inode) bool) (n int, left bool, err error) {
 	s.pubMu.Lock()
 	defer s.pubMu.Unlock()
-	items, upTo, err := s.capture(pick)
+	items, upTo, left, err := s.capture(pick)
 	if err != nil || len(items) == 0 {
-		return 0, err
+		return 0, left, err
 	}
 	defer s.settle(items)
 	for i := range items {
 		n := items[i].n
 		if n.IsRegular() && len(n.Links) > 0 && (n.DirtyNew != 0 || n.DirtyContent != 0) {
 			if items[i].content, err = s.assemble(ctx, n); err != nil {
-				return 0, err
+				if ctx.Err() != nil {
+					return 0, left, err
+				}
+				s.holdBack(n.Ino, err)
+				items[i].failed = true
 			}
 		}
 	}
-	if err := s.blocks.Sync(ctx); err != nil {
-		return 0, s.h.broken(err)
+	if err := s.syncBlocks(ctx); err != nil {
+		return 0, left, s.h.broken(err)
 	}
-	rec, err := s.commitBatch(items)
+	rec, more, err := s.commitBatch(items)
+	left = left || more
 	if err != nil || rec == nil {
-		return 0, err
+		return 0, left, err
 	}
 	rec.Seq = uint64(upTo)
 	s.mu.Lock()
@@ -60,25 +68,51 @@ func (s *space) publish(ctx context.Context, pick func(ino uint64, d dirtyState,
 	}
 	s.mu.Unlock()
 	if err != nil {
-		return 0, err
+		return 0, left, err
 	}
-	if err := s.log.Sync(); err != nil {
-		return 0, s.h.broken(err)
+	if err := s.log.Sync(); err != nil && !s.deleted() {
+		return 0, left, s.h.broken(err)
 	}
-	if err := s.h.jr.Sync(ctx, m.seq); err != nil {
-		return 0, s.h.broken(err)
+	if err := s.h.sync(ctx, m.seq); err != nil {
+		return 0, left, err
 	}
-	return len(rec.Changes), nil
+	return len(rec.Changes), left, nil
+}
+
+// heldBack is an inode that could not be published, and until when it is not tried again.
+type heldBack struct {
+	until int64
+	err   error
+}
+
+// holdFor is for how long it is held back.
+const holdFor = 10 * time.Second
+
+// holdBack keeps an inode out of the next publications, and says why once.
+func (s *space) holdBack(ino uint64, err error) {
+	s.mu.Lock()
+	old, again := s.held[ino]
+	s.held[ino] = heldBack{s.h.opt.Clock().UnixNano() + int64(holdFor), err}
+	s.mu.Unlock()
+	if !again || old.err.Error() != err.Error() {
+		s.h.report(fmt.Errorf("space %s: inode %d can't be published: %w", s.id, ino, err))
+	}
+}
+
+// nameless reports whether an inode has nothing that concerns others: it has no name, and none of it was published.
+func nameless(n *index.Inode) bool {
+	return n.Ino != rootDir && len(n.Links) == 0 && len(n.Gone) == 0
 }
 
 // capture chooses what to publish, with the unpublished directories above it, and clones it. Directories come first, from the
 // top down. upTo is the last record that the clones hold.
-func (s *space) capture(pick func(uint64, dirtyState, *index.Inode) bool) (items []item, upTo journal.Seq, err error) {
+func (s *space) capture(pick func(uint64, dirtyState, *index.Inode) bool) (items []item, upTo journal.Seq, left bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.gone {
-		return nil, 0, nil
+	if s.gone || s.sick != nil {
+		return nil, 0, false, nil
 	}
+	now := s.h.opt.Clock().UnixNano()
 	chosen := map[uint64]bool{}
 	var add func(n *index.Inode) (int, error)
 	// add takes an inode and the unpublished directories above it; it returns the depth. A path has at most maxDepth parts.
@@ -119,21 +153,29 @@ func (s *space) capture(pick func(uint64, dirtyState, *index.Inode) bool) (items
 	}
 	for ino, d := range s.dirty {
 		if len(items) >= maxItems {
+			left = true
 			break
+		}
+		if h, ok := s.held[ino]; ok && now < h.until {
+			continue
 		}
 		n, err := s.ix.Inode(ino)
 		if err != nil {
-			return nil, 0, s.damaged(err)
+			return nil, 0, false, s.damaged(err)
 		}
-		if n == nil || !n.Dirty() || n.Object.IsZero() && len(n.Links) == 0 && len(n.Gone) == 0 {
+		if n == nil || !n.Dirty() || nameless(n) {
 			delete(s.dirty, ino) // nothing of it is for others, or not before it has a name
 			continue
 		}
-		if s.streams[ino] != nil || !pick(ino, d, n) {
+		if s.streams[ino] != nil {
+			left = true
+			continue
+		}
+		if !pick(ino, d, n) {
 			continue
 		}
 		if _, err := add(n); err != nil {
-			return nil, 0, err
+			return nil, 0, false, err
 		}
 	}
 	slices.SortStableFunc(items, func(a, b item) int {
@@ -149,12 +191,12 @@ func (s *space) capture(pick func(uint64, dirtyState, *index.Inode) bool) (items
 		return 0
 	})
 	if len(items) > maxItems {
-		items = items[:maxItems]
+		items, left = items[:maxItems], true
 	}
 	for i := range items {
 		s.inflight[items[i].n.Ino] = struct{}{}
 	}
-	return items, s.last, nil
+	return items, s.last, left, nil
 }
 
 // maxDepth bounds how deep directories nest.
@@ -175,12 +217,12 @@ func (s *space) settle(items []item) {
 	s.settled.Broadcast()
 }
 
-// commitBatch seals the items' changes into one batch of the graph. Nil: there was nothing to say.
-func (s *space) commitBatch(items []item) (*publishedRecord, error) {
+// commitBatch seals the items' changes into one batch of the graph. Nil: there was nothing to say. left: not all fitted.
+func (s *space) commitBatch(items []item) (rec *publishedRecord, left bool, err error) {
 	epoch := s.acl.Epoch()
 	b, err := s.graph.Begin(s.h.keys.Author(), s.acl.Heads(), epoch)
 	if err != nil {
-		return nil, fmt.Errorf("space %s: publish: %w", s.id, err)
+		return nil, false, fmt.Errorf("space %s: publish: %w", s.id, err)
 	}
 	done := false
 	defer func() {
@@ -188,31 +230,39 @@ func (s *space) commitBatch(items []item) (*publishedRecord, error) {
 			b.Abort()
 		}
 	}()
-	rec := &publishedRecord{}
+	rec = &publishedRecord{}
 	var snapshots []dag.ID         // changes that carry one, which is trusted: it was made here
 	objects := map[uint64]dag.ID{} // of the directories that this batch makes
 	touched := map[dag.ID]bool{}
 	now := s.h.now()
 	for i := range items {
 		n := items[i].n
+		if items[i].failed {
+			continue
+		}
 		c := &composer{s: s, objects: objects, item: &items[i], now: changedAt(n, now)}
 		if !c.compose() {
+			left = true
 			continue // a directory above did not fit: it comes with the next batch
 		}
+		left = left || c.more
 		// Removals of objects that the inode stood for before come as changes of their own.
 		ok, err := s.addOthers(b, c, touched)
 		own := len(c.payload.Ops) > 0 && (len(n.Links) > 0 || !n.Object.IsZero())
 		if !ok || own && touched[n.Object] {
+			left = true
 			continue // one of its objects has a change in this batch already
 		}
 		if err == nil && own {
 			c.done.Change, err = b.Add(n.Object, func(h dag.Header) ([]byte, error) { return s.seal(h, &c.payload) })
 		}
-		if errors.Is(err, dag.ErrBatchFull) {
+		if k, _ := b.Len(); errors.Is(err, dag.ErrBatchFull) && k > 0 {
+			left = true
 			break
 		}
 		if err != nil {
-			return nil, fmt.Errorf("space %s: publish: %w", s.id, err)
+			s.holdBack(n.Ino, err)
+			continue
 		}
 		c.done.Object = n.Object
 		if own && n.Object.IsZero() {
@@ -230,11 +280,11 @@ func (s *space) commitBatch(items []item) (*publishedRecord, error) {
 		rec.Changes = append(rec.Changes, c.done)
 	}
 	if k, _ := b.Len(); k == 0 {
-		return nil, nil
+		return nil, false, nil
 	}
 	batch, err := b.Commit()
 	if err != nil {
-		return nil, fmt.Errorf("space %s: publish: %w", s.id, err)
+		return nil, left, fmt.Errorf("space %s: publish: %w", s.id, err)
 	}
 	done = true
 	for _, id := range snapshots {
@@ -242,7 +292,7 @@ func (s *space) commitBatch(items []item) (*publishedRecord, error) {
 	}
 	rec.Batch = batch.ID()
 	rec.Mark = uint64(s.log.Mark())
-	return rec, nil
+	return rec, left, nil
 }
 
 // addOthers adds the removals of the composer's inode that concern other objects than its own.
@@ -286,6 +336,7 @@ func (s *space) applyPublished(seq journal.Seq, r *publishedRecord) error {
 		if err := s.publishedOne(seq, upTo, n, p); err != nil {
 			return err
 		}
+		delete(s.held, n.Ino)
 		if !n.Dirty() {
 			s.clearDirty(n.Ino)
 		} else if d, ok := s.dirty[n.Ino]; ok {
@@ -323,7 +374,7 @@ func (s *space) publishedOne(seq, upTo journal.Seq, n *index.Inode, p *published
 		}
 		var cuts []index.Cut
 		for _, c := range n.Cuts {
-			if c.Seq > upTo {
+			if c.Seq > upTo && c.Size < base.Size {
 				cuts = append(cuts, c)
 			}
 		}

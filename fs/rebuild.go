@@ -250,7 +250,8 @@ func (s *space) baseOf(n *index.Inode, v *tree.ContentValue, seq journal.Seq) er
 	n.Size = v.Size
 	n.Base, n.BaseAt = &base, v.Ref
 	if !base.Root.Defined() && len(base.Inline) > 0 && len(v.Patches) == 0 {
-		base.Inline = nil // read from the change
+		// Read from the change; where it ends is said as in the index.
+		base.Inline, base.Layout = nil, []tree.Chunk{{Off: 0, Len: int64(len(base.Inline))}}
 	}
 	for i, edits := range v.Patches {
 		if size := v.Sizes[i]; size < n.Size || size < n.Base.Size {

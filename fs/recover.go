@@ -112,8 +112,14 @@ func (h *Home) recover(ctx context.Context) error {
 		if err := s.recovered(ctx); err != nil {
 			return err
 		}
+		if err := s.rebase(ctx, h.jr.Next()-1); err != nil {
+			return err
+		}
 	}
-	if h.spaces[0] == nil {
+	if err := h.tidySpaces(ctx); err != nil {
+		return err
+	}
+	if h.home == nil {
 		return h.makeHomeSpace(ctx)
 	}
 	return nil
@@ -121,6 +127,9 @@ func (h *Home) recover(ctx context.Context) error {
 
 func (h *Home) addSpace(s *space) {
 	h.mu.Lock()
+	if s.slot == 0 {
+		h.home = s
+	}
 	h.spaces[s.slot] = s
 	h.byID[s.id] = s
 	h.mu.Unlock()
@@ -136,6 +145,7 @@ func (h *Home) openSpace(ctx context.Context, slot uint16, id dag.ID, openACL fu
 		h: h, slot: slot, id: id, dir: dir,
 		orphaned: map[uint64]struct{}{}, refs: map[uint64]int64{}, dirty: map[uint64]dirtyState{},
 		asides: map[asideKey]aside{}, inflight: map[uint64]struct{}{}, streams: map[uint64]*stream{}, paced: map[uint64]pace{},
+		held: map[uint64]heldBack{},
 	}
 	s.settled = sync.NewCond(&s.mu)
 	fail := func(err error) (*space, error) {
@@ -230,8 +240,19 @@ func (h *Home) replay(seq journal.Seq, rec []byte, loc journal.Loc) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.last = seq
-	return s.replay(recordKind(rec[0]), seq, loc, len(rec), r)
+	if s.sick != nil {
+		return nil
+	}
+	err := s.replay(recordKind(rec[0]), seq, loc, len(rec), r)
+	if err == nil || errors.Is(err, errRecord) || errors.Is(err, journal.ErrEnd) {
+		s.last = max(s.last, seq)
+		return err
+	}
+	// What this space keeps is damaged. It is left alone as it is, with its records; the others go on.
+	s.sick = fmt.Errorf("space in %s: record %d of the journal can't be applied: %w", s.dir, seq, err)
+	s.last = max(s.last, s.loaded+1)
+	h.report(s.sick)
+	return nil
 }
 
 func (s *space) replay(k recordKind, seq journal.Seq, loc journal.Loc, size int, r *reader) error {
@@ -278,7 +299,7 @@ func (s *space) replay(k recordKind, seq journal.Seq, loc journal.Loc, size int,
 			return err
 		}
 		if !s.hasBlock(c.Block) {
-			return fmt.Errorf("block %s is not here", c.Block)
+			return fmt.Errorf("%w: block %s is not here", journal.ErrEnd, c.Block)
 		}
 		return s.applySeal(seq, &c)
 	case recFallocate:
@@ -309,6 +330,9 @@ func (s *space) replay(k recordKind, seq journal.Seq, loc journal.Loc, size int,
 
 // recovered ends the recovery of a space: batches that no record speaks of are cut off, and inodes without a name go.
 func (s *space) recovered(ctx context.Context) error {
+	if s.sick != nil {
+		return s.openGraph()
+	}
 	if mark := store.Mark(s.mark); mark < s.log.Mark() {
 		// Written by this device, but never noted: it was not sent, and is made again.
 		if err := s.log.Rollback(mark); err != nil {
@@ -341,6 +365,38 @@ func (s *space) recovered(ctx context.Context) error {
 	}
 	// What was dirty at the checkpoint is dirty still; what the replay touched was marked by it.
 	return s.ixDirty()
+}
+
+// rebase is for a journal that lost records which a checkpoint holds, as by rot: what comes next has numbers that the
+// checkpoint takes for old. So everything it knows is made older than that.
+func (s *space) rebase(ctx context.Context, last journal.Seq) error {
+	if s.loaded <= last || s.sick != nil {
+		return nil
+	}
+	s.mu.Lock()
+	for _, set := range []map[uint64]struct{}{s.orphaned, keys(s.dirty)} {
+		for ino := range set {
+			n, err := s.ix.Change(ino)
+			if err != nil {
+				s.mu.Unlock()
+				return s.damaged(err)
+			}
+			if n != nil {
+				n.Clamp(max(last, 1))
+			}
+		}
+	}
+	s.last = last
+	s.mu.Unlock()
+	return s.checkpoint(ctx, true)
+}
+
+func keys[K comparable, V any](m map[K]V) map[K]struct{} {
+	out := make(map[K]struct{}, len(m))
+	for k := range m {
+		out[k] = struct{}{}
+	}
+	return out
 }
 
 // ixDirty finds the inodes that a checkpoint left dirty. Their numbers are listed in it.

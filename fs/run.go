@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -60,7 +61,7 @@ func (h *Home) Run(ctx context.Context) error {
 		return *h.fail.Load()
 	}
 	ctx = context.WithoutCancel(ctx)
-	return errors.Join(h.Flush(ctx), h.checkpoint(ctx))
+	return errors.Join(h.Flush(ctx), h.SyncAll(ctx), h.checkpoint(ctx))
 }
 
 // publisher publishes what has settled. With much to do its rounds get longer, up to a second, so that batches grow and
@@ -130,7 +131,7 @@ func (s *space) publishReady(ctx context.Context) (int, time.Duration) {
 		}
 		next = time.Hour
 		now := s.h.opt.Clock().UnixNano()
-		n, err := s.publish(ctx, func(ino uint64, d dirtyState, x *index.Inode) bool {
+		n, left, err := s.publish(ctx, func(ino uint64, d dirtyState, x *index.Inode) bool {
 			wait := s.readyIn(now, ino, d, x)
 			if wait > 0 {
 				next = min(next, wait)
@@ -145,7 +146,10 @@ func (s *space) publishReady(ctx context.Context) (int, time.Duration) {
 		}
 		s.publishWorked()
 		total += n
-		if n < maxItems/2 {
+		if left {
+			next = min(next, flushEvery)
+		}
+		if n == 0 || !left {
 			return total, next
 		}
 	}
@@ -174,10 +178,13 @@ func (s *space) readyIn(now int64, ino uint64, d dirtyState, n *index.Inode) tim
 	if quiet < 0 { // the clock was set back
 		quiet, age = latestOpen, latestOpen
 	}
-	if n.DirtyContent == 0 {
+	if n.DirtyContent == 0 && (n.DirtyNew == 0 || !n.IsRegular()) {
 		return min(idleNames-quiet, latest-age)
 	}
 	idle, late := idleContent, latestOpen
+	if n.DirtyNew != 0 && n.IsRegular() && n.Size == 0 {
+		return min(idleContent-quiet, latest-age) // its first write is still to come: an empty version is nobody's
+	}
 	if n.DirtyNew != 0 && n.Size <= smallFile {
 		idle = idleSmall
 	}
@@ -224,28 +231,39 @@ func (s *space) publishAll(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	upTo := s.last
+	clear(s.held) // all are tried once
 	s.mu.Unlock()
-	for {
-		n, err := s.publish(ctx, func(_ uint64, d dirtyState, _ *index.Inode) bool { return true })
+	for passes := 0; ; {
+		n, left, err := s.publish(ctx, func(_ uint64, d dirtyState, _ *index.Inode) bool { return d.seq <= upTo })
 		if err != nil {
 			return err
 		}
-		if n == 0 {
-			return nil
-		}
-		s.mu.Lock()
-		more := false
-		for _, d := range s.dirty {
-			if d.seq <= upTo {
-				more = true
-				break
+		if n == 0 && left {
+			// Someone goes on writing in a stream that began after all were settled: what was there before is in it no more.
+			if err := s.settleStreams(0); err != nil {
+				return err
 			}
+			if passes++; passes > 3 {
+				return nil
+			}
+			continue
 		}
-		s.mu.Unlock()
-		if !more {
-			return nil
+		if n == 0 {
+			return s.heldError(upTo)
 		}
 	}
+}
+
+// heldError says what could not be published.
+func (s *space) heldError(upTo journal.Seq) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for ino, h := range s.held {
+		if d, ok := s.dirty[ino]; ok && d.seq <= upTo {
+			return fmt.Errorf("space %s: %d files can't be published; inode %d: %w", s.id, len(s.held), ino, h.err)
+		}
+	}
+	return nil
 }
 
 // settleStreams ends the streams that were idle for at least d.
@@ -283,9 +301,6 @@ func (h *Home) SyncAll(ctx context.Context) error {
 		if err := s.settleStreams(0); err != nil {
 			return err
 		}
-		if err := s.blocks.Sync(ctx); err != nil {
-			return h.broken(err)
-		}
 		s.mu.Lock()
 		last = max(last, s.last)
 		s.mu.Unlock()
@@ -293,10 +308,7 @@ func (h *Home) SyncAll(ctx context.Context) error {
 	if last == 0 {
 		return nil
 	}
-	if err := h.jr.Sync(ctx, last); err != nil {
-		return h.broken(err)
-	}
-	return nil
+	return h.sync(ctx, last)
 }
 
 // flusher hands data that nobody synced to the kernel within a second, and to the disk within five.

@@ -59,9 +59,11 @@ type space struct {
 	streams  map[uint64]*stream
 	buf      []byte // scratch for records
 	gone     bool   // the space was deleted
+	sick     error  // set in recovery: the space is damaged, and can't be used
 	objects  int64  // inodes there are
 	pubErr   error  // why the last publication failed
 	paced    map[uint64]pace
+	held     map[uint64]heldBack
 
 	chunker  *chunk.Chunker
 	released journal.Seq // in recovery: up to where no space needs the journal, by this space's checkpoint
@@ -121,33 +123,42 @@ func (s *space) attr(n *index.Inode) Attr {
 
 // dataBytes is about how many bytes of a file are not holes.
 func dataBytes(n *index.Inode) int64 {
-	limit := n.Limit()
-	var sum int64
-	if n.Base != nil {
-		if len(n.Base.Layout) == 0 {
-			sum = limit
-		}
-		for _, c := range n.Base.Layout {
-			if c.Off >= limit {
-				break
-			}
-			sum += min(c.Len, limit-c.Off)
-		}
-	}
+	sum := baseData(n, 0, n.Size)
 	if n.Ext != nil {
 		if n.Ext.Len() > 64 {
 			return n.Size
 		}
-		n.Ext.Range(0, n.Size, func(_ int64, x index.Extent) bool {
-			if x.Src.Kind == index.SourceZero {
-				sum -= x.Len
-			} else {
+		n.Ext.Range(0, n.Size, func(off int64, x index.Extent) bool {
+			sum -= baseData(n, off, off+x.Len)
+			if x.Src.Kind != index.SourceZero {
 				sum += x.Len
 			}
 			return true
 		})
 	}
 	return max(0, min(sum, n.Size))
+}
+
+// baseData is how many bytes of [from, to) the base content shows, holes not counted.
+func baseData(n *index.Inode, from, to int64) int64 {
+	to = min(to, n.Limit())
+	if n.Base == nil || from >= to {
+		return 0
+	}
+	if !n.Base.LayoutBlock.IsZero() {
+		return to - from // where its holes are stands in a block
+	}
+	if len(n.Base.Inline) > 0 {
+		return max(0, min(to, int64(len(n.Base.Inline)))-from)
+	}
+	var sum int64
+	for _, c := range n.Base.Layout {
+		if c.Off >= to {
+			break
+		}
+		sum += max(0, min(c.Off+c.Len, to)-max(c.Off, from))
+	}
+	return sum
 }
 
 // markDirty notes that an inode has something to publish.

@@ -143,7 +143,7 @@ func (h *Home) createSpace(name, label string, open func(dag.Store) (*acl.Space,
 	}
 	h.spaceMu.Lock()
 	defer h.spaceMu.Unlock()
-	home := h.spaces[0]
+	home := h.home
 	home.mu.Lock()
 	e, _, err := home.lookup(rootDir, name)
 	home.mu.Unlock()
@@ -158,14 +158,14 @@ func (h *Home) createSpace(name, label string, open func(dag.Store) (*acl.Space,
 		return SpaceInfo{}, err
 	}
 	if err := h.enterSpace(name, spaceRef{s.id, label}); err != nil {
-		return SpaceInfo{}, err
+		return SpaceInfo{}, errors.Join(err, h.dropSpace(s))
 	}
 	return h.Space(name)
 }
 
 // enterSpace makes the entry of a space in the root of the home.
 func (h *Home) enterSpace(name string, ref spaceRef) error {
-	home := h.spaces[0]
+	home := h.home
 	return home.do(false, func() (*writer, func(*mutation) error, error) {
 		d, err := home.liveDir(rootDir)
 		if err != nil {
@@ -221,7 +221,7 @@ func (h *Home) spaceAttr(n *index.Inode) (Attr, error) {
 
 // namedSpace finds a space by its name in the root.
 func (h *Home) namedSpace(name string) (*space, error) {
-	home := h.spaces[0]
+	home := h.home
 	home.mu.Lock()
 	e, _, err := home.lookup(rootDir, name)
 	var n *index.Inode
@@ -284,7 +284,7 @@ func (s *space) info(name string) SpaceInfo {
 	defer s.mu.Unlock()
 	for ino := range s.dirty {
 		n, err := s.ix.Inode(ino)
-		if err != nil || n == nil || !n.Dirty() || n.Object.IsZero() && len(n.Links) == 0 && len(n.Gone) == 0 {
+		if err != nil || n == nil || !n.Dirty() || nameless(n) {
 			continue
 		}
 		i.PendingChanges++
@@ -300,15 +300,15 @@ func (s *space) info(name string) SpaceInfo {
 }
 
 // RenameSpace gives a space another name. It never replaces one.
-func (h *Home) RenameSpace(old, name string) error { return h.renameSpace(old, name) }
+func (h *Home) RenameSpace(old, name string) error { return h.renameSpace(old, name, RenameNoReplace) }
 
-func (h *Home) renameSpace(old, name string) error {
+func (h *Home) renameSpace(old, name string, flags uint32) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
 	h.spaceMu.Lock()
 	defer h.spaceMu.Unlock()
-	home := h.spaces[0]
+	home := h.home
 	err := home.do(false, func() (*writer, func(*mutation) error, error) {
 		r, replaced, noop, err := home.planRename(rootDir, old, rootDir, name, RenameNoReplace)
 		if err != nil || noop {
@@ -319,7 +319,7 @@ func (h *Home) renameSpace(old, name string) error {
 		r.encode(w)
 		return w, func(m *mutation) error { return home.applyRename(m.seq, r) }, nil
 	})
-	if errors.Is(err, ErrExist) {
+	if errors.Is(err, ErrExist) && flags&RenameNoReplace == 0 {
 		err = ErrNotEmpty // what rename(2) says of a directory that can't be replaced
 	}
 	return err
@@ -354,7 +354,10 @@ func (h *Home) removeSpace(name string, onlyEmpty bool) error {
 		s.mu.Unlock()
 		return err
 	}
-	home := h.spaces[0]
+	if err := h.opt.Disk.WriteFileAtomic(s.dir+"/"+deletingFile, nil); err != nil {
+		return back(err)
+	}
+	home := h.home
 	err = home.do(true, func() (*writer, func(*mutation) error, error) {
 		e, _, err := home.lookup(rootDir, name)
 		if err != nil {
@@ -382,23 +385,112 @@ func (h *Home) removeSpace(name string, onlyEmpty bool) error {
 	home.mu.Lock()
 	seq := home.last
 	home.mu.Unlock()
-	if err := h.sync(context.Background(), home, seq); err != nil {
+	if err := h.sync(context.Background(), seq); err != nil {
 		return back(err)
 	}
-	h.mu.Lock()
-	delete(h.spaces, s.slot)
-	delete(h.byID, s.id)
-	h.mu.Unlock()
+	h.forgetSpace(s)
 	// What is known of the journal's released records may stand in this space's database alone.
 	if err := home.checkpoint(context.Background(), true); err != nil {
 		return h.broken(err)
 	}
-	if err := h.opt.Disk.Remove(s.dir + "/" + spaceFile); err != nil {
-		h.report(fmt.Errorf("delete space: %w", err))
-	}
-	err = errors.Join(s.close(), h.opt.Disk.RemoveAll(s.dir))
-	if err != nil {
+	if err := errors.Join(s.close(), h.removeFolder(s)); err != nil {
 		h.report(fmt.Errorf("delete space: %w", err)) // what is left goes at the next start
 	}
 	return nil
+}
+
+func (h *Home) forgetSpace(s *space) {
+	h.mu.Lock()
+	delete(h.spaces, s.slot)
+	delete(h.byID, s.id)
+	h.mu.Unlock()
+}
+
+// removeFolder removes what a space has on the disk; without its spaceFile a start goes on with that.
+func (h *Home) removeFolder(s *space) error {
+	d := h.opt.Disk
+	if err := d.Remove(s.dir + "/" + spaceFile); err != nil {
+		return err
+	}
+	if err := d.SyncDir(s.dir); err != nil {
+		return err
+	}
+	return d.RemoveAll(s.dir)
+}
+
+// dropSpace takes back a space that no entry of the root names. Nothing was ever in it.
+func (h *Home) dropSpace(s *space) error {
+	s.mu.Lock()
+	s.gone = true
+	s.mu.Unlock()
+	h.forgetSpace(s)
+	return errors.Join(s.close(), h.removeFolder(s))
+}
+
+// deletingFile marks a space that is being deleted: without an entry in the root its folder goes at the next start.
+const deletingFile = "deleting"
+
+// tidySpaces ends what a crash interrupted: the creation of a space whose entry was not recorded yet, and the deletion of one
+// whose entry went. A space with content that has no entry, which only damage to the home space explains, gets one.
+func (h *Home) tidySpaces(ctx context.Context) error {
+	if h.home == nil || h.home.sick != nil {
+		return nil
+	}
+	named := map[*space]bool{}
+	home := h.home
+	home.mu.Lock()
+	var inos []uint64
+	err := home.ix.Scan(rootDir, 0, func(_ uint64, e *index.Entry) bool {
+		inos = append(inos, e.Ino)
+		return true
+	})
+	for _, ino := range inos {
+		n, e := home.ix.Inode(ino)
+		if e != nil || n == nil {
+			err = errors.Join(err, e, ErrStale)
+			continue
+		}
+		if s, e := h.entrySpace(n); e == nil {
+			named[s] = true
+		}
+	}
+	home.mu.Unlock()
+	if err != nil {
+		return nil // the root can't be read whole: nothing is judged by it
+	}
+	for _, s := range h.each() {
+		if s == home || s.sick != nil {
+			continue
+		}
+		_, err := h.opt.Disk.ReadFile(s.dir + "/" + deletingFile)
+		deleting := err == nil
+		switch {
+		case named[s]:
+			if deleting {
+				if err := h.opt.Disk.Remove(s.dir + "/" + deletingFile); err != nil {
+					return err
+				}
+			}
+		case deleting || s.untouched():
+			if err := h.dropSpace(s); err != nil {
+				return err
+			}
+		default:
+			name := "Recovered " + s.id.String()[len(s.id.String())-8:]
+			h.report(fmt.Errorf("space %s had no name; it is %q now", s.id, name))
+			if err := h.enterSpace(name, spaceRef{id: s.id}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// untouched reports whether nothing was ever made in a space.
+func (s *space) untouched() bool {
+	batches, _, _ := s.graph.Counters()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	root, err := s.ix.Inode(rootDir)
+	return batches == 0 && err == nil && root != nil && root.Entries == 0 && len(s.dirty) == 0
 }

@@ -63,11 +63,11 @@ func (h *Home) release(a *arena) {
 
 // streamFor gives the stream of an inode for a write at off, beginning one where the write looks like the next piece of a
 // large file. Under mu. Nil: the write goes into the journal.
-func (s *space) streamFor(n *index.Inode, off int64, size int) *stream {
+func (s *space) streamFor(n *index.Inode, off int64, size int, killPriv bool) *stream {
 	if st := s.streams[n.Ino]; st != nil {
 		return st
 	}
-	if size < streamMin || off != n.Size || len(s.streams) >= maxStreams {
+	if size < streamMin || off != n.Size || len(s.streams) >= maxStreams || killPriv {
 		return nil
 	}
 	a := s.h.newArena()
@@ -78,7 +78,7 @@ func (s *space) streamFor(n *index.Inode, off int64, size int) *stream {
 }
 
 // writeStream appends p at off. It returns false when the stream is not for that write: the caller settles it first.
-func (s *space) writeStream(ctx context.Context, st *stream, p []byte, off int64, f WriteFlags) (ok bool, err error) {
+func (s *space) writeStream(ctx context.Context, st *stream, p []byte, off int64) (ok bool, err error) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if st.over || off != st.start+int64(len(st.buf)) || len(st.buf)+len(p) > arenaBytes {
@@ -103,10 +103,8 @@ func (s *space) writeStream(ctx context.Context, st *stream, p []byte, off int64
 	now := s.h.now()
 	st.last = now
 	st.src.Mem = st.buf
-	s.write(s.last, n, off, int64(len(p)), off-st.start, st.src, now)
-	if f.KillPriv {
-		s.killPriv(s.last, n)
-	}
+	// Marked above every record so far: a publication that is under way does not hold these bytes.
+	s.write(s.last+1, n, off, int64(len(p)), off-st.start, st.src, now)
 	s.mu.Unlock()
 	if len(st.buf) >= streamFull {
 		return true, s.cutStream(ctx, st, false)
@@ -230,6 +228,9 @@ func (s *space) refer(ino uint64, src *index.Source, off, n, skip int64, id bloc
 		x.Ext.Put(p.off, index.Extent{Len: p.n, Skip: p.skip, Src: bs})
 		x.DirtyContent = m.seq
 	}
+	if len(pieces) > 0 {
+		s.markDirty(x)
+	}
 	return nil
 }
 
@@ -295,7 +296,7 @@ func (s *space) journalMem(ino uint64) error {
 	for _, p := range pieces {
 		for len(p.data) > 0 {
 			n := min(len(p.data), dataPiece)
-			if err := s.journalData(x, p.off, p.data[:n], x.Mtime, false); err != nil {
+			if err := s.journalData(x, p.off, p.data[:n], x.Mtime, false, true); err != nil {
 				return err
 			}
 			p.off += int64(n)
@@ -305,12 +306,12 @@ func (s *space) journalMem(ino uint64) error {
 	return nil
 }
 
-// journalData records one write of at most dataPiece bytes and applies it. Under mu.
-func (s *space) journalData(x *index.Inode, off int64, data []byte, t int64, killPriv bool) error {
+// journalData records one write of at most dataPiece bytes and applies it. reserved data was acknowledged before. Under mu.
+func (s *space) journalData(x *index.Inode, off int64, data []byte, t int64, killPriv, reserved bool) error {
 	r := &writeRecord{Ino: x.Ino, Off: off, Time: t, KillPriv: killPriv, Data: data}
 	w := s.record(recWrite)
 	head := r.encode(w)
-	m, err := s.commit(w, false)
+	m, err := s.commit(w, reserved)
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 
 	"github.com/anyfs/anyfs/dag"
@@ -60,7 +61,7 @@ func (h *Home) Verify(ctx context.Context, progress func(done, total int64)) ([]
 	if err := h.jr.Verify(); err != nil {
 		v.found("journal", err)
 	}
-	names := map[*space]string{h.spaces[0]: ""}
+	names := map[*space]string{h.home: ""}
 	infos, err := h.Spaces()
 	if err != nil {
 		v.found("root of the home", err)
@@ -80,6 +81,10 @@ func (h *Home) Verify(ctx context.Context, progress func(done, total int64)) ([]
 	}
 	for _, s := range spaces {
 		v.space = names[s]
+		if s.sick != nil {
+			v.found("space", s.sick)
+			continue
+		}
 		if err := s.verify(ctx, v); err != nil {
 			return v.problems, fmt.Errorf("verify: %w", err)
 		}
@@ -284,6 +289,9 @@ func (s *space) verifyDir(v *verifier, t *tree.Tree, st *tree.MemStore, dir uint
 	if uint32(count) != d.Entries {
 		v.found(where, fmt.Errorf("it has %d entries and says %d", count, d.Entries))
 	}
+	if len(want) > 0 {
+		s.leaving(want)
+	}
 	for _, node := range want {
 		// A name that was taken away and whose removal is not published yet is still in the history.
 		ino, err := s.ix.Object(node.Object)
@@ -295,6 +303,23 @@ func (s *space) verifyDir(v *verifier, t *tree.Tree, st *tree.MemStore, dir uint
 		v.found(where, fmt.Errorf("object %s, which its history puts here, is missing", node.Object))
 	}
 	return count
+}
+
+// leaving takes out of want the entries whose removal is waiting to be published. Under mu.
+func (s *space) leaving(want map[string]*tree.Node) {
+	gone := map[dag.ID]bool{}
+	for ino := range s.dirty {
+		if n, err := s.ix.Inode(ino); err == nil && n != nil {
+			for _, g := range n.Gone {
+				gone[g.Object] = true
+			}
+		}
+	}
+	for name, node := range want {
+		if gone[node.Object] {
+			delete(want, name)
+		}
+	}
 }
 
 // verifyInode holds one clean inode against the state of its object.
@@ -333,7 +358,8 @@ func (s *space) verifyInode(n *index.Inode, node *tree.Node, st *tree.MemStore) 
 		return errors.New("its content is not the one that its history says")
 	}
 	if n.Base != nil && n.Base.Root.Defined() != view.Main.Base.Root.Defined() ||
-		n.Base != nil && n.Base.Root.Defined() && !n.Base.Root.Equals(view.Main.Base.Root) {
+		n.Base != nil && n.Base.Root.Defined() && (!n.Base.Root.Equals(view.Main.Base.Root) ||
+			n.Base.LayoutBlock != view.Main.Base.LayoutBlock || !slices.Equal(n.Base.Layout, view.Main.Base.Layout)) {
 		return errors.New("its content has another root than its history says")
 	}
 	return nil

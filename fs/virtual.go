@@ -85,7 +85,7 @@ func (s *space) publishedInode(ino uint64) (*index.Inode, error) {
 			return nil, err
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		_, err = s.publish(ctx, func(i uint64, _ dirtyState, _ *index.Inode) bool { return i == ino })
+		_, _, err = s.publish(ctx, func(i uint64, _ dirtyState, _ *index.Inode) bool { return i == ino })
 		cancel()
 		if err != nil {
 			return nil, err

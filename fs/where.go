@@ -169,7 +169,7 @@ func (s *space) published(ctx context.Context, st *step) error {
 		if !dirty {
 			return nil
 		}
-		if _, err := s.publish(ctx, func(i uint64, _ dirtyState, _ *index.Inode) bool { return i == ino }); err != nil {
+		if _, _, err := s.publish(ctx, func(i uint64, _ dirtyState, _ *index.Inode) bool { return i == ino }); err != nil {
 			return err
 		}
 	}

@@ -499,7 +499,9 @@ func (d *decoder) source() *Source {
 func AppendContent(b []byte, c *tree.Content) []byte {
 	e := &encoder{b}
 	short := *c
-	short.Inline = nil
+	if len(c.Inline) > 0 {
+		short.Inline, short.Layout = nil, []tree.Chunk{{Off: 0, Len: int64(len(c.Inline))}} // how much of it is no hole
+	}
 	e.content(&short)
 	return e.b
 }

@@ -160,13 +160,9 @@ func (n *Inode) Limit() int64 {
 	return limit
 }
 
-// AddCut notes that the file was cut to size.
+// AddCut notes that the file was cut to size. It is kept though the base may be shorter: a content that is being published
+// may become the base, and is cut too.
 func (n *Inode) AddCut(seq journal.Seq, size int64) {
-	if n.Base == nil || size >= n.Base.Size && len(n.Cuts) == 0 {
-		if n.Base == nil || size >= n.Base.Size {
-			return
-		}
-	}
 	cuts := make([]Cut, 0, len(n.Cuts)+1)
 	for _, c := range n.Cuts {
 		if c.Size < size {
@@ -184,6 +180,46 @@ func (n *Inode) Xattr(name string) ([]byte, bool) {
 		}
 	}
 	return nil, false
+}
+
+// Clamp lowers the records that the inode's unpublished changes carry to at most seq: those that come from now on are later.
+func (n *Inode) Clamp(seq journal.Seq) {
+	for _, d := range n.dirtySeqs() {
+		*d = min(*d, seq)
+	}
+	for i := range n.Links {
+		n.Links[i].Dirty = min(n.Links[i].Dirty, seq)
+	}
+	n.DirtyXattrs = append([]XattrDirty(nil), n.DirtyXattrs...)
+	for i := range n.DirtyXattrs {
+		n.DirtyXattrs[i].Seq = min(n.DirtyXattrs[i].Seq, seq)
+	}
+	n.Cuts = append([]Cut(nil), n.Cuts...)
+	for i := range n.Cuts {
+		n.Cuts[i].Seq = min(n.Cuts[i].Seq, seq)
+	}
+	n.Gone = append([]Gone(nil), n.Gone...)
+	for i := range n.Gone {
+		n.Gone[i].Seq = min(n.Gone[i].Seq, seq)
+	}
+	if n.Ext == nil {
+		return
+	}
+	lower := map[*Source]*Source{}
+	ext := &Extents{}
+	n.Ext.Range(0, 1<<63-1, func(off int64, x Extent) bool {
+		to, ok := lower[x.Src]
+		if !ok {
+			c := *x.Src
+			c.Seq = min(c.Seq, seq)
+			to = &c
+			lower[x.Src] = to
+		}
+		x.Src = to
+		ext.Put(off, x)
+		return true
+	})
+	n.Ext = ext
 }
 
 // Clone returns a copy that may be changed while readers keep the original. What is behind slices is replaced, never

@@ -86,10 +86,11 @@ func (j *Journal) adopt(uses []found, buf []byte, from Seq, replay func(Seq, []b
 		}
 	}
 	last := from
-	if start < 0 {
-		retire(uses) // there is a hole before the first
-		uses, start = nil, 0
+	if start < 0 && len(uses) > 0 {
+		// Nothing is erased for it: the files hold what was written, behind records that are nowhere.
+		return fmt.Errorf("%w: records %d to %d are missing", ErrCorrupt, from+1, uses[0].first-1)
 	}
+	start = max(start, 0)
 	for _, u := range uses[:start] {
 		u.last = min(from, uses[start].first-1)
 		j.files = append(j.files, u.file)
