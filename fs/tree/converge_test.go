@@ -26,6 +26,7 @@ type schedule struct {
 	replicas []*replica
 	inbox    [][]*simBatch // on the way to each replica
 	script   *script
+	apart    bool // nothing is delivered before all is done
 	dups     int
 	cuts     int
 }
@@ -80,7 +81,7 @@ func (s *schedule) run(ops int) {
 			s.send(i)
 			done++
 		default:
-			if !cut[i] && len(s.inbox[i]) > 0 {
+			if !cut[i] && !s.apart && len(s.inbox[i]) > 0 {
 				s.deliver(i)
 			}
 		}
@@ -371,8 +372,9 @@ func runSeed(t testing.TB, seed uint64) (s *schedule, conflicts int) {
 	for _, r := range s.replicas {
 		r.watch = seed%4 == 0
 	}
-	if seed%3 == 0 {
+	if seed%3 == 0 || s.script.kinds != nil && seed%12 == 2 {
 		s.together(1 + choose(4))
+		s.apart = choose(3) == 0 || seed%12 == 2
 	}
 	s.run(4 + choose(24))
 	orders := 1
