@@ -19,7 +19,7 @@ type Node struct {
 	Conflict bool
 	Loser    Loser
 	Content  Ref
-	// Lost is the name that a conflict copy would have.
+	// Lost is the name that a conflict copy has lost.
 	Lost string
 	// Twins are the files with the same name and content that are shown by this entry too.
 	Twins []Twin
@@ -49,8 +49,7 @@ type item struct {
 	kind  Kind
 	at    Order // of the losing change: the placement's, or the content value's
 	loser loser
-	// What it holds, to compare with others; loaded when there are others.
-	loaded bool
+	// What it holds, to compare with others.
 	value  ContentValue
 	text   []byte // where merged
 	merged bool
@@ -155,7 +154,7 @@ func (g *group) items(files []Claim) ([]item, error) {
 			return nil, err
 		}
 		it := item{
-			Twin: Twin{Object: c.Object, Link: c.Link}, kind: c.Kind, at: c.order(), loaded: true,
+			Twin: Twin{Object: c.Object, Link: c.Link}, kind: c.Kind, at: c.order(),
 			loser:  loser{g.name, g.t.store.Device(c.Device), c.Time, c.Object, c.Place.Change, c.Place.Place},
 			target: o.State.Target, rdev: o.State.Rdev,
 		}
@@ -171,7 +170,7 @@ func (g *group) items(files []Claim) ([]item, error) {
 		for i := range v.Losers {
 			l := &v.Losers[i]
 			items = append(items, item{
-				Twin: Twin{c.Object, c.Link, ContentLoser, l.Ref}, kind: KindFile, at: Order{l.Pos, l.Ref.Place}, loaded: true,
+				Twin: Twin{c.Object, c.Link, ContentLoser, l.Ref}, kind: KindFile, at: Order{l.Pos, l.Ref.Place},
 				loser: loser{g.name, g.t.store.Device(l.Device), l.Time, c.Object, l.Ref.Change, l.Ref.Place},
 				value: *l,
 			})
