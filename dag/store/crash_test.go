@@ -186,6 +186,36 @@ func (h *home) check(after *home) error {
 	return err
 }
 
+// goOn writes and syncs more after a reopening, and then the power fails.
+func (h *home) goOn(after *home, script, rnd *rand.Rand) error {
+	if err := after.adopt(h); err != nil {
+		return err
+	}
+	for range 5 {
+		if err := after.write(script); err != nil {
+			return err
+		}
+	}
+	if err := after.sync(); err != nil {
+		return err
+	}
+	last, err := openHome(after.sim.CrashClone(rnd), after.auth)
+	if err != nil {
+		return err
+	}
+	return after.check(last)
+}
+
+// adopt makes h, which was opened on what is left of old's disk, its successor.
+func (h *home) adopt(old *home) error {
+	n := 0
+	if err := h.st.Walk(0, func(dag.Record) error { n++; return nil }); err != nil {
+		return err
+	}
+	h.log, h.durable, h.n = old.log[:n:n], n, old.n
+	return h.g.Objects(func(id dag.ID) error { h.objects = append(h.objects, id); return nil })
+}
+
 // work does a random piece of work.
 func (h *home) work(rnd *rand.Rand) error {
 	switch rnd.IntN(16) {
@@ -226,13 +256,10 @@ func TestCrash(t *testing.T) {
 				t.Fatalf("seed %d: %v", seed, err)
 			}
 			// It goes on from there.
-			n := 0
-			after.st.Walk(0, func(dag.Record) error { n++; return nil })
-			if n < len(h.log) {
+			must(t, after.adopt(h))
+			if len(after.log) < len(h.log) {
 				lost++
 			}
-			after.log, after.durable, after.n = h.log[:n:n], n, h.n
-			must(t, after.g.Objects(func(id dag.ID) error { after.objects = append(after.objects, id); return nil }))
 			h = after
 		}
 	}
@@ -262,10 +289,14 @@ func TestFault(t *testing.T) {
 			}
 			hit := sim.Landed() > 0
 			sim.FailAt(0, nil)
-			for i, disk := range []*disk.Sim{sim, sim.CrashClone(rnd)} {
+			crashed := sim.CrashClone(rnd)
+			for i, disk := range []*disk.Sim{sim, crashed} {
 				after, err := openHome(disk, h.auth)
 				if err == nil {
 					err = h.check(after)
+				}
+				if err == nil {
+					err = h.goOn(after, script, rnd)
 				}
 				if err != nil {
 					t.Fatalf("operation %d, %v, disk %d: %v", n, fault, i, err)

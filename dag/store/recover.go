@@ -26,10 +26,51 @@ func (l *log) recover(from logState) error {
 			return l.restart()
 		}
 	}
+	start := l.end
 	if err := l.scan(); err != nil {
 		return err
 	}
+	if err := l.rewrite(start); err != nil {
+		return err
+	}
 	return l.truncate()
+}
+
+// rewrite writes again what the scan found from a position on. It may be in the system's cache alone, where a sync that
+// failed left it marked as written: then no later sync would bring it to the disk.
+func (l *log) rewrite(from uint64) error {
+	if from == l.end && from > segmentHead {
+		return nil // all of it was durable before the checkpoint
+	}
+	buf := make([]byte, walkBuffer)
+	for n := from >> segmentBits; n <= l.end>>segmentBits; n++ {
+		at, stop := from%segmentBytes, uint64(segmentBytes)
+		if n == l.end>>segmentBits {
+			stop = l.end % segmentBytes
+		}
+		if at == segmentHead || n > from>>segmentBits {
+			at = 0
+		}
+		f := l.files[n]
+		size, err := f.Size()
+		if err != nil {
+			return err
+		}
+		for stop = min(stop, uint64(size)); at < stop; {
+			p := buf[:min(uint64(len(buf)), stop-at)]
+			if err := readFull(f, p, int64(at)); err != nil {
+				return err
+			}
+			if _, err := f.WriteAt(p, int64(at)); err != nil {
+				return err
+			}
+			at += uint64(len(p))
+		}
+		if err := f.Sync(); err != nil {
+			return err
+		}
+	}
+	return l.disk.SyncDir(l.dirName())
 }
 
 // checksum returns that of the last record that a checkpoint covers. The record must be there: it was durable before.
@@ -90,17 +131,14 @@ func (l *log) truncate() error {
 	if err != nil {
 		return err
 	}
-	if size > int64(l.end%segmentBytes) {
-		if err := f.Truncate(int64(l.end % segmentBytes)); err != nil {
-			return err
-		}
+	l.syncs.reset(l.end)
+	if size <= int64(l.end%segmentBytes) {
+		return nil
 	}
-	// Also what the scan found valid may have been written and not synced.
-	if err := f.Sync(); err != nil {
+	if err := f.Truncate(int64(l.end % segmentBytes)); err != nil {
 		return err
 	}
-	l.syncs.reset(l.end)
-	return nil
+	return f.Sync()
 }
 
 // cut cuts the log back to a position that is the end of a record, or the checkpoint.
