@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -408,32 +409,54 @@ func (f failing) Fatalf(format string, args ...any) {
 
 func (f failing) Fatal(args ...any) { f.TB.Helper(); f.Fatalf("%s", fmt.Sprint(args...)) }
 
-// TestConvergence runs many schedules: go test ./fs/tree -run TestConvergence -schedules 100000
+// happened counts what the schedules came to.
+type happened struct{ merges, conflicts, skipped, dups, cuts, removed int }
+
+func (h *happened) add(s *schedule, conflicts int) {
+	h.conflicts += conflicts
+	h.dups += s.dups
+	h.cuts += s.cuts
+	r := s.replicas[0]
+	if r.merges {
+		h.merges++
+	}
+	for _, m := range r.store.moves {
+		if m.Skipped {
+			h.skipped++
+		}
+	}
+	for _, o := range r.store.objects {
+		if o.State.Kind == KindDir && len(o.State.Links) > 0 && o.State.Links[0].Removed && o.Claimed != nil {
+			h.removed++
+		}
+	}
+}
+
+// TestConvergence runs many schedules, on all cores:
+// go test ./fs/tree -run TestConvergence -schedules 100000 -timeout 1h
 func TestConvergence(t *testing.T) {
-	var merges, conflicts, skipped, dups, cuts, removed int
-	for seed := *firstSeed; seed < *firstSeed+uint64(*schedules); seed++ {
-		s, n := runSeed(t, seed)
-		conflicts += n
-		dups += s.dups
-		cuts += s.cuts
-		r := s.replicas[0]
-		if r.merges {
-			merges++
+	workers := uint64(runtime.GOMAXPROCS(0))
+	counts := make([]happened, workers)
+	t.Run("schedules", func(t *testing.T) {
+		for w := range workers {
+			t.Run(fmt.Sprint(w), func(t *testing.T) {
+				t.Parallel()
+				for seed := *firstSeed + w; seed < *firstSeed+uint64(*schedules); seed += workers {
+					s, conflicts := runSeed(t, seed)
+					counts[w].add(s, conflicts)
+				}
+			})
 		}
-		for _, m := range r.store.moves {
-			if m.Skipped {
-				skipped++
-			}
-		}
-		for _, o := range r.store.objects {
-			if o.State.Kind == KindDir && len(o.State.Links) > 0 && o.State.Links[0].Removed && o.Claimed != nil {
-				removed++
-			}
+	})
+	var h happened
+	for _, c := range counts {
+		h = happened{
+			h.merges + c.merges, h.conflicts + c.conflicts, h.skipped + c.skipped, h.dups + c.dups, h.cuts + c.cuts, h.removed + c.removed,
 		}
 	}
 	t.Logf("%d schedules from seed %d: %d conflict copies, %d with merged directories, %d skipped moves, %d removed directories that live, %d deliveries twice, %d cuts",
-		*schedules, *firstSeed, conflicts, merges, skipped, removed, dups, cuts)
-	if *schedules >= 1000 && (conflicts == 0 || merges == 0 || skipped == 0 || removed == 0 || dups == 0 || cuts == 0) {
+		*schedules, *firstSeed, h.conflicts, h.merges, h.skipped, h.removed, h.dups, h.cuts)
+	if *schedules >= 1000 && (h.conflicts == 0 || h.merges == 0 || h.skipped == 0 || h.removed == 0 || h.dups == 0 || h.cuts == 0) {
 		t.Error("something that the schedules are for did not happen")
 	}
 }

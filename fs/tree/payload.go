@@ -248,4 +248,3 @@ func (e *encoder) content(c *Content) {
 		e.bytes(c.Inline)
 	}
 }
-

@@ -222,4 +222,3 @@ func (e *stateEncoder) value(v *value) {
 		e.null()
 	}
 }
-
