@@ -2,6 +2,7 @@ package tree
 
 import (
 	"bytes"
+	"runtime"
 	"testing"
 
 	"github.com/anyfs/anyfs/dag"
@@ -20,5 +21,49 @@ func TestPayloadOfASmallFileIsSmall(t *testing.T) {
 	}
 	if over := len(b) - len(text); over > 120 {
 		t.Errorf("a payload costs %d bytes beside the content, want at most 120", over)
+	}
+}
+
+// TestDecodingTakesBoundedMemory decodes payloads that are as long as they may be, of the items that grow most.
+func TestDecodingTakesBoundedMemory(t *testing.T) {
+	repeat := func(op Op, n int) *Payload {
+		p := &Payload{}
+		for range n {
+			p.Ops = append(p.Ops, op)
+		}
+		return p
+	}
+	refs := make([]Ref, MaxOps)
+	edits := make([]Edit, MaxEdits)
+	for i := range edits {
+		edits[i] = Edit{Off: int64(i), Len: 1, Bytes: []byte("x")}
+	}
+	layout := make([]Chunk, MaxOps)
+	for i := range layout {
+		layout[i] = Chunk{int64(i), 1}
+	}
+	for name, p := range map[string]*Payload{
+		"operations": repeat(Op{Kind: OpMode}, MaxOps),
+		"drops":      repeat(Op{Kind: OpDrop, Over: refs[:1]}, MaxOps),
+		"contents":   repeat(Op{Kind: OpContent, Content: &Content{}}, MaxOps),
+		"refs":       repeat(Op{Kind: OpDrop, Over: refs}, 15),
+		"edits":      repeat(Op{Kind: OpContent, Over: refs[:1], Content: &Content{Size: MaxEdits, Patch: edits}}, 60),
+		"layouts":    repeat(Op{Kind: OpContent, Content: &Content{Size: MaxOps, Root: blocks("x").Root, Layout: layout}}, 15),
+	} {
+		b, err := p.Encode(nil)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		if _, err := DecodePayload(b, fuzzSelf, nil); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		runtime.ReadMemStats(&after)
+		if took, limit := after.TotalAlloc-before.TotalAlloc, uint64(16<<20+4*len(b)); took > limit {
+			t.Errorf("%s: %d bytes decode into %d, the limit is %d", name, len(b), took, limit)
+		} else {
+			t.Logf("%s: %d bytes decode into %d", name, len(b), took)
+		}
 	}
 }
