@@ -329,8 +329,16 @@ func TestExec(t *testing.T) {
 		b, err := os.ReadFile("/bin/sleep")
 		must(t, err)
 		must(t, os.WriteFile(dir+"/sleep", b, 0o755))
-		cmd := exec.Command(dir+"/sleep", "10")
+		// Through a shell: while this process starts another, it cannot answer the requests for that program.
+		cmd := exec.Command("sh", "-c", "echo ready; exec "+dir+"/sleep 10")
+		out, err := cmd.StdoutPipe()
+		must(t, err)
 		must(t, cmd.Start())
+		awaitLine(t, out)
+		eventually(t, "it runs", func() bool {
+			exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", cmd.Process.Pid))
+			return exe == dir+"/sleep"
+		})
 		if _, err := unix.Open(dir+"/sleep", unix.O_WRONLY, 0); err != unix.ETXTBSY {
 			t.Errorf("writing a running program: %v", err)
 		}
