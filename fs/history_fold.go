@@ -13,18 +13,20 @@ import (
 	"github.com/anyfs/anyfs/fs/tree"
 )
 
-// moment is a time in the history of a space. A change is in it when its own time, by the clock of its device, is not later;
-// a change that claims to be from the future of `now` counts as being as old as the one before it in its object, and one that
-// claims to be older than one before it too. So what a wrong clock wrote neither hides nor shows anything for longer than it
-// was wrong, and the changes of an object that are in a moment are always the first ones in its order.
+// moment is a time in the history of a space. A change is in it when its own time, by the clock of its device, is not later.
+// One that claims to be older than the one before it in its object counts as being as old as that, and so does one that
+// claims to be from more than a day after now: what a clock wrote that was badly wrong hides nothing for years. The changes
+// of an object that are in a moment are so always the first ones in its order.
 type moment struct {
 	time int64 // Unix nanoseconds, the last one that is in it
 	now  int64
 }
 
+const maxAhead = int64(24 * time.Hour)
+
 // in reports whether a change of time t is in the moment; last is the time that the change before it counts with.
 func (m *moment) in(t int64, last *int64) bool {
-	if t > *last && t <= m.now {
+	if t > *last && t-maxAhead <= m.now {
 		*last = t
 	}
 	return *last <= m.time
@@ -56,6 +58,7 @@ func (s *space) fold(object dag.ID, m *moment) (*tree.State, error) {
 		return st, nil
 	}
 	last := int64(math.MinInt64)
+	m = &moment{m.time, s.h.opt.Clock().UnixNano()}
 	return s.foldWhile(object, func(e *dag.Entry, p *tree.Payload) bool {
 		return p == nil || m.in(p.Time, &last)
 	})

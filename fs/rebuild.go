@@ -31,7 +31,11 @@ func (s *space) rebuild(ctx context.Context) error {
 		}
 		b.attributes(root, o.State)
 	}
-	if err := b.dir(ctx, t.Root(), rootDir); err != nil {
+	err = b.dir(ctx, t.Root(), rootDir)
+	if err == nil {
+		err = s.rebuildTrash(ctx, b.inodes)
+	}
+	if err != nil {
 		return fmt.Errorf("rebuild: %w", err)
 	}
 	return nil
