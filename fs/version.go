@@ -19,7 +19,7 @@ func ParseVersionTime(text string, loc *time.Location) (time.Time, error) {
 	s := strings.Replace(text, " ", "T", 1)
 	date, clock, timed := strings.Cut(s, "T")
 	layout := "2006-01-02"
-	if len(date) > len(layout) {
+	if n := len(date); n != 4 && n != 7 && n != len(layout) {
 		return time.Time{}, bad
 	}
 	if layout = layout[:len(date)]; !timed {
@@ -41,7 +41,7 @@ func ParseVersionTime(text string, loc *time.Location) (time.Time, error) {
 	}
 	whole, fraction, fractional := strings.Cut(clock, ".")
 	of := "15:04:05"
-	if len(date) != 10 || len(whole) > len(of) || fractional && (len(whole) != len(of) || fraction == "" || len(fraction) > 9) {
+	if n := len(whole); len(date) != 10 || n != 2 && n != 5 && n != len(of) || fractional && (len(whole) != len(of) || fraction == "" || len(fraction) > 9) {
 		return time.Time{}, bad
 	}
 	layout += "T" + of[:len(whole)]
