@@ -66,12 +66,12 @@ func (c Cost) Due(snapshotBytes int, random uint64) bool {
 	return random%uint64(n) == 0
 }
 
-// Joint finds the changes at which an object's graph is one node wide, as a walk back from its heads comes by: every other
-// change is an ancestor of such a one, or descends from it. Only there is the state before a change that of its ancestors,
-// so only there can a fold start from a snapshot.
+// Joint finds changes that have all that comes before them in the total order among their ancestors, as a walk back from an
+// object's heads comes by: those at which its graph is one node wide. Only there is the state before a change that of its ancestors, so only there can a fold start
+// from a snapshot.
 type Joint struct {
-	wanted  map[ID]struct{} // named by what came by, or heads, and not yet come by
-	blocked bool
+	wanted map[ID]struct{} // heads, or named by what came by, and not yet come by
+	lost   bool
 }
 
 // NewJoint starts a walk at an object's heads.
@@ -83,20 +83,20 @@ func NewJoint(heads []ID) *Joint {
 	return j
 }
 
-// Step takes the next change of Graph.ChangesBack, and reports whether it is such a one.
+// Step takes the next change of Graph.ChangesBack, and reports whether it is such a one: whatever comes before it is named
+// by something, and so, in the end, by this change, since nothing else that came by names what is still to come.
 func (j *Joint) Step(e Entry) bool {
 	_, known := j.wanted[e.ID]
-	joint := known && len(j.wanted) == 1 && !j.blocked
+	j.lost = j.lost || !known // it arrived after the heads were read
+	joint := len(j.wanted) == 1 && !j.lost
 	delete(j.wanted, e.ID)
 	for _, p := range e.Change.Parents {
 		j.wanted[p] = struct{}{}
 	}
-	// Nothing before a change without parents is its ancestor. An unknown one arrived after the heads were read.
-	j.blocked = j.blocked || !known || len(e.Change.Parents) == 0
 	return joint
 }
 
-// step is a change on its way through a fold.
+// foldStep is a change on its way through a fold.
 type foldStep[P any] struct {
 	e        Entry
 	p        P
@@ -105,7 +105,7 @@ type foldStep[P any] struct {
 }
 
 // Fold returns the state of an object: the changes that count, in total order, from the newest snapshot on that is trusted
-// and that all other changes descend from or precede. Snapshots that it comes by are recomputed, and trusted when they are
+// and that can be used (see Joint). Snapshots that it comes by are recomputed, and trusted when they are
 // right. A nil trust believes none.
 func (m *Machine[S, P]) Fold(g *Graph, object ID, trust Trust) (S, Cost, error) {
 	f := folder[S, P]{m: m, g: g, object: object, trust: trust, doubt: make(map[ID]bool), state: m.New()}

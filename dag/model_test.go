@@ -348,9 +348,9 @@ func (x *machine) deliver(rt *rapid.T) {
 	if len(x.m.order) == 0 {
 		return
 	}
-	rep := rapid.SampledFrom(x.replicas).Draw(rt, "to")
+	rep := x.replicas[rapid.IntRange(0, len(x.replicas)-1).Draw(rt, "to")]
 	for range rapid.SampledFrom([]int{1, 3, 30}).Draw(rt, "many") {
-		id := rapid.SampledFrom(x.m.order).Draw(rt, "batch")
+		id := x.m.order[rapid.IntRange(0, len(x.m.order)-1).Draw(rt, "batch")]
 		res, err := rep.g.Ingest(bytes.Clone(x.m.frames[id]))
 		must(rt, err)
 		if (res.Status == dag.Duplicate) != rep.given[id] {
@@ -367,7 +367,7 @@ func (x *machine) deliver(rt *rapid.T) {
 
 // heal gives a replica all that it lacks.
 func (x *machine) heal(rt *rapid.T) {
-	rep := rapid.SampledFrom(x.replicas).Draw(rt, "to")
+	rep := x.replicas[rapid.IntRange(0, len(x.replicas)-1).Draw(rt, "to")]
 	for _, id := range rapid.Permutation(x.m.order).Draw(rt, "order") {
 		_, err := rep.g.Ingest(bytes.Clone(x.m.frames[id]))
 		must(rt, err)
@@ -379,7 +379,7 @@ func (x *machine) ban(rt *rapid.T) {
 	if !x.bans {
 		return
 	}
-	rep := rapid.SampledFrom(x.replicas).Draw(rt, "who")
+	rep := x.replicas[rapid.IntRange(0, len(x.replicas)-1).Draw(rt, "who")]
 	d := author(rapid.IntRange(0, len(x.replicas)-1).Draw(rt, "device")).Device
 	if rapid.IntRange(0, 3).Draw(rt, "lift") == 0 {
 		delete(rep.auth.after, d)
@@ -396,7 +396,7 @@ func (x *machine) ban(rt *rapid.T) {
 }
 
 func (x *machine) reopen(rt *rapid.T) {
-	rep := rapid.SampledFrom(x.replicas).Draw(rt, "which")
+	rep := x.replicas[rapid.IntRange(0, len(x.replicas)-1).Draw(rt, "which")]
 	g, err := dag.Open(space, rep.st, rep.auth, dag.Options{})
 	must(rt, err)
 	rep.g = g
@@ -410,7 +410,7 @@ func (x *machine) reopen(rt *rapid.T) {
 // check checks a replica now and then: it costs more than all else.
 func (x *machine) check(rt *rapid.T) {
 	if rapid.IntRange(0, 5).Draw(rt, "check") == 0 {
-		x.checkReplica(rt, rapid.SampledFrom(x.replicas).Draw(rt, "checked"))
+		x.checkReplica(rt, x.replicas[rapid.IntRange(0, len(x.replicas)-1).Draw(rt, "checked")])
 	}
 }
 

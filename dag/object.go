@@ -123,14 +123,16 @@ func (g *Graph) with(o *object, r *ref, parents []ID, counts bool, u *Update) (*
 	if err != nil {
 		return nil, err
 	}
-	if err := g.addRef(&n, r, u); err != nil {
+	if err = g.addRef(&n, r, u); err != nil {
 		return nil, err
 	}
-	// A change that two batches link is there already, and so are those that name it.
-	if counts && !twice {
+	switch {
+	case counts && twice: // those that name it may be there as well
+		n.heads, err = g.computeHeads(o, g.held, r, parents)
+	case counts:
 		n.heads = g.moveHeads(o.heads, r, parents)
 	}
-	return &n, nil
+	return &n, err
 }
 
 func (g *Graph) moveHeads(heads []ref, r *ref, parents []ID) []ref {

@@ -211,7 +211,7 @@ func (g *Graph) rehead(q heldSet, changed []uint64, u *Update) (objects []*objec
 				return nil, nil, errIndex("object of a batch in quarantine")
 			}
 			n := *o
-			if n.heads, err = g.computeHeads(o, q); err != nil {
+			if n.heads, err = g.computeHeads(o, q, nil, nil); err != nil {
 				return nil, nil, err
 			}
 			objects = append(objects, &n)
@@ -221,8 +221,9 @@ func (g *Graph) rehead(q heldSet, changed []uint64, u *Update) (objects []*objec
 	return objects, batches, nil
 }
 
-// computeHeads finds an object's heads from its whole log: of the counted changes those that no counted one names.
-func (g *Graph) computeHeads(o *object, q heldSet) ([]ref, error) {
+// computeHeads finds an object's heads from its whole log, and one more change where extra is given: of the counted changes
+// those that no counted one names. q says what counts.
+func (g *Graph) computeHeads(o *object, q heldSet, extra *ref, parents []ID) ([]ref, error) {
 	named := make(map[ID]bool)
 	var all []ref
 	var last ref
@@ -246,6 +247,12 @@ func (g *Graph) computeHeads(o *object, q heldSet) ([]ref, error) {
 			}
 		}
 		all = append(all, page...)
+	}
+	if extra != nil {
+		all = g.insert(all, extra)
+		for _, p := range parents {
+			named[p] = true
+		}
 	}
 	var heads []ref
 	for i := range all {

@@ -239,3 +239,72 @@ func TestAuthorizer(t *testing.T) {
 		t.Fatal(told)
 	}
 }
+
+// TestTwiceLinked: a change that two branches link counts at the first that counts, whatever came when.
+func TestTwiceLinked(t *testing.T) {
+	a, b := newGraph(t), newGraph(t)
+	first, ids := put(t, a, author(1), "root ", dag.ID{}, dag.ID{})
+	send(t, a, b, first.ID())
+	put(t, b, author(2), "elsewhere ", ids[1])
+	x, same := put(t, a, author(1), "x", ids[0])
+	y, again := put(t, b, author(1), "x", ids[0])
+	if same[0] == again[0] || x.Clock == y.Clock {
+		t.Fatal("the clocks should differ, and so the changes")
+	}
+	c := newGraph(t)
+	send(t, a, c, first.ID())
+	body, err := a.Change(same[0])
+	must(t, err)
+	frame := forge(*x, []*dag.Change{body.Change, {Payload: []byte("other root")}}, author(1), func(*dag.Batch, []*dag.Change) {})
+	branch, _, err := dag.DecodeFrame(frame)
+	must(t, err)
+	child, _ := put(t, a, author(3), "child", ids[0]) // names x's change, in x's branch
+	frames := map[dag.ID][]byte{branch.ID(): frame}
+	for _, id := range []dag.ID{x.ID(), child.ID()} {
+		frames[id], err = a.Frame(id)
+		must(t, err)
+	}
+	want := ""
+	for _, order := range [][]dag.ID{{x.ID(), branch.ID(), child.ID()}, {branch.ID(), x.ID(), child.ID()}, {x.ID(), child.ID(), branch.ID()}} {
+		for _, hidden := range []dag.ID{{}, x.ID(), branch.ID()} {
+			auth := &hide{hidden}
+			g, err := dag.Open(space, store.NewMem(), auth, dag.Options{})
+			must(t, err)
+			send(t, a, g, first.ID())
+			for _, id := range order {
+				res, err := g.Ingest(frames[id])
+				must(t, err)
+				if res.Status != dag.Accepted {
+					t.Fatal(res)
+				}
+			}
+			must(t, g.Verify(nil))
+			if got := g.ObjectHeads(ids[0]); len(got) != 1 || got[0] != child.Changes[0] {
+				t.Errorf("order %v without %v: heads %v", order, hidden, got)
+			}
+			auth.id = dag.ID{}
+			_, err = g.Rejudge(nil)
+			must(t, err)
+			must(t, g.Verify(nil))
+			got := ""
+			must(t, g.Changes(ids[0], func(e dag.Entry) error { got += fmt.Sprintln(e.ID, e.Pos); return nil }))
+			if want == "" {
+				want = got
+			}
+			if got != want {
+				t.Errorf("order %v:\n%s\nwant\n%s", order, got, want)
+			}
+		}
+	}
+}
+
+// hide keeps one batch in quarantine.
+type hide struct{ id dag.ID }
+
+func (h *hide) Accept(*dag.Batch, []*dag.Change) error { return nil }
+func (h *hide) Counts(b *dag.Batch) dag.Verdict {
+	if b.ID() == h.id {
+		return dag.Quarantine
+	}
+	return dag.Counts
+}

@@ -117,7 +117,7 @@ func (g *Graph) verifyObject(id ID) error {
 	if err != nil || o == nil {
 		return errors.Join(err, errors.New("the index lacks it"))
 	}
-	heads, err := g.computeHeads(o, g.held)
+	heads, err := g.computeHeads(o, g.held, nil, nil)
 	if err != nil {
 		return err
 	}

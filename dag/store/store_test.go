@@ -247,3 +247,76 @@ func TestSegments(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestOldRecords: what an older life of the file left behind a cut does not come back behind new records.
+func TestOldRecords(t *testing.T) {
+	sim := disk.NewSim(nil)
+	o := store.Options{Disk: sim, DB: kv.NewMem(), Name: "n", Seal: store.Plain{}}
+	st, err := store.Open(o)
+	must(t, err)
+	put := func(st *store.Store, s string) uint64 {
+		at := st.Next(len(s))
+		must(t, st.Append(dag.Record{At: at, Frame: []byte(s)}, &dag.Update{}))
+		return at
+	}
+	put(st, "first")
+	mark := st.Mark()
+	put(st, "second")
+	third := put(st, "third")
+	old := make([]byte, uint64(st.Mark())-third)
+	f, err := sim.Open("n-000000.log")
+	must(t, err)
+	_, err = f.ReadAt(old, int64(third))
+	must(t, err)
+
+	st, err = store.Open(o)
+	must(t, err)
+	must(t, st.Rollback(mark))
+	if at := put(st, "SECOND"); at+52+6 != third {
+		t.Fatal(at, third)
+	}
+	_, err = f.WriteAt(old, int64(third)) // as if the cut had been lost
+	must(t, err)
+	st, err = store.Open(o)
+	must(t, err)
+	if st.Mark() != store.Mark(third) {
+		t.Errorf("the log ends at %d, want %d", st.Mark(), third)
+	}
+}
+
+// TestRuns: sets are found in every phase of a checkpoint, and runs that were merged do not stay.
+func TestRuns(t *testing.T) {
+	o := store.Options{Disk: disk.NewSim(nil), DB: kv.NewMem(), Name: "n", Seal: newSealer()}
+	st, err := store.Open(o)
+	must(t, err)
+	find := func(phase string, n int) {
+		for i := range n {
+			vs, err := st.Find(dag.SetChanges, dag.Sum([]byte{byte(i), byte(i >> 8)}).Prefix(), nil)
+			if err != nil || len(vs) == 0 || vs[0].A != uint64(i) {
+				t.Fatalf("%s: %d of %d: %v %v", phase, i, n, vs, err)
+			}
+		}
+	}
+	const each = 10
+	for r := range 130 {
+		var u dag.Update
+		for i := r * each; i < (r+1)*each; i++ {
+			u.Adds = append(u.Adds, dag.Add{Set: dag.SetChanges, Prefix: dag.Sum([]byte{byte(i), byte(i >> 8)}).Prefix(), Value: dag.Value{A: uint64(i)}})
+		}
+		must(t, st.Index(dag.Record{}, &u))
+		n := (r + 1) * each
+		write, done := st.Freeze()
+		find("frozen", n)
+		must(t, o.DB.Update(write))
+		find("written", n)
+		done(true)
+		find("done", n)
+	}
+	keys := 0
+	must(t, o.DB.View(func(tx kv.Tx) error {
+		return tx.Scan("n.runs", nil, func(_, _ []byte) bool { keys++; return true })
+	}))
+	if keys > 80 {
+		t.Errorf("%d keys for %d entries", keys, 130*each)
+	}
+}
