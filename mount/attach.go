@@ -22,7 +22,7 @@ func attach(dir string, s settings) (*device, error) {
 		return nil, err
 	}
 	dev, err := mountDirectly(dir, s)
-	if !errors.Is(err, syscall.EPERM) {
+	if !errors.Is(err, syscall.EPERM) && !errors.Is(err, syscall.EACCES) {
 		return dev, err
 	}
 	bin, err := fusermount()
@@ -45,7 +45,7 @@ func checkDevice() error {
 		return errors.New("this system has no /dev/fuse; load the kernel module with: modprobe fuse " +
 			"(a container must be given the device)")
 	case unix.EACCES, unix.EPERM:
-		return errors.New("no permission to open /dev/fuse")
+		return nil // the helper may
 	default:
 		return fmt.Errorf("/dev/fuse: %w", err)
 	}

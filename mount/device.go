@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"strings"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -38,6 +39,20 @@ func openDevice(fd int) (*device, error) {
 }
 
 func (d *device) close() { d.file.Close() }
+
+// drop ends the connection from our side: who waits for the kernel's requests, and who waits for our answers, gets an
+// error. The descriptor stays, as one of /dev/null, for answers that are on their way.
+func (d *device) drop() error {
+	null, err := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(null)
+	if err := unix.Dup3(null, d.fd, unix.O_CLOEXEC); err != nil {
+		return err
+	}
+	return d.file.SetReadDeadline(time.Unix(1, 0))
+}
 
 // read takes a request, EAGAIN when there is none. It is no call that the scheduler should know of: it does not block.
 func (d *device) read(p []byte) (int, syscall.Errno) {

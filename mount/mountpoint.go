@@ -77,7 +77,7 @@ func resolve(dir string) (string, error) {
 
 // leftBehind reports whether path is a mount of ours whose daemon is gone. A live one is ErrMounted.
 func leftBehind(path string) (bool, error) {
-	err := statWithin(path, answersWithin)
+	err := askWithin(path, answersWithin)
 	switch {
 	case errors.Is(err, syscall.ENOTCONN), errors.Is(err, syscall.ECONNABORTED):
 		if m, ok, err := mountAt(path); err == nil && ok && m.fsType != fsType {
@@ -97,13 +97,18 @@ func leftBehind(path string) (bool, error) {
 	return false, nil
 }
 
-// statWithin is stat with a limit, since a daemon that was stopped answers nobody. The goroutine of a stat that hangs
-// ends when that daemon does.
-func statWithin(path string, limit time.Duration) error {
+// askWithin asks whoever shows path whether it is there, with a limit, since a daemon that was stopped answers nobody.
+// (What stat says may be remembered from a daemon that is dead; statfs is always asked.) The goroutine of one that
+// hangs ends when that daemon does.
+func askWithin(path string, limit time.Duration) error {
 	done := make(chan error, 1)
 	go func() {
-		_, err := os.Stat(path)
-		done <- err
+		var s unix.Statfs_t
+		if err := unix.Statfs(path, &s); err != nil {
+			done <- &os.PathError{Op: "statfs", Path: path, Err: err}
+			return
+		}
+		done <- nil
 	}()
 	select {
 	case err := <-done:

@@ -2,6 +2,7 @@ package mount
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -21,13 +22,14 @@ const (
 	endsWithin    = 10 * time.Second // for the requests that are being served then
 	readAheadKiB  = 1024
 	unmountsFirst = 5 * time.Millisecond
+	dropAfter     = 100 * time.Millisecond
 )
 
 // Serve shows b at opt.Dir until it is unmounted, which is nil, or ctx ends, which is nil too.
 //
 // When ctx ends it unmounts: if files are still in use it takes the mount from who uses them. When it
-// returns, no goroutine of it is left and the backend has been given back all that the kernel held; but for one case,
-// in which it returns EBUSY: without root's rights and without fusectl a mount in use ends with its last user only.
+// returns, no goroutine of it is left and the backend has been given back all that the kernel held. (Should
+// the backend hold up a request for 10 s then, it returns EBUSY instead, and what is left ends with the process.)
 func Serve(ctx context.Context, b Backend, opt Options) error {
 	return serve(ctx, b, opt, func(f *filesystem) fuse.RawFileSystem { return f })
 }
@@ -87,7 +89,7 @@ func (f *filesystem) serve(ctx context.Context, server *server, dir string, read
 	}
 	quiet()
 	f.end()
-	if err := f.unmount(dir, dev, served); err != nil {
+	if err := f.unmount(dir, dev, server.dev, served); err != nil {
 		return err
 	}
 	wg.Wait()
@@ -120,7 +122,7 @@ func prime(dir string) (dev uint64) {
 }
 
 // unmount unmounts, where that has not happened, and waits until the last request is answered.
-func (f *filesystem) unmount(dir string, dev uint64, served <-chan struct{}) error {
+func (f *filesystem) unmount(dir string, dev uint64, device *device, served <-chan struct{}) error {
 	if isClosed(served) {
 		return nil
 	}
@@ -136,14 +138,18 @@ func (f *filesystem) unmount(dir string, dev uint64, served <-chan struct{}) err
 	if err != nil && !isClosed(served) {
 		f.log.Warn("taking the mount from who still uses it", "cause", Cause(err))
 		flush(dir)
-		if err = seize(dir, dev); err != nil {
-			return fmt.Errorf("unmount: %w", err)
+		err = seize(dir, dev)
+		if !over(served, dropAfter) {
+			err = errors.Join(err, device.drop())
+		}
+		if err != nil {
+			err = fmt.Errorf("unmount: %w", err)
 		}
 	}
 	if !over(served, endsWithin) {
-		return syscall.EBUSY
+		err = errors.Join(err, syscall.EBUSY)
 	}
-	return nil
+	return err
 }
 
 func isClosed(c <-chan struct{}) bool {
@@ -190,8 +196,6 @@ func seize(dir string, dev uint64) error {
 	}
 	err = fusermountUnmount(dir, true)
 	name := fmt.Sprintf("/sys/fs/fuse/connections/%d/abort", unix.Minor(dev))
-	if e := os.WriteFile(name, []byte("1"), 0); err == nil && e != nil {
-		return nil // without fusectl it ends with its last user, or with this process
-	}
+	_ = os.WriteFile(name, []byte("1"), 0) // where there is no fusectl it ends when the device is closed
 	return err
 }
