@@ -4,10 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"io"
-	iofs "io/fs"
 	"os"
-	"path/filepath"
 	"syscall"
 
 	"github.com/anyfs/anyfs/acl"
@@ -167,33 +164,22 @@ func alreadyMounted(ctx context.Context, e *env, o mountOptions) (bool, error) {
 	return true, nil
 }
 
-// checkMountpoint refuses early, before an account is made, what mounting would refuse. Whatever cannot be looked at is
-// left to it: it may be what a killed daemon left.
+// checkMountpoint refuses early, before an account is made, what mounting would refuse. What something is mounted on is
+// left to it: a daemon may be dead there, or not answer.
 func checkMountpoint(dir string) error {
+	if isMountRoot(dir) {
+		return nil
+	}
 	f, err := os.Open(dir)
 	if err != nil {
 		return nil
 	}
 	defer f.Close()
 	switch _, err := f.Readdirnames(1); {
-	case err == nil && isOurs(dir):
-		return failf(exitBusy, "%s is the mountpoint of another home; pick another folder", dir)
 	case err == nil:
 		return failf(exitFailed, "%s is not empty; pick another folder", dir)
 	case errors.Is(err, syscall.ENOTDIR):
 		return failf(exitFailed, "%s is not a folder", dir)
-	case errors.Is(err, io.EOF), errors.Is(err, iofs.ErrNotExist):
 	}
 	return nil
-}
-
-// isOurs reports whether a mount of anyfs is shown at dir.
-func isOurs(dir string) bool {
-	var top, up syscall.Stat_t
-	if syscall.Lstat(dir, &top) != nil || syscall.Lstat(filepath.Dir(dir), &up) != nil || top.Dev == up.Dev {
-		return false
-	}
-	buf := make([]byte, 1)
-	_, err := syscall.Getxattr(dir, "user.anyfs.id", buf)
-	return err == nil || errors.Is(err, syscall.ERANGE)
 }

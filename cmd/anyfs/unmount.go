@@ -42,7 +42,7 @@ func runUnmount(ctx context.Context, e *env, given string) error {
 		return err
 	}
 	if client == nil {
-		return unmountDead(dir)
+		return unmountDead(e, dir)
 	}
 	defer client.Close()
 	var w whereabouts
@@ -76,11 +76,40 @@ func dialDaemon(ctx context.Context, e *env) (*control.Client, error) {
 }
 
 // unmountDead takes away what a killed daemon left at dir.
-func unmountDead(dir string) error {
-	if isOurs(dir) {
-		return failf(exitBusy, "%s is mounted by another home; name that with --home", dir)
+func unmountDead(e *env, dir string) error {
+	if _, err := homeDisk(e.home); err == nil {
+		lock, err := mount.LockHome(e.home)
+		if err != nil {
+			return inUse(e.home, err)
+		}
+		defer lock.Unlock()
+		if lock.Left().Dir == dir {
+			return lock.TakeAway()
+		}
+	}
+	if isMountRoot(dir) && answers(dir) {
+		return failf(exitBusy, "%s is mounted, but not by the home %s; name its home with --home", dir, e.home)
 	}
 	return mount.Unmount(dir)
+}
+
+// isMountRoot reports whether something is mounted at dir. It asks no daemon, so that it cannot hang.
+func isMountRoot(dir string) bool {
+	var st unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, dir, unix.AT_STATX_DONT_SYNC|unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, 0, &st)
+	return err != nil && !errors.Is(err, unix.ENOENT) || st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0
+}
+
+// answers reports whether who serves the mount at dir lives, which a stopped daemon does without saying so.
+func answers(dir string) bool {
+	done := make(chan error, 1)
+	go func() { done <- unix.Statfs(dir, new(unix.Statfs_t)) }() // ends with the daemon at the latest
+	select {
+	case err := <-done:
+		return !errors.Is(err, unix.ENOTCONN) && !errors.Is(err, unix.ECONNABORTED)
+	case <-time.After(3 * time.Second):
+		return true
+	}
 }
 
 // waitEnd waits until the process of pidfd has ended.
