@@ -1,6 +1,8 @@
 package fs
 
 import (
+	"slices"
+
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/fs/index"
 	"github.com/anyfs/anyfs/fs/tree"
@@ -40,6 +42,9 @@ func (c *composer) compose() bool {
 	}
 	c.removals()
 	if len(n.Links) == 0 && n.Ino != rootDir {
+		if !fresh && len(c.payload.Ops) > 0 {
+			c.payload.Ops = append(c.payload.Ops, c.missed(n.Object, c.payload.Ops)...)
+		}
 		return true // removed: the rest concerns nobody
 	}
 	for i := range n.Links {
@@ -98,6 +103,33 @@ func (c *composer) removals() {
 			c.others = append(c.others, otherChange{g.Object, tree.Payload{Time: c.now, Ops: []tree.Op{o}}})
 		}
 	}
+}
+
+// missed gives the marks of links that were removed before, while the object had others, and whose marks did not see what was
+// written since: with the last link gone, one of them would come back.
+func (c *composer) missed(object dag.ID, marked []tree.Op) []tree.Op {
+	if c.item.n.NextKey <= 2 {
+		return nil // it never had a second link
+	}
+	st, _, err := c.s.stateOf(object)
+	if err != nil {
+		return nil // the fold's error is reported by whoever reads the history
+	}
+	var out []tree.Op
+	for i := range st.Links {
+		l := &st.Links[i]
+		if !l.Removed || !l.Missed || slices.ContainsFunc(marked, func(o tree.Op) bool { return o.Link == l.ID }) {
+			continue
+		}
+		o := tree.Op{Kind: tree.OpUnlink, Link: l.ID, Contents: st.Candidates()}
+		for k := range l.Values {
+			o.Over = append(o.Over, l.Values[k].Ref)
+		}
+		if out = append(out, o); len(out) == maxLinkOps {
+			break
+		}
+	}
+	return out
 }
 
 func (c *composer) link(l *index.Link) bool {

@@ -30,6 +30,9 @@ const maxItems = dag.MaxChanges
 func (s *space) publish(ctx context.Context, pick func(ino uint64, d dirtyState, n *index.Inode) bool) (n int, left bool, err error) {
 	s.pubMu.Lock()
 	defer s.pubMu.Unlock()
+	if err := s.note(ctx); err != nil {
+		return 0, false, err
+	}
 	items, upTo, left, err := s.capture(pick)
 	if err != nil || len(items) == 0 {
 		return 0, left, err
@@ -56,27 +59,39 @@ func (s *space) publish(ctx context.Context, pick func(ino uint64, d dirtyState,
 		return 0, left, err
 	}
 	rec.Seq = uint64(upTo)
+	s.unnoted = rec
+	if err := s.note(ctx); err != nil {
+		return 0, left, err
+	}
+	s.mu.Lock()
+	s.noteCost(items)
+	s.mu.Unlock()
+	return len(rec.Changes), left, nil
+}
+
+// note records the publication that is in the batch log and not in the journal yet, and makes both durable. Where the journal
+// takes no record it stays to be noted: its changes must not be made a second time. Under pubMu.
+func (s *space) note(ctx context.Context) error {
+	rec := s.unnoted
+	if rec == nil {
+		return nil
+	}
 	s.mu.Lock()
 	w := s.record(recPublished)
 	rec.encode(w)
 	m, err := s.commit(w, true)
 	if err == nil {
+		s.unnoted = nil
 		err = s.applyPublished(m.seq, rec)
-	}
-	if err == nil {
-		s.noteCost(items)
 	}
 	s.mu.Unlock()
 	if err != nil {
-		return 0, left, err
+		return err
 	}
 	if err := s.log.Sync(); err != nil && !s.deleted() {
-		return 0, left, s.h.broken(err)
+		return s.h.broken(err)
 	}
-	if err := s.h.sync(ctx, m.seq); err != nil {
-		return 0, left, err
-	}
-	return len(rec.Changes), left, nil
+	return s.h.sync(ctx, m.seq)
 }
 
 // heldBack is an inode that could not be published, and until when it is not tried again.

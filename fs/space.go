@@ -64,6 +64,7 @@ type space struct {
 	pubErr   error  // why the last publication failed
 	paced    map[uint64]pace
 	held     map[uint64]heldBack
+	unnoted  *publishedRecord // under pubMu: in the batch log, and not in the journal yet
 
 	chunker  *chunk.Chunker
 	released journal.Seq // in recovery: up to where no space needs the journal, by this space's checkpoint

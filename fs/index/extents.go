@@ -177,7 +177,7 @@ func (e *Extents) Replace(off, n int64, src, with *Source, skip int64) {
 func (e *Extents) Oldest() journal.Seq {
 	var low journal.Seq
 	e.m.Scan(func(_ int64, x Extent) bool {
-		if x.Src.Kind == SourceJournal && (low == 0 || x.Src.Seq < low) {
+		if x.Src.Kind == SourceJournal && x.Src.Seq != 0 && (low == 0 || x.Src.Seq < low) {
 			low = x.Src.Seq
 		}
 		return true

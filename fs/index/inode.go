@@ -211,7 +211,12 @@ func (n *Inode) Clamp(seq journal.Seq) {
 		to, ok := lower[x.Src]
 		if !ok {
 			c := *x.Src
-			c.Seq = min(c.Seq, seq)
+			if c.Seq > seq {
+				c.Seq = seq
+				if c.Kind == SourceJournal {
+					c.Seq = 0 // its record is lost: it pins nothing, and reading it fails
+				}
+			}
 			to = &c
 			lower[x.Src] = to
 		}
