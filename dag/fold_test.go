@@ -104,6 +104,9 @@ func TestFold(t *testing.T) {
 				}))
 			},
 			"": func(rt *rapid.T) {
+				if rapid.IntRange(0, 3).Draw(rt, "check") != 0 {
+					return
+				}
 				f := fs[rapid.IntRange(0, 2).Draw(rt, "checked")]
 				want, n := naiveFold(rt, f.g, object)
 				usable(rt, f.g, object)
