@@ -256,3 +256,18 @@ func TestWithoutHelper(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// FuzzParseMount holds that any line is an entry or none, and that what is escaped comes back.
+func FuzzParseMount(f *testing.F) {
+	f.Add(`36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue`, "/a b\\c\nd")
+	f.Add(`42 27 0:39 / /a\040b - fuse.anyfs anyfs rw`, "")
+	f.Fuzz(func(t *testing.T, line, path string) {
+		if m, ok := parseMount(line); ok && m.fsType == "" {
+			t.Errorf("%q: %+v", line, m)
+		}
+		escaped := strings.NewReplacer(`\`, `\134`, " ", `\040`, "\t", `\011`, "\n", `\012`).Replace(path)
+		if got := unescape(escaped); got != path {
+			t.Errorf("%q came back as %q", path, got)
+		}
+	})
+}
