@@ -19,6 +19,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Binary is the anyfs executable under test; TestMain builds it.
@@ -182,12 +184,31 @@ func (h *Home) Kill() {
 // KillPID is Kill for who asked for the pid before.
 func (h *Home) KillPID(pid int) {
 	h.t.Helper()
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+	if err := kill(pid); err != nil {
 		h.t.Fatalf("kill %d: %v", pid, err)
 	}
-	for end := time.Now().Add(patience); alive(pid); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			h.t.Fatalf("the daemon %d does not die", pid)
+}
+
+// kill ends a process with SIGKILL and waits until all of its threads are gone, and with them its files and sockets: the
+// table of processes shows it as ended when its first thread is.
+func kill(pid int) error {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		return err
+	}
+	for end := time.Now().Add(patience); ; {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 1000)
+		switch {
+		case n > 0:
+			return nil
+		case err != nil && !errors.Is(err, unix.EINTR):
+			return err
+		case time.Now().After(end):
+			return errors.New("it does not die")
 		}
 	}
 }
@@ -234,7 +255,7 @@ func (h *Home) cleanup() {
 	detach(h.Mnt)
 	for _, pid := range daemonsOf(h.Dir) {
 		h.t.Errorf("the daemon %d outlived its test", pid)
-		_ = syscall.Kill(pid, syscall.SIGKILL)
+		_ = kill(pid)
 	}
 	// The folder may hold read-only directories, which TempDir's removal does not enter.
 	_ = filepath.WalkDir(filepath.Dir(h.Dir), func(p string, d os.DirEntry, err error) error {
@@ -373,12 +394,4 @@ func tail(s string) string {
 		return "…" + s[len(s)-4000:]
 	}
 	return s
-}
-
-// stop ends a process with SIGKILL and waits until it is gone.
-func stop(pid int) {
-	_ = syscall.Kill(pid, syscall.SIGKILL)
-	for end := time.Now().Add(10 * time.Second); alive(pid) && time.Now().Before(end); {
-		time.Sleep(time.Millisecond)
-	}
 }

@@ -32,7 +32,7 @@ func TestScripts(t *testing.T) {
 				entries, _ := os.ReadDir(env.WorkDir)
 				for _, e := range entries { // homes and mountpoints lie directly in the script's folder
 					for _, pid := range daemonsOf(filepath.Join(env.WorkDir, e.Name())) {
-						stop(pid)
+						_ = kill(pid)
 					}
 				}
 				for _, e := range entries {
@@ -61,7 +61,7 @@ func scriptKill(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("no daemon of %s runs", home)
 	}
 	for _, pid := range pids {
-		stop(pid)
+		ts.Check(kill(pid))
 	}
 }
 
