@@ -17,7 +17,7 @@ var (
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
-func (t *Tree) planner() *planner { return &planner{t, &Plan{}} }
+func (t *Tree) planner() *planner { return &planner{t, &Plan{}, make(map[dag.ID][]Ref)} }
 
 // PlanCreate makes an object under a name that nothing has. ops give its attributes and content.
 func (t *Tree) PlanCreate(dir dag.ID, name string, kind Kind, ops ...Op) (*Plan, error) {
@@ -335,7 +335,7 @@ func (t *Tree) PlanSave(temp dag.ID, dir dag.ID, name string, seen []Ref) (*Plan
 		d.op(Op{Kind: OpXattr, Name: x, Value: from.Xattrs[x]})
 	}
 	for _, l := range from.LiveLinks() {
-		w.plan.of(temp).ops(from.Unlink(l.ID)...)
+		w.unlink(from, l.ID)
 	}
 	return w.plan, nil
 }

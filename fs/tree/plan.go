@@ -47,17 +47,21 @@ func (s *State) Move(link Ref, parent dag.ID, name string) Op {
 }
 
 // Unlink returns the operations that mark a link removed against everything that the state knows. With the last live link go
-// those that are removed already but for content that their marks missed: else one of them would come back.
-func (s *State) Unlink(link Ref) []Op {
+// those that are removed already but for content that their marks missed: else one of them would come back. before are
+// the links that the same change has removed already.
+func (s *State) Unlink(link Ref, before ...Ref) []Op {
 	mark := func(l Ref) Op {
 		return Op{Kind: OpUnlink, Link: l, Over: s.placements(l), Contents: s.Candidates()}
 	}
+	gone := append(slices.Clone(before), link)
 	out := []Op{mark(link)}
-	if live := s.LiveLinks(); len(live) != 1 || live[0].ID != link {
-		return out
+	for _, l := range s.LiveLinks() {
+		if !slices.Contains(gone, l.ID) {
+			return out
+		}
 	}
 	for i := range s.Links {
-		if l := &s.Links[i]; l.Removed && l.Missed && l.ID != link {
+		if l := &s.Links[i]; l.Removed && l.Missed && !slices.Contains(gone, l.ID) {
 			out = append(out, mark(l.ID))
 		}
 	}
@@ -103,8 +107,9 @@ func (s *State) Merge(merged *Content) Op {
 
 // planner makes one plan.
 type planner struct {
-	t    *Tree
-	plan *Plan
+	t        *Tree
+	plan     *Plan
+	unlinked map[dag.ID][]Ref
 }
 
 // state returns the state of an object that is to be changed.
@@ -265,9 +270,15 @@ func (w *planner) remove(tw Twin) error {
 	if tw.Loser == ContentLoser {
 		w.drop(s, tw.Content)
 	} else {
-		w.plan.of(tw.Object).ops(s.Unlink(tw.Link)...)
+		w.unlink(s, tw.Link)
 	}
 	return nil
+}
+
+// unlink marks a link removed, knowing which of the object's links the plan has removed already.
+func (w *planner) unlink(s *State, link Ref) {
+	w.plan.of(s.Object).ops(s.Unlink(link, w.unlinked[s.Object]...)...)
+	w.unlinked[s.Object] = append(w.unlinked[s.Object], link)
 }
 
 // removeNode takes away what an entry stands for.
@@ -278,7 +289,7 @@ func (w *planner) removeNode(n *Node) error {
 			if err != nil {
 				return err
 			}
-			w.plan.of(dir).ops(s.Unlink(s.Links[0].ID)...)
+			w.unlink(s, s.Links[0].ID)
 		}
 		return nil
 	}

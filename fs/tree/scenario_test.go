@@ -365,6 +365,29 @@ func scenarios() []scenario {
 			u[0].remove("f")
 			u[1].remove("g")
 		}, nil},
+		{"two links of one name go at once, with one that was removed before an edit", 3, func(u []*user, sync func()) {
+			// Found by seed 1036960 of TestConvergence: the removed link came back.
+			u[0].create("a", text("1"))
+			sync()
+			u[0].link("a", "d")
+			u[1].link("a", "d")
+			u[1].remove("a")
+			u[2].write("a", text("2"))
+			sync()
+			u[0].remove("d")
+		}, nil},
+		{"a rename over two links of one name, with one that was removed before an edit", 3, func(u []*user, sync func()) {
+			// Found by seed 1045414 of TestConvergence.
+			u[0].create("a", text("1"))
+			u[0].create("f", text("f"))
+			sync()
+			u[0].link("a", "d")
+			u[1].link("a", "d")
+			u[1].remove("a")
+			u[2].write("a", text("2"))
+			sync()
+			u[0].rename("f", "d")
+		}, []string{`d = "f"`}},
 		{"three who rename", 3, func(u []*user, sync func()) {
 			u[0].create("f", text("a"))
 			sync()
