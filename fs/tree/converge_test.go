@@ -339,6 +339,8 @@ var profiles = [][]int{
 	{0, 4, 5, 6, 4, 5, 6, 10, 16, 15},   // files that are written
 	{0, 1, 7, 8, 9, 10, 13, 17, 14, 4},  // names
 	{2, 3, 0, 1, 7, 8, 12, 12, 4, 5, 6}, // work in directories that go
+	{0, 13, 13, 10, 11, 7, 4, 17},       // few files with many names
+	{0, 4, 5, 6, 16, 10, 7, 9},          // one or two files and what rivals them
 }
 
 // together makes directories in one another that all replicas hold before they part.
@@ -370,12 +372,15 @@ func runSeed(t testing.TB, seed uint64) (s *schedule, conflicts int) {
 	s = newSchedule(f, choose, 2+choose(4))
 	f.script = s.script
 	s.script.kinds = profiles[int(seed)%len(profiles)]
+	if seed%8 >= 6 {
+		s.script.names = simNames[:2]
+	}
 	for _, r := range s.replicas {
 		r.watch = seed%4 == 0
 	}
-	if seed%3 == 0 || s.script.kinds != nil && seed%12 == 2 {
+	if seed%3 == 0 || s.script.kinds != nil && seed%16 == 2 {
 		s.together(1 + choose(4))
-		s.apart = choose(3) == 0 || seed%12 == 2
+		s.apart = choose(3) == 0 || seed%16 == 2
 	}
 	s.run(4 + choose(24))
 	orders := 1
