@@ -66,6 +66,9 @@ func (s *space) fold(object dag.ID, m *moment) (*tree.State, error) {
 
 // foldTo is the state of an object after one of its changes; nil when that is none of them.
 func (s *space) foldTo(object, change dag.ID) (*tree.State, error) {
+	if heads, err := s.graph.HeadsOf(object); err == nil && len(heads) == 1 && heads[0] == change {
+		return s.fold(object, nil) // from a snapshot, where there is one
+	}
 	met := false
 	st, err := s.foldWhile(object, func(e *dag.Entry, _ *tree.Payload) bool {
 		if met {

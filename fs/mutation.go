@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/anyfs/anyfs/fs/journal"
 )
@@ -17,7 +18,7 @@ type mutation struct {
 // record and all before it are with the kernel: no kill of the daemon loses it. reserved operations may use the space that
 // is kept for making room.
 func (s *space) do(reserved bool, plan func() (*writer, func(*mutation) error, error)) error {
-	for freed := false; ; {
+	for freed, tries := false, 0; ; {
 		s.mu.Lock()
 		if s.gone {
 			s.mu.Unlock()
@@ -40,6 +41,10 @@ func (s *space) do(reserved bool, plan func() (*writer, func(*mutation) error, e
 			}
 		}
 		if errors.Is(err, journal.ErrFull) {
+			// Where it is the disk that makes no file for the journal, no room helps.
+			if tries++; tries > maxTriesForRoom {
+				return fmt.Errorf("%w: %w", ErrNoSpace, err)
+			}
 			if err := s.h.makeRoom(); err != nil {
 				return err
 			}
@@ -51,6 +56,9 @@ func (s *space) do(reserved bool, plan func() (*writer, func(*mutation) error, e
 		return s.h.written(m.seq)
 	}
 }
+
+// maxTriesForRoom is how often room is made in the journal for one operation: others may take what was made.
+const maxTriesForRoom = 16
 
 // commit appends a record. Under mu.
 func (s *space) commit(w *writer, reserved bool) (m mutation, err error) {

@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"sort"
@@ -149,7 +150,7 @@ func (h *Home) Write(ctx context.Context, ino Ino, p []byte, off int64, f WriteF
 		return 0, err
 	}
 	done := 0
-	for freed := false; done < len(p); {
+	for freed, tries := false, 0; done < len(p); {
 		n, err := s.tryWrite(ctx, local, p[done:min(len(p), done+maxWrite)], off+int64(done), f)
 		done += n
 		switch {
@@ -160,7 +161,9 @@ func (h *Home) Write(ctx context.Context, ino Ino, p []byte, off int64, f WriteF
 				continue
 			}
 		case errors.Is(err, journal.ErrFull):
-			if err = h.makeRoom(); err == nil {
+			if tries++; tries > maxTriesForRoom {
+				err = fmt.Errorf("%w: %w", ErrNoSpace, err)
+			} else if err = h.makeRoom(); err == nil {
 				continue
 			}
 		}

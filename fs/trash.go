@@ -146,6 +146,21 @@ func (s *space) findTrash(dir uint64, match func(*trashed) bool) (found trashed,
 	return found, ok, err
 }
 
+// inTrash reports whether an entry is in its place still.
+func (s *space) inTrash(t *trashed) (there bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err = s.ix.Scan(t.dir|trashBit, t.at-1, func(at uint64, e *index.Entry) bool {
+		now, ok := parseTrash(t.dir, at, e)
+		there = ok && now.at == t.at && now.object == t.object
+		return false
+	})
+	if err != nil {
+		err = s.damaged(err)
+	}
+	return there, err
+}
+
 // dropTrash takes an entry off the list: its object is back. Under mu.
 func (s *space) dropTrash(dir, at uint64, object dag.ID) {
 	var old *index.Entry

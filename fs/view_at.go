@@ -201,6 +201,11 @@ func (p *pastView) find(ctx context.Context, name string) (*viewNode, error) {
 		return nil, err
 	}
 	x := e.what.(pastNode)
+	if p.d.m == nil {
+		if there, err := p.d.s.inTrash(&x.gone); err != nil || !there {
+			return nil, err // it came back since
+		}
+	}
 	return p.node(&x)
 }
 

@@ -18,6 +18,9 @@ func (d *trashView) find(ctx context.Context, name string) (*viewNode, error) {
 		return nil, err
 	}
 	t := e.what.(trashed)
+	if there, err := d.t.s.inTrash(&t); err != nil || !there {
+		return nil, err // the listing is older than its return
+	}
 	p := &pastView{v: d.t.v, d: &pastDir{s: d.t.s}}
 	return p.node(&pastNode{name: t.name, object: t.object, ino: t.ino, typ: t.typ, gone: t})
 }
