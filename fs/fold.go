@@ -89,8 +89,18 @@ func (s *space) snapshot(object dag.ID, heads []dag.ID) []byte {
 		return nil
 	}
 	enc := st.Encode()
-	if len(enc) > maxSnapshot || !cost.Due(len(enc), random/coin*coin) {
+	if len(enc) > maxSnapshot || random/coin%uint64(max(1, spacing(len(enc), cost)/coin)) != 0 {
 		return nil
 	}
 	return enc
+}
+
+// spacing is how many changes should lie between two snapshots on average: 64, or for a large state so many that snapshots take
+// no more room than the changes between them; and fewer when the last one lies long back.
+func spacing(snapshotBytes int, c dag.Cost) int {
+	n := max(64, snapshotBytes/max(1, c.Bytes/c.Changes))
+	for since := c.Changes / 2; since > n && n > coin; since /= 4 {
+		n /= 2
+	}
+	return n
 }
