@@ -3,7 +3,6 @@ package fs
 import (
 	"context"
 	"syscall"
-	"time"
 )
 
 // Ino names an inode of the home: the space's slot in the high 16 bits, the space's own object number in the low 48.
@@ -171,6 +170,3 @@ type VFS interface {
 	// Events calls fn, from one goroutine that holds no lock, for what changed behind the kernel's back.
 	Events(fn func([]Event)) (cancel func())
 }
-
-// now is a place for the clock's type in signatures.
-type clock func() time.Time

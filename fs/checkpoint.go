@@ -260,7 +260,6 @@ type room struct {
 	mu          sync.Mutex
 	at          time.Time
 	free, total int64
-	err         error
 }
 
 // reserveBytes are kept free on the disk: unlink, rename and publishing work on a disk that is full for everyone else.

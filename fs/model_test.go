@@ -207,14 +207,12 @@ func step(r *rand.Rand, a, b walker, largest int) (what string, x, y error) {
 			if err != nil {
 				return err
 			}
-			at := off
-			for len(d) > 0 && err == nil {
-				var n int
-				n, err = w.v.Write(ctx, f.Ino, d, at, fs.WriteFlags{Append: app})
-				if err == nil && n < len(d) {
-					return fmt.Errorf("short write: %d", n)
-				}
-				break
+			if len(d) == 0 {
+				return nil
+			}
+			n, err := w.v.Write(ctx, f.Ino, d, off, fs.WriteFlags{Append: app})
+			if err == nil && n < len(d) {
+				return fmt.Errorf("short write: %d", n)
 			}
 			return err
 		})

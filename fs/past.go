@@ -149,24 +149,7 @@ func (d *pastDir) at(n *pastNode, taken map[string]bool, fn func(*pastNode) bool
 	return true, nil
 }
 
-// find gives the entry of a name; nil when there was none.
-func (d *pastDir) find(ctx context.Context, name string) (found *pastNode, err error) {
-	if d.m != nil {
-		// Most names stand for what they stood for then: that needs no listing.
-		if found, err = d.findPresent(name); found != nil || err != nil {
-			return found, err
-		}
-	}
-	err = d.each(ctx, func(n *pastNode) bool {
-		if n.name == name {
-			x := *n
-			found = &x
-		}
-		return found == nil
-	})
-	return found, err
-}
-
+// findPresent gives the entry of a name that still stands for what it stood for then; nil when it can't tell so.
 func (d *pastDir) findPresent(name string) (found *pastNode, err error) {
 	d.s.mu.Lock()
 	n, err := d.s.ix.Inode(d.ino)

@@ -181,16 +181,6 @@ func (s *space) markDirty(n *index.Inode) {
 
 func (s *space) clearDirty(ino uint64) { delete(s.dirty, ino) }
 
-// append puts a record into the journal. Under mu.
-func (s *space) append(w *writer) (journal.Seq, journal.Loc, error) {
-	s.buf = w.b
-	seq, loc, err := s.h.jr.Append(w.b)
-	if err == nil {
-		s.last = seq
-	}
-	return seq, loc, err
-}
-
 func (s *space) record(k recordKind) *writer { return newRecord(s.buf, k, s.slot) }
 
 // ref counts the kernel's (or another user's) hold on an inode.
