@@ -18,6 +18,8 @@ type env struct {
 	getwd          func() (string, error)
 	// readSecret reads a line from the terminal without showing it; nil when stdin is no terminal, and then nothing is asked.
 	readSecret func() (string, error)
+	// hide turns the terminal's echo off, until what it returns is called; nil when stdin is no terminal.
+	hide func() (restore func())
 	// progress says that stderr is a terminal, where bars may be drawn.
 	progress bool
 	home     string // the home folder, absolute; set before a command runs
@@ -32,6 +34,7 @@ func processEnv() *env {
 		progress: term.IsTerminal(int(os.Stderr.Fd())),
 	}
 	if fd := int(os.Stdin.Fd()); term.IsTerminal(fd) {
+		e.hide = func() func() { return echoOff(fd) }
 		e.readSecret = func() (string, error) {
 			b, err := term.ReadPassword(fd)
 			return string(b), err
@@ -96,6 +99,9 @@ func (e *env) readSecretFile(name string, whole bool) (string, error) {
 func (e *env) ask(question string) (string, error) {
 	if !e.interactive() {
 		return "", errors.New("stdin is no terminal")
+	}
+	if e.hide != nil {
+		defer e.hide()()
 	}
 	io.WriteString(e.stderr, question)
 	answer, err := e.readSecret()
