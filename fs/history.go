@@ -115,9 +115,11 @@ type logWalk struct {
 	named bool // path is the object's at this point of the walk
 	shown bool // the content that is shown was met
 
-	held    []Version
-	dirs    map[dag.ID]string
-	devices map[dag.PublicKey]DeviceInfo
+	held     []Version
+	object   string
+	dirs     map[dag.ID]string
+	devices  map[dag.PublicKey]DeviceInfo
+	accounts map[dag.PublicKey]string
 }
 
 // maxHeld bounds how many versions wait for an older one that says what they were called and how long they were.
@@ -126,7 +128,8 @@ const maxHeld = 1024
 func (s *space) newLog(w *where) (*logWalk, error) {
 	l := &logWalk{
 		s: s, space: w.s.h.spaceName(s), live: w.live, path: w.path, named: true,
-		dirs: map[dag.ID]string{}, devices: map[dag.PublicKey]DeviceInfo{},
+		object: w.object.String(),
+		dirs:   map[dag.ID]string{}, devices: map[dag.PublicKey]DeviceInfo{}, accounts: map[dag.PublicKey]string{},
 	}
 	var err error
 	l.kind, err = s.kindOf(w.object)
@@ -199,15 +202,10 @@ func (l *logWalk) waits(v *Version) bool { return v.Path == pathUnknown || v.Siz
 // add turns a change into a version and tells those that wait what it knows.
 func (l *logWalk) add(e *dag.Entry) {
 	v := Version{
-		id: e.ID, ID: e.ID.String(), Device: l.device(e.Change.Device), Account: acl.FormatIdentity(e.Batch.Account),
-		Kind: kindName(l.kind), Size: -1, Path: pathUnknown,
+		id: e.ID, ID: e.ID.String(), Device: l.device(e.Change.Device), Account: l.account(e.Batch.Account),
+		Object: l.object, Kind: kindName(l.kind), Size: -1, Path: pathUnknown,
 	}
 	v.Short = shortID(v.ID)
-	if e.Change.Object.IsZero() {
-		v.Object = v.ID
-	} else {
-		v.Object = e.Change.Object.String()
-	}
 	if l.kind == tree.KindFile {
 		v.Size = sizeUnknown
 	}
@@ -377,4 +375,13 @@ func (l *logWalk) device(key dag.PublicKey) DeviceInfo {
 		l.devices[key] = d
 	}
 	return d
+}
+
+func (l *logWalk) account(key dag.PublicKey) string {
+	a, ok := l.accounts[key]
+	if !ok {
+		a = acl.FormatIdentity(key)
+		l.accounts[key] = a
+	}
+	return a
 }

@@ -35,8 +35,25 @@ type RestoreResult struct {
 func (h *Home) Restore(ctx context.Context, path, version, to string) (RestoreResult, error) {
 	r := restorer{h: h, ctx: ctx}
 	err := r.run(cleanPath(path), version, to)
-	h.emit(r.events...)
+	r.announce()
 	return r.res, err
+}
+
+// eventStep is how many changes are told to the kernel at once.
+const eventStep = 256
+
+// changed notes what the kernel is to be told. No lock is held.
+func (r *restorer) changed(ev ...Event) {
+	if r.events = append(r.events, ev...); len(r.events) >= eventStep {
+		r.announce()
+	}
+}
+
+func (r *restorer) announce() {
+	if len(r.events) > 0 {
+		r.h.emit(r.events...)
+	}
+	r.events = nil
 }
 
 // restorer is one restore under way.
@@ -358,7 +375,7 @@ func (r *restorer) cred(st *tree.State) Cred {
 
 // appeared notes for the kernel that a name is there now.
 func (r *restorer) appeared(at place) {
-	r.events = append(r.events, Event{Parent: at.s.ino(at.dir), Name: at.name})
+	r.changed(Event{Parent: at.s.ino(at.dir), Name: at.name})
 }
 
 // destination finds where a copy goes, making the directories above.
@@ -427,7 +444,7 @@ func (r *restorer) over(src *source, ino uint64, path string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	r.events = append(r.events, names...)
+	r.changed(names...)
 	r.res.Files++
 	r.res.Bytes += size
 	return nil

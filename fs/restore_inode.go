@@ -270,7 +270,7 @@ func (r *restorer) reviveOne(src *source, at place) (uint64, error) {
 			return 0, err
 		}
 		r.appeared(at)
-		r.events = append(r.events, Event{Inode: s.ino(ino)})
+		r.changed(Event{Inode: s.ino(ino)})
 		return ino, nil
 	}
 	if n != nil {

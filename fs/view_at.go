@@ -15,12 +15,13 @@ import (
 // what is in the directory or was.
 type atView struct{ t *topView }
 
-func (d *atView) find(_ context.Context, name string) (*viewNode, error) {
+func (d *atView) find(ctx context.Context, name string) (*viewNode, error) {
 	m, ok := d.t.moment(name)
 	if !ok {
 		return nil, nil
 	}
 	s := d.t.s
+	s.publishBefore(ctx, &m)
 	s.mu.Lock()
 	n, err := s.inode(d.t.ino)
 	var object dag.ID
@@ -32,6 +33,25 @@ func (d *atView) find(_ context.Context, name string) (*viewNode, error) {
 		return nil, err
 	}
 	return d.t.v.pastNode(&pastDir{s: s, object: object, ino: d.t.ino, m: &m}, nil)
+}
+
+// publishBefore publishes what is pending, where it was done before a moment or may have been. What can't be published in
+// time is missing in the view.
+func (s *space) publishBefore(ctx context.Context, m *moment) {
+	if m.time < m.now-int64(paceMax) {
+		return
+	}
+	s.mu.Lock()
+	pending := len(s.dirty) > 0
+	s.mu.Unlock()
+	if !pending {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if err := s.publishAll(ctx); err != nil && ctx.Err() == nil {
+		s.publishFailed(err)
+	}
 }
 
 // moment reads the name of a time.
@@ -106,7 +126,7 @@ type homePastView struct {
 	m moment
 }
 
-func (d *homePastView) find(_ context.Context, name string) (*viewNode, error) {
+func (d *homePastView) find(ctx context.Context, name string) (*viewNode, error) {
 	if e, _, err := d.t.s.liveStep(rootDir, name); err != nil || e.ino == 0 {
 		return nil, err
 	}
@@ -114,6 +134,7 @@ func (d *homePastView) find(_ context.Context, name string) (*viewNode, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.publishBefore(ctx, &d.m)
 	return d.t.v.pastNode(&pastDir{s: s, object: tree.RootObject(s.id), ino: rootDir, m: &d.m}, nil)
 }
 
@@ -174,7 +195,7 @@ func (p *pastView) node(e *pastNode) (*viewNode, error) {
 	if st.Kind == tree.KindDir {
 		return p.v.pastNode(p.d.dir(e), st)
 	}
-	return p.v.stateNode(p.d.s, p.keyOf(e, st), st)
+	return p.v.stateNode(p.d.s, p.keyOf(e, st), st), nil
 }
 
 // keyOf names an entry that is no directory: by the state that it is in, or (dead) by its place in the trash.
@@ -226,10 +247,11 @@ func (p *pastView) list(ctx context.Context) ([]viewEntry, error) {
 	return out, err
 }
 
-// stamp: what is past does not change, but what is still to come does, and what was deleted may come back.
+// stamp: the past grows with the batches that tell of it, and what was deleted may come back.
 func (p *pastView) stamp() uint64 {
-	if p.d.m != nil && p.d.m.time < p.d.m.now {
-		return 0
+	if p.d.m != nil {
+		batches, _, _ := p.d.s.graph.Counters()
+		return batches
 	}
 	p.d.s.mu.Lock()
 	defer p.d.s.mu.Unlock()

@@ -129,22 +129,18 @@ func (s *space) scanLive(dir uint64, fn func(e *index.Entry, n *index.Inode) boo
 }
 
 // stateNode makes the virtual inode of an object that is no directory, as it was.
-func (v *views) stateNode(s *space, k *viewKey, st *tree.State) (*viewNode, error) {
+func (v *views) stateNode(s *space, k *viewKey, st *tree.State) *viewNode {
 	n := &viewNode{
 		ino: v.number(k), s: s, attr: s.stateAttr(st), target: st.Target, xattrs: shownXattrs(st), object: st.Object,
 	}
 	if st.Kind == tree.KindFile {
-		f, err := s.fileOf(st)
-		if err != nil {
-			return nil, err
-		}
-		n.file, n.attr.Size = f, f.size
-		n.version = f.at.Change
-		if k := len(f.patches); k > 0 {
-			n.version = st.View().Main.Ref.Change
+		if view := st.View(); view.Merged {
+			n.file = s.inlineFile(view.Text)
+		} else {
+			n.at, n.version = view.Main.Ref, view.Main.Ref.Change
 		}
 	}
-	return n, nil
+	return n
 }
 
 func shownXattrs(st *tree.State) map[string][]byte {

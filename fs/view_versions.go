@@ -86,15 +86,9 @@ func (d *versionsOf) find(ctx context.Context, name string) (*viewNode, error) {
 		return nil, err
 	}
 	o := e.what.(oldVersion)
-	n := &viewNode{
-		ino: e.ino, s: d.t.s, attr: o.attr, target: o.target, xattrs: o.xattrs, object: o.object, version: o.change,
-	}
-	if o.attr.Mode&syscall.S_IFMT == syscall.S_IFREG {
-		if n.file, err = d.t.s.contentOf(o.at); err != nil {
-			return nil, err
-		}
-	}
-	return n, nil
+	return &viewNode{
+		ino: e.ino, s: d.t.s, attr: o.attr, target: o.target, at: o.at, xattrs: o.xattrs, object: o.object, version: o.change,
+	}, nil
 }
 
 // maxVersions bounds the versions that are listed of one object: the newest. The log has all.

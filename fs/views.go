@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/fs/tree"
 )
 
 // views serves the read-only directories under .anyfs, which is in every directory and in no listing:
@@ -33,7 +34,7 @@ type views struct {
 
 const (
 	maxIdleViews = 4096
-	maxViewNames = 256 << 10 // in the listings that are kept, together
+	maxViewNames = 64 << 10 // in the listings that are kept, together
 )
 
 // viewNode is one virtual inode.
@@ -45,7 +46,8 @@ type viewNode struct {
 
 	attr    Attr
 	target  string
-	file    *VersionFile
+	at      tree.Ref     // of a file: the operation that holds its content
+	file    *VersionFile // of one that shows a merge
 	xattrs  map[string][]byte
 	object  dag.ID
 	version dag.ID // the change whose content a file shows; may be zero
@@ -351,10 +353,19 @@ func (v *views) read(ctx context.Context, ino Ino, p []byte, off int64) (int, er
 	if n.dir != nil {
 		return 0, ErrIsDir
 	}
-	if n.file == nil {
+	f := n.file
+	switch {
+	case n.attr.Mode&syscall.S_IFMT != syscall.S_IFREG:
 		return 0, ErrInvalid
+	case n.attr.Size == 0:
+		return 0, nil
+	case f == nil:
+		// Nodes are many, and hold no content: it is found again.
+		if f, err = n.s.contentOf(n.at); err != nil {
+			return 0, err
+		}
 	}
-	k, err := n.file.readAt(ctx, p, off)
+	k, err := f.readAt(ctx, p, off)
 	if errors.Is(err, io.EOF) {
 		err = nil
 	}
@@ -378,7 +389,7 @@ func (v *views) seek(ino Ino, off int64, whence int) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if n.file == nil || whence != SeekData && whence != SeekHole {
+	if n.attr.Mode&syscall.S_IFMT != syscall.S_IFREG || whence != SeekData && whence != SeekHole {
 		return 0, ErrInvalid
 	}
 	if off < 0 || off >= n.attr.Size {
