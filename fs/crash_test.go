@@ -18,7 +18,11 @@ var crashRuns = flag.Int("crashes", 30, "runs of the crash test")
 // power loss one that holds everything before the last sync.
 func TestCrashLeavesAPrefix(t *testing.T) {
 	kills, losses, partial := 0, 0, 0
-	for run := range *crashRuns {
+	runs := *crashRuns
+	if testing.Short() {
+		runs = min(runs, 4)
+	}
+	for run := range runs {
 		seed := *modelSeed + uint64(run)
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 5))

@@ -364,7 +364,11 @@ func errnoOf(err error) string {
 // TestAgainstModel does random operations on a home and on a filesystem in memory, and compares every answer and, from time to
 // time, the trees: with publications, checkpoints, orderly restarts and kills between.
 func TestAgainstModel(t *testing.T) {
-	for run := range *modelRuns {
+	runs := *modelRuns
+	if testing.Short() {
+		runs = min(runs, 3)
+	}
+	for run := range runs {
 		seed := *modelSeed + uint64(run)
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 99))
