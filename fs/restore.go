@@ -34,7 +34,13 @@ type RestoreResult struct {
 // What can't be restored of a directory, as content that was pruned, is in Skipped.
 func (h *Home) Restore(ctx context.Context, path, version, to string) (RestoreResult, error) {
 	r := restorer{h: h, ctx: ctx}
-	err := r.run(cleanPath(path), version, to)
+	var err error
+	for range 8 {
+		// What was found may be another inode a moment later: programs save by rename.
+		if err = r.run(cleanPath(path), version, to); !errors.Is(err, ErrStale) || r.res.Files+r.res.Dirs > 0 {
+			break
+		}
+	}
 	r.announce()
 	return r.res, err
 }
@@ -333,7 +339,7 @@ func (r *restorer) copy(src *source, at place) error {
 			return fmt.Errorf("%s: %w", at.path, err)
 		}
 		defer at.s.unref(n)
-		if err := r.put(at.s, &placeRecord{Ino: n, Parent: at.dir, Name: at.name}); err != nil {
+		if err := r.put(at.s, &placeRecord{Ino: n, Parent: at.dir, Name: at.name}, nil, 0); err != nil {
 			return fmt.Errorf("%s: %w", at.path, err)
 		}
 		r.appeared(at)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"syscall"
 
+	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/dag/block"
 	"github.com/anyfs/anyfs/fs/index"
 	"github.com/anyfs/anyfs/fs/tree"
@@ -151,11 +152,29 @@ func (r *restorer) fill(to *space, ino uint64, f *VersionFile, shared bool) erro
 	return to.settleStream(ino)
 }
 
-// put gives an inode its place. Over and Object are the record's.
-func (r *restorer) put(s *space, rec *placeRecord) error {
+// put gives an inode its place. Of an object that comes back, heads are those of the history that the record was made from,
+// and owner the inode that stood for it: where either has changed since, it fails with errAgain.
+func (r *restorer) put(s *space, rec *placeRecord, heads []dag.ID, owner uint64) error {
 	return s.do(true, func() (*writer, func(*mutation) error, error) {
 		if rec.Over != 0 {
 			s.waitSettled(rec.Over)
+		}
+		if !rec.Object.IsZero() {
+			now, err := s.graph.HeadsOf(rec.Object)
+			if err != nil {
+				return nil, nil, s.damaged(err)
+			}
+			ino, err := s.ix.Object(rec.Object)
+			if err != nil {
+				return nil, nil, s.damaged(err)
+			}
+			var links int
+			if n, err := s.ix.Inode(ino); err == nil && n != nil {
+				links = len(n.Links)
+			}
+			if ino != owner || !slices.Equal(now, heads) || (links > 0) != (ino == rec.Ino) {
+				return nil, nil, errAgain
+			}
 		}
 		if _, err := s.liveDir(rec.Parent); err != nil {
 			return nil, nil, err
@@ -229,8 +248,25 @@ func (r *restorer) replace(s *space, n, o uint64) (events []Event, err error) {
 }
 
 // reviveOne brings a deleted object back under a name, a directory without what was in it, and returns its inode.
-func (r *restorer) reviveOne(src *source, at place) (uint64, error) {
+func (r *restorer) reviveOne(src *source, at place) (ino uint64, err error) {
+	for range 16 {
+		if ino, err = r.tryRevive(src, at); !errors.Is(err, errAgain) {
+			return ino, err
+		}
+		// Someone else was at it meanwhile. What he did is published before it is looked at again.
+		if err := src.s.publishAll(r.ctx); err != nil {
+			return 0, err
+		}
+	}
+	return 0, errBusy
+}
+
+func (r *restorer) tryRevive(src *source, at place) (uint64, error) {
 	s := src.s
+	heads, err := s.graph.HeadsOf(src.object)
+	if err != nil {
+		return 0, s.damaged(err)
+	}
 	now, err := s.fold(src.object, nil)
 	if err != nil {
 		return 0, err
@@ -245,36 +281,42 @@ func (r *restorer) reviveOne(src *source, at place) (uint64, error) {
 			rec.TrashBefore = gone.ino
 		}
 	}
-	if l := removedLink(now, src.gone.name); l != nil {
-		rec.Link, rec.Val = l.ID, l.Shown().Ref
-	} else if src.typ == typeDir {
-		return 0, fmt.Errorf("%w: the directory's link is not in its history", ErrIO)
-	}
 	s.mu.Lock()
-	ino, err := s.ix.Object(src.object)
+	owner, err := s.ix.Object(src.object)
 	var n *index.Inode
-	if err == nil && ino != 0 {
-		n, err = s.ix.Inode(ino)
+	if err == nil && owner != 0 {
+		if n, err = s.ix.Inode(owner); n != nil {
+			n = n.Clone()
+		}
 	}
 	s.mu.Unlock()
 	if err != nil {
 		return 0, s.damaged(err)
 	}
-	if n != nil && len(n.Links) > 0 {
-		// It has another name: this is one more for the same inode.
+	alive := n != nil && len(n.Links) > 0
+	if alive && (src.typ == typeDir || n.Dirty()) {
 		if src.typ == typeDir {
 			return 0, ErrExist
 		}
-		rec.Ino = ino
-		if err := r.put(s, rec); err != nil {
+		return 0, errAgain
+	}
+	if l := removedLink(now, src.gone.name); l != nil {
+		rec.Link, rec.Val = l.ID, l.Shown().Ref
+	} else if src.typ == typeDir || len(now.Links) > 0 {
+		return 0, errAgain // it is back, or its removal is not published
+	}
+	if alive {
+		// It has another name: this is one more for the same inode.
+		rec.Ino = owner
+		if err := r.put(s, rec, heads, owner); err != nil {
 			return 0, err
 		}
 		r.appeared(at)
-		r.changed(Event{Inode: s.ino(ino)})
-		return ino, nil
+		r.changed(Event{Inode: s.ino(owner)})
+		return owner, nil
 	}
 	if n != nil {
-		rec.Over = ino // someone holds it open without a name, and keeps what he has
+		rec.Over = owner // someone holds it open without a name, and keeps what he has
 	}
 	if now.Owned && !src.st.Owned {
 		// Who owns a file can't be given back to nobody: it stays.
@@ -298,7 +340,7 @@ func (r *restorer) reviveOne(src *source, at place) (uint64, error) {
 		}
 		slices.Sort(rec.Xattrs)
 	}
-	if err := r.put(s, rec); err != nil {
+	if err := r.put(s, rec, heads, owner); err != nil {
 		return 0, err
 	}
 	r.appeared(at)

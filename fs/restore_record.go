@@ -180,6 +180,9 @@ func (s *space) applyRefs(seq journal.Seq, r *refsRecord) error {
 	return nil
 }
 
+// revivedKey is the first key of a link of an object that came back: one above 2, which would say that it never had another.
+const revivedKey = 3
+
 // applyPlace gives the inode of a restore its place.
 func (s *space) applyPlace(seq journal.Seq, r *placeRecord) error {
 	n, err := s.change(r.Ino)
@@ -198,6 +201,7 @@ func (s *space) applyPlace(seq journal.Seq, r *placeRecord) error {
 		}
 	} else if !r.Object.IsZero() && n.Object.IsZero() {
 		n.Object, n.Contents, n.DirtyNew = r.Object, r.Contents, 0
+		n.NextKey = max(n.NextKey, revivedKey) // the object may have had other links
 		s.ix.SetObject(n.Object, n.Ino)
 		if r.Same {
 			n.DirtyContent, n.DirtyMtime, n.DirtyXattrs = 0, 0, nil
