@@ -329,6 +329,7 @@ func (s *space) repoint(seq journal.Seq, dst *index.Inode, i int, src *index.Ino
 	l.ID, l.Val = tree.Ref{}, tree.Ref{}
 	l.Published(seq, old.ID, old.Val, parent, name)
 	dst.Object, dst.Contents = src.Object, src.Contents
+	dst.NextKey = max(dst.NextKey, src.NextKey) // it tells whether the object ever had another link
 	s.ix.SetObject(dst.Object, dst.Ino)
 	dst.DirtyNew = 0
 	dst.DirtyMode, dst.DirtyContent = seq, seq

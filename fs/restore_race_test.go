@@ -114,3 +114,23 @@ func TestRestoreBesideWork(t *testing.T) {
 	th.kill()
 	th.verify()
 }
+
+// TestSavedOverFormerLink: a removed hard link does not come back when the file was saved by rename since, and goes.
+func TestSavedOverFormerLink(t *testing.T) {
+	th := newTestHome(t)
+	ino := th.create(th.root, "a", []byte("one"))
+	_, err := th.Link(ino, th.root, "b")
+	th.must(err)
+	th.flush()
+	th.must(th.Unlink(th.root, "b"))
+	th.flush()
+	th.create(th.root, ".tmp", []byte("two"))
+	th.must(th.Rename(th.root, ".tmp", th.root, "a", 0))
+	th.flush()
+	th.must(th.Unlink(th.root, "a"))
+	th.flush()
+	th.verify()
+	if l := th.deleted("Personal"); len(l) != 2 {
+		t.Fatalf("%+v", l)
+	}
+}
