@@ -169,6 +169,9 @@ func (b *rebuilder) inode(d *tree.Node, st *tree.State) (*index.Inode, error) {
 	n := &index.Inode{Ino: s.nextIno, Mode: st.Kind.Type(), Rdev: st.Rdev, Target: st.Target, Btime: st.Born, Object: d.Object}
 	s.nextIno++
 	s.objects++
+	if len(st.Links) > 1 {
+		n.NextKey = revivedKey // it had other links
+	}
 	b.attributes(n, st)
 	if n.Type() == syscall.S_IFLNK {
 		n.Size = int64(len(n.Target))
