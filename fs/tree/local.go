@@ -17,7 +17,9 @@ var (
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
-func (t *Tree) planner() *planner { return &planner{t, &Plan{}, make(map[dag.ID][]Ref)} }
+func (t *Tree) planner() *planner {
+	return &planner{t, &Plan{}, make(map[dag.ID][]Ref), make(map[DirName]bool)}
+}
 
 // PlanCreate makes an object under a name that nothing has. ops give its attributes and content.
 func (t *Tree) PlanCreate(dir dag.ID, name string, kind Kind, ops ...Op) (*Plan, error) {
@@ -114,6 +116,9 @@ func (w *planner) prefer(class []dag.ID, nodes []Node, at, over int) error {
 	}
 	s, err := w.state(nodes[at].Object)
 	if err != nil {
+		return err
+	}
+	if err := w.settleNames(s); err != nil {
 		return err
 	}
 	v, err := w.value(s, nodes[at].Content)
@@ -258,6 +263,9 @@ func (w *planner) own(dir dag.ID, name string) (*Draft, []Ref, error) {
 	if n.Loser == ContentLoser {
 		d, at, err := w.extract(s, n, class[0], n.Name)
 		return d, []Ref{at}, err
+	}
+	if err := w.settleNames(s); err != nil {
+		return nil, nil, err
 	}
 	d := w.plan.of(n.Object)
 	if l := s.linkAt(n.Link); n.Loser == LinkLoser || l.Removed {

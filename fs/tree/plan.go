@@ -110,6 +110,7 @@ type planner struct {
 	t        *Tree
 	plan     *Plan
 	unlinked map[dag.ID][]Ref
+	settled  map[DirName]bool
 }
 
 // state returns the state of an object that is to be changed.
@@ -153,6 +154,11 @@ func (w *planner) find(dir dag.ID, name string) (class []dag.ID, nodes []Node, a
 // settle ends the conflict of a group: what is hidden behind an equal file is taken away, and every conflict copy but those
 // at the given places gets the name that it shows.
 func (w *planner) settle(class []dag.ID, nodes []Node, except ...int) error {
+	key := DirName{class[0], nodes[0].Name}
+	if w.settled[key] {
+		return nil
+	}
+	w.settled[key] = true
 	for i := range nodes {
 		n := &nodes[i]
 		for _, tw := range n.Twins {
@@ -185,6 +191,25 @@ func (w *planner) revive(class []dag.ID) error {
 			continue
 		}
 		w.plan.of(dir).op(o.State.Move(o.State.Links[0].ID, o.Place.Parent, o.Place.Name))
+	}
+	return nil
+}
+
+// settleNames ends the conflicts at all names of a file whose content is about to change: what equals it will not any more.
+func (w *planner) settleNames(s *State) error {
+	for _, l := range s.LiveLinks() {
+		p := l.Shown()
+		class, err := w.t.Class(p.Parent)
+		if err != nil {
+			return err
+		}
+		nodes, err := w.t.group(class, p.Name)
+		if err == nil && len(nodes) > 0 {
+			err = w.settle(class, nodes)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -388,6 +388,18 @@ func scenarios() []scenario {
 			sync()
 			u[0].rename("f", "d")
 		}, []string{`d = "f"`}},
+		{"an equal file stays hidden when the other is written under another name", 2, func(u []*user, sync func()) {
+			// Found by seed 2088990 of TestConvergence: it came out as a conflict copy.
+			u[0].mkdir("d")
+			sync()
+			u[1].create("d/f", text("same"))
+			u[0].create("d/f", text("same"))
+			u[0].link("d/f", "g")
+			u[0].rename("d/f", "h")
+			u[0].rename("h", "d/f") // the higher one
+			sync()
+			u[0].write("g", text("other"))
+		}, []string{"d", `d/f = "other"`, `g = "other"`}},
 		{"three who rename", 3, func(u []*user, sync func()) {
 			u[0].create("f", text("a"))
 			sync()
