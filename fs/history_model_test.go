@@ -328,7 +328,7 @@ func TestHistoryModel(t *testing.T) {
 		m := &historyModel{
 			th: newTestHome(t), live: map[string]*docModel{}, dirs: map[string]bool{"": true}, dead: map[string][]*docModel{},
 		}
-		defer m.th.closeSpaces()
+		defer m.th.leave()
 		rt.Repeat(map[string]func(*rapid.T){
 			"create":     m.create,
 			"save":       m.save,

@@ -48,12 +48,16 @@ func newTestHome(t testing.TB) *testHome {
 		t.Fatal(err)
 	}
 	th.find()
-	t.Cleanup(func() {
-		if th.Home != nil {
-			th.Home.closeSpaces()
-		}
-	})
+	t.Cleanup(th.leave)
 	return th
+}
+
+// leave closes the home and lets go of its disk: a test may make many.
+func (th *testHome) leave() {
+	if th.Home != nil {
+		th.Home.closeSpaces()
+	}
+	th.Home, th.sim = nil, nil
 }
 
 func (th *testHome) open() {

@@ -87,9 +87,23 @@ func (h *Home) Run(args ...string) Result {
 	h.t.Helper()
 	r, err := run(h.Command(args...))
 	if err != nil {
-		h.t.Fatalf("anyfs %s: %v", strings.Join(args, " "), err)
+		h.t.Fatalf("anyfs %s: %v\n%s", strings.Join(args, " "), err, h.traces())
 	}
 	return r
+}
+
+// traces has each daemon of the home write where all its goroutines are, which ends it, and gives that.
+func (h *Home) traces() string {
+	var out strings.Builder
+	for _, pid := range daemonsOf(h.Dir) {
+		state, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		wchan, _ := exec.Command("sh", "-c", fmt.Sprintf("cd /proc/%d/task && head -v -n 9 */stack */syscall", pid)).CombinedOutput()
+		_ = syscall.Kill(pid, syscall.SIGQUIT)
+		time.Sleep(2 * time.Second)
+		trace, _ := os.ReadFile(filepath.Join(h.Dir, "anyfs.crash"))
+		fmt.Fprintf(&out, "daemon %d:\n%s\n%s\n%s\n", pid, state, wchan, trace)
+	}
+	return out.String()
 }
 
 // Must runs an anyfs command that has to succeed, and gives its stdout.

@@ -1,6 +1,6 @@
 // Command count reads what go test -json wrote into the named files and says how many tests there were.
 //
-// It prints the output of every test and package that failed, then one line "N passed, N failed, N skipped". A test that
+// It prints the output of every test and package that failed, what was skipped and why, then one line "N passed, N failed, N skipped". A test that
 // stands in several files counts once: it failed when it failed in any, and passed when it passed in any other case. A
 // package that does not build, or ends without a result, counts as a failure. The exit code is 1 when anything failed or
 // when no test passed.
@@ -28,11 +28,12 @@ type tally struct {
 	result map[key]string // pass, fail or skip
 	output map[key][]string
 	failed []string
-	stray  []string // lines that are no events
+	why    map[key]string // of what was skipped
+	stray  []string       // lines that are no events
 }
 
 func main() {
-	t := &tally{result: map[key]string{}}
+	t := &tally{result: map[key]string{}, why: map[key]string{}}
 	for _, name := range os.Args[1:] {
 		f, err := os.Open(name)
 		if err != nil {
@@ -101,9 +102,20 @@ func (t *tally) take(e event, open map[string]bool) {
 			t.fail(k, e.Package+" "+e.Test)
 		} else if old := t.result[k]; old != "fail" && old != "pass" {
 			t.result[k] = e.Action
+			t.why[k] = reason(t.output[k])
 		}
 		delete(t.output, k)
 	}
+}
+
+// reason finds what a test that was skipped said.
+func reason(output []string) string {
+	for _, line := range output {
+		if at, said, ok := strings.Cut(strings.TrimSpace(line), ": "); ok && strings.Contains(at, ".go:") {
+			return ": " + said
+		}
+	}
+	return ""
 }
 
 // fail notes a failure and keeps what was printed. A package fails by itself only where none of its tests did.
@@ -129,8 +141,16 @@ func (t *tally) report(w io.Writer) int {
 		fmt.Fprintln(w, f)
 	}
 	n := map[string]int{}
-	for _, r := range t.result {
+	var skipped []string
+	for k, r := range t.result {
 		n[r]++
+		if r == "skip" {
+			skipped = append(skipped, "SKIP "+k.pkg+" "+k.test+t.why[k])
+		}
+	}
+	slices.Sort(skipped)
+	for _, s := range skipped {
+		fmt.Fprintln(w, s)
 	}
 	fmt.Fprintf(w, "%d passed, %d failed, %d skipped\n", n["pass"], n["fail"], n["skip"])
 	if n["fail"] > 0 || n["pass"] == 0 {

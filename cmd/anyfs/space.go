@@ -65,10 +65,14 @@ func runSpaceList(ctx context.Context, e *env) error {
 
 func spaceInfoCommand(e *env) *cli.Command {
 	return &cli.Command{
-		Name:        "info",
-		Usage:       "show what a space holds and what its history takes",
-		ArgsUsage:   "SPACE",
-		Description: "Examples:\n  anyfs space info Personal",
+		Name:      "info",
+		Usage:     "show what a space holds and what its history takes",
+		ArgsUsage: "SPACE",
+		Description: `Content and history are counted in blocks, and history is what 'anyfs prune' can free. What is in files of up to 8 KiB
+lies in the log of changes instead.
+
+Examples:
+  anyfs space info Personal`,
 		Action: func(c *cli.Context) error {
 			a, err := args(c, 1, 1)
 			if err != nil {
@@ -92,9 +96,9 @@ func runSpaceInfo(ctx context.Context, e *env, name string) error {
 		{"id", s.ID},
 		{"role", s.Role},
 		{"objects", fmt.Sprint(s.Objects)},
-		{"content", formatBytes(s.ContentBytes)},
+		{"current content", formatBytes(s.ContentBytes)},
 		{"history", formatBytes(s.HistoryBytes)},
-		{"on disk", formatBytes(s.DiskBytes)},
+		{"blocks on disk", formatBytes(s.DiskBytes)},
 	})
 }
 

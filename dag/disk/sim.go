@@ -218,7 +218,7 @@ func (s *Sim) remove(dir *simNode, base string) {
 	for _, child := range slices.Sorted(maps.Keys(n.now)) {
 		s.remove(n, child)
 	}
-	s.used -= int64(len(n.cur.b))
+	s.used -= n.cur.size
 	s.happen(nameOp{node: n, from: dir, old: base})
 }
 
@@ -269,7 +269,7 @@ func (s *Sim) Rename(old, new string) error {
 	case n.isDir:
 		return pathErr("rename", new, syscall.ENOTDIR)
 	default:
-		s.used -= int64(len(over.cur.b))
+		s.used -= over.cur.size
 	}
 	s.happen(nameOp{node: n, from: from, old: oldBase, to: to, new: newBase})
 	return nil
@@ -343,7 +343,7 @@ func (s *Sim) ReadFile(name string) ([]byte, error) {
 	if n.isDir {
 		return nil, pathErr("read", name, syscall.EISDIR)
 	}
-	return append([]byte{}, n.cur.b...), nil
+	return n.cur.bytes(), nil
 }
 
 func (s *Sim) WriteFileAtomic(name string, data []byte) error {

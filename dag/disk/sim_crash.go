@@ -1,7 +1,6 @@
 package disk
 
 import (
-	"bytes"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -71,10 +70,9 @@ func (s *Sim) crash(keep func() Keep) *Sim {
 	var clone func(n *simNode) *simNode
 	clone = func(n *simNode) *simNode {
 		if !n.isDir {
-			n.dur.shared = true
-			m := image{b: survive(n.dur.b, n.dirty, keep), shared: true}
-			c.used += int64(len(m.b))
-			return &simNode{cur: m, dur: m}
+			m := survive(&n.dur, n.dirty, keep)
+			c.used += m.size
+			return &simNode{cur: m.share(), dur: m}
 		}
 		d := newSimDir()
 		entries := side(n)
@@ -88,39 +86,35 @@ func (s *Sim) crash(keep func() Keep) *Sim {
 	return c
 }
 
-// survive returns what is on the disk after some of ops happened to a file that had the content b, which it leaves alone.
+// survive returns what is on the disk after some of ops happened to a file that had the content base, which it leaves alone.
 //
 // A sector that survives has the content that it had after that operation, whatever became of earlier ones: it is the page
 // that is written, not the operation. Changes of size by truncation survive in order.
-func survive(b []byte, ops []fileOp, keep func() Keep) []byte {
-	if len(ops) == 0 {
-		return b
-	}
-	full := bytes.Clone(b)
-	b = bytes.Clone(b)
+func survive(base *image, ops []fileOp, keep func() Keep) image {
+	full, left := base.share(), base.share()
 	cuts := true
 	for _, op := range ops {
-		full = op.apply(full)
+		full.apply(op)
 		k := keep()
 		if op.cut {
 			if cuts = cuts && k == Whole; cuts {
-				b = resize(b, op.off)
+				left.resize(op.off)
 			}
 			continue
 		}
-		end := min(op.off+op.n, int64(len(full)))
+		end := min(op.off+op.n, full.size)
 		for at := op.off - op.off%Sector; at < end && k != Drop; at += Sector {
 			if k == Torn && keep() != Whole {
 				continue
 			}
-			last := min(at+Sector, int64(len(full)))
-			if size := min(last, end); size > int64(len(b)) && !op.keep {
-				b = resize(b, size)
+			last := min(at+Sector, full.size)
+			if size := min(last, end); size > left.size && !op.keep {
+				left.resize(size)
 			}
-			if at < int64(len(b)) {
-				copy(b[at:], full[at:last])
+			if at < left.size {
+				left.copyFrom(&full, at, min(last, left.size))
 			}
 		}
 	}
-	return b
+	return left
 }

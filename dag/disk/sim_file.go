@@ -1,66 +1,9 @@
 package disk
 
 import (
-	"bytes"
-	"io"
 	iofs "io/fs"
 	"slices"
 )
-
-// fileOp is a change to a file's content that is not durable yet.
-type fileOp struct {
-	off  int64
-	n    int64
-	data []byte // n bytes; nil: zeros
-	cut  bool   // the file was cut or extended to off bytes, and nothing else
-	keep bool   // the size stays as it is (a hole)
-}
-
-// apply changes an image of the file.
-func (op fileOp) apply(b []byte) []byte {
-	if op.cut {
-		return resize(b, op.off)
-	}
-	end := op.off + op.n
-	if op.keep {
-		end = min(end, int64(len(b)))
-	} else if end > int64(len(b)) {
-		b = resize(b, end)
-	}
-	if op.off >= end {
-		return b
-	}
-	if op.data != nil {
-		copy(b[op.off:end], op.data)
-	} else {
-		clear(b[op.off:end])
-	}
-	return b
-}
-
-// image is a file's content, which may be that of other files too until it changes.
-type image struct {
-	b      []byte
-	shared bool
-}
-
-func (m *image) apply(op fileOp) {
-	if m.shared {
-		m.b, m.shared = bytes.Clone(m.b), false
-	}
-	m.b = op.apply(m.b)
-}
-
-// resize returns b with n bytes, those beyond its end being zeros.
-func resize(b []byte, n int64) []byte {
-	if n <= int64(len(b)) {
-		return b[:n]
-	}
-	old := len(b)
-	b = slices.Grow(b, int(n)-old)[:n]
-	clear(b[old:])
-	return b
-}
 
 type simFile struct {
 	s      *Sim
@@ -92,14 +35,7 @@ func (f *simFile) ReadAt(p []byte, off int64) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	if off >= int64(len(f.node.cur.b)) {
-		return 0, io.EOF
-	}
-	n := copy(p, f.node.cur.b[off:])
-	if n < len(p) {
-		return n, io.EOF
-	}
-	return n, nil
+	return f.node.cur.read(p, off)
 }
 
 func (f *simFile) WriteAt(p []byte, off int64) (int, error) {
@@ -129,7 +65,7 @@ func (f *simFile) WriteAt(p []byte, off int64) (int, error) {
 
 // change applies an operation to what reads give. It fails where the disk is full.
 func (f *simFile) change(op fileOp) error {
-	size, grown := int64(len(f.node.cur.b)), op.off+op.n
+	size, grown := f.node.cur.size, op.off+op.n
 	if op.keep || (!op.cut && grown < size) {
 		grown = size
 	}
@@ -148,7 +84,7 @@ func (f *simFile) Size() (int64, error) {
 	if f.closed {
 		return 0, pathErr("stat", f.name, iofs.ErrClosed)
 	}
-	return int64(len(f.node.cur.b)), nil
+	return f.node.cur.size, nil
 }
 
 func (f *simFile) Truncate(size int64) error {
@@ -195,7 +131,7 @@ func (f *simFile) Sync() error {
 	if err := f.begin("fdatasync", opSync); err != nil {
 		if !f.closed {
 			// As Linux does: some of it reached the disk, the rest is marked clean, and nothing will write it again.
-			n.dur = image{b: survive(n.dur.b, n.dirty, randomKeep(f.s.rnd))}
+			n.dur = survive(&n.dur, n.dirty, randomKeep(f.s.rnd))
 			n.dirty = nil
 		}
 		return err
