@@ -147,8 +147,7 @@ func (t *boltTx) failed(err error) error {
 // note counts whether keys come in order, which finish turns into how full pages are made.
 func (b *boltBucket) note(key []byte) {
 	if !b.known {
-		last, _ := b.b.Cursor().Last()
-		b.last, b.known = bytes.Clone(last), true
+		b.last, b.known = bytes.Clone(highest(b.b.Cursor())), true
 	}
 	if bytes.Compare(key, b.last) > 0 {
 		b.last = append(b.last[:0], key...)
@@ -156,6 +155,16 @@ func (b *boltBucket) note(key []byte) {
 	} else {
 		b.other++
 	}
+}
+
+// highest returns the last key, nil where there is none. Deleting leaves empty pages until the commit, and where all are empty
+// bbolt's Last goes around them without end; its First does not.
+func highest(c *bbolt.Cursor) []byte {
+	if k, _ := c.First(); k == nil {
+		return nil
+	}
+	k, _ := c.Last()
+	return k
 }
 
 func (t *boltTx) finish() {
@@ -197,6 +206,9 @@ func (t *boltTx) Scan(bucket string, from []byte, fn func(k, v []byte) bool) err
 }
 
 func (t *boltTx) ScanBack(bucket string, from []byte, fn func(k, v []byte) bool) error {
+	if t.tx.Writable() {
+		return ErrUpdate // Prev stops at the empty pages that Delete leaves
+	}
 	t.call(func() {
 		b := t.bucket(bucket, false)
 		if b == nil {

@@ -21,6 +21,8 @@ const (
 var (
 	// ErrReadOnly is returned by Put and Delete within View.
 	ErrReadOnly = errors.New("kv: read-only transaction")
+	// ErrUpdate is returned by ScanBack within Update.
+	ErrUpdate = errors.New("kv: no scanning back within an update")
 	// ErrKey is returned for a key that is empty or longer than MaxKey, ErrValue for a value longer than MaxValue.
 	ErrKey   = errors.New("kv: key has a bad length")
 	ErrValue = errors.New("kv: value is too long")
@@ -65,6 +67,7 @@ type Tx interface {
 	// change the bucket.
 	Scan(bucket string, from []byte, fn func(k, v []byte) bool) error
 	// ScanBack calls fn for the keys from `from` down (nil: from the last), descending, until it returns false.
+	// It works within View only.
 	ScanBack(bucket string, from []byte, fn func(k, v []byte) bool) error
 }
 

@@ -182,6 +182,9 @@ func (t *memTx) Scan(bucket string, from []byte, fn func(k, v []byte) bool) erro
 }
 
 func (t *memTx) ScanBack(bucket string, from []byte, fn func(k, v []byte) bool) error {
+	if t.writable {
+		return ErrUpdate
+	}
 	b := t.state.buckets[bucket]
 	if b == nil {
 		return nil

@@ -28,6 +28,7 @@ func Run(t *testing.T, new func(tb testing.TB) Store) {
 	t.Run("Isolation", func(t *testing.T) { isolation(t, new(t).Open(t)) })
 	t.Run("Parallel", func(t *testing.T) { parallel(t, new(t).Open(t)) })
 	t.Run("Closed", func(t *testing.T) { closed(t, new(t).Open(t)) })
+	t.Run("Emptied", func(t *testing.T) { emptied(t, new(t).Open(t)) })
 	t.Run("Panic", func(t *testing.T) { panics(t, new(t).Open(t)) })
 	t.Run("Model", func(t *testing.T) {
 		rapid.Check(t, func(rt *rapid.T) { model(t, rt, new(t)) })
@@ -220,6 +221,37 @@ func panics(t *testing.T, db kv.DB) {
 }
 
 // model compares random transactions with a sorted list.
+// emptied holds that a bucket of many pages whose keys all go can be used in the same transaction.
+func emptied(t *testing.T, db kv.DB) {
+	defer db.Close()
+	key := func(i int) []byte { return fmt.Appendf(nil, "%06d", i) }
+	const n = 5000
+	must(t, db.Update(func(tx kv.Tx) error {
+		for i := range n {
+			must(t, tx.Put("b", key(i), bytes.Repeat([]byte("v"), 50)))
+		}
+		return nil
+	}))
+	must(t, db.Update(func(tx kv.Tx) error {
+		for i := range n {
+			must(t, tx.Delete("b", key(i)))
+		}
+		if got := collect(tx.Scan, "b", nil); len(got) != 0 {
+			t.Errorf("after all was deleted %d keys are there", len(got))
+		}
+		must(t, tx.Put("b", key(n/2), nil))
+		must(t, tx.Put("b", key(n+1), nil))
+		return nil
+	}))
+	must(t, db.View(func(tx kv.Tx) error {
+		if got, want := collect(tx.ScanBack, "b", nil), []string{string(key(n + 1)), string(key(n / 2))}; !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		return nil
+	}))
+	must(t, db.Check())
+}
+
 func model(t *testing.T, rt *rapid.T, s Store) {
 	db := s.Open(t)
 	defer func() { db.Close() }()
@@ -253,7 +285,7 @@ func model(t *testing.T, rt *rapid.T, s Store) {
 				next[b][k] = v
 				must(t, tx.Put(b, []byte(k), []byte(v)))
 			}
-			compare(rt, tx, next, key.Draw(rt, "from"))
+			compare(rt, tx, next, key.Draw(rt, "from"), false)
 			if !commit {
 				return fail
 			}
@@ -269,12 +301,12 @@ func model(t *testing.T, rt *rapid.T, s Store) {
 			must(t, db.Close())
 			db = s.Open(t)
 		}
-		must(t, db.View(func(tx kv.Tx) error { compare(rt, tx, want, key.Draw(rt, "from")); return nil }))
+		must(t, db.View(func(tx kv.Tx) error { compare(rt, tx, want, key.Draw(rt, "from"), true); return nil }))
 	}
 	must(t, db.Check())
 }
 
-func compare(rt *rapid.T, tx kv.Tx, want map[string]map[string]string, from string) {
+func compare(rt *rapid.T, tx kv.Tx, want map[string]map[string]string, from string, backward bool) {
 	for name, b := range want {
 		var keys []string
 		for k, v := range b {
@@ -287,6 +319,12 @@ func compare(rt *rapid.T, tx kv.Tx, want map[string]map[string]string, from stri
 		at := sort.SearchStrings(keys, from)
 		expect(rt, "all", keys, collect(tx.Scan, name, nil))
 		expect(rt, "from "+from, keys[at:], collect(tx.Scan, name, []byte(from)))
+		if !backward {
+			if err := tx.ScanBack(name, nil, nil); err != kv.ErrUpdate {
+				rt.Fatalf("scanning back within an update: %v", err)
+			}
+			continue
+		}
 		back := slices.Clone(keys)
 		slices.Reverse(back)
 		expect(rt, "all back", back, collect(tx.ScanBack, name, nil))
