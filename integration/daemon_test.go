@@ -15,7 +15,7 @@ import (
 // TestKilledDaemon holds that a killed daemon gives ENOTCONN, that commands go on without it, and that the next mount takes over.
 func TestKilledDaemon(t *testing.T) {
 	h := Mounted(t)
-	check(t, os.WriteFile(h.Personal("kept"), []byte("kept"), 0o644))
+	check(t, writeSynced(h.Personal("kept"), "kept"))
 	h.Kill()
 	// ECONNABORTED is what the operation gets that the kernel had begun.
 	if err := os.WriteFile(h.Personal("dead"), nil, 0o644); !errors.Is(err, syscall.ENOTCONN) && !errors.Is(err, syscall.ECONNABORTED) {
@@ -225,4 +225,14 @@ func TestPrompts(t *testing.T) {
 	if code := m.Wait(); code != 0 {
 		t.Errorf("account phrase ends with %d: %q", code, m.Seen())
 	}
+}
+
+// writeSynced makes a file that survives the end of the daemon, whenever that is.
+func writeSynced(path, content string) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(content)
+	return errors.Join(err, f.Sync(), f.Close())
 }

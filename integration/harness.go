@@ -263,7 +263,7 @@ func (h *Home) cleanup() {
 				h.t.Errorf("unmount at the end: exit %d: %s", r.Code, r.Stderr)
 			}
 		case <-time.After(patience):
-			h.t.Error("unmount at the end hangs")
+			h.t.Errorf("unmount at the end hangs: %s", h.traces())
 		}
 	}
 	detach(h.Mnt)
