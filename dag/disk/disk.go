@@ -40,6 +40,9 @@ type File interface {
 	// Allocate writes zeros over n bytes at off, extending the file where needed. After it and a Sync, writing there
 	// takes no new space, and a Sync after such a write needs no metadata.
 	Allocate(off, n int64) error
+	// Reserve takes the space of n bytes at off, extending the file with zeros where needed, and leaves what is there. Unlike
+	// after Allocate a Sync after writing there may need metadata, but nothing is written twice.
+	Reserve(off, n int64) error
 	// PunchHole makes n bytes at off zeros without changing the size, and gives their space back where the filesystem
 	// can. It costs writing zeros where it cannot.
 	PunchHole(off, n int64) error

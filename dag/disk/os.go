@@ -150,6 +150,15 @@ func (f *osFile) Allocate(off, n int64) error {
 	return zero(f, off, n)
 }
 
+// extend writes zeros from the end of the file to the end of n bytes at off.
+func (f *osFile) extend(off, n int64) error {
+	size, err := f.Size()
+	if err != nil {
+		return err
+	}
+	return zero(f, size, off+n-size)
+}
+
 // zero writes n zeros at off; none where n is negative.
 func zero(w io.WriterAt, off, n int64) error {
 	if n <= 0 {

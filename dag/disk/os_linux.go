@@ -52,6 +52,20 @@ func (f *osFile) control(op string, call func(fd int) error) error {
 
 func (f *osFile) Sync() error { return f.control("fdatasync", unix.Fdatasync) }
 
+func (f *osFile) Reserve(off, n int64) error {
+	if off < 0 || n < 0 {
+		return &iofs.PathError{Op: "reserve", Path: f.Name(), Err: iofs.ErrInvalid}
+	}
+	if n == 0 {
+		return nil
+	}
+	err := f.control("reserve", func(fd int) error { return unix.Fallocate(fd, 0, off, n) })
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
+		return f.extend(off, n)
+	}
+	return err
+}
+
 func (f *osFile) PunchHole(off, n int64) error {
 	if off < 0 || n < 0 {
 		return &iofs.PathError{Op: "punch", Path: f.Name(), Err: iofs.ErrInvalid}

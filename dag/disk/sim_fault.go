@@ -27,7 +27,7 @@ type fault struct {
 }
 
 // FailAt makes the n-th operation from now (1: the next) fail with err, once. Only operations that can meet err count:
-// io.ErrShortWrite is for WriteAt and Allocate, ENOSPC also for Create, MkdirAll and Rename, any other for all but Size and
+// io.ErrShortWrite is for WriteAt and Allocate, ENOSPC also for Reserve, Create, MkdirAll and Rename, any other for all but Size and
 // Close. A failing write may have written a part. After a failing Sync what was unsynced is lost in part or as a
 // whole though reads still show it. n = 0 sets no fault.
 func (s *Sim) FailAt(n int64, err error) { s.setFault(n, err, false) }

@@ -104,6 +104,24 @@ func (f *simFile) Truncate(size int64) error {
 
 func (f *simFile) Allocate(off, n int64) error { return f.zeros("allocate", opWrite, off, n, false) }
 
+func (f *simFile) Reserve(off, n int64) error {
+	f.s.mu.Lock()
+	defer f.s.mu.Unlock()
+	if err := f.begin("reserve", opSpace); err != nil {
+		return err
+	}
+	if off < 0 || n < 0 {
+		return pathErr("reserve", f.name, iofs.ErrInvalid)
+	}
+	if n == 0 || off+n <= f.node.cur.size {
+		return nil
+	}
+	if err := f.change(fileOp{off: off + n, cut: true}); err != nil {
+		return pathErr("reserve", f.name, err)
+	}
+	return nil
+}
+
 func (f *simFile) PunchHole(off, n int64) error { return f.zeros("punch", opName, off, n, true) }
 
 func (f *simFile) zeros(op string, k opKind, off, n int64, keep bool) error {

@@ -26,7 +26,7 @@ func benchJournal(b *testing.B) *Journal {
 	j, err := Open(Options{Disk: d, Dir: "journal", Key: seal.NewLocal([32]byte{1})}, 0, nil)
 	must(b, err)
 	b.Cleanup(func() { j.Close() })
-	must(b, j.prepare())
+	must(b, j.prepare(true))
 	return j
 }
 

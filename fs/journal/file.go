@@ -55,6 +55,7 @@ type mark struct {
 type slot struct {
 	number uint32
 	file   disk.File
+	zeroed bool // all of it was written once: making a record durable there changes no metadata
 }
 
 func (s slot) name(dir string) string { return fmt.Sprintf("%s/%08d", dir, s.number) }

@@ -1,7 +1,8 @@
 // Package journal is the log that comes before everything: what a home acknowledges is in it first.
 //
-// A record is bytes, numbered by a Seq from 1 on without gaps. Records go into a ring of files of equal size, which are
-// written with zeros beforehand, so that making a record durable changes no metadata. Each use of a file has a salt and a
+// A record is bytes, numbered by a Seq from 1 on without gaps. Records go into a ring of files of equal size, which have been
+// written as a whole once, with zeros or in an earlier use, before syncs become frequent there: then making a record durable
+// changes no metadata. Each use of a file has a salt and a
 // key of its own; a file is never appended to after a restart. FORMAT.md gives the bytes.
 //
 //	Append   gives a record its place; no I/O
@@ -110,6 +111,8 @@ type Journal struct {
 	writeDone chan struct{} // closed when the running write ends; nil when nobody waits
 	syncing   bool
 	syncDone  chan struct{}
+	syncs     int // since the current file began, and
+	syncsThen int // while the one before it was written
 
 	slots    slots // of files without use
 	trimmed  Seq   // number of the next record at the last Release

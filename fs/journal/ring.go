@@ -5,9 +5,13 @@ import (
 	"fmt"
 	"io"
 	iofs "io/fs"
+	"slices"
 
 	"github.com/anyfs/anyfs/dag/disk"
 )
+
+// manySyncs within a file is often.
+const manySyncs = 64
 
 // slots are the files that are in no use, or about to be in none.
 type slots struct {
@@ -16,6 +20,7 @@ type slots struct {
 	last    uint32 // the highest number so far
 	err     error  // why the last try to prepare one failed
 	keep    int    // how many of free are kept
+	idle    bool   // it is time to have a file of zeros for the next burst of syncs
 	kicked  bool   // there may be something to tidy
 	tidying bool
 }
@@ -50,7 +55,7 @@ func (j *Journal) startLocked(reserved bool) error {
 			return fmt.Errorf("%w: %w", ErrFull, s.err)
 		}
 		j.mu.Unlock()
-		err := j.prepare()
+		err := j.prepare(false) // somebody waits for it
 		j.mu.Lock()
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrFull, err)
@@ -65,7 +70,8 @@ func (j *Journal) startLocked(reserved bool) error {
 	j.gen++
 	f.header = header{salt: salt, gen: j.gen, first: j.next, synced: j.synced}
 	f.aead = fileKey(&j.secret, &f.salt)
-	f.slot, s.free = s.free[0], s.free[1:]
+	f.slot = s.take(j.eagerLocked())
+	j.syncs, j.syncsThen = 0, j.syncs
 	f.last = j.next - 1
 	f.taken, f.pos = headerBytes, headerBytes
 	if j.cur != nil {
@@ -74,9 +80,21 @@ func (j *Journal) startLocked(reserved bool) error {
 	}
 	j.cur = f
 	j.files = append(j.files, f)
-	s.keep, s.kicked = spares, true
+	s.keep, s.kicked, s.idle = spares, true, false
 	j.reclaimLocked()
 	return nil
+}
+
+// eagerLocked reports whether records are synced one by one, more or less: then files are better written with zeros before.
+// Where much is written between syncs that would only be written twice.
+func (j *Journal) eagerLocked() bool { return max(j.syncs, j.syncsThen) >= manySyncs }
+
+// take takes a free file, of which there is one: of zeros or not, as it is wanted, if there are both.
+func (s *slots) take(zeroed bool) slot {
+	i := max(0, slices.IndexFunc(s.free, func(f slot) bool { return f.zeroed == zeroed }))
+	f := s.free[i]
+	s.free = slices.Delete(s.free, i, i+1)
+	return f
 }
 
 // takeSpare takes a free file away, or a new one.
@@ -84,33 +102,32 @@ func (j *Journal) takeSpare() (slot, error) {
 	for {
 		j.mu.Lock()
 		if s := &j.slots; len(s.free) > 0 {
-			f := s.free[0]
-			s.free = s.free[1:]
+			f := s.take(false)
 			s.kicked = true
 			j.mu.Unlock()
 			return f, nil
 		}
 		j.mu.Unlock()
-		if err := j.prepare(); err != nil {
+		if err := j.prepare(false); err != nil {
 			return slot{}, err
 		}
 	}
 }
 
-// prepare adds a file to the free ones, unless there is one.
-func (j *Journal) prepare() error {
+// prepare adds a file to the free ones, unless there is one: where zeroed is set, one of zeros.
+func (j *Journal) prepare(zeroed bool) error {
 	j.makeMu.Lock()
 	defer j.makeMu.Unlock()
 	j.mu.Lock()
 	s := &j.slots
-	if len(s.free) > 0 {
+	if slices.ContainsFunc(s.free, func(f slot) bool { return f.zeroed || !zeroed }) {
 		j.mu.Unlock()
 		return nil
 	}
 	s.last++
-	f := slot{number: s.last}
+	f := slot{number: s.last, zeroed: zeroed}
 	j.mu.Unlock()
-	file, err := makeFile(j.o.Disk, f.name(j.o.Dir), j.o.FileBytes, j.o.Dir)
+	file, err := makeFile(j.o.Disk, f.name(j.o.Dir), j.o.FileBytes, j.o.Dir, zeroed)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if s.err = err; err != nil {
@@ -121,13 +138,18 @@ func (j *Journal) prepare() error {
 	return nil
 }
 
-// makeFile makes a file of zeros with a durable name. Until it is whole it has another name, under which Open removes it.
-func makeFile(d disk.FS, name string, size int64, dir string) (f disk.File, err error) {
+// makeFile makes a file that reads as zeros, written or only reserved, with a durable name. Until it is whole it has another
+// name, under which Open removes it.
+func makeFile(d disk.FS, name string, size int64, dir string, written bool) (f disk.File, err error) {
 	tmp := name + ".new"
 	if f, err = d.Create(tmp); err != nil {
 		return nil, err
 	}
-	err = f.Allocate(0, size)
+	if written {
+		err = f.Allocate(0, size)
+	} else {
+		err = f.Reserve(0, size)
+	}
 	if err == nil {
 		err = f.Sync()
 	}
@@ -191,7 +213,7 @@ func (j *Journal) Trim() {
 }
 
 func (j *Journal) trimLocked() {
-	j.slots.keep, j.slots.kicked = 1, true
+	j.slots.keep, j.slots.kicked, j.slots.idle = 1, true, true
 }
 
 // reclaimLocked gives up the files that nobody needs.
@@ -203,6 +225,7 @@ func (j *Journal) reclaimLocked() {
 			continue
 		}
 		j.full -= f.charge
+		f.slot.zeroed = f.slot.zeroed || f.end > uint32(f.size/8*7)
 		j.slots.retired = append(j.slots.retired, f.slot)
 		j.slots.kicked = true
 	}
@@ -279,15 +302,14 @@ func (j *Journal) tidy() {
 				j.dropLocked(f)
 			}
 		}
-		for len(s.free) > max(s.keep, 1) {
-			f := s.free[0]
-			s.free = s.free[1:]
-			j.dropLocked(f)
-		}
-		if len(s.free) == 0 && j.err == nil {
+		zeroed := s.idle || j.eagerLocked()
+		if j.err == nil && (len(s.free) == 0 || zeroed && !slices.ContainsFunc(s.free, func(f slot) bool { return f.zeroed })) {
 			j.mu.Unlock()
-			j.prepare() // an error is remembered
+			j.prepare(zeroed) // an error is remembered
 			j.mu.Lock()
+		}
+		for len(s.free) > max(s.keep, 1) {
+			j.dropLocked(s.take(false))
 		}
 	}
 }

@@ -166,6 +166,7 @@ func (j *Journal) Sync(ctx context.Context, seq Seq) error {
 // syncAllLocked makes what is written now durable. Nobody else syncs meanwhile; writes go on.
 func (j *Journal) syncAllLocked() {
 	j.syncing = true
+	j.syncs++
 	var dirty []*file
 	defer func() {
 		for _, f := range dirty {

@@ -189,7 +189,7 @@ func content(t *testing.T, d disk.FS) {
 	if _, err := f.WriteAt(p, -1); err == nil {
 		t.Error("write before the start succeeds")
 	}
-	if f.Allocate(-1, 1) == nil || f.PunchHole(-1, 1) == nil || f.Truncate(-1) == nil {
+	if f.Allocate(-1, 1) == nil || f.Reserve(-1, 1) == nil || f.PunchHole(-1, 1) == nil || f.Truncate(-1) == nil {
 		t.Error("a negative offset is taken")
 	}
 	if avail, _, _ := d.Free(); avail <= 0 {
@@ -252,7 +252,7 @@ func model(t *testing.T, rt *rapid.T, d disk.FS) {
 	offs := rapid.IntRange(0, 3000)
 	for range rapid.IntRange(1, 30).Draw(rt, "ops") {
 		off, n := offs.Draw(rt, "off"), offs.Draw(rt, "n")
-		switch rapid.SampledFrom(strings.Fields("write write allocate punch truncate sync reopen")).Draw(rt, "op") {
+		switch rapid.SampledFrom(strings.Fields("write write allocate reserve punch truncate sync reopen")).Draw(rt, "op") {
 		case "write":
 			p := bytes.Repeat([]byte{rapid.Byte().Draw(rt, "byte")}, n)
 			k, err := f.WriteAt(p, int64(off))
@@ -269,6 +269,11 @@ func model(t *testing.T, rt *rapid.T, d disk.FS) {
 			if n > 0 {
 				grow(off + n)
 				clear(want[off : off+n])
+			}
+		case "reserve":
+			must(t, f.Reserve(int64(off), int64(n)))
+			if n > 0 {
+				grow(off + n)
 			}
 		case "punch":
 			must(t, f.PunchHole(int64(off), int64(n)))
