@@ -89,7 +89,7 @@ func (f *filesystem) serve(ctx context.Context, server *server, dir string, read
 	}
 	quiet()
 	f.end()
-	if err := f.unmount(dir, dev, server.dev, served); err != nil {
+	if err := f.unmount(dir, dev, server, served); err != nil {
 		return err
 	}
 	wg.Wait()
@@ -122,7 +122,7 @@ func prime(dir string) (dev uint64) {
 }
 
 // unmount unmounts, where that has not happened, and waits until the last request is answered.
-func (f *filesystem) unmount(dir string, dev uint64, device *device, served <-chan struct{}) error {
+func (f *filesystem) unmount(dir string, dev uint64, server *server, served <-chan struct{}) error {
 	if isClosed(served) {
 		return nil
 	}
@@ -138,9 +138,10 @@ func (f *filesystem) unmount(dir string, dev uint64, device *device, served <-ch
 	if err != nil && !isClosed(served) {
 		f.log.Warn("taking the mount from who still uses it", "cause", Cause(err))
 		flush(dir)
+		server.settle(flushWithin)
 		err = seize(dir, dev)
 		if !over(served, dropAfter) {
-			err = errors.Join(err, device.drop())
+			err = errors.Join(err, server.dev.drop())
 		}
 		if err != nil {
 			err = fmt.Errorf("unmount: %w", err)
@@ -173,7 +174,8 @@ func over(c <-chan struct{}, d time.Duration) bool {
 	}
 }
 
-// flush has the kernel write back the pages of shared maps, which would be lost with the connection.
+// flush has the kernel write back the pages of shared maps, which would be lost with the connection. Linux 6.18 begins that
+// and does not wait for the end, so who calls this waits until the server has nothing to do.
 func flush(dir string) {
 	done := make(chan struct{})
 	go func() {

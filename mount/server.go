@@ -68,6 +68,8 @@ type server struct {
 	once    sync.Once
 	turn    atomic.Uint64 // counts the leaders' requests twice: odd while one is answered
 	helpers atomic.Int32
+	begun   atomic.Int64 // requests so far
+	inHand  atomic.Int64 // of these, those that are not answered
 	reading atomic.Int64 // nanoseconds that a read takes lately
 
 	watching atomic.Bool
@@ -183,6 +185,9 @@ func (j *job) answer() {
 }
 
 func (j *job) answerNow() {
+	j.s.begun.Add(1)
+	j.s.inHand.Add(1)
+	defer j.s.inHand.Add(-1)
 	room := j.room()
 	out := room.Get().(*[]byte)
 	defer room.Put(out)
@@ -220,6 +225,21 @@ func (s *server) run() {
 	s.wg.Go(s.watch)
 	s.wg.Wait()
 	s.dev.close()
+}
+
+// settle waits until no request has come for a while and all are answered, for at most limit.
+func (s *server) settle(limit time.Duration) {
+	const while, step = 40 * time.Millisecond, 4 * time.Millisecond
+	end := time.Now().Add(limit)
+	last, since := s.begun.Load(), time.Now()
+	for time.Now().Before(end) && !isClosed(s.done) {
+		time.Sleep(step)
+		if n := s.begun.Load(); n != last || s.inHand.Load() > 0 {
+			last, since = n, time.Now()
+		} else if time.Since(since) >= while {
+			return
+		}
+	}
 }
 
 func (s *server) end() {
