@@ -46,6 +46,8 @@ type File interface {
 	// PunchHole makes n bytes at off zeros without changing the size, and gives their space back where the filesystem
 	// can. It costs writing zeros where it cannot.
 	PunchHole(off, n int64) error
+	// Uncache has the system forget what it caches of the file and is durable. It is a hint.
+	Uncache()
 	// Close gives the file up. It makes nothing durable.
 	Close() error
 }

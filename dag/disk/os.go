@@ -164,7 +164,10 @@ func zero(w io.WriterAt, off, n int64) error {
 	if n <= 0 {
 		return nil
 	}
-	zeros := make([]byte, min(n, 1<<20))
+	// Page by page: Linux caches in units as large as what a write brings, and later writes into one of these units count
+	// (in a process's I/O and for the thresholds of writeback) as all of it.
+	var page [4096]byte
+	zeros := page[:]
 	for n > 0 {
 		k, err := w.WriteAt(zeros[:min(n, int64(len(zeros)))], off)
 		if err != nil {

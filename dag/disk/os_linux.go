@@ -52,6 +52,10 @@ func (f *osFile) control(op string, call func(fd int) error) error {
 
 func (f *osFile) Sync() error { return f.control("fdatasync", unix.Fdatasync) }
 
+func (f *osFile) Uncache() {
+	_ = f.control("uncache", func(fd int) error { return unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED) })
+}
+
 func (f *osFile) Reserve(off, n int64) error {
 	if off < 0 || n < 0 {
 		return &iofs.PathError{Op: "reserve", Path: f.Name(), Err: iofs.ErrInvalid}

@@ -162,6 +162,8 @@ func (f *simFile) Sync() error {
 	return nil
 }
 
+func (f *simFile) Uncache() {}
+
 func (f *simFile) Close() error {
 	f.s.mu.Lock()
 	defer f.s.mu.Unlock()

@@ -153,6 +153,7 @@ func makeFile(d disk.FS, name string, size int64, dir string, written bool) (f d
 	if err == nil {
 		err = f.Sync()
 	}
+	f.Uncache()
 	if err == nil {
 		err = d.Rename(tmp, name)
 	}
@@ -334,7 +335,11 @@ func erase(f slot) error {
 	if _, err := f.file.WriteAt(make([]byte, headerBytes), 0); err != nil {
 		return err
 	}
-	return f.file.Sync()
+	if err := f.file.Sync(); err != nil {
+		return err
+	}
+	f.file.Uncache() // its next use writes in smaller pieces, perhaps
+	return nil
 }
 
 func fits(f slot, size int64) bool {
