@@ -28,6 +28,26 @@ func (h *Home) Getattr(ino Ino) (Attr, error) {
 	return s.attr(n), nil
 }
 
+// Prefetch reads the inodes of one space's directory that are about to be asked for by Getattr.
+func (h *Home) Prefetch(inos []Ino) {
+	if len(inos) == 0 || isView(inos[0]) {
+		return
+	}
+	s, _, err := h.space(inos[0])
+	if err != nil {
+		return
+	}
+	local := make([]uint64, 0, len(inos))
+	for _, ino := range inos {
+		if t, l, err := h.space(ino); err == nil && t == s {
+			local = append(local, l)
+		}
+	}
+	s.mu.Lock()
+	s.ix.Prefetch(local)
+	s.mu.Unlock()
+}
+
 // Setattr changes attributes and returns all of them.
 func (h *Home) Setattr(ctx context.Context, ino Ino, set SetAttr) (Attr, error) {
 	if isView(ino) {

@@ -86,7 +86,7 @@ func (h *Home) Parent(dir Ino) (Ino, error) {
 }
 
 // readDirStep is how many entries are read under the lock at a time.
-const readDirStep = 512
+const readDirStep = 256
 
 // ReadDir calls fn for the entries after offset off.
 func (h *Home) ReadDir(dir Ino, off uint64, fn func(Dirent) bool) error {

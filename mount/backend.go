@@ -29,6 +29,8 @@ type Backend interface {
 	// ReadDir calls fn for the entries after off, without "." and "..". Offsets are above 2.
 	ReadDir(dir fs.Ino, off uint64, fn func(fs.Dirent) bool) error
 	Parent(dir fs.Ino) (fs.Ino, error)
+	// Prefetch says that attributes of these are about to be asked for, one after the other.
+	Prefetch(inos []fs.Ino)
 
 	Mknod(parent fs.Ino, name string, mode, rdev uint32, c fs.Cred) (fs.Attr, error)
 	Mkdir(parent fs.Ino, name string, mode uint32, c fs.Cred) (fs.Attr, error)

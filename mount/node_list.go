@@ -25,7 +25,8 @@ const (
 type listing struct {
 	entries []fs.Dirent
 	outs    []*fuse.EntryOut // in the reply, of those that the kernel now holds
-	left    int              // bytes
+	inos    []fs.Ino
+	left    int // bytes
 	each    int
 }
 
@@ -110,6 +111,7 @@ func (f *filesystem) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.D
 		return f.status("readdirplus", err)
 	}
 	defer l.done()
+	f.prefetch(l)
 	now := time.Now().UnixNano()
 	for i := range l.entries {
 		d := &l.entries[i]
@@ -120,10 +122,7 @@ func (f *filesystem) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.D
 		if d.Off <= offDotDot {
 			continue // the kernel takes no attributes for these two
 		}
-		h := d.Handle
-		if h == 0 {
-			h = d.Ino
-		}
+		h := entryHandle(d)
 		// An entry without a nodeid is one that the kernel looks up when it needs it: this one changed just now.
 		if a, err := f.back.Getattr(h); err == nil {
 			f.entry(&a, e)
@@ -138,6 +137,24 @@ func (f *filesystem) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.D
 		}
 	}
 	return fuse.OK
+}
+
+func entryHandle(d *fs.Dirent) fs.Ino {
+	if d.Handle != 0 {
+		return d.Handle
+	}
+	return d.Ino
+}
+
+// prefetch announces what a listing with attributes will ask for.
+func (f *filesystem) prefetch(l *listing) {
+	l.inos = l.inos[:0]
+	for i := range l.entries {
+		if d := &l.entries[i]; d.Off > offDotDot {
+			l.inos = append(l.inos, entryHandle(d))
+		}
+	}
+	f.back.Prefetch(l.inos)
 }
 
 // OpenDir is answered so once; from then on the kernel opens directories by itself, and keeps their listings.

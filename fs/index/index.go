@@ -10,6 +10,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/tidwall/btree"
 
@@ -103,6 +104,55 @@ func (x *Index) Inode(ino uint64) (*Inode, error) {
 		x.cacheInode(n)
 	}
 	return n, nil
+}
+
+// prefetchMost bounds what Prefetch reads at a time.
+const prefetchMost = 1024
+
+// Prefetch reads inodes that are about to be asked for in one transaction, in the order in which they are stored. What is
+// absent or damaged is left for Inode to tell.
+func (x *Index) Prefetch(inos []uint64) {
+	var want []uint64
+	for _, ino := range inos {
+		if !x.inMemory(ino) && len(want) < prefetchMost {
+			want = append(want, ino)
+		}
+	}
+	if len(want) < 2 {
+		return
+	}
+	slices.Sort(want)
+	var key [8]byte
+	var ad, plain []byte
+	_ = x.db.View(func(tx kv.Tx) error {
+		for _, ino := range want {
+			binary.BigEndian.PutUint64(key[:], ino)
+			ad = appendAD(ad[:0], bucketInodes, key[:])
+			b, err := x.seal.OpenLocal(plain[:0], tx.Get(bucketInodes, key[:]), ad)
+			if err != nil {
+				continue
+			}
+			plain = b
+			if n, err := DecodeInode(b); err == nil {
+				n.Ino = ino
+				x.cacheInode(n)
+			}
+		}
+		return nil
+	})
+}
+
+func (x *Index) inMemory(ino uint64) bool {
+	if _, ok := x.cur.inodes[ino]; ok {
+		return true
+	}
+	if x.frozen != nil {
+		if _, ok := x.frozen.inodes[ino]; ok {
+			return true
+		}
+	}
+	_, ok := x.inodes[ino]
+	return ok
 }
 
 // cacheInode keeps a clean record. Beyond the bound it drops what the map's order offers first, which is as good as random.
@@ -299,6 +349,11 @@ func (x *Index) RemoveEntry(parent, at uint64, old *Entry) {
 	x.setEntry(parent, at, nil)
 }
 
+// changed reports whether a directory has entries that are not stored yet.
+func (x *Index) changed(dir uint64) bool {
+	return x.cur.dirs[dir] != nil || x.frozen != nil && x.frozen.dirs[dir] != nil
+}
+
 // scanStep is how many stored entries one read transaction of a listing takes.
 const scanStep = 256
 
@@ -309,9 +364,11 @@ func (x *Index) Scan(parent, after uint64, fn func(at uint64, e *Entry) bool) er
 		e  *Entry
 	}
 	next := after + 1
+	var stored []item
+	var ad, plain []byte
 	for {
 		// What is stored, a step at a time.
-		var stored []item
+		stored = stored[:0]
 		full := false
 		err := x.db.View(func(tx kv.Tx) error {
 			var bad error
@@ -324,8 +381,10 @@ func (x *Index) Scan(parent, after uint64, fn func(at uint64, e *Entry) bool) er
 					full = true
 					return false
 				}
-				b, err := x.seal.OpenLocal(nil, v, appendAD(nil, bucketEntries, k))
+				ad = appendAD(ad[:0], bucketEntries, k)
+				b, err := x.seal.OpenLocal(plain[:0], v, ad)
 				if err == nil {
+					plain = b
 					var e *Entry
 					if e, err = DecodeEntry(b); err == nil {
 						stored = append(stored, item{binary.BigEndian.Uint64(k[8:]), e})
@@ -343,6 +402,20 @@ func (x *Index) Scan(parent, after uint64, fn func(at uint64, e *Entry) bool) er
 		end := ^uint64(0)
 		if full {
 			end = stored[len(stored)-1].at
+		}
+		stop := false
+		if !x.changed(parent) {
+			for _, s := range stored {
+				if s.e.Name != "" && !fn(s.at, s.e) {
+					stop = true
+					break
+				}
+			}
+			if stop || !full {
+				return nil
+			}
+			next = end + 1
+			continue
 		}
 		merged := btree.NewMap[uint64, *Entry](32)
 		for _, s := range stored {
@@ -362,7 +435,6 @@ func (x *Index) Scan(parent, after uint64, fn func(at uint64, e *Entry) bool) er
 				})
 			}
 		}
-		stop := false
 		merged.Scan(func(at uint64, e *Entry) bool {
 			if e == nil || e.Name == "" {
 				return true

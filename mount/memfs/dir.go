@@ -91,6 +91,9 @@ func (m *FS) Lookup(parent fs.Ino, name string) (fs.Attr, error) {
 	return e.in.attrLocked(), nil
 }
 
+// Prefetch does nothing: all is in memory.
+func (m *FS) Prefetch([]fs.Ino) {}
+
 // ReadDir calls fn for the entries after off, in their order, until fn returns false. fn must not call back.
 func (m *FS) ReadDir(ino fs.Ino, off uint64, fn func(fs.Dirent) bool) error {
 	m.mu.RLock()
