@@ -273,3 +273,43 @@ func TestSaveByRenameKeepsObject(t *testing.T) {
 	}
 	th.wantContent(th.root, "doc", []byte("three"))
 }
+
+// TestJournalAfterADeletedSpace holds that a home opens whose journal was trimmed to nothing, after the space is gone that
+// wrote last and with it the note of how far the journal is not needed.
+func TestJournalAfterADeletedSpace(t *testing.T) {
+	for _, trim := range []bool{false, true} {
+		th := newTestHome(t)
+		kept := th.create(th.root, "kept", []byte("kept"))
+		th.flush()
+		th.must(th.checkpoint(context.Background()))
+		must2(th.CreateSpace("Other"))
+		other, err := th.SpaceRoot("Other")
+		th.must(err)
+		for range 40 {
+			f := th.create(other, "f", random(1, 700<<10))
+			th.flush()
+			th.must(th.checkpoint(context.Background()))
+			th.must(th.Unlink(other, "f"))
+			th.Unref(f)
+		}
+		th.flush()
+		th.must(th.checkpoint(context.Background()))
+		if trim {
+			th.jr.Trim()
+		}
+		th.must(th.DeleteSpace("Other"))
+		if trim {
+			th.jr.Trim()
+		}
+		th.kill()
+		th.wantContent(th.root, "kept", []byte("kept"))
+		th.create(th.root, "after", []byte("after"))
+		th.flush()
+		th.kill()
+		th.wantContent(th.root, "after", []byte("after"))
+		if got := th.read(th.look(th.root, "kept")); string(got) != "kept" {
+			t.Errorf("inode %d holds %q", kept, got)
+		}
+		th.verify()
+	}
+}

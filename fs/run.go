@@ -34,7 +34,8 @@ const (
 	flushEvery      = 250 * time.Millisecond // unsynced data reach the kernel, idle streams end
 	syncEvery       = 3 * time.Second        // unsynced data reach the disk
 	checkpointEvery = 2 * time.Second
-	checkpointBytes = 32 << 20 // of records in memory
+	checkpointBytes = 32 << 20        // of records in memory
+	trimAfter       = 5 * time.Second // without work the journal gives up what it does not need
 )
 
 // pace says when a file may be published next.
@@ -350,7 +351,7 @@ func (h *Home) flusher(ctx context.Context) {
 func (h *Home) checkpointer(ctx context.Context) {
 	tick := time.NewTicker(flushEvery)
 	defer tick.Stop()
-	last := time.Now()
+	last, trimmed := time.Now(), false
 	for {
 		select {
 		case <-ctx.Done():
@@ -365,6 +366,10 @@ func (h *Home) checkpointer(ctx context.Context) {
 			behind = behind || s.last != s.loaded
 			s.mu.Unlock()
 		}
+		if !behind && !trimmed && time.Since(last) >= trimAfter {
+			h.jr.Trim()
+			trimmed = true
+		}
 		if !behind || weight < checkpointBytes && time.Since(last) < checkpointEvery && h.journalLive() < journalHalf {
 			continue
 		}
@@ -374,7 +379,7 @@ func (h *Home) checkpointer(ctx context.Context) {
 				return
 			}
 		}
-		last = time.Now()
+		last, trimmed = time.Now(), false
 	}
 }
 

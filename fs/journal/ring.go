@@ -205,11 +205,16 @@ func (j *Journal) Release(seq Seq) {
 	j.trimmed = j.next
 }
 
-// Trim gives the disk's space of free files back, but for one. Who calls Release when nothing was appended since the last
-// time, does the same.
+// Trim is for when nothing happens: it gives the disk's space back that nobody needs, but for one file. Where all records are
+// released the current file is given up too, and the next record begins another. Who calls Release when nothing was appended
+// since the last time gives back the free files alone.
 func (j *Journal) Trim() {
 	j.mu.Lock()
 	defer j.unlock()
+	if f := j.cur; f != nil && f.last == j.next-1 && f.last <= min(j.released, j.written) && f.pins == 0 && !f.syncing {
+		j.cur = nil
+		j.reclaimLocked()
+	}
 	j.trimLocked()
 }
 

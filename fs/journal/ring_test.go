@@ -53,6 +53,27 @@ func TestReuse(t *testing.T) {
 	if first, live := j.Oldest(); first > 2000 || live > o.FileBytes {
 		t.Errorf("oldest %d, %d bytes live", first, live)
 	}
+	for range 3 {
+		j.Trim()
+		if use := diskUse(t, d); use != o.FileBytes {
+			t.Errorf("%d bytes after Trim, want one file", use)
+		}
+		if first, live := j.Oldest(); first != j.Next() || live != 0 {
+			t.Errorf("after Trim the oldest is %d of %d, %d bytes are live", first, j.Next(), live)
+		}
+		// It goes on, also after a restart without a record that is needed.
+		must(t, j.Close())
+		var replayed map[Seq]string
+		released := j.Next() - 1
+		j, replayed = sequence(t, o, released)
+		if len(replayed) > 0 || j.Next() != released+1 {
+			t.Fatalf("%d records come back, the next is %d, want %d", len(replayed), j.Next(), released+1)
+		}
+		seq, _, err := j.Append(rec)
+		must(t, err)
+		must(t, j.Sync(t.Context(), seq))
+		j.Release(seq)
+	}
 	must(t, j.Close())
 }
 
