@@ -308,3 +308,38 @@ func (h *hide) Counts(b *dag.Batch) dag.Verdict {
 	}
 	return dag.Counts
 }
+
+// TestQuotaHoldsNobodyUp: who fills the quarantine cannot keep a replica from what a member wrote on top of a batch of his.
+func TestQuotaHoldsNobodyUp(t *testing.T) {
+	from := newGraph(t)
+	first, ids := put(t, from, author(1), "root ", dag.ID{})
+	second, _ := put(t, from, author(1), "second ", ids[0])
+	third, _ := put(t, from, author(1), "third ", ids[0])
+	member, _ := put(t, from, author(2), "on top ", ids[0])
+	fourth, _ := put(t, from, author(1), "fourth ", ids[0])
+	auth := &bans{after: map[dag.PublicKey]uint64{author(1).Device: 0}, ifNamed: map[dag.PublicKey]bool{author(1).Device: true}}
+	to, err := dag.Open(space, store.NewMem(), auth, dag.Options{QuarantineBytes: 100})
+	must(t, err)
+	refuse := func(id dag.ID) {
+		t.Helper()
+		frame, err := from.Frame(id)
+		must(t, err)
+		if _, err := to.Ingest(frame); !errors.Is(err, dag.ErrQuota) {
+			t.Fatal(err)
+		}
+	}
+	refuse(first.ID())
+	todo := []dag.ID{member.ID()} // asked for from the top down, as a peer does
+	for len(todo) > 0 {
+		todo = append(todo, send(t, from, to, todo[0]).Missing...)[1:]
+	}
+	if heads := to.Heads(); len(heads) != 1 || heads[0] != member.ID() {
+		t.Fatal(heads)
+	}
+	for _, id := range []dag.ID{first.ID(), second.ID(), third.ID()} {
+		if has, err := to.Has(id); !has || err != nil {
+			t.Fatal(id, err)
+		}
+	}
+	refuse(fourth.ID())
+}
