@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -342,4 +343,38 @@ func TestQuotaHoldsNobodyUp(t *testing.T) {
 		}
 	}
 	refuse(fourth.ID())
+}
+
+// TestPendingMemory: what waits takes the memory that it is said to take, also where each batch names 128 others.
+func TestPendingMemory(t *testing.T) {
+	const limit = 4 << 20
+	to, err := dag.Open(space, store.NewMem(), dag.Anyone{}, dag.Options{PendingBytes: limit})
+	must(t, err)
+	heap := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before, a := heap(), author(1)
+	for i := range 1500 {
+		b := &dag.Batch{Version: 1, Space: space, Account: a.Account, Device: a.Device, Seq: 1, Clock: 2}
+		for k := range 64 {
+			b.Deps = append(b.Deps, dag.Sum(fmt.Appendf(nil, "%d %d", i, k)))
+		}
+		slices.SortFunc(b.Deps, dag.ID.Compare)
+		b.ACL = b.Deps
+		signBatch(b, a)
+		res, err := to.Ingest(dag.EncodeFrame(b, nil))
+		must(t, err)
+		if res.Status != dag.Pending || len(res.Missing) != 64 {
+			t.Fatal(res)
+		}
+	}
+	n, bytes := to.Waiting()
+	got := heap() - before
+	runtime.KeepAlive(to)
+	if bytes > limit || n < 100 || got > limit*5/4 {
+		t.Errorf("%d batches that count for %d bytes take %d", n, bytes, got)
+	}
 }
