@@ -35,6 +35,7 @@ func (s *space) machine(object dag.ID) *dag.Machine[*tree.State, *tree.Payload] 
 		},
 		Encode: (*tree.State).Encode,
 		Decode: tree.DecodeState,
+		Size:   (*tree.Payload).Memory,
 	}
 }
 

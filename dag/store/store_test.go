@@ -8,6 +8,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"path/filepath"
+	"runtime"
 	"testing"
 
 	"github.com/anyfs/anyfs/dag"
@@ -318,5 +319,57 @@ func TestRuns(t *testing.T) {
 	}))
 	if keys > 80 {
 		t.Errorf("%d keys for %d entries", keys, 130*each)
+	}
+}
+
+// TestReadsAreBounded: going through an object's changes takes the memory of a few, however long they are, also where many
+// have one clock.
+func TestReadsAreBounded(t *testing.T) {
+	o := onDisk(t)
+	st, err := store.Open(o)
+	must(t, err)
+	defer st.Close()
+	g, err := dag.Open(space, st, dag.Anyone{}, dag.Options{})
+	must(t, err)
+	object, payload := dag.Sum([]byte("fixed")), make([]byte, 1<<20-4096)
+	add := func(g *dag.Graph, a dag.Author, n byte) *dag.Batch {
+		b, err := g.Begin(a, nil, dag.ID{})
+		must(t, err)
+		payload[0] = n
+		_, err = b.Add(object, func(dag.Header) ([]byte, error) { return payload, nil })
+		must(t, err)
+		batch, err := b.Commit()
+		must(t, err)
+		return batch
+	}
+	const each = 24
+	for i := range each { // at one clock
+		mem, err := dag.Open(space, store.NewMem(), dag.Anyone{}, dag.Options{})
+		must(t, err)
+		frame, err := mem.Frame(add(mem, author(i), byte(i)).ID())
+		must(t, err)
+		_, err = g.Ingest(frame)
+		must(t, err)
+	}
+	for i := range each {
+		add(g, author(100), byte(i))
+	}
+	heap := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before := heap()
+	for name, walk := range map[string]func(dag.ID, func(dag.Entry) error) error{"on": g.Changes, "back": g.ChangesBack} {
+		n, most := 0, int64(0)
+		must(t, walk(object, func(e dag.Entry) error {
+			n++
+			most = max(most, heap()-before)
+			return nil
+		}))
+		if n != 2*each || most > 8<<20 {
+			t.Errorf("%s: %d changes of 1 MiB, at most %d bytes at a time", name, n, most)
+		}
 	}
 }

@@ -42,11 +42,26 @@ func TestDecodingTakesBoundedMemory(t *testing.T) {
 	for i := range layout {
 		layout[i] = Chunk{int64(i), 1}
 	}
+	// As many contents as fit, and in the rest of the room what else grows most.
+	mixed := repeat(Op{Kind: OpContent, Content: &Content{}}, MaxOps-64)
+	for range 30 {
+		mixed.Ops = append(mixed.Ops, Op{Kind: OpContent, Over: refs[:1], Content: &Content{Size: MaxEdits, Patch: edits}})
+	}
+	listed := make([]Ref, 5000)
+	for i := range listed {
+		listed[i].Change = dag.Sum([]byte{byte(i), byte(i >> 8)})
+	}
+	most := MaxRefs - len(listed) - 30
+	for ; most > 0; most -= MaxOps {
+		mixed.Ops = append(mixed.Ops, Op{Kind: OpDrop, Over: refs[:min(most, MaxOps)]})
+	}
+	mixed.Ops = append(mixed.Ops, Op{Kind: OpDrop, Over: listed})
 	for name, p := range map[string]*Payload{
+		"mixed":      mixed,
 		"operations": repeat(Op{Kind: OpMode}, MaxOps),
 		"drops":      repeat(Op{Kind: OpDrop, Over: refs[:1]}, MaxOps),
 		"contents":   repeat(Op{Kind: OpContent, Content: &Content{}}, MaxOps),
-		"refs":       repeat(Op{Kind: OpDrop, Over: refs}, 15),
+		"refs":       repeat(Op{Kind: OpDrop, Over: refs}, MaxRefs/MaxOps),
 		"edits":      repeat(Op{Kind: OpContent, Over: refs[:1], Content: &Content{Size: MaxEdits, Patch: edits}}, 60),
 		"layouts":    repeat(Op{Kind: OpContent, Content: &Content{Size: MaxOps, Root: blocks("x").Root, Layout: layout}}, 15),
 	} {
@@ -56,10 +71,14 @@ func TestDecodingTakesBoundedMemory(t *testing.T) {
 		}
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		if _, err := DecodePayload(b, fuzzSelf, nil); err != nil {
+		back, err := DecodePayload(b, fuzzSelf, nil)
+		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
 		runtime.ReadMemStats(&after)
+		if took, says := int(after.TotalAlloc-before.TotalAlloc), back.Memory(); took > says*5/4 || took < says*3/4 {
+			t.Errorf("%s: takes %d, and says %d", name, took, says)
+		}
 		if took, limit := after.TotalAlloc-before.TotalAlloc, uint64(16<<20+4*len(b)); took > limit {
 			t.Errorf("%s: %d bytes decode into %d, the limit is %d", name, len(b), took, limit)
 		} else {
