@@ -116,6 +116,13 @@ func garbage(t testing.TB, choose chooser) int {
 			p.Ops = append(p.Ops, op())
 			made = append(made, Ref{c.At.ID, uint32(len(p.Ops) - 1)})
 		}
+		if choose(4) == 0 { // a lie
+			fake := NewState(c.Object)
+			if err := fake.Apply(Stamp{c.Object, dag.Pos{Clock: 1}, dag.PublicKey{2}}, &Payload{Kind: KindFile, Ops: []Op{op(), op()}}); err != nil {
+				t.Fatal(err)
+			}
+			p.Snapshot = fake.Encode()
+		}
 		changes = append(changes, c)
 	}
 	at := map[dag.Pos]bool{}
