@@ -94,6 +94,8 @@ func faults() map[string][]byte {
 		"key twice":                       body("\xa2\x61a\x01\x61a\x01"),
 		"longer key first":                body("\xa2\x62aa\x01\x61b\x01"),
 		"key that is no text":             body("\xa1\x01\x01"),
+		"key that is not UTF-8":           body("\xa1\x61\xff\x01"),
+		"option that is not UTF-8":        replace("\x63set\xa1\x61a", "\x63set\xa1\x61\xff"),
 		"nested too deep":                 body(strings.Repeat("\x81", 12) + "\x01"),
 		"array of 2^63 items":             body("\x9b\x80\x00\x00\x00\x00\x00\x00\x00"),
 		"bytes of 2^63":                   body("\x5b\x80\x00\x00\x00\x00\x00\x00\x00"),
@@ -260,10 +262,25 @@ func TestDecodingIsBounded(t *testing.T) {
 	inputs["wraps cut short"] = claim[:len(claim)/2]
 	inputs["nested"] = []byte("\xa4\x61v\x01\x64body" + strings.Repeat("\x81", 1<<18))
 	inputs["array"] = append([]byte("\xa4\x61v\x01\x64body\x9a\x00\x0f\x00\x00"), bytes.Repeat([]byte{1}, 0xf0000)...)
+	entries := append([]byte("\xa4\x61v\x01\x64body\xba"), 0, 3, 0xd, 0x40) // 200,000 of them
+	for i := range 200_000 {
+		entries = append(entries, 0x63, byte(i/128/128), byte(i/128%128), byte(i%128), 1)
+	}
+	inputs["map"] = append(entries, "\x64kind\x18\x63\x64must\xf4"...)
+	if _, err := DecodeRecord(inputs["map"]); err != nil {
+		t.Fatal(err)
+	}
+	root := newActor(1, 1).randomRoot()
+	root.Wraps = big.RotateKey.Wraps
+	inputs["root with many wraps"] = root.Encode()
 	for name, b := range inputs {
+		decode := func() { DecodeRecord(b) }
+		if strings.HasPrefix(name, "root") {
+			decode = func() { DecodeRoot(b) }
+		}
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		DecodeRecord(b)
+		decode()
 		runtime.ReadMemStats(&after)
 		if got := after.TotalAlloc - before.TotalAlloc; got > 64<<10+2*uint64(len(b)) {
 			t.Errorf("%s: %d bytes for %d", name, got, len(b))
