@@ -255,7 +255,11 @@ func (l *List) stateAt(heads []dag.ID) (*State, error) {
 	}
 	var missing []dag.ID
 	for _, h := range heads {
-		if l.node(h) == nil {
+		held, err := l.holds(h)
+		if err != nil {
+			return nil, err
+		}
+		if !held {
 			missing = append(missing, h)
 		}
 	}
@@ -290,7 +294,18 @@ func (l *List) stateAt(heads []dag.ID) (*State, error) {
 	return s, nil
 }
 
-// node finds a record that the graph holds.
+// holds says whether the graph has a record. One that was accepted may be on its way into it, and may never arrive.
+func (l *List) holds(id dag.ID) (bool, error) {
+	if l.nodes[id] != nil {
+		return true, nil
+	}
+	if l.accepted[id] == nil || l.graph == nil {
+		return l.accepted[id] != nil, nil
+	}
+	return l.graph.Has(id)
+}
+
+// node finds a record that the graph holds, or is about to.
 func (l *List) node(id dag.ID) *node {
 	if n := l.nodes[id]; n != nil {
 		return n

@@ -482,3 +482,49 @@ func BenchmarkDecodeAddDevice(b *testing.B) {
 		}
 	}
 }
+
+// full is a store that takes nothing more.
+type full struct {
+	*store.Mem
+	err error
+}
+
+func (f *full) Append(rec dag.Record, u *dag.Update) error {
+	if f.err != nil {
+		return f.err
+	}
+	return f.Mem.Append(rec, u)
+}
+
+// A batch of files waits for a record that was judged and could not be stored: after a restart the record would not be there.
+func TestRecordThatCouldNotBeStored(t *testing.T) {
+	a := newActor(1, 1)
+	from := newSpace(t, a)
+	st := &full{Mem: store.NewMem()}
+	to := open(t, from.Space(), st)
+	for _, f := range exported(t, from) {
+		if err := to.Import(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := from.Append(a.author(), option("a", 1)); err != nil {
+		t.Fatal(err)
+	}
+	frames := exported(t, from)
+	st.err = errors.New("no space left")
+	if err := to.Import(frames[len(frames)-1]); !errors.Is(err, st.err) {
+		t.Fatal(err)
+	}
+	b := &dag.Batch{Account: public(a.account), Device: public(a.device), ACL: from.Heads(), Epoch: from.Space()}
+	missing := new(dag.MissingError)
+	if err := to.Files().Accept(b, nil); !errors.As(err, &missing) || !slices.Equal(missing.ACL, from.Heads()) {
+		t.Fatalf("%v", err)
+	}
+	st.err = nil
+	if err := to.Import(frames[len(frames)-1]); err != nil {
+		t.Fatal(err)
+	}
+	if err := to.Files().Accept(b, nil); err != nil {
+		t.Fatal(err)
+	}
+}
