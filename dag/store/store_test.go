@@ -6,9 +6,11 @@ import (
 	"crypto/cipher"
 	"crypto/ed25519"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/anyfs/anyfs/dag"
@@ -180,6 +182,43 @@ func TestDamage(t *testing.T) {
 		t.Error(found)
 	}
 	must(t, h.g.Verify(nil))
+}
+
+// TestVerifyGoesOn: damage does not keep verify from what lies behind it.
+func TestVerifyGoesOn(t *testing.T) {
+	sim := disk.NewSim(nil)
+	h, err := openHome(sim, &ended{})
+	must(t, err)
+	rnd := rand.New(rand.NewPCG(5, 5))
+	for range 20 {
+		must(t, h.write(rnd))
+	}
+	must(t, checkpoint(h.st, h.o.DB, true))
+	f, err := sim.Open("batches/files-000000.log")
+	must(t, err)
+	var ats []uint64
+	must(t, h.st.Walk(0, func(rec dag.Record) error { ats = append(ats, rec.At); return nil }))
+	bad := []uint64{ats[2], ats[len(ats)-2]}
+	for _, at := range bad {
+		var b [1]byte
+		f.ReadAt(b[:], int64(at)+100)
+		b[0] ^= 1
+		f.WriteAt(b[:], int64(at)+100)
+	}
+	g, err := dag.Open(space, h.st, dag.Anyone{}, dag.Options{})
+	must(t, err)
+	said := ""
+	must(t, g.Verify(func(err error) {
+		if !errors.Is(err, dag.ErrCorrupt) {
+			t.Error(err)
+		}
+		said += err.Error() + "\n"
+	}))
+	for _, at := range bad {
+		if n := strings.Count("\n"+said, fmt.Sprintf("\n%v: record at %d\n", dag.ErrCorrupt, at)); n != 1 {
+			t.Errorf("damage at %d is told %d times:\n%s", at, n, said)
+		}
+	}
 }
 
 // TestSegments fills two segment files and begins a third.
