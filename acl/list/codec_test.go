@@ -73,7 +73,8 @@ func faults() map[string][]byte {
 	out := map[string][]byte{
 		"empty": {}, "no map": {0x01}, "map of indefinite length": replace("\xa4", "\xbf"),
 		"cut short": good[:len(good)-1], "byte behind the end": append(bytes.Clone(good), 0),
-		"version 2": replace("\x61v\x01", "\x61v\x02"), "version 0": replace("\x61v\x01", "\x61v\x00"),
+		"version 2, more fields": replace("\xa4\x61v\x01", "\xb0\x61v\x02"),
+		"version 2":              replace("\x61v\x01", "\x61v\x02"), "version 0": replace("\x61v\x01", "\x61v\x00"),
 		"number not in its shortest form": replace("\x61v\x01", "\x61v\x18\x01"),
 		"known kind that is no must":      replace("\x64must\xf5", "\x64must\xf4"),
 		"must that is no boolean":         replace("\x64must\xf5", "\x64must\x01"),
@@ -164,6 +165,9 @@ func TestVectors(t *testing.T) {
 		if !errors.Is(err, ErrFormat) && !errors.Is(err, ErrVersion) {
 			t.Errorf("%s: %v", name, err)
 			continue
+		}
+		if errors.Is(err, ErrVersion) != strings.HasPrefix(name, "version") {
+			t.Errorf("%s: %v", name, err)
 		}
 		bad[name] = vector{Hex: hexed(b), Error: err.Error()}
 	}

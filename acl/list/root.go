@@ -99,8 +99,7 @@ func DecodeRoot(b []byte) (*Root, error) {
 		return nil, fmt.Errorf("%w: a root of %d bytes", ErrFormat, len(b))
 	}
 	t, r := new(Root), reader{b: b}
-	r.fields(10, "root")
-	r.version()
+	r.open("root")
 	r.fixed("sig", t.Signature[:])
 	t.Kind = RootKind(r.uint("kind"))
 	if r.err == nil && t.Kind != RootRandom && t.Kind != RootDerived {
