@@ -75,8 +75,8 @@ func (c Cost) Due(snapshotBytes int, random uint64) bool {
 }
 
 // Joint finds changes that have all that comes before them in the total order among their ancestors, as a walk back from an
-// object's heads comes by: those at which its graph is one node wide. Only there is the state before a change that of its ancestors, so only there can a fold start
-// from a snapshot.
+// object's heads comes by: those at which its graph is one node wide. Only there is the state before a change that of its
+// ancestors, so only there can a fold start from a snapshot.
 type Joint struct {
 	wanted map[ID]struct{} // heads, or named by what came by, and not yet come by
 	lost   bool
