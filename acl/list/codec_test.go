@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fxamacker/cbor/v2"
+
 	"github.com/anyfs/anyfs/dag"
 )
 
@@ -184,6 +186,34 @@ func TestVectors(t *testing.T) {
 	}
 	if old, err := os.ReadFile(vectorsFile); err != nil || !bytes.Equal(old, now) {
 		t.Fatalf("the format changed, or the words of an error: %v", err)
+	}
+}
+
+// What is encoded is canonical to another reader of CBOR too.
+func TestEncodingsAreCBOR(t *testing.T) {
+	strict, err := cbor.DecOptions{DupMapKey: cbor.DupMapKeyEnforcedAPF, IndefLength: cbor.IndefLengthForbidden}.DecMode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	order, err := cbor.EncOptions{Sort: cbor.SortLengthFirst}.EncMode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := newActor(1, 1)
+	all := map[string][]byte{"account": a.keys.Encode(), "certificate": a.cert.Encode(), "random root": a.randomRoot().Encode(),
+		"derived root": a.derivedRoot().Encode()}
+	for name, rec := range samples() {
+		all["record "+name] = rec.Encode()
+	}
+	for name, b := range all {
+		var v any
+		if err := strict.Unmarshal(b, &v); err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if again, err := order.Marshal(v); err != nil || !bytes.Equal(again, b) {
+			t.Errorf("%s: another writer gives %x, %v", name, again, err)
+		}
 	}
 }
 

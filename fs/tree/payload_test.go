@@ -2,8 +2,11 @@ package tree
 
 import (
 	"bytes"
+	"fmt"
 	"runtime"
 	"testing"
+
+	"github.com/fxamacker/cbor/v2"
 
 	"github.com/anyfs/anyfs/dag"
 )
@@ -84,5 +87,28 @@ func TestDecodingTakesBoundedMemory(t *testing.T) {
 		} else {
 			t.Logf("%s: %d bytes decode into %d", name, len(b), took)
 		}
+	}
+}
+
+// TestEncodingsAreCBOR holds payloads and states against another reader of CBOR.
+func TestEncodingsAreCBOR(t *testing.T) {
+	n := 0
+	check := func(name string, b []byte) {
+		n++
+		var items []cbor.RawMessage
+		if err := cbor.Unmarshal(b, &items); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, v := range payloadVectors() {
+		if b, err := v.payload.Encode(v.parents); err == nil {
+			check(v.name, b)
+		}
+	}
+	for i, s := range stateVectors(t) {
+		check(fmt.Sprint("state ", i), s.Encode())
+	}
+	if n < 20 {
+		t.Errorf("only %d", n)
 	}
 }

@@ -32,7 +32,7 @@ type stateDecoder struct {
 func decodeState(b []byte) (*State, error) {
 	d := &stateDecoder{decoder: decoder{b: b}}
 	s := &State{}
-	d.fixed(18, "state")
+	d.fixed(19, "state")
 	if v := d.uint(math.MaxUint64, "version"); d.err == nil && v != stateVersion {
 		return nil, invalid("state of version %d", v)
 	}
