@@ -60,7 +60,7 @@ func (d *Device) PrivateKey() ed25519.PrivateKey { return d.sign }
 // PeerID is the device's libp2p peer id.
 func (d *Device) PeerID() string { return list.PeerID(d.PublicKey()) }
 
-// CleanDeviceName makes a name fit to be shown and stored: no control characters and no slash, at most 64 bytes of UTF-8.
+// CleanDeviceName makes a name fit to be shown and stored: what can be printed and is no slash, at most 64 bytes of UTF-8.
 func CleanDeviceName(name string) string {
 	name = strings.TrimSpace(strings.Map(func(r rune) rune {
 		if r == '/' || r == utf8.RuneError || !unicode.IsPrint(r) {
@@ -68,6 +68,10 @@ func CleanDeviceName(name string) string {
 		}
 		return r
 	}, strings.ToValidUTF8(name, "-")))
+	return cutDeviceName(name)
+}
+
+func cutDeviceName(name string) string {
 	for len(name) > maxDeviceName {
 		_, n := utf8.DecodeLastRuneInString(name)
 		name = name[:len(name)-n]
@@ -89,11 +93,18 @@ func sealName(k seal.ReadKey, d *Device, rnd io.Reader) ([]byte, error) {
 	return k.SealField(labelDeviceName, key[:], padded, rnd)
 }
 
-// openName opens what sealName made for the device; a name that no device gives itself is cleaned.
+// openName opens what sealName made for the device. What no name holds becomes '-': a slash, a control character, and what is
+// not UTF-8. No more than that: the names of conflict copies follow from it, and which characters can be printed is another
+// matter in each version of Unicode.
 func openName(k seal.ReadKey, device dag.PublicKey, sealed []byte) (string, error) {
 	b, err := k.OpenField(labelDeviceName, device[:], sealed)
 	if err != nil {
 		return "", err
 	}
-	return CleanDeviceName(strings.TrimRight(string(b), "\x00")), nil
+	return cutDeviceName(strings.Map(func(r rune) rune {
+		if r == '/' || r == utf8.RuneError || r < ' ' || r >= 0x7f && r < 0xa0 {
+			return '-'
+		}
+		return r
+	}, strings.TrimRight(string(b), "\x00"))), nil
 }

@@ -339,3 +339,22 @@ func FuzzKeyFiles(f *testing.F) {
 		decodeSpaces(b)
 	})
 }
+
+// The name of a device is what it sealed, whatever this version of Go thinks can be printed: names in the tree follow from it.
+func TestSealedDeviceName(t *testing.T) {
+	k := seal.ReadKey{1}
+	for name, want := range map[string]string{
+		"laptop": "laptop", "a b": "a b", "": "device", " x ": " x ",
+		"unassigned \u0378 \U000e0fff": "unassigned \u0378 \U000e0fff",
+		"a/b\nc\x1b[1m\u009b\xff":      "a-b-c-[1m--",
+		strings.Repeat("é", 40):        strings.Repeat("é", 32),
+	} {
+		sealed, err := k.SealField(labelDeviceName, make([]byte, 32), append([]byte(name), 0, 0), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := openName(k, dag.PublicKey{}, sealed); err != nil || got != want {
+			t.Errorf("%q reads as %q, %v", name, got, err)
+		}
+	}
+}

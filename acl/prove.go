@@ -9,9 +9,12 @@ import (
 
 // Verify proves the space from its root on: the root makes the space's ID and is signed, each record is signed by a
 // device that could write it by the records of its own past, and each read key here is the one its epoch committed to.
-// It reads everything anew from the store, and returns the first fault.
+// It reads everything anew from the store, holds that against its index, and returns the first fault.
 func (s *Space) Verify() error {
 	if err := s.list.Verify(); err != nil {
+		return err
+	}
+	if err := s.list.Graph().Verify(nil); err != nil {
 		return err
 	}
 	for _, e := range s.list.State().Epochs() {

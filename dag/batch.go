@@ -147,8 +147,8 @@ const (
 
 // batch reads the whole or the headOnly form.
 func (r *reader) batch(b *Batch, f form) {
-	pairs := r.head(majorMap, 12, "batch")
-	b.Version = r.version()
+	pairs, version := r.fields("batch")
+	b.Version = version
 	r.expect("\x63acl", "acl")
 	b.ACL = r.links(MaxACLHeads, nil, "acl")
 	r.sorted(b.ACL, "acl")

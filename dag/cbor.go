@@ -193,7 +193,13 @@ func (r *reader) sorted(ids []ID, what string) {
 	}
 }
 
-// version reads the first pair of a map, which is "v" in every version.
+// fields reads the head of a map and its first pair, which is "v" in every version, and returns the number of pairs. Another
+// version may have any number of them.
+func (r *reader) fields(what string) (pairs, version uint64) {
+	pairs = r.head(majorMap, 1<<16, what)
+	return pairs, r.version()
+}
+
 func (r *reader) version() uint64 {
 	r.expect("\x61v", "version")
 	v := r.head(majorUint, 1<<32, "version")

@@ -52,11 +52,10 @@ func DecodeChange(b []byte) (*Change, error) {
 	}
 	c := new(Change)
 	r := reader{b: b}
-	pairs := r.head(majorMap, 6, "change")
-	if r.err == nil && pairs < 5 {
-		r.fail(ErrFormat, "change with too few fields")
+	pairs, _ := r.fields("change")
+	if r.err == nil && pairs != 5 && pairs != 6 {
+		r.fail(ErrFormat, "change with another number of fields")
 	}
-	r.version()
 	r.expect("\x65clock", "clock")
 	c.Clock = r.clock()
 	r.expect("\x66device", "device")

@@ -23,6 +23,9 @@ type Machine[S, P any] struct {
 	Apply  func(s S, e Entry, p P) S // may change s
 	Encode func(s S) []byte          // canonical: equal states give equal bytes
 	Decode func(snapshot []byte) (S, error)
+
+	// Size is about how many bytes of memory p takes besides the payload; nil: none.
+	Size func(p P) int
 }
 
 // Trust remembers which snapshots were made here or found right. It is the application's, and best kept on disk: without
@@ -48,8 +51,13 @@ type Cost struct{ Changes, Bytes int }
 
 // Limits of Cost.Due.
 const (
-	snapshotEvery  = 64 // at least so many changes, on average, from one snapshot to the next
-	snapshotWindow = 2048
+	snapshotEvery = 64 // at least so many changes, on average, from one snapshot to the next
+)
+
+// Limits of what a fold keeps of the changes that it walked back over: beyond them it reads them a second time.
+const (
+	windowChanges = 2048
+	windowBytes   = 8 << 20
 )
 
 // Due decides whether the next change should carry a snapshot of the given size in bytes: with probability 1/N, where N is
@@ -67,8 +75,8 @@ func (c Cost) Due(snapshotBytes int, random uint64) bool {
 }
 
 // Joint finds changes that have all that comes before them in the total order among their ancestors, as a walk back from an
-// object's heads comes by: those at which its graph is one node wide. Only there is the state before a change that of its ancestors, so only there can a fold start
-// from a snapshot.
+// object's heads comes by: those at which its graph is one node wide. Only there is the state before a change that of its
+// ancestors, so only there can a fold start from a snapshot.
 type Joint struct {
 	wanted map[ID]struct{} // heads, or named by what came by, and not yet come by
 	lost   bool
@@ -126,6 +134,7 @@ type folder[S, P any] struct {
 	trust  Trust
 
 	window []foldStep[P] // what the walk back came by, newest first, unless that is too much
+	bytes  int           // of memory that the window takes, about
 	long   bool
 	start  ID          // the change that the state is of before, zero: from the first
 	doubt  map[ID]bool // snapshots to recompute
@@ -148,9 +157,7 @@ func (f *folder[S, P]) back() error {
 			return err
 		}
 		joint := j.Step(e)
-		if f.window = append(f.window, s); len(f.window) > snapshotWindow {
-			f.window, f.long = nil, true
-		}
+		f.keep(s)
 		if !joint || s.snapshot == nil {
 			return nil
 		}
@@ -169,6 +176,21 @@ func (f *folder[S, P]) back() error {
 		err = nil
 	}
 	return err
+}
+
+// keep puts a step into the window, or gives the window up where it is too much.
+func (f *folder[S, P]) keep(s foldStep[P]) {
+	if f.long {
+		return
+	}
+	f.window = append(f.window, s)
+	f.bytes += len(s.e.Change.Payload) + len(s.snapshot)
+	if f.m.Size != nil && !s.empty {
+		f.bytes += f.m.Size(s.p)
+	}
+	if len(f.window) > windowChanges || f.bytes > windowBytes {
+		f.window, f.long = nil, true
+	}
 }
 
 func (f *folder[S, P]) open(e Entry) (s foldStep[P], err error) {

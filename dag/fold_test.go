@@ -3,6 +3,7 @@ package dag_test
 import (
 	"bytes"
 	"math/rand/v2"
+	"runtime"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -193,5 +194,38 @@ func TestFoldLong(t *testing.T) {
 		if got != want || cost.Changes != 4000 {
 			t.Fatal(got, want, cost)
 		}
+	}
+}
+
+// TestFoldMemory: a fold keeps some MiB of what it walked back over, whatever payloads open to.
+func TestFoldMemory(t *testing.T) {
+	f := &folding{newGraph(t), author(0), dag.TrustMap{}}
+	object := f.write(t, dag.ID{}, 'r', false, nil)
+	for i := range 100 {
+		f.write(t, object, byte('a'+i%20), false, nil)
+	}
+	heap := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before, most := heap(), int64(0)
+	m := dag.Machine[dag.ID, []byte]{
+		New: digest.New, Encode: digest.Encode, Decode: digest.Decode,
+		Open: func(e dag.Entry) ([]byte, []byte, error) {
+			most = max(most, heap()-before)
+			p := make([]byte, 1<<20)
+			p[0] = e.Change.Payload[0]
+			return p, nil, nil
+		},
+		Apply: func(s dag.ID, e dag.Entry, p []byte) dag.ID { return digest.Apply(s, e, p[0]) },
+		Size:  func(p []byte) int { return len(p) },
+	}
+	want, n := naiveFold(t, f.g, object)
+	got, cost, err := m.Fold(f.g, object, f.trust)
+	must(t, err)
+	if got != want || cost.Changes != n || most > 16<<20 {
+		t.Errorf("%v after %+v, want %v after %d; %d bytes", got, cost, want, n, most)
 	}
 }

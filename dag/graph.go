@@ -73,6 +73,9 @@ func Open(space ID, st Store, auth Authorizer, opt Options) (*Graph, error) {
 	if err := st.Walk(st.Indexed(), g.replay); err != nil {
 		return nil, fmt.Errorf("dag: index the end of the log: %w", err)
 	}
+	if err := g.raiseAgain(); err != nil {
+		return nil, fmt.Errorf("dag: open graph: %w", err)
+	}
 	return g, nil
 }
 

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"runtime"
 	"testing"
 
 	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/dag/store"
 )
 
 // A history is frames in the order in which a replica of space gets them, what becomes of each, and what the replica shows
@@ -138,4 +140,34 @@ func play(t *testing.T, h *history) {
 		h.Objects = append(h.Objects, o)
 		return err
 	}))
+}
+
+// TestManyFeeds: where one member made thousands of feeds, finding what lies in the past of a batch takes the memory of one
+// vector, not of one for each batch on the way.
+func TestManyFeeds(t *testing.T) {
+	const feeds = 4000
+	st := store.NewMem()
+	g, err := dag.Open(space, st, dag.Anyone{}, dag.Options{})
+	must(t, err)
+	var first dag.ID
+	for i := range feeds {
+		a := author(i)
+		b := &dag.Batch{Version: 1, Space: space, Account: a.Account, Device: a.Device, Seq: 1, Clock: 1}
+		signBatch(b, a)
+		_, err := g.Ingest(dag.EncodeFrame(b, nil))
+		must(t, err)
+		if i == 0 {
+			first = b.ID()
+		}
+	}
+	last, _ := put(t, g, author(feeds), "x", dag.ID{}) // joins them
+	g, err = dag.Open(space, st, dag.Anyone{}, dag.Options{CacheBytes: 1})
+	must(t, err)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	in, err := g.InPast(first, last.ID())
+	runtime.ReadMemStats(&after)
+	if took := after.TotalAlloc - before.TotalAlloc; !in || err != nil || took > feeds*8<<10 {
+		t.Errorf("%v, %v, with %d bytes", in, err, took)
+	}
 }

@@ -39,7 +39,8 @@ type Rejection struct {
 // Ingest takes in a batch from elsewhere, whole or not at all, and whatever waited for it. The graph keeps frame.
 //
 // A refused frame gives an error that matches ErrFormat, ErrVersion, ErrSpace, ErrInvalid, ErrSignature, ErrForgotten or
-// ErrDenied: whoever made it is at fault, and nobody accepts it. ErrQuota refuses for now. Other errors are the store's.
+// ErrDenied: whoever made it is at fault, and nobody accepts it. ErrQuota refuses for now: a batch for the quarantine, which is
+// full, that no waiting batch names. Other errors are the store's.
 // What was accepted is durable after the store's Sync.
 func (g *Graph) Ingest(frame []byte) (Result, error) {
 	var res Result
@@ -186,7 +187,8 @@ func (g *Graph) takeOne(f *parsed, res *Result) (Status, Verdict, error) {
 		return Refused, Quarantine, fmt.Errorf("%w: %w", ErrDenied, err)
 	}
 	verdict := g.auth.Counts(f.batch)
-	if verdict != Counts && g.counters.quarantineBytes+uint64(len(f.raw)) > uint64(g.opt.QuarantineBytes) {
+	full := g.counters.quarantineBytes+uint64(len(f.raw)) > uint64(g.opt.QuarantineBytes)
+	if verdict != Counts && full && len(g.pending.waitFor[f.id]) == 0 {
 		return Refused, Quarantine, ErrQuota
 	}
 	if err := g.apply(s, verdict, Record{}); err != nil {

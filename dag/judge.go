@@ -13,8 +13,8 @@ type Judged struct {
 // out of the state what counts no more, and in what counts again. It reads every batch of theirs, and for each batch whose
 // verdict changed the logs of its objects. Batches that waited for access records are tried again.
 //
-// What it did is durable with the store's next checkpoint: after a crash the owner of the access list calls it again for
-// what that list then takes up from its own log.
+// What it did is durable with the store's next checkpoint. The list may have been checkpointed alone, so after a crash its
+// owner calls it again, for all.
 func (g *Graph) Rejudge(affects func(account, device PublicKey) bool) (Judged, error) {
 	j, err := g.rejudge(affects)
 	g.events.deliver()
@@ -25,6 +25,15 @@ func (g *Graph) rejudge(affects func(account, device PublicKey) bool) (j Judged,
 	g.write.Lock()
 	defer g.write.Unlock()
 	asked := func(c *chain) bool { return affects == nil || affects(c.account, c.device) }
+	if err := g.judge(asked, &j); err != nil {
+		return j, err
+	}
+	return j, g.release(g.pending.waitForACL(), &j.Result)
+}
+
+// judge asks for the batches of the chains that asked names, believes of the others what it knows, and settles which count
+// by being named.
+func (g *Graph) judge(asked func(*chain) bool, j *Judged) (err error) {
 	doubt := make(heldSet)
 	for at, h := range g.held {
 		if !asked(g.chains[h.chain]) {
@@ -39,13 +48,19 @@ func (g *Graph) rejudge(affects func(account, device PublicKey) bool) (j Judged,
 			tops[c.num], err = g.lastSpot(c, func(s spot) bool { _, in := g.held[s.at]; return !in })
 		}
 		if err != nil {
-			return j, err
+			return err
 		}
 	}
-	if err := g.settle(doubt, tops, &j); err != nil {
-		return j, err
+	return g.settle(doubt, tops, j)
+}
+
+// raiseAgain makes those count that are named by what the log had and the index had not. A checkpoint may also have taken
+// in a batch, and not what came to count by it.
+func (g *Graph) raiseAgain() error {
+	if len(g.held) == 0 {
+		return nil
 	}
-	return j, g.release(g.pending.waitForACL(), &j.Result)
+	return g.judge(func(*chain) bool { return false }, &Judged{})
 }
 
 // judgeChain asks for every batch of a chain, and returns the last that counts by itself. The others go into doubt.

@@ -88,75 +88,68 @@ func (g *Graph) find(id ID) (known, bool, error) {
 
 const pastEvery = 64 // of how many batches of a chain one has its vector in the index
 
-// vectorOf returns the vector of a batch that is held. What is not in the cache is computed from the nearest batches whose
-// vectors are in the index: at most 64 of each chain.
+// vectorOf returns the vector of a batch that is held. What is not in the cache is put together from the nearest batches whose
+// vectors are there or in the index: at most 64 of each chain lie before them. It takes the memory of one vector, and some bytes
+// for each batch that it comes by.
 func (g *Graph) vectorOf(k known) (vector, error) {
 	if v, ok := g.vectors.get(k.at); ok {
 		return v, nil
 	}
-	got := make(map[uint64]vector)
-	stack := []known{k}
-	for len(stack) > 0 {
-		top := stack[len(stack)-1]
-		v, missing, err := g.tryVector(top, got)
+	v := make(vector, 0, len(g.chains))
+	seen := make(map[uint64]struct{})
+	for todo := []known{k}; len(todo) > 0; {
+		b := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if _, twice := seen[b.at]; twice {
+			continue
+		}
+		seen[b.at] = struct{}{}
+		past, err := g.knownVector(b)
 		if err != nil {
 			return nil, err
 		}
-		if len(missing) > 0 {
-			stack = append(stack, missing...)
+		if past != nil {
+			v = v.join(past)
 			continue
 		}
-		got[top.at] = v
-		stack = stack[:len(stack)-1]
+		v = v.with(b.chain, max(v.at(b.chain), b.clock))
+		if todo, err = g.appendNamed(todo, b); err != nil {
+			return nil, err
+		}
 	}
-	g.vectors.put(k.at, got[k.at], 8*len(g.chains))
-	return got[k.at], nil
+	g.vectors.put(k.at, v, 8*len(g.chains))
+	return v, nil
 }
 
-// tryVector computes a vector, or says which it lacks for that.
-func (g *Graph) tryVector(k known, got map[uint64]vector) (vector, []known, error) {
-	if v, ok := got[k.at]; ok {
-		return v, nil, nil
-	}
+// knownVector returns the vector of a batch from the cache or the index, nil where neither has it.
+func (g *Graph) knownVector(k known) (vector, error) {
 	if v, ok := g.vectors.get(k.at); ok {
-		return v, nil, nil
+		return v, nil
 	}
 	p, err := g.store.Get(TablePasts, key64(k.at))
+	if err != nil || p == nil {
+		return nil, err
+	}
+	return decodeVector(p)
+}
+
+// appendNamed appends what a batch names.
+func (g *Graph) appendNamed(to []known, b known) ([]known, error) {
+	h, err := g.headAt(b.at)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	if p != nil {
-		v, err := decodeVector(p)
-		return v, nil, err
-	}
-	h, err := g.headAt(k.at)
-	if err != nil {
-		return nil, nil, err
-	}
-	var missing []known
-	var v vector
 	for _, id := range h.batch.named() {
 		n, ok, err := g.find(id)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		if !ok {
-			return nil, nil, errIndex("a batch whose past is not held")
+			return nil, errIndex("a batch whose past is not held")
 		}
-		w, ok := got[n.at]
-		if !ok {
-			w, ok = g.vectors.get(n.at)
-		}
-		if !ok {
-			missing = append(missing, n)
-			continue
-		}
-		v = v.join(w)
+		to = append(to, n)
 	}
-	if len(missing) > 0 {
-		return nil, missing, nil
-	}
-	return v.with(k.chain, k.clock), nil, nil
+	return to, nil
 }
 
 // named returns the batches that b names: prev and deps.

@@ -23,10 +23,17 @@ func (p *pending) init(limit int) {
 	p.waitFor = make(map[ID][]*waiting)
 }
 
-const waitingCost = 256 // bytes of memory besides the frame
+// What a waiting batch takes of memory besides its frame, in bytes.
+const (
+	waitingCost = 800 // of its own: the structures, its place in the maps
+	missingCost = 180 // of each batch that it waits for: its ID, and the entry under it
+	linkCost    = 32  // of each batch or record that it names
+	bodyCost    = 48  // of each change
+)
 
 func (w *waiting) bytes() int {
-	return len(w.f.raw) + 48*len(w.f.bodies) + 40*len(w.missing) + waitingCost
+	b := w.f.batch
+	return len(w.f.raw) + bodyCost*len(w.f.bodies) + missingCost*len(w.missing) + linkCost*(len(b.Deps)+len(b.ACL)) + waitingCost
 }
 
 func (p *pending) add(f *parsed, missing []ID, acl bool) {
@@ -69,7 +76,7 @@ func (p *pending) arrived(id ID) []*parsed {
 	var ready []*parsed
 	for _, w := range slices.Clone(p.waitFor[id]) {
 		w.missing = slices.DeleteFunc(w.missing, func(m ID) bool { return m == id })
-		p.bytes -= 40
+		p.bytes -= missingCost
 		if len(w.missing) == 0 {
 			ready = append(ready, w.f)
 			p.remove(w)

@@ -235,6 +235,7 @@ func (g *Graph) computeHeads(o *object, q heldSet, extra *ref, parents []ID) ([]
 		if len(page) == 0 {
 			break
 		}
+		page = page[:fitting(page)]
 		last = page[len(page)-1]
 		page = slices.DeleteFunc(page, func(r ref) bool { return q.hides(r.at) })
 		entries, err := g.readEntries(page)

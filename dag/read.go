@@ -87,6 +87,7 @@ func (g *Graph) someAfter(object ID, last *ref, first bool) ([]Entry, bool, erro
 	if err != nil || len(page) == 0 {
 		return nil, true, err
 	}
+	page = page[:fitting(page)]
 	before := *last
 	*last = page[len(page)-1]
 	if page, err = g.counted(o, page, before.clock); err != nil {
@@ -121,6 +122,19 @@ func (g *Graph) counted(o *object, page []ref, before uint64) ([]ref, error) {
 		}
 	}
 	return out, nil
+}
+
+// readBytes is how much of changes is read at a time: a page of long ones is read piece by piece.
+const readBytes = 2 << 20
+
+// fitting returns how many of the first refs, one at least, are read at a time.
+func fitting(refs []ref) int {
+	n, sum := 0, 0
+	for n < len(refs) && (n == 0 || sum+int(refs[n].size) <= readBytes) {
+		sum += int(refs[n].size)
+		n++
+	}
+	return n
 }
 
 // pageAfter returns some refs that follow *last in the order of the object's log, or its first; none at the end.
@@ -192,30 +206,37 @@ func (g *Graph) pageBefore(o *object, last *ref, first bool) ([]ref, error) {
 func (g *Graph) ChangesBack(object ID, fn func(Entry) error) error {
 	var last ref
 	for first := true; ; first = false {
-		entries, end, err := g.someBefore(object, &last, first)
-		if err != nil {
+		page, end, err := g.someBefore(object, &last, first)
+		if err != nil || end {
 			return err
 		}
-		for i := len(entries) - 1; i >= 0; i-- {
-			if err := fn(entries[i]); err != nil {
+		slices.Reverse(page)
+		for len(page) > 0 {
+			n := fitting(page)
+			g.mu.RLock()
+			entries, err := g.readEntries(page[:n])
+			g.mu.RUnlock()
+			if err != nil {
 				return err
 			}
-		}
-		if end {
-			return nil
+			for i := range entries {
+				if err := fn(entries[i]); err != nil {
+					return err
+				}
+			}
+			page = page[n:]
 		}
 	}
 }
 
-func (g *Graph) someBefore(object ID, last *ref, first bool) ([]Entry, bool, error) {
+func (g *Graph) someBefore(object ID, last *ref, first bool) (page []ref, end bool, err error) {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
 	o, err := g.objectOf(object)
 	if o == nil || err != nil {
 		return nil, true, err
 	}
-	page, err := g.pageBefore(o, last, first)
-	if err != nil || len(page) == 0 {
+	if page, err = g.pageBefore(o, last, first); err != nil || len(page) == 0 {
 		return nil, true, err
 	}
 	// All of a clock together, so that a change which two of them link is known to be the first.
@@ -233,9 +254,6 @@ func (g *Graph) someBefore(object ID, last *ref, first bool) ([]Entry, bool, err
 		page = page[i:]
 	}
 	*last = page[0]
-	if page, err = g.counted(o, page, 0); err != nil {
-		return nil, true, err
-	}
-	entries, err := g.readEntries(page)
-	return entries, false, err
+	page, err = g.counted(o, page, 0)
+	return page, false, err
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -307,4 +308,73 @@ func (h *hide) Counts(b *dag.Batch) dag.Verdict {
 		return dag.Quarantine
 	}
 	return dag.Counts
+}
+
+// TestQuotaHoldsNobodyUp: who fills the quarantine cannot keep a replica from what a member wrote on top of a batch of his.
+func TestQuotaHoldsNobodyUp(t *testing.T) {
+	from := newGraph(t)
+	first, ids := put(t, from, author(1), "root ", dag.ID{})
+	second, _ := put(t, from, author(1), "second ", ids[0])
+	third, _ := put(t, from, author(1), "third ", ids[0])
+	member, _ := put(t, from, author(2), "on top ", ids[0])
+	fourth, _ := put(t, from, author(1), "fourth ", ids[0])
+	auth := &bans{after: map[dag.PublicKey]uint64{author(1).Device: 0}, ifNamed: map[dag.PublicKey]bool{author(1).Device: true}}
+	to, err := dag.Open(space, store.NewMem(), auth, dag.Options{QuarantineBytes: 100})
+	must(t, err)
+	refuse := func(id dag.ID) {
+		t.Helper()
+		frame, err := from.Frame(id)
+		must(t, err)
+		if _, err := to.Ingest(frame); !errors.Is(err, dag.ErrQuota) {
+			t.Fatal(err)
+		}
+	}
+	refuse(first.ID())
+	todo := []dag.ID{member.ID()} // asked for from the top down, as a peer does
+	for len(todo) > 0 {
+		todo = append(todo, send(t, from, to, todo[0]).Missing...)[1:]
+	}
+	if heads := to.Heads(); len(heads) != 1 || heads[0] != member.ID() {
+		t.Fatal(heads)
+	}
+	for _, id := range []dag.ID{first.ID(), second.ID(), third.ID()} {
+		if has, err := to.Has(id); !has || err != nil {
+			t.Fatal(id, err)
+		}
+	}
+	refuse(fourth.ID())
+}
+
+// TestPendingMemory: what waits takes the memory that it is said to take, also where each batch names 128 others.
+func TestPendingMemory(t *testing.T) {
+	const limit = 4 << 20
+	to, err := dag.Open(space, store.NewMem(), dag.Anyone{}, dag.Options{PendingBytes: limit})
+	must(t, err)
+	heap := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before, a := heap(), author(1)
+	for i := range 1500 {
+		b := &dag.Batch{Version: 1, Space: space, Account: a.Account, Device: a.Device, Seq: 1, Clock: 2}
+		for k := range 64 {
+			b.Deps = append(b.Deps, dag.Sum(fmt.Appendf(nil, "%d %d", i, k)))
+		}
+		slices.SortFunc(b.Deps, dag.ID.Compare)
+		b.ACL = b.Deps
+		signBatch(b, a)
+		res, err := to.Ingest(dag.EncodeFrame(b, nil))
+		must(t, err)
+		if res.Status != dag.Pending || len(res.Missing) != 64 {
+			t.Fatal(res)
+		}
+	}
+	n, bytes := to.Waiting()
+	got := heap() - before
+	runtime.KeepAlive(to)
+	if bytes > limit || n < 100 || got > limit*5/4 {
+		t.Errorf("%d batches that count for %d bytes take %d", n, bytes, got)
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Verify reads the whole log and holds the index against it: every frame, ID and signature, what each batch names and its
@@ -17,7 +18,11 @@ func (g *Graph) Verify(report func(error)) error {
 func (g *Graph) VerifyContext(ctx context.Context, report func(error), progress func(done, total uint64)) error {
 	if report == nil {
 		var first error
-		err := g.VerifyContext(ctx, func(err error) { first = errors.Join(first, err) }, progress)
+		err := g.VerifyContext(ctx, func(err error) {
+			if first == nil {
+				first = err
+			}
+		}, progress)
 		if first != nil {
 			return first
 		}
@@ -25,7 +30,7 @@ func (g *Graph) VerifyContext(ctx context.Context, report func(error), progress 
 	}
 	total, _, _ := g.Counters()
 	done := uint64(0)
-	err := g.store.Walk(0, func(rec Record) error {
+	verify := func(rec Record) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -36,10 +41,15 @@ func (g *Graph) VerifyContext(ctx context.Context, report func(error), progress 
 			progress(done, max(total, done))
 		}
 		return nil
+	}
+	end := uint64(0) // of what was walked
+	err := g.store.Walk(0, func(rec Record) error {
+		end = rec.End
+		return verify(rec)
 	})
 	if errors.Is(err, ErrCorrupt) {
-		report(err)
-		err = nil
+		// A walk ends at damage. What lies behind it is where the index says.
+		err = g.verifyBehind(end, err, verify, report)
 	}
 	if err != nil {
 		return err
@@ -50,6 +60,55 @@ func (g *Graph) VerifyContext(ctx context.Context, report func(error), progress 
 		}
 		return ctx.Err()
 	})
+}
+
+// verifyBehind verifies the records from a position on that the index knows. damage is reported where none of them has any.
+func (g *Graph) verifyBehind(from uint64, damage error, verify func(Record) error, report func(error)) error {
+	ats, err := g.positions(from)
+	if err != nil {
+		return err
+	}
+	found := false
+	for _, at := range ats {
+		rec, err := g.store.Read(at)
+		switch {
+		case err == nil:
+			err = verify(rec)
+		case errors.Is(err, ErrCorrupt):
+			found = true
+			report(err)
+			err = nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if !found {
+		report(damage)
+	}
+	return nil
+}
+
+// positions lists where the batches lie that the index knows, from a position on, in order.
+func (g *Graph) positions(from uint64) (ats []uint64, err error) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	for _, c := range g.chains {
+		for seq := c.tip.seq; seq > 0; seq-- {
+			at, err := g.feedAt(c.num, seq)
+			if err != nil {
+				return nil, err
+			}
+			if at == 0 {
+				break // what comes before is another chain's
+			}
+			if at >= from {
+				ats = append(ats, at)
+			}
+		}
+	}
+	slices.Sort(ats)
+	return ats, nil
 }
 
 func (g *Graph) verifyRecord(rec Record) error {

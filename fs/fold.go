@@ -3,9 +3,11 @@ package fs
 import (
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 
+	"github.com/anyfs/anyfs/acl/seal"
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/fs/tree"
 )
@@ -15,7 +17,10 @@ func (s *space) machine(object dag.ID) *dag.Machine[*tree.State, *tree.Payload] 
 	return &dag.Machine[*tree.State, *tree.Payload]{
 		Open: func(e dag.Entry) (*tree.Payload, []byte, error) {
 			p, err := s.open(&e)
-			if err != nil {
+			switch {
+			case errors.Is(err, seal.ErrNoKey):
+				return nil, nil, err // it may come
+			case err != nil:
 				return nil, nil, fmt.Errorf("%w: %w", dag.ErrEmpty, err)
 			}
 			return p, p.Snapshot, nil
@@ -35,6 +40,7 @@ func (s *space) machine(object dag.ID) *dag.Machine[*tree.State, *tree.Payload] 
 		},
 		Encode: (*tree.State).Encode,
 		Decode: tree.DecodeState,
+		Size:   (*tree.Payload).Memory,
 	}
 }
 

@@ -3,9 +3,11 @@ package fs
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 
+	"github.com/anyfs/anyfs/acl/seal"
 	"github.com/anyfs/anyfs/dag"
 )
 
@@ -48,4 +50,24 @@ func TestSnapshots(t *testing.T) {
 		t.Fatal("a fold from a snapshot differs from one of everything")
 	}
 	th.sound()
+}
+
+// TestFoldWithoutKey: a change whose key is not here ends a fold. It is no empty operation: with the key it would be another.
+func TestFoldWithoutKey(t *testing.T) {
+	th := newTestHome(t)
+	ino := th.create(th.root, "doc", []byte("text"))
+	th.must(th.Flush(context.Background()))
+	s, local, err := th.space(ino)
+	th.must(err)
+	n, err := s.publishedInode(local)
+	th.must(err)
+	keys := s.keys
+	defer func() { s.keys = keys }()
+	s.keys = seal.NewSpace(s.id)
+	if _, _, err := s.stateOf(n.Object); !errors.Is(err, seal.ErrNoKey) {
+		t.Errorf("a fold without the key gives %v", err)
+	}
+	if _, _, err := s.foldAll(context.Background()); !errors.Is(err, seal.ErrNoKey) {
+		t.Errorf("a tree without the key gives %v", err)
+	}
 }

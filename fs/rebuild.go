@@ -2,9 +2,11 @@ package fs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"syscall"
 
+	"github.com/anyfs/anyfs/acl/seal"
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/fs/index"
 	"github.com/anyfs/anyfs/fs/journal"
@@ -65,6 +67,9 @@ func (s *space) foldAll(ctx context.Context) (*tree.Tree, *tree.MemStore, error)
 			}
 			e := dag.Entry{ID: b.Changes[i], Pos: dag.Pos{Clock: b.Clock, Batch: id, Place: uint32(i)}, Change: c, Batch: b}
 			p, err := s.open(&e)
+			if errors.Is(err, seal.ErrNoKey) {
+				return fmt.Errorf("change %s: %w", e.ID, err)
+			}
 			if err != nil {
 				p = nil // an empty operation for everybody
 			}

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"fmt"
 	mrand "math/rand/v2"
 	"strings"
 	"testing"
 
 	"github.com/anyfs/anyfs/acl"
+	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/dag/disk"
 )
 
@@ -136,4 +138,23 @@ func TestExportImport(t *testing.T) {
 	root, err := other.SpaceRoot("Back")
 	other.must(err)
 	other.check(root, want)
+}
+
+// TestVerifyHoldsTheLogAgainstItsIndex: a record of the log that the index does not know is told.
+func TestVerifyHoldsTheLogAgainstItsIndex(t *testing.T) {
+	th := newTestHome(t)
+	th.fill()
+	th.sound()
+	s, err := th.namedSpace(PersonalName)
+	th.must(err)
+	var recs []dag.Record
+	th.must(s.log.Walk(0, func(rec dag.Record) error { recs = append(recs, rec); return nil }))
+	again := recs[1]
+	again.At = s.log.Next(len(again.Frame))
+	th.must(s.log.Append(again, &dag.Update{}))
+	problems, err := th.Verify(context.Background(), nil)
+	th.must(err)
+	if len(problems) != 1 || !strings.Contains(problems[0].Text, fmt.Sprint("record at ", again.At)) {
+		t.Fatalf("%+v", problems)
+	}
 }

@@ -1,6 +1,7 @@
 package list
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"unicode/utf8"
@@ -243,10 +244,13 @@ func (r *reader) item(depth int) []byte {
 
 // entries skips n entries of a map, whose keys are text in order of length and then bytes.
 func (r *reader) entries(n uint64, depth int) {
-	last := ""
+	var last []byte
 	for i := uint64(0); i < n && r.err == nil; i++ {
-		key := string(r.take(r.want(majorText, 256, "key")))
-		if i > 0 && (len(key) < len(last) || len(key) == len(last) && key <= last) {
+		key := r.take(r.want(majorText, 256, "key"))
+		if !utf8.Valid(key) {
+			r.fail("a key that is not UTF-8")
+		}
+		if i > 0 && (len(key) < len(last) || len(key) == len(last) && bytes.Compare(key, last) <= 0) {
 			r.fail("keys that are not in order")
 		}
 		last = key

@@ -64,8 +64,7 @@ func (a *AccountKeys) write(w *writer, signed bool) {
 }
 
 func (a *AccountKeys) read(r *reader) {
-	r.fields(5, "account")
-	r.version()
+	r.open("account")
 	r.fixed("sig", a.Signature[:])
 	r.fixed("x25519", a.X25519[:])
 	r.fixed("identity", a.Identity[:])
@@ -127,8 +126,7 @@ func (c *Certificate) write(w *writer, signed bool) {
 }
 
 func (c *Certificate) read(r *reader) {
-	r.fields(6, "certificate")
-	r.version()
+	r.open("certificate")
 	r.fixed("sig", c.Signature[:])
 	c.HPKE = r.hpke("hpke")
 	r.fixed("device", c.Device[:])
@@ -145,7 +143,10 @@ func DecodeCertificate(b []byte) (*Certificate, error) {
 	return strict(c, b, &r, c.Encode)
 }
 
-func (r *reader) version() {
+// open reads the head of a map and its version, which comes first in every version. Another one may have any number of
+// fields; that this one has its own shows when it is encoded again.
+func (r *reader) open(what string) {
+	r.fields(1<<16, what)
 	if v := r.uint("v"); r.err == nil && v != Version {
 		r.err = fmt.Errorf("%w (version %d)", ErrVersion, v)
 	}

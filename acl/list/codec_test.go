@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fxamacker/cbor/v2"
+
 	"github.com/anyfs/anyfs/dag"
 )
 
@@ -73,7 +75,8 @@ func faults() map[string][]byte {
 	out := map[string][]byte{
 		"empty": {}, "no map": {0x01}, "map of indefinite length": replace("\xa4", "\xbf"),
 		"cut short": good[:len(good)-1], "byte behind the end": append(bytes.Clone(good), 0),
-		"version 2": replace("\x61v\x01", "\x61v\x02"), "version 0": replace("\x61v\x01", "\x61v\x00"),
+		"version 2, more fields": replace("\xa4\x61v\x01", "\xb0\x61v\x02"),
+		"version 2":              replace("\x61v\x01", "\x61v\x02"), "version 0": replace("\x61v\x01", "\x61v\x00"),
 		"number not in its shortest form": replace("\x61v\x01", "\x61v\x18\x01"),
 		"known kind that is no must":      replace("\x64must\xf5", "\x64must\xf4"),
 		"must that is no boolean":         replace("\x64must\xf5", "\x64must\x01"),
@@ -94,6 +97,8 @@ func faults() map[string][]byte {
 		"key twice":                       body("\xa2\x61a\x01\x61a\x01"),
 		"longer key first":                body("\xa2\x62aa\x01\x61b\x01"),
 		"key that is no text":             body("\xa1\x01\x01"),
+		"key that is not UTF-8":           body("\xa1\x61\xff\x01"),
+		"option that is not UTF-8":        replace("\x63set\xa1\x61a", "\x63set\xa1\x61\xff"),
 		"nested too deep":                 body(strings.Repeat("\x81", 12) + "\x01"),
 		"array of 2^63 items":             body("\x9b\x80\x00\x00\x00\x00\x00\x00\x00"),
 		"bytes of 2^63":                   body("\x5b\x80\x00\x00\x00\x00\x00\x00\x00"),
@@ -163,6 +168,9 @@ func TestVectors(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
+		if errors.Is(err, ErrVersion) != strings.HasPrefix(name, "version") {
+			t.Errorf("%s: %v", name, err)
+		}
 		bad[name] = vector{Hex: hexed(b), Error: err.Error()}
 	}
 	v.Good, v.Bad = sortedVectors(good), sortedVectors(bad)
@@ -178,6 +186,34 @@ func TestVectors(t *testing.T) {
 	}
 	if old, err := os.ReadFile(vectorsFile); err != nil || !bytes.Equal(old, now) {
 		t.Fatalf("the format changed, or the words of an error: %v", err)
+	}
+}
+
+// What is encoded is canonical to another reader of CBOR too.
+func TestEncodingsAreCBOR(t *testing.T) {
+	strict, err := cbor.DecOptions{DupMapKey: cbor.DupMapKeyEnforcedAPF, IndefLength: cbor.IndefLengthForbidden}.DecMode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	order, err := cbor.EncOptions{Sort: cbor.SortLengthFirst}.EncMode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := newActor(1, 1)
+	all := map[string][]byte{"account": a.keys.Encode(), "certificate": a.cert.Encode(), "random root": a.randomRoot().Encode(),
+		"derived root": a.derivedRoot().Encode()}
+	for name, rec := range samples() {
+		all["record "+name] = rec.Encode()
+	}
+	for name, b := range all {
+		var v any
+		if err := strict.Unmarshal(b, &v); err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if again, err := order.Marshal(v); err != nil || !bytes.Equal(again, b) {
+			t.Errorf("%s: another writer gives %x, %v", name, again, err)
+		}
 	}
 }
 
@@ -260,10 +296,25 @@ func TestDecodingIsBounded(t *testing.T) {
 	inputs["wraps cut short"] = claim[:len(claim)/2]
 	inputs["nested"] = []byte("\xa4\x61v\x01\x64body" + strings.Repeat("\x81", 1<<18))
 	inputs["array"] = append([]byte("\xa4\x61v\x01\x64body\x9a\x00\x0f\x00\x00"), bytes.Repeat([]byte{1}, 0xf0000)...)
+	entries := append([]byte("\xa4\x61v\x01\x64body\xba"), 0, 3, 0xd, 0x40) // 200,000 of them
+	for i := range 200_000 {
+		entries = append(entries, 0x63, byte(i/128/128), byte(i/128%128), byte(i%128), 1)
+	}
+	inputs["map"] = append(entries, "\x64kind\x18\x63\x64must\xf4"...)
+	if _, err := DecodeRecord(inputs["map"]); err != nil {
+		t.Fatal(err)
+	}
+	root := newActor(1, 1).randomRoot()
+	root.Wraps = big.RotateKey.Wraps
+	inputs["root with many wraps"] = root.Encode()
 	for name, b := range inputs {
+		decode := func() { DecodeRecord(b) }
+		if strings.HasPrefix(name, "root") {
+			decode = func() { DecodeRoot(b) }
+		}
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		DecodeRecord(b)
+		decode()
 		runtime.ReadMemStats(&after)
 		if got := after.TotalAlloc - before.TotalAlloc; got > 64<<10+2*uint64(len(b)) {
 			t.Errorf("%s: %d bytes for %d", name, got, len(b))

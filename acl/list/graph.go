@@ -32,7 +32,8 @@ type List struct {
 	root     *Root // nil until the first batch came
 	nodes    map[dag.ID]*node
 	order    []*node          // in total order
-	heads    []dag.ID         // sorted, replaced as a whole
+	front    []*node          // that no other names, the highest first
+	heads    []dag.ID         // of these as many as a batch can name, sorted; replaced as a whole
 	state    *State           // of all nodes
 	accepted map[dag.ID]*node // that the graph has, or is about to have, and applied was not told of yet
 	watchers map[int]func()
@@ -215,20 +216,20 @@ func (l *List) add(n *node) error {
 	l.nodes[n.batch] = n
 	at, _ := slices.BinarySearchFunc(l.order, n, func(a, b *node) int { return a.pos.Compare(b.pos) })
 	l.order = slices.Insert(l.order, at, n)
-	l.heads = l.newHeads(n)
+	l.advance(n)
 	return nil
 }
 
-// newHeads are the heads with n added: at most as many as a batch can name, the highest.
-func (l *List) newHeads(n *node) []dag.ID {
-	h := slices.DeleteFunc(slices.Clone(l.heads), func(id dag.ID) bool { return slices.Contains(n.past, id) })
-	h = append(h, n.batch)
-	if len(h) > dag.MaxACLHeads {
-		slices.SortFunc(h, func(a, b dag.ID) int { return l.nodes[b].pos.Compare(l.nodes[a].pos) })
-		h = h[:dag.MaxACLHeads]
+// advance makes n a head, in the place of those that it names.
+func (l *List) advance(n *node) {
+	l.front = slices.DeleteFunc(l.front, func(o *node) bool { return slices.Contains(n.past, o.batch) })
+	at, _ := slices.BinarySearchFunc(l.front, n, func(a, b *node) int { return b.pos.Compare(a.pos) })
+	l.front = slices.Insert(l.front, at, n)
+	l.heads = make([]dag.ID, min(len(l.front), dag.MaxACLHeads))
+	for i := range l.heads {
+		l.heads[i] = l.front[i].batch
 	}
-	slices.SortFunc(h, dag.ID.Compare)
-	return h
+	slices.SortFunc(l.heads, dag.ID.Compare)
 }
 
 func (l *List) fold(order []*node) *State {
@@ -250,12 +251,12 @@ func (l *List) rootOf(rec *Record) (*Root, error) {
 // stateAt is the state of the records that heads and their past hold. Whoever calls holds mu for reading, and only reads
 // the state. A head that is not held gives a *dag.MissingError.
 func (l *List) stateAt(heads []dag.ID) (*State, error) {
-	if l.state != nil && slices.Equal(heads, l.heads) {
-		return l.state, nil
+	if l.state != nil && len(l.heads) == len(l.front) && slices.Equal(heads, l.heads) {
+		return l.state, nil // with all heads among them, nothing is outside their past
 	}
 	var missing []dag.ID
 	for _, h := range heads {
-		if l.node(h) == nil {
+		if !l.holds(h) {
 			missing = append(missing, h)
 		}
 	}
@@ -290,7 +291,20 @@ func (l *List) stateAt(heads []dag.ID) (*State, error) {
 	return s, nil
 }
 
-// node finds a record that the graph holds.
+// holds says whether the graph has a record. One that was accepted may be on its way into it, and may never arrive. What the
+// store cannot tell counts as missing, so that it is asked again: any other answer would refuse for ever.
+func (l *List) holds(id dag.ID) bool {
+	if l.nodes[id] != nil {
+		return true
+	}
+	if l.accepted[id] == nil || l.graph == nil {
+		return l.accepted[id] != nil
+	}
+	held, err := l.graph.Has(id)
+	return held && err == nil
+}
+
+// node finds a record that the graph holds, or is about to.
 func (l *List) node(id dag.ID) *node {
 	if n := l.nodes[id]; n != nil {
 		return n

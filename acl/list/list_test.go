@@ -482,3 +482,118 @@ func BenchmarkDecodeAddDevice(b *testing.B) {
 		}
 	}
 }
+
+// full is a store that takes nothing more.
+type full struct {
+	*store.Mem
+	err error
+}
+
+func (f *full) Append(rec dag.Record, u *dag.Update) error {
+	if f.err != nil {
+		return f.err
+	}
+	return f.Mem.Append(rec, u)
+}
+
+// A batch of files waits for a record that was judged and could not be stored: after a restart the record would not be there.
+func TestRecordThatCouldNotBeStored(t *testing.T) {
+	a := newActor(1, 1)
+	from := newSpace(t, a)
+	st := &full{Mem: store.NewMem()}
+	to := open(t, from.Space(), st)
+	for _, f := range exported(t, from) {
+		if err := to.Import(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := from.Append(a.author(), option("a", 1)); err != nil {
+		t.Fatal(err)
+	}
+	frames := exported(t, from)
+	st.err = errors.New("no space left")
+	if err := to.Import(frames[len(frames)-1]); !errors.Is(err, st.err) {
+		t.Fatal(err)
+	}
+	b := &dag.Batch{Account: public(a.account), Device: public(a.device), ACL: from.Heads(), Epoch: from.Space()}
+	missing := new(dag.MissingError)
+	if err := to.Files().Accept(b, nil); !errors.As(err, &missing) || !slices.Equal(missing.ACL, from.Heads()) {
+		t.Fatalf("%v", err)
+	}
+	st.err = nil
+	if err := to.Import(frames[len(frames)-1]); err != nil {
+		t.Fatal(err)
+	}
+	if err := to.Files().Accept(b, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// More heads than a batch can name: what a list shows and judges is the same whatever came when, and after a restart.
+func TestHeadsThatAreLeftOut(t *testing.T) {
+	owner := newActor(1, 1)
+	second := newActor(1, 2)
+	base := newSpace(t, owner)
+	root := exported(t, base)[0]
+	with := func(frames ...[]byte) *List {
+		l := open(t, base.Space(), store.NewMem())
+		for _, f := range append([][]byte{root}, frames...) {
+			if err := l.Import(bytes.Clone(f)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return l
+	}
+	id := func(f []byte) dag.ID {
+		b, _, err := dag.DecodeFrame(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b.ID()
+	}
+	concurrent := func(rec *Record) []byte {
+		l := with()
+		if _, err := l.Append(owner.author(), rec); err != nil {
+			t.Fatal(err)
+		}
+		return exported(t, l)[1]
+	}
+	// 66 records that know of none but the root. The lowest is left out of what fits, and the rest does not hear of it.
+	apart := make([][]byte, 66)
+	for i := range apart {
+		apart[i] = concurrent(option(fmt.Sprint(i), 1))
+	}
+	slices.SortFunc(apart, func(a, b []byte) int { return id(a).Compare(id(b)) })
+	for i := 0; ; i++ {
+		rec := addDevice(second, base.Space())
+		rec.AddDevice.Name = fmt.Append(nil, i)
+		if f := concurrent(rec); id(f).Compare(id(apart[1])) < 0 {
+			apart[0] = f
+			break
+		}
+	}
+	without := with(apart[1:]...)
+	if _, err := without.Append(owner.author(), option("joined", 1)); err != nil {
+		t.Fatal(err)
+	}
+	join := exported(t, without)[len(apart):]
+	last := id(join[len(join)-1])
+
+	b := &dag.Batch{Account: public(second.account), Device: public(second.device), ACL: []dag.ID{last}, Epoch: base.Space()}
+	for name, l := range map[string]*List{
+		"in the order of the list": with(append(slices.Clone(apart), join...)...),
+		"the odd one last":         with(append(append(slices.Clone(apart[1:]), join...), apart[0])...),
+		"the odd one missing":      with(append(slices.Clone(apart[1:]), join...)...),
+	} {
+		if err := l.Files().Accept(b, nil); !errors.Is(err, ErrDenied) {
+			t.Errorf("%s: a device that the batch's records do not know: %v", name, err)
+		}
+		want := 2
+		if name == "the odd one missing" {
+			want = 1
+		}
+		if got := l.Heads(); len(got) != want || !slices.Contains(got, last) {
+			t.Errorf("%s: heads %v", name, got)
+		}
+	}
+}

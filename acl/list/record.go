@@ -191,8 +191,7 @@ func DecodeRecord(b []byte) (*Record, error) {
 		return nil, fmt.Errorf("%w: a record of %d bytes", ErrFormat, len(b))
 	}
 	rec, r := new(Record), reader{b: b}
-	r.fields(5, "record")
-	r.version()
+	r.open("record")
 	r.key("body")
 	rec.Body = r.item(0)
 	rec.Kind = Kind(r.uint("kind"))

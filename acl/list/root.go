@@ -95,9 +95,11 @@ func (t *Root) encode(signed bool) []byte {
 
 // DecodeRoot reads what Encode wrote and refuses every other byte string. It does not check signatures.
 func DecodeRoot(b []byte) (*Root, error) {
+	if len(b) > maxRoot {
+		return nil, fmt.Errorf("%w: a root of %d bytes", ErrFormat, len(b))
+	}
 	t, r := new(Root), reader{b: b}
-	r.fields(10, "root")
-	r.version()
+	r.open("root")
 	r.fixed("sig", t.Signature[:])
 	t.Kind = RootKind(r.uint("kind"))
 	if r.err == nil && t.Kind != RootRandom && t.Kind != RootDerived {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"math"
 	"testing"
 
 	"github.com/anyfs/anyfs/dag"
@@ -20,6 +21,7 @@ func FuzzOpenChunk(f *testing.F) {
 		}
 		f.Add(block, int64(n/2), 100)
 		f.Add(block[:len(block)-1], int64(0), 0)
+		f.Add(block, int64(math.MaxInt64), 100) // the end of what is asked for does not fit into a number
 		seeds++
 	}
 	if seeds == 0 {

@@ -124,7 +124,7 @@ func (s *Space) ReadChunk(src io.ReaderAt, blockSize int64, p []byte, off int64)
 	// A plaintext is at least so long; what lies before that needs no look at the true length.
 	sure := int64(c.inner - 1<<padmeBits(c.inner) - lengthBytes)
 	var eof error
-	if end := off + int64(len(p)); end > sure {
+	if end := off + int64(len(p)); end > sure || end < off {
 		n, err := c.size(src)
 		if err != nil {
 			return 0, err

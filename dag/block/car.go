@@ -2,12 +2,12 @@ package block
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/ipfs/go-cid"
 )
@@ -71,7 +71,7 @@ type CARReader struct {
 
 // NewCARReader reads the header.
 func NewCARReader(r io.Reader) (*CARReader, error) {
-	cr := &CARReader{r: bufio.NewReaderSize(r, 64<<10)}
+	cr := &CARReader{r: bufio.NewReaderSize(r, carBuffer)}
 	b, err := cr.section(maxCARHeader)
 	if err != nil {
 		return nil, fmt.Errorf("block: header of a CAR: %w", err)
@@ -138,17 +138,25 @@ func (cr *CARReader) section(most uint64) ([]byte, error) {
 		return nil, errCAR
 	}
 	cr.r.Discard(len(head) - len(in.b))
-	if n <= uint64(cr.r.Size()) {
-		b := make([]byte, n)
-		_, err := io.ReadFull(cr.r, b)
-		return b, noEOF(err)
+	// Memory grows with what comes, not with what is announced.
+	var pieces [][]byte
+	for left := n; left > 0 || len(pieces) == 0; left -= min(left, carPiece) {
+		p := make([]byte, min(left, carPiece))
+		if _, err := io.ReadFull(cr.r, p); err != nil {
+			return nil, noEOF(err)
+		}
+		pieces = append(pieces, p)
 	}
-	var buf bytes.Buffer // grows with what comes, not with what is announced
-	if _, err := io.CopyN(&buf, cr.r, int64(n)); err != nil {
-		return nil, noEOF(err)
+	if len(pieces) == 1 {
+		return pieces[0], nil
 	}
-	return buf.Bytes(), nil
+	return slices.Concat(pieces...), nil
 }
+
+const (
+	carBuffer = 8 << 10
+	carPiece  = 32 << 10 // of a section, at a time
+)
 
 func noEOF(err error) error {
 	if err == io.EOF {

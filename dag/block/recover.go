@@ -101,12 +101,14 @@ func (s *Store) recoverSegment(g *segment, rebuild bool) error {
 		return err
 	}
 	size = min(size, math.MaxUint32) // no place points behind it
-	if g.end <= segmentHeader {      // nothing in it is known, nor that the header is durable
+	if g.synced < segmentHeader {    // not even the header is known to be durable
 		if err := recoverHeader(g, f); err != nil {
 			return err
 		}
 		g.end, g.synced, size = segmentHeader, 0, max(size, segmentHeader)
-	} else if size < g.end { // damage, and what is missing reads so; nothing may be appended in its place
+	}
+	g.end = max(g.end, segmentHeader)
+	if size < g.end { // damage, and what is missing reads so; nothing may be appended in its place
 		g.full, g.end, g.synced = true, max(size, segmentHeader), min(g.synced, max(size, segmentHeader))
 		return nil
 	}

@@ -327,3 +327,73 @@ func author(n int) dag.Author {
 	a.Account = a.Device
 	return a
 }
+
+// eager checkpoints before each update that comes without a record, as the owner's clock may.
+type eager struct {
+	*store.Store
+	db kv.DB
+}
+
+func (e *eager) Index(rec dag.Record, u *dag.Update) error {
+	if rec.At == 0 {
+		if err := checkpoint(e.Store, e.db, true); err != nil {
+			return err
+		}
+	}
+	return e.Store.Index(rec, u)
+}
+
+// TestRaisedSurvivesCrash: a batch that counts because another names it counts after a crash that took what the index said
+// of it, wherever the last checkpoint was.
+func TestRaisedSurvivesCrash(t *testing.T) {
+	removed, member := author(1), author(2)
+	auth := &ended{}
+	from, err := dag.Open(space, store.NewMem(), auth, dag.Options{})
+	must(t, err)
+	write := func(a dag.Author) (dag.ID, []byte) {
+		b, err := from.Begin(a, nil, dag.ID{})
+		must(t, err)
+		_, err = b.Add(dag.Sum([]byte("fixed")), func(dag.Header) ([]byte, error) { return []byte("x"), nil })
+		must(t, err)
+		batch, err := b.Commit()
+		must(t, err)
+		frame, err := from.Frame(batch.ID())
+		must(t, err)
+		return batch.ID(), frame
+	}
+	named, frame := write(removed)
+	naming, next := write(member)
+	*auth = ended{removed.Device: 0}
+	for name, between := range map[string]bool{"before the one that names it": false, "before the update that follows that": true} {
+		sim := disk.NewSim(nil)
+		h := &home{sim: sim, auth: auth}
+		must(t, h.open())
+		if between {
+			h.g, err = dag.Open(space, &eager{h.st, h.o.DB}, auth, dag.Options{})
+			must(t, err)
+		}
+		_, err := h.g.Ingest(bytes.Clone(frame))
+		must(t, err)
+		must(t, checkpoint(h.st, h.o.DB, true))
+		if q, err := h.g.Quarantined(); err != nil || len(q) != 1 || q[0] != named {
+			t.Fatal(q, err)
+		}
+		_, err = h.g.Ingest(bytes.Clone(next))
+		must(t, err)
+		must(t, h.st.Sync())
+		want, err := dump(h.g)
+		must(t, err)
+
+		after := &home{sim: sim.Crash(func() disk.Keep { return disk.Drop }), auth: auth}
+		must(t, after.open())
+		got, err := dump(after.g)
+		must(t, err)
+		if has, err := after.g.Has(naming); err != nil || !has {
+			t.Fatal("the batch was durable", err)
+		}
+		if got != want {
+			t.Errorf("checkpoint %s: reopened\n%s\nwant\n%s", name, got, want)
+		}
+		must(t, after.g.Verify(nil))
+	}
+}

@@ -6,8 +6,11 @@ import (
 	"crypto/cipher"
 	"crypto/ed25519"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/anyfs/anyfs/dag"
@@ -181,6 +184,43 @@ func TestDamage(t *testing.T) {
 	must(t, h.g.Verify(nil))
 }
 
+// TestVerifyGoesOn: damage does not keep verify from what lies behind it.
+func TestVerifyGoesOn(t *testing.T) {
+	sim := disk.NewSim(nil)
+	h, err := openHome(sim, &ended{})
+	must(t, err)
+	rnd := rand.New(rand.NewPCG(5, 5))
+	for range 20 {
+		must(t, h.write(rnd))
+	}
+	must(t, checkpoint(h.st, h.o.DB, true))
+	f, err := sim.Open("batches/files-000000.log")
+	must(t, err)
+	var ats []uint64
+	must(t, h.st.Walk(0, func(rec dag.Record) error { ats = append(ats, rec.At); return nil }))
+	bad := []uint64{ats[2], ats[len(ats)-2]}
+	for _, at := range bad {
+		var b [1]byte
+		f.ReadAt(b[:], int64(at)+100)
+		b[0] ^= 1
+		f.WriteAt(b[:], int64(at)+100)
+	}
+	g, err := dag.Open(space, h.st, dag.Anyone{}, dag.Options{})
+	must(t, err)
+	said := ""
+	must(t, g.Verify(func(err error) {
+		if !errors.Is(err, dag.ErrCorrupt) {
+			t.Error(err)
+		}
+		said += err.Error() + "\n"
+	}))
+	for _, at := range bad {
+		if n := strings.Count("\n"+said, fmt.Sprintf("\n%v: record at %d\n", dag.ErrCorrupt, at)); n != 1 {
+			t.Errorf("damage at %d is told %d times:\n%s", at, n, said)
+		}
+	}
+}
+
 // TestSegments fills two segment files and begins a third.
 func TestSegments(t *testing.T) {
 	d, err := disk.OS(t.TempDir())
@@ -318,5 +358,57 @@ func TestRuns(t *testing.T) {
 	}))
 	if keys > 80 {
 		t.Errorf("%d keys for %d entries", keys, 130*each)
+	}
+}
+
+// TestReadsAreBounded: going through an object's changes takes the memory of a few, however long they are, also where many
+// have one clock.
+func TestReadsAreBounded(t *testing.T) {
+	o := onDisk(t)
+	st, err := store.Open(o)
+	must(t, err)
+	defer st.Close()
+	g, err := dag.Open(space, st, dag.Anyone{}, dag.Options{})
+	must(t, err)
+	object, payload := dag.Sum([]byte("fixed")), make([]byte, 1<<20-4096)
+	add := func(g *dag.Graph, a dag.Author, n byte) *dag.Batch {
+		b, err := g.Begin(a, nil, dag.ID{})
+		must(t, err)
+		payload[0] = n
+		_, err = b.Add(object, func(dag.Header) ([]byte, error) { return payload, nil })
+		must(t, err)
+		batch, err := b.Commit()
+		must(t, err)
+		return batch
+	}
+	const each = 24
+	for i := range each { // at one clock
+		mem, err := dag.Open(space, store.NewMem(), dag.Anyone{}, dag.Options{})
+		must(t, err)
+		frame, err := mem.Frame(add(mem, author(i), byte(i)).ID())
+		must(t, err)
+		_, err = g.Ingest(frame)
+		must(t, err)
+	}
+	for i := range each {
+		add(g, author(100), byte(i))
+	}
+	heap := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before := heap()
+	for name, walk := range map[string]func(dag.ID, func(dag.Entry) error) error{"on": g.Changes, "back": g.ChangesBack} {
+		n, most := 0, int64(0)
+		must(t, walk(object, func(e dag.Entry) error {
+			n++
+			most = max(most, heap()-before)
+			return nil
+		}))
+		if n != 2*each || most > 8<<20 {
+			t.Errorf("%s: %d changes of 1 MiB, at most %d bytes at a time", name, n, most)
+		}
 	}
 }

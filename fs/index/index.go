@@ -26,7 +26,7 @@ type Sealer interface {
 	OpenLocal(dst, sealed, ad []byte) ([]byte, error)
 }
 
-// The buckets of a space's database that this package uses. Their one-letter form is the prefix of the associated data.
+// The buckets of a space's database that this package uses.
 const (
 	bucketInodes  = "inodes"
 	bucketEntries = "entries"

@@ -123,23 +123,12 @@ func (t *Tree) newState(id dag.ID) *State {
 	return NewState(id)
 }
 
-// refold folds an object from its history.
+// refold folds an object from its history. It takes up no snapshot that a change carries: any writer can put what he likes
+// into one, and into a change that comes before all others.
 func (t *Tree) refold(id dag.ID) (*State, error) {
 	s := t.newState(id)
-	err := t.store.History(id, func(at Stamp, p *Payload) error { return s.Resume(at, p) })
+	err := t.store.History(id, func(at Stamp, p *Payload) error { return s.Apply(at, p) })
 	return s, err
-}
-
-// Resume is Apply, but a first change that carries a snapshot is taken up from it. The caller has found that the snapshot is
-// usable: nothing below it in the order is outside its past.
-func (s *State) Resume(at Stamp, p *Payload) error {
-	if s.Top == (dag.Pos{}) && at.ID != s.Object && p != nil && p.Snapshot != nil {
-		snap, err := DecodeState(p.Snapshot)
-		if err == nil && snap.Object == s.Object && snap.Top.Compare(at.Pos) < 0 {
-			*s = *snap
-		}
-	}
-	return s.Apply(at, p)
 }
 
 func (u *update) fold(id dag.ID, changes []Change) error {

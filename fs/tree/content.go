@@ -54,14 +54,15 @@ func (f *fold) content(o *Op) {
 			v.over = append(v.over, r)
 		}
 	}
+	replaces := v.over
 	if o.Content.IsPatch() && len(v.over) == 0 {
-		v.over = []Ref{o.Over[0]} // the patch still says what it lies over; nothing here answers to it
+		v.over = []Ref{o.Over[0]} // the patch still says what it lies over; nothing here answers to it, be it the patch itself
 	}
 	if o.Content.IsPatch() && !s.patch(&v) {
 		return
 	}
 	s.values = append(s.values, &v)
-	for _, r := range v.over {
+	for _, r := range replaces {
 		if i := s.indexOf(r); i >= 0 && !s.values[i].replaced {
 			s.retire(i).shrink(&v)
 		}
@@ -70,11 +71,7 @@ func (f *fold) content(o *Op) {
 		s.retire(slices.IndexFunc(s.values, func(v *value) bool { return !v.replaced }))
 	}
 	s.MtimeSet, s.Mtime = false, 0
-	for i := range s.Links {
-		if s.Links[i].Removed {
-			s.Links[i].Missed = true
-		}
-	}
+	f.links.miss(s)
 	s.forgetValues()
 }
 
@@ -235,23 +232,20 @@ func (v *value) cost() int {
 // pinned marks the replaced values that the patches of candidates lie over.
 func (s *State) pinned() []bool {
 	var pins []bool
-	for i := range s.values {
+	var under map[Ref]struct{} // what patches from here up lie over
+	for i := len(s.values) - 1; i >= 0; i-- {
 		v := s.values[i]
-		if v.replaced || v.content == nil || !v.content.IsPatch() {
+		needed := !v.replaced
+		if _, in := under[v.Ref]; in {
+			pins[i], needed = v.replaced, true
+		}
+		if !needed || v.content == nil || !v.content.IsPatch() {
 			continue
 		}
 		if pins == nil {
-			pins = make([]bool, len(s.values))
+			pins, under = make([]bool, len(s.values)), make(map[Ref]struct{})
 		}
-		at := i
-		for v.content != nil && v.content.IsPatch() {
-			j := s.lower(at, v.over[0])
-			if j < 0 || pins[j] {
-				break
-			}
-			pins[j] = true
-			at, v = j, s.values[j]
-		}
+		under[v.over[0]] = struct{}{}
 	}
 	return pins
 }

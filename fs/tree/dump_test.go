@@ -100,7 +100,7 @@ func (s *State) valueByRef(t testing.TB, r Ref) *ContentValue {
 func showValue(v *ContentValue) string {
 	switch {
 	case v.Missing:
-		return fmt.Sprint(v.Size, "missing", v.Patches)
+		return fmt.Sprint(v.Size, "missing")
 	case v.Base.Root.Defined():
 		patches := []string(nil)
 		for i := range v.Patches {

@@ -24,6 +24,17 @@ func FuzzDecodePayload(f *testing.F) {
 	for _, v := range badPayloads() {
 		f.Add(v.bytes)
 	}
+	for _, over := range []uint32{0, 1} { // a patch over itself, and over what comes later
+		p := Payload{Kind: KindFile, Ops: []Op{
+			{Kind: OpContent, Over: []Ref{{Place: over}}, Content: &Content{Size: 1 << 20, Patch: []Edit{}}},
+			{Kind: OpContent, Content: blocks("x")},
+		}}
+		b, err := p.Encode(fuzzParents)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
 	if n < 10 {
 		f.Fatalf("%d seeds", n)
 	}

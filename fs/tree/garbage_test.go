@@ -1,6 +1,7 @@
 package tree
 
 import (
+	"bytes"
 	"testing"
 
 	"github.com/anyfs/anyfs/dag"
@@ -82,6 +83,13 @@ func garbage(t testing.TB, choose chooser) int {
 			return Op{Kind: OpUnlink, Link: ref(), Over: append(refs(), refs()...), Contents: append(refs(), refs()...)}
 		case 4:
 			values++
+			switch choose(8) {
+			case 0, 1:
+				patch := []Edit{{int64(choose(4)), 1, []byte{byte('0' + choose(4))}}}
+				return Op{Kind: OpContent, Over: []Ref{ref()}, Mtime: int64(values), Content: &Content{Size: 5, Patch: patch}}
+			case 2:
+				return Op{Kind: OpContent, Over: refs(), Mtime: int64(values), Content: blocks(string(rune('a' + choose(2))))}
+			}
 			return Op{Kind: OpContent, Over: refs(), Mtime: int64(values), Content: &Content{Size: 2, Inline: []byte{'x', byte('0' + choose(4))}}}
 		case 5:
 			return Op{Kind: OpDrop, Over: append(refs(), ref())}
@@ -115,6 +123,13 @@ func garbage(t testing.TB, choose chooser) int {
 		for range 1 + choose(3) {
 			p.Ops = append(p.Ops, op())
 			made = append(made, Ref{c.At.ID, uint32(len(p.Ops) - 1)})
+		}
+		if choose(4) == 0 { // a lie
+			fake := NewState(c.Object)
+			if err := fake.Apply(Stamp{c.Object, dag.Pos{Clock: 1}, dag.PublicKey{2}}, &Payload{Kind: KindFile, Ops: []Op{op(), op()}}); err != nil {
+				t.Fatal(err)
+			}
+			p.Snapshot = fake.Encode()
 		}
 		changes = append(changes, c)
 	}
@@ -155,8 +170,12 @@ func garbage(t testing.TB, choose chooser) int {
 		if got != want {
 			t.Fatalf("the tree is\n%swant\n%s", got, want)
 		}
-		// No cycle among the places that lead anywhere.
+		// States are stored, and no cycle is among the places that lead anywhere.
 		for _, o := range r.store.objects {
+			enc := o.State.Encode()
+			if back, err := DecodeState(enc); err != nil || !bytes.Equal(back.Encode(), enc) {
+				t.Fatalf("a state does not come back: %v", err)
+			}
 			steps := 0
 			for p := o.Place; p != nil; {
 				ok, err := r.tree.valid(p.Parent, p.Pos)

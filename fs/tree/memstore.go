@@ -69,7 +69,7 @@ func (m *MemStore) SetObject(id dag.ID, o *Object) error {
 	return nil
 }
 
-// History implements Store. It leaves nothing out.
+// History implements Store.
 func (m *MemStore) History(id dag.ID, fn func(Stamp, *Payload) error) error {
 	for _, c := range m.history[id] {
 		if err := fn(c.at, c.p); err != nil {

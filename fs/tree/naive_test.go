@@ -259,6 +259,9 @@ func (v *nValue) filled() *nValue { v.fill(); return v }
 
 // show is the content as one string.
 func (v *nValue) show() string {
+	if v.blocks == "missing" {
+		return fmt.Sprint(v.size, "missing")
+	}
 	if v.blocks != "" {
 		return fmt.Sprint(v.size, v.blocks, v.patches)
 	}

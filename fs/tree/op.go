@@ -57,7 +57,8 @@ type Op struct {
 // Limits of the format. What exceeds them is no payload. Sizes are in bytes.
 const (
 	MaxPayload  = 1 << 20
-	MaxOps      = 1 << 15 // of a change
+	MaxOps      = 1 << 14 // of a change
+	MaxRefs     = 1 << 17 // of the operations of a change together
 	MaxName     = 255
 	MaxTarget   = 4095
 	MaxXattr    = 64 << 10

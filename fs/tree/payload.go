@@ -21,6 +21,28 @@ type Payload struct {
 	Future bool
 }
 
+// What a payload takes in memory, in bytes.
+const (
+	opMemory      = 232
+	contentMemory = 160
+	refMemory     = 36
+	chunkMemory   = 16
+	editMemory    = 40
+)
+
+// Memory is about how many bytes of memory the payload takes beside its encoding, which its byte slices share.
+func (p *Payload) Memory() int {
+	n := opMemory * len(p.Ops)
+	for i := range p.Ops {
+		o := &p.Ops[i]
+		n += refMemory * (len(o.Over) + len(o.Contents))
+		if c := o.Content; c != nil {
+			n += contentMemory + chunkMemory*len(c.Layout) + editMemory*len(c.Patch)
+		}
+	}
+	return n
+}
+
 // idTable numbers the ids of a payload: 0 is the change itself, then its parents, then those that the payload lists.
 type idTable struct {
 	parents []dag.ID
@@ -86,7 +108,7 @@ func (p *Payload) Encode(parents []dag.ID) ([]byte, error) {
 		return nil, invalid("payload of kind %d with %d operations", p.Kind, len(p.Ops))
 	}
 	ids := idTable{parents: parents}
-	size := 64 + len(p.Snapshot)
+	size, refs := 64+len(p.Snapshot), 0
 	for i := range p.Ops {
 		o := &p.Ops[i]
 		if !o.Kind.known() {
@@ -99,6 +121,9 @@ func (p *Payload) Encode(parents []dag.ID) ([]byte, error) {
 		}
 		if err := o.check(); err != nil {
 			return nil, fmt.Errorf("operation %d: %w", i, err)
+		}
+		if refs += len(o.Over) + len(o.Contents); refs > MaxRefs {
+			return nil, invalid("%d refs", refs)
 		}
 		o.forRefs(func(r *Ref) { ids.add(r.Change) })
 		size += 64 + len(o.Name) + len(o.Value) + len(o.Target) + 4*(len(o.Over)+len(o.Contents))

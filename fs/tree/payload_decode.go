@@ -95,9 +95,10 @@ func (d *decoder) unknownOp() OpKind {
 }
 
 type refReader struct {
-	d    *decoder
-	ids  []dag.ID
-	next int // the listed id that comes next: they stand in the order of their first use
+	d     *decoder
+	ids   []dag.ID
+	next  int // the listed id that comes next: they stand in the order of their first use
+	count int // of the refs in lists so far
 }
 
 func (r *refReader) ref() Ref {
@@ -117,8 +118,8 @@ func (r *refReader) ref() Ref {
 }
 
 func (r *refReader) refs() []Ref {
-	n := r.d.array(2*MaxOps, "refs")
-	if n%2 != 0 {
+	n := r.d.array(2*MaxRefs, "refs")
+	if r.count += n / 2; n%2 != 0 || r.count > MaxRefs {
 		r.d.fail("refs")
 	}
 	if n == 0 || r.d.err != nil {

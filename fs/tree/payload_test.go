@@ -2,8 +2,11 @@ package tree
 
 import (
 	"bytes"
+	"fmt"
 	"runtime"
 	"testing"
+
+	"github.com/fxamacker/cbor/v2"
 
 	"github.com/anyfs/anyfs/dag"
 )
@@ -42,11 +45,26 @@ func TestDecodingTakesBoundedMemory(t *testing.T) {
 	for i := range layout {
 		layout[i] = Chunk{int64(i), 1}
 	}
+	// As many contents as fit, and in the rest of the room what else grows most.
+	mixed := repeat(Op{Kind: OpContent, Content: &Content{}}, MaxOps-64)
+	for range 30 {
+		mixed.Ops = append(mixed.Ops, Op{Kind: OpContent, Over: refs[:1], Content: &Content{Size: MaxEdits, Patch: edits}})
+	}
+	listed := make([]Ref, 5000)
+	for i := range listed {
+		listed[i].Change = dag.Sum([]byte{byte(i), byte(i >> 8)})
+	}
+	most := MaxRefs - len(listed) - 30
+	for ; most > 0; most -= MaxOps {
+		mixed.Ops = append(mixed.Ops, Op{Kind: OpDrop, Over: refs[:min(most, MaxOps)]})
+	}
+	mixed.Ops = append(mixed.Ops, Op{Kind: OpDrop, Over: listed})
 	for name, p := range map[string]*Payload{
+		"mixed":      mixed,
 		"operations": repeat(Op{Kind: OpMode}, MaxOps),
 		"drops":      repeat(Op{Kind: OpDrop, Over: refs[:1]}, MaxOps),
 		"contents":   repeat(Op{Kind: OpContent, Content: &Content{}}, MaxOps),
-		"refs":       repeat(Op{Kind: OpDrop, Over: refs}, 15),
+		"refs":       repeat(Op{Kind: OpDrop, Over: refs}, MaxRefs/MaxOps),
 		"edits":      repeat(Op{Kind: OpContent, Over: refs[:1], Content: &Content{Size: MaxEdits, Patch: edits}}, 60),
 		"layouts":    repeat(Op{Kind: OpContent, Content: &Content{Size: MaxOps, Root: blocks("x").Root, Layout: layout}}, 15),
 	} {
@@ -56,14 +74,41 @@ func TestDecodingTakesBoundedMemory(t *testing.T) {
 		}
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		if _, err := DecodePayload(b, fuzzSelf, nil); err != nil {
+		back, err := DecodePayload(b, fuzzSelf, nil)
+		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
 		runtime.ReadMemStats(&after)
+		if took, says := int(after.TotalAlloc-before.TotalAlloc), back.Memory(); took > says*5/4 || took < says*3/4 {
+			t.Errorf("%s: takes %d, and says %d", name, took, says)
+		}
 		if took, limit := after.TotalAlloc-before.TotalAlloc, uint64(16<<20+4*len(b)); took > limit {
 			t.Errorf("%s: %d bytes decode into %d, the limit is %d", name, len(b), took, limit)
 		} else {
 			t.Logf("%s: %d bytes decode into %d", name, len(b), took)
 		}
+	}
+}
+
+// TestEncodingsAreCBOR holds payloads and states against another reader of CBOR.
+func TestEncodingsAreCBOR(t *testing.T) {
+	n := 0
+	check := func(name string, b []byte) {
+		n++
+		var items []cbor.RawMessage
+		if err := cbor.Unmarshal(b, &items); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, v := range payloadVectors() {
+		if b, err := v.payload.Encode(v.parents); err == nil {
+			check(v.name, b)
+		}
+	}
+	for i, s := range stateVectors(t) {
+		check(fmt.Sprint("state ", i), s.Encode())
+	}
+	if n < 20 {
+		t.Errorf("only %d", n)
 	}
 }

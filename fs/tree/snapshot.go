@@ -94,7 +94,7 @@ func (s *State) Encode() []byte {
 	for _, o := range e.origins.list { // before the devices are written
 		e.devices.at(o.device)
 	}
-	e.array(18)
+	e.array(19)
 	e.uint(stateVersion)
 	e.bytes(s.Object[:])
 	e.uint(uint64(s.Kind))

@@ -32,7 +32,7 @@ type stateDecoder struct {
 func decodeState(b []byte) (*State, error) {
 	d := &stateDecoder{decoder: decoder{b: b}}
 	s := &State{}
-	d.fixed(18, "state")
+	d.fixed(19, "state")
 	if v := d.uint(math.MaxUint64, "version"); d.err == nil && v != stateVersion {
 		return nil, invalid("state of version %d", v)
 	}
@@ -95,7 +95,8 @@ func decodeState(b []byte) (*State, error) {
 	return s, nil
 }
 
-// checkValues makes sure that what refers to other values can be followed: deltas go upwards and fit, patches go downwards.
+// checkValues makes sure that what refers to other values can be followed: deltas go upwards and fit. What a patch lies over
+// is looked for below it alone: a ref to a later value leads nowhere.
 func (s *State) checkValues(d *decoder) {
 	at := make(map[Ref]int, len(s.values))
 	for i := range s.values {
@@ -110,9 +111,6 @@ func (s *State) checkValues(d *decoder) {
 		v := s.values[i]
 		switch c := v.content; {
 		case c != nil && c.IsPatch():
-			if j, ok := at[v.over[0]]; ok && j >= i {
-				d.fail("a patch over a later value")
-			}
 		case c != nil && !c.Root.Defined():
 			texts[v.Ref] = len(c.Inline)
 		case v.delta != nil:

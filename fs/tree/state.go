@@ -107,15 +107,21 @@ func (s *State) Apply(at Stamp, p *Payload) error {
 		f.place = uint32(i)
 		f.apply(&p.Ops[i])
 	}
+	f.links.done(s)
 	return nil
 }
 
-// fold is one change on its way into a state.
+// fold is one change on its way into a state. It may hold thousands of operations on an object with thousands of links: what
+// they look for is not searched each time.
 type fold struct {
 	s     *State
 	at    Stamp
 	time  int64
 	place uint32
+	links linkIndex
+
+	ownXattrs  bool // the map of the state is a copy of this change's own
+	xattrBytes int  // of its names and values, where it is
 }
 
 func (f *fold) ref() Ref { return Ref{f.at.ID, f.place} }
@@ -162,7 +168,7 @@ func (f *fold) canLink() bool {
 	if f.s.Kind == KindDir {
 		return len(f.s.Links) == 0 && f.at.ID == f.s.Object
 	}
-	return len(f.s.Links) < maxLinks
+	return len(f.s.Links)-f.links.gone < maxLinks
 }
 
 func (f *fold) placement(o *Op) Placement {
@@ -172,6 +178,7 @@ func (f *fold) placement(o *Op) Placement {
 func (f *fold) link(o *Op) {
 	if f.canLink() {
 		f.s.Links = append(f.s.Links, Link{ID: f.ref(), Values: []Placement{f.placement(o)}})
+		f.links.added(f.s)
 	}
 }
 
@@ -186,10 +193,11 @@ func (s *State) linkAt(id Ref) *Link {
 }
 
 func (f *fold) move(o *Op) {
-	l := f.s.linkAt(o.Link)
-	if l == nil {
+	i := f.links.find(f.s, o.Link)
+	if i < 0 {
 		return
 	}
+	l := &f.s.Links[i]
 	kept := make([]Placement, 0, len(l.Values)+1)
 	for _, v := range l.Values {
 		if !slices.Contains(o.Over, v.Ref) {
@@ -201,15 +209,17 @@ func (f *fold) move(o *Op) {
 	}
 	l.Values = append(kept, f.placement(o))
 	l.Removed, l.Missed, l.Mark = false, false, Mark{}
+	f.links.mark(f.s, i)
 }
 
 // unlink marks a link removed when the mark saw all its placements. What content it did not see is noted: the mark then
 // counts only while another link holds the content.
 func (f *fold) unlink(o *Op) {
-	l := f.s.linkAt(o.Link)
-	if l == nil {
+	at := f.links.find(f.s, o.Link)
+	if at < 0 {
 		return
 	}
+	l := &f.s.Links[at]
 	for i := range l.Values {
 		if !slices.Contains(o.Over, l.Values[i].Ref) {
 			return
@@ -223,48 +233,36 @@ func (f *fold) unlink(o *Op) {
 	}
 	l.Missed = missed && (!l.Removed || l.Missed)
 	l.Removed, l.Mark = true, Mark{f.ref(), f.at.Pos, f.at.Device, f.time}
-	f.s.forgetLinks()
-}
-
-// forgetLinks keeps the number of removed links bounded.
-func (s *State) forgetLinks() {
-	removed, first := 0, -1
-	for i := range s.Links {
-		if s.Links[i].Removed && !s.Links[i].Missed {
-			if removed++; first < 0 {
-				first = i
-			}
-		}
-	}
-	if removed > maxRemoved {
-		s.Links = slices.Delete(slices.Clone(s.Links), first, first+1)
-	}
+	f.links.mark(f.s, at)
+	f.links.forget(f.s)
 }
 
 func (f *fold) xattr(o *Op) {
 	s := f.s
-	old, had := s.Xattrs[o.Name]
-	if o.Remove {
-		if had {
-			s.Xattrs = maps.Clone(s.Xattrs)
-			delete(s.Xattrs, o.Name)
+	if !f.ownXattrs {
+		if s.Xattrs = maps.Clone(s.Xattrs); s.Xattrs == nil {
+			s.Xattrs = make(map[string][]byte, 1)
 		}
-		return
+		for n, v := range s.Xattrs {
+			f.xattrBytes += len(n) + len(v)
+		}
+		f.ownXattrs = true
 	}
-	sum := len(o.Name) + len(o.Value)
-	for n, v := range s.Xattrs {
-		sum += len(n) + len(v)
-	}
+	old, had := s.Xattrs[o.Name]
+	sum := f.xattrBytes
 	if had {
 		sum -= len(o.Name) + len(old)
 	}
+	if o.Remove {
+		delete(s.Xattrs, o.Name)
+		f.xattrBytes = sum
+		return
+	}
+	sum += len(o.Name) + len(o.Value)
 	if !had && len(s.Xattrs) >= maxXattrs || sum > maxXattrBytes {
 		return
 	}
-	if s.Xattrs = maps.Clone(s.Xattrs); s.Xattrs == nil {
-		s.Xattrs = make(map[string][]byte, 1)
-	}
-	s.Xattrs[o.Name] = o.Value
+	s.Xattrs[o.Name], f.xattrBytes = o.Value, sum
 }
 
 // LiveLinks returns the links that are names of the object, in total order of their creation: those without a mark, and

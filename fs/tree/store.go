@@ -15,9 +15,7 @@ type Store interface {
 	Object(id dag.ID) (*Object, error)
 	// SetObject replaces that; nil removes it.
 	SetObject(id dag.ID, o *Object) error
-	// History calls fn for the counted changes of an object in total order, also those that are just being applied. It may
-	// leave out what lies before a usable snapshot (State.Resume says which are), and then begins with the change that carries
-	// it; but not for a directory, whose moves are all needed.
+	// History calls fn for all counted changes of an object in total order, also those that are just being applied.
 	History(id dag.ID, fn func(Stamp, *Payload) error) error
 
 	// Claims returns the claims to a name in a directory object, in any order.

@@ -2,6 +2,10 @@ package tree
 
 import (
 	"bytes"
+	"encoding/binary"
+	"hash/maphash"
+	"math/bits"
+	"slices"
 
 	"github.com/anyfs/anyfs/fs/merge"
 )
@@ -44,21 +48,20 @@ func (s *State) View() View {
 	v := View{Main: all[last], Mtime: all[last].Mtime}
 	// Of equal candidates the highest stands for all.
 	distinct := make([]ContentValue, 0, len(all))
+	seen := make(map[uint64][]int) // by hash, the places in distinct
 	for i := last; i >= 0; i-- {
-		j := 0
-		for ; j < len(distinct); j++ {
-			if SameContent(&distinct[j], &all[i]) {
-				break
-			}
-		}
+		h := all[i].hash()
+		at := slices.IndexFunc(seen[h], func(j int) bool { return SameContent(&distinct[j], &all[i]) })
 		switch {
-		case j == len(distinct):
+		case at < 0:
+			seen[h] = append(seen[h], len(distinct))
 			distinct = append(distinct, all[i])
-		case j > 0:
+		case seen[h][at] > 0:
 			if v.Equals == nil {
 				v.Equals = make(map[Ref][]Ref)
 			}
-			v.Equals[distinct[j].Ref] = append(v.Equals[distinct[j].Ref], all[i].Ref)
+			first := distinct[seen[h][at]].Ref
+			v.Equals[first] = append(v.Equals[first], all[i].Ref)
 		default:
 			v.Behind = append(v.Behind, all[i].Ref)
 		}
@@ -83,7 +86,8 @@ func (s *State) mergeView(v *View, all, distinct []ContentValue) {
 	for i := range all {
 		candidates[i] = at[all[i].Ref]
 	}
-	common := s.common(at, candidates)
+	replaced := s.replaced(at)
+	common := replaced.common(candidates)
 	if len(common) > 0 {
 		texts := make([][]byte, 0, len(distinct))
 		for i := len(distinct) - 1; i >= 0; i-- {
@@ -92,7 +96,7 @@ func (s *State) mergeView(v *View, all, distinct []ContentValue) {
 			}
 		}
 		if len(texts) == len(distinct) {
-			if base, ok := s.baseText(at, common, 0); ok {
+			if base, ok := s.baseText(at, replaced, common, 0); ok {
 				if merged, ok := merge.Fold(base, texts...); ok && len(merged) <= MaxInline {
 					v.Merged, v.Text, v.Equals = true, merged, nil
 					v.Behind = v.Behind[:0]
@@ -119,37 +123,47 @@ const (
 	maxBaseDepth = 8  // merges of bases of merges
 )
 
-// common returns the values that all of the given ones replaced, directly or not, ascending.
-func (s *State) common(at map[Ref]int, values []int) []int {
-	counts := make([]int, len(s.values)) // how many of the given values replaced each
-	for _, v := range values {
-		for i, below := range s.below(at, v) {
-			if below {
-				counts[i]++
+// replaced is a set of values for each value of a state: those that it replaced, directly or not.
+type replaced struct {
+	words int
+	bits  []uint64
+}
+
+func (r *replaced) of(i int) []uint64 { return r.bits[i*r.words : (i+1)*r.words] }
+
+// replaced computes the sets from the bottom up: what a value replaced stands below it.
+func (s *State) replaced(at map[Ref]int) *replaced {
+	n := len(s.values)
+	r := &replaced{words: (n + 63) / 64}
+	r.bits = make([]uint64, n*r.words)
+	for i, v := range s.values {
+		set := r.of(i)
+		for _, ref := range v.over {
+			j, ok := at[ref]
+			if !ok || j >= i || set[j/64]&(1<<(j%64)) != 0 {
+				continue // what it replaced is in the set too
 			}
+			set[j/64] |= 1 << (j % 64)
+			for w, more := range r.of(j) {
+				set[w] |= more
+			}
+		}
+	}
+	return r
+}
+
+// common returns the values that all of the given ones replaced, ascending.
+func (r *replaced) common(values []int) []int {
+	all := slices.Clone(r.of(values[0]))
+	for _, v := range values[1:] {
+		for w, set := range r.of(v) {
+			all[w] &= set
 		}
 	}
 	var out []int
-	for i, n := range counts {
-		if n == len(values) {
-			out = append(out, i)
-		}
-	}
-	return out
-}
-
-// below marks the values that one replaced, directly or not.
-func (s *State) below(at map[Ref]int, v int) []bool {
-	out := make([]bool, len(s.values))
-	todo := []int{v}
-	for len(todo) > 0 {
-		i := todo[len(todo)-1]
-		todo = todo[:len(todo)-1]
-		for _, r := range s.values[i].over {
-			if j, ok := at[r]; ok && !out[j] {
-				out[j] = true
-				todo = append(todo, j)
-			}
+	for w, set := range all {
+		for ; set != 0; set &= set - 1 {
+			out = append(out, w*64+bits.TrailingZeros64(set))
 		}
 	}
 	return out
@@ -157,25 +171,25 @@ func (s *State) below(at map[Ref]int, v int) []bool {
 
 // baseText returns the text that a merge starts from, given the values that all sides replaced: that of the highest, or where
 // several of them are not replaced by another of them, the merge of these, if they merge.
-func (s *State) baseText(at map[Ref]int, common []int, depth int) ([]byte, bool) {
+func (s *State) baseText(at map[Ref]int, r *replaced, common []int, depth int) ([]byte, bool) {
 	if depth < maxBaseDepth {
 		// What lies below a common value is common too: only direct replacements need a look.
-		replaced := make([]bool, len(s.values))
+		lower := make([]bool, len(s.values))
 		for _, i := range common {
-			for _, r := range s.values[i].over {
-				if j, ok := at[r]; ok {
-					replaced[j] = true
+			for _, ref := range s.values[i].over {
+				if j, ok := at[ref]; ok && j < i {
+					lower[j] = true
 				}
 			}
 		}
 		var tops []int
 		for _, i := range common {
-			if !replaced[i] {
+			if !lower[i] {
 				tops = append(tops, i)
 			}
 		}
 		if len(tops) > 1 && len(tops) <= maxTops {
-			if t, ok := s.mergeTops(at, tops, depth); ok {
+			if t, ok := s.mergeTops(at, r, tops, depth); ok {
 				return t, true
 			}
 		}
@@ -184,7 +198,7 @@ func (s *State) baseText(at map[Ref]int, common []int, depth int) ([]byte, bool)
 	return c.text()
 }
 
-func (s *State) mergeTops(at map[Ref]int, tops []int, depth int) ([]byte, bool) {
+func (s *State) mergeTops(at map[Ref]int, r *replaced, tops []int, depth int) ([]byte, bool) {
 	texts := make([][]byte, len(tops))
 	for i, v := range tops {
 		c := s.contentValue(v)
@@ -193,11 +207,11 @@ func (s *State) mergeTops(at map[Ref]int, tops []int, depth int) ([]byte, bool) 
 			return nil, false
 		}
 	}
-	common := s.common(at, tops)
+	common := r.common(tops)
 	if len(common) == 0 {
 		return nil, false
 	}
-	base, ok := s.baseText(at, common, depth+1)
+	base, ok := s.baseText(at, r, common, depth+1)
 	if !ok {
 		return nil, false
 	}
@@ -225,5 +239,20 @@ func SameContent(a, b *ContentValue) bool {
 	}
 	return bytes.Equal(trimZeros(a.Base.Inline), trimZeros(b.Base.Inline))
 }
+
+// hash is equal for values of the same content.
+func (c *ContentValue) hash() uint64 {
+	var h maphash.Hash
+	h.SetSeed(hashSeed)
+	h.Write(binary.LittleEndian.AppendUint64(nil, uint64(c.Size)))
+	if c.Base.Root.Defined() {
+		h.WriteString(c.Base.Root.KeyString())
+	} else {
+		h.Write(trimZeros(c.Base.Inline))
+	}
+	return h.Sum64()
+}
+
+var hashSeed = maphash.MakeSeed()
 
 func trimZeros(b []byte) []byte { return bytes.TrimRight(b, "\x00") }
