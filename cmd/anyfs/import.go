@@ -34,9 +34,10 @@ Examples:
 
 // importParams name a pipe in the home from which the file is read.
 type importParams struct {
-	Pipe string `json:"pipe"`
-	Name string `json:"name"`
-	Size int64  `json:"size"`
+	Pipe      string `json:"pipe"`
+	Name      string `json:"name"`      // "" for its own, as far as it has one
+	Otherwise string `json:"otherwise"` // where it has none
+	Size      int64  `json:"size"`
 }
 
 // runImport reads the file itself and hands it on through a pipe in the home: a daemon never reads from its own mount, and
@@ -45,9 +46,6 @@ func runImport(ctx context.Context, e *env, file, as string) error {
 	file, err := e.abs(file)
 	if err != nil {
 		return err
-	}
-	if as == "" {
-		as = strings.TrimSuffix(filepath.Base(file), ".car")
 	}
 	f, err := os.Open(file)
 	if err != nil {
@@ -85,7 +83,7 @@ func runImport(ctx context.Context, e *env, file, as string) error {
 		})
 	})
 	b := newBar(e, "import")
-	r, err := opImport.follow(ctx, e, importParams{Pipe: name, Name: as, Size: st.Size()}, func(ev event) error {
+	r, err := opImport.follow(ctx, e, importParams{Pipe: name, Name: as, Otherwise: strings.TrimSuffix(filepath.Base(file), ".car"), Size: st.Size()}, func(ev event) error {
 		begin() // the first event says that the other side has opened the pipe: before, nothing would hold what is in it
 		return b.event(ev)
 	})
