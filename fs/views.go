@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"sort"
 	"sync"
 	"syscall"
 
@@ -353,17 +354,15 @@ func (v *views) read(ctx context.Context, ino Ino, p []byte, off int64) (int, er
 	if n.dir != nil {
 		return 0, ErrIsDir
 	}
-	f := n.file
 	switch {
 	case n.attr.Mode&syscall.S_IFMT != syscall.S_IFREG:
 		return 0, ErrInvalid
 	case n.attr.Size == 0:
 		return 0, nil
-	case f == nil:
-		// Nodes are many, and hold no content: it is found again.
-		if f, err = n.s.contentOf(n.at); err != nil {
-			return 0, err
-		}
+	}
+	f, err := n.content()
+	if err != nil {
+		return 0, err
 	}
 	k, err := f.readAt(ctx, p, off)
 	if errors.Is(err, io.EOF) {
@@ -383,7 +382,15 @@ func (v *views) readlink(ino Ino) (string, error) {
 	return n.target, nil
 }
 
-// seek treats all of an old version as data.
+// content gives what a file shows. Nodes are many, and hold no content: it is found again.
+func (n *viewNode) content() (*VersionFile, error) {
+	if n.file != nil {
+		return n.file, nil
+	}
+	return n.s.contentOf(n.at)
+}
+
+// seek finds data and holes.
 func (v *views) seek(ino Ino, off int64, whence int) (int64, error) {
 	n, err := v.node(ino)
 	if err != nil {
@@ -395,10 +402,27 @@ func (v *views) seek(ino Ino, off int64, whence int) (int64, error) {
 	if off < 0 || off >= n.attr.Size {
 		return 0, errNoData
 	}
-	if whence == SeekHole {
-		return n.attr.Size, nil
+	f, err := n.content()
+	if err != nil {
+		return 0, err
 	}
-	return off, nil
+	data, err := f.data()
+	if err != nil {
+		return 0, f.s.prunedError(f.base.Root, err)
+	}
+	i := sort.Search(len(data), func(i int) bool { return data[i].Off+data[i].Len > off })
+	switch {
+	case i == len(data):
+		if whence == SeekData {
+			return 0, errNoData
+		}
+		return off, nil
+	case whence == SeekData:
+		return max(off, data[i].Off), nil
+	case off < data[i].Off:
+		return off, nil
+	}
+	return data[i].Off + data[i].Len, nil
 }
 
 // xattr gives an attribute: one that the version had, or user.anyfs.id (its object) and user.anyfs.version (its change).
