@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"slices"
+	"sort"
 	"time"
 
 	"github.com/anyfs/anyfs/dag"
@@ -182,6 +183,20 @@ func (f *VersionFile) fill(ctx context.Context, p []byte, off int64) error {
 		}
 	}
 	return nil
+}
+
+// Next gives the first stretch of data, [from, to), at or behind off: what lies between off and from is a hole. Where there is no
+// more data both are the size.
+func (f *VersionFile) Next(off int64) (from, to int64, err error) {
+	data, err := f.data()
+	if err != nil {
+		return 0, 0, f.s.prunedError(f.base.Root, err)
+	}
+	i := sort.Search(len(data), func(i int) bool { return data[i].Off+data[i].Len > off })
+	if i == len(data) {
+		return f.size, f.size, nil
+	}
+	return max(off, data[i].Off), data[i].Off + data[i].Len, nil
 }
 
 // data gives where the content has data, ascending and with a hole between any two. What a patch once wrote counts, zeros too.

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io"
 	"slices"
-	"sort"
 	"sync"
 	"syscall"
 
@@ -406,23 +405,18 @@ func (v *views) seek(ino Ino, off int64, whence int) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	data, err := f.data()
-	if err != nil {
-		return 0, f.s.prunedError(f.base.Root, err)
-	}
-	i := sort.Search(len(data), func(i int) bool { return data[i].Off+data[i].Len > off })
+	from, to, err := f.Next(off)
 	switch {
-	case i == len(data):
-		if whence == SeekData {
-			return 0, errNoData
-		}
-		return off, nil
+	case err != nil:
+		return 0, err
+	case whence == SeekData && from == n.attr.Size:
+		return 0, errNoData
 	case whence == SeekData:
-		return max(off, data[i].Off), nil
-	case off < data[i].Off:
+		return from, nil
+	case from > off:
 		return off, nil
 	}
-	return data[i].Off + data[i].Len, nil
+	return to, nil
 }
 
 // xattr gives an attribute: one that the version had, or user.anyfs.id (its object) and user.anyfs.version (its change).

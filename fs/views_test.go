@@ -362,3 +362,24 @@ func TestViewsShowHoles(t *testing.T) {
 		}
 	}
 }
+
+// TestPastRootHasATime: the root of a space as it was shows the time that was asked for, since its history has none.
+func TestPastRootHasATime(t *testing.T) {
+	th := newTestHome(t)
+	th.create(th.root, "f", []byte("f"))
+	th.flush()
+	then := th.clock()
+	th.tick(time.Hour)
+	for _, dir := range []Ino{th.root, RootIno} {
+		path := ".anyfs/at/" + then.Format(time.RFC3339Nano)
+		if dir == RootIno {
+			path += "/" + PersonalName
+		}
+		if a := th.sub(dir, path); a.Mtime != then.UnixNano() || a.Ctime != a.Mtime {
+			t.Errorf("%s of %d: %+v", path, dir, a)
+		}
+	}
+	if _, err := th.Getxattr(th.root, "user.anyfs.author"); !errors.Is(err, ErrNoAttr) {
+		t.Errorf("the author of the root of a space, which nobody changed: %v", err)
+	}
+}
