@@ -112,18 +112,24 @@ func historyError(p restoreParams, err error) error {
 	return notFound(p.Path.Given, err)
 }
 
-// opContent sends the content of a version, holes as such, and gives the mode that the file had.
-var opContent = operation[restoreParams, uint32]{"content", func(ctx context.Context, h *home, p restoreParams, out sink) (uint32, error) {
+// contentResult is what opContent says of what it sent: the mode that the file had, and the version's ID.
+type contentResult struct {
+	Mode    uint32 `json:"mode"`
+	Version string `json:"version"`
+}
+
+// opContent sends the content of a version, holes as such.
+var opContent = operation[restoreParams, contentResult]{"content", func(ctx context.Context, h *home, p restoreParams, out sink) (r contentResult, err error) {
 	path, err := h.resolve(p.Path)
 	if err != nil {
-		return 0, err
+		return r, err
 	}
 	f, err := h.fs.OpenVersion(ctx, path, p.Version)
 	if errors.Is(err, fs.ErrIsDir) {
-		return 0, failf(exitFailed, "%s is a folder, which comes back in the mount only; or copy it from .anyfs/trash or .anyfs/at", p.Path.Given)
+		return r, failf(exitFailed, "%s is a folder, which comes back in the mount only; or copy it from .anyfs/trash or .anyfs/at", p.Path.Given)
 	}
 	if err != nil {
-		return 0, historyError(p, err)
+		return r, historyError(p, err)
 	}
 	for off, buf := int64(0), make([]byte, pieceBytes); off < f.Size(); {
 		from, to, err := f.Next(off)
@@ -137,11 +143,11 @@ var opContent = operation[restoreParams, uint32]{"content", func(ctx context.Con
 			err = ctx.Err()
 		}
 		if err != nil {
-			return 0, historyError(p, err)
+			return r, historyError(p, err)
 		}
 		off = to
 	}
-	return f.Mode, nil
+	return contentResult{f.Mode, f.Version}, nil
 }}
 
 var opPrune = operation[pruneParams, pruneResult]{"prune", func(ctx context.Context, h *home, p pruneParams, _ sink) (pruneResult, error) {

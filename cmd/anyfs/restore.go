@@ -57,11 +57,7 @@ func runRestore(ctx context.Context, e *env, given, version, to string) error {
 	if err != nil {
 		return err
 	}
-	params := restoreParams{Path: p, Version: version, Said: version}
-	// A time is meant in the zone of who types it, which need not be the daemon's.
-	if t, err := fs.ParseVersionTime(version, time.Local); err == nil {
-		params.Version = t.UTC().Format("2006-01-02T15:04:05.000000000Z")
-	}
+	params := restoreParams{Path: p, Version: inUTC(version, time.Local), Said: version}
 	if to != "" {
 		dest, err := e.pathParam(to)
 		if err != nil {
@@ -75,7 +71,7 @@ func runRestore(ctx context.Context, e *env, given, version, to string) error {
 	}
 	if r.Outside {
 		params.Version = r.Version
-		if r.Bytes, err = writeContent(ctx, e, params); err != nil {
+		if r.Bytes, r.Version, err = writeContent(ctx, e, params); err != nil {
 			return err
 		}
 		r.Path, r.Files = params.To.Abs, 1
@@ -94,6 +90,15 @@ func runRestore(ctx context.Context, e *env, given, version, to string) error {
 	return err
 }
 
+// inUTC gives a version that is a time in UTC: it is meant in the zone of who types it, which need not be the daemon's.
+func inUTC(version string, zone *time.Location) string {
+	t, err := fs.ParseVersionTime(version, zone)
+	if err != nil {
+		return version
+	}
+	return t.UTC().Format("2006-01-02T15:04:05.000000000Z")
+}
+
 // summary says what was restored.
 func (r *restoreResult) summary() string {
 	what := formatBytes(r.Bytes)
@@ -106,15 +111,15 @@ func (r *restoreResult) summary() string {
 	return "restored " + printable(r.Path) + " (" + what + ")"
 }
 
-// writeContent writes a version to a file outside of the home, which appears whole or not at all.
-func writeContent(ctx context.Context, e *env, p restoreParams) (int64, error) {
+// writeContent writes a version to a file outside of the home, which appears whole or not at all. It gives the length and the
+// version.
+func writeContent(ctx context.Context, e *env, p restoreParams) (n int64, version string, err error) {
 	f, err := createWhole(p.To.Abs)
 	if err != nil {
-		return 0, err
+		return 0, "", err
 	}
 	defer f.discard()
-	var n int64
-	mode, err := opContent.follow(ctx, e, p, func(ev event) error {
+	r, err := opContent.follow(ctx, e, p, func(ev event) error {
 		_, err := f.WriteAt(ev.Data, n)
 		n += int64(len(ev.Data)) + ev.Hole
 		return err
@@ -123,10 +128,10 @@ func writeContent(ctx context.Context, e *env, p restoreParams) (int64, error) {
 		err = f.Truncate(n) // it may end in a hole
 	}
 	if err != nil {
-		return n, err
+		return n, "", err
 	}
-	if err := f.Chmod(os.FileMode(mode & 0o777)); err != nil {
-		return n, err
+	if err := f.Chmod(os.FileMode(r.Mode & 0o777)); err != nil {
+		return n, "", err
 	}
-	return n, f.commit()
+	return n, r.Version, f.commit()
 }

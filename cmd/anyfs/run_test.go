@@ -201,6 +201,26 @@ func TestParseAge(t *testing.T) {
 	}
 }
 
+func TestInUTC(t *testing.T) {
+	tokyo := time.FixedZone("Tokyo", 9*3600)
+	for in, want := range map[string]string{
+		"2026-01-31T12:00:05.5":     "2026-01-31T03:00:05.599999999Z",
+		"2026-01-31T12:00":          "2026-01-31T03:00:59.999999999Z",
+		"2026-01-31":                "2026-01-31T14:59:59.999999999Z",
+		"2026-01-31 12:00:05Z":      "2026-01-31T12:00:05.999999999Z",
+		"2026-01-31T12:00:05+01:00": "2026-01-31T11:00:05.999999999Z",
+		"q3xw7zba":                  "q3xw7zba",
+		"":                          "",
+	} {
+		if got := inUTC(in, tokyo); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+		if got := inUTC(inUTC(in, tokyo), time.UTC); got != want {
+			t.Errorf("%q in UTC does not stay: %q", in, got)
+		}
+	}
+}
+
 func TestFormatBytes(t *testing.T) {
 	for in, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 10240: "10 KiB", 1023 << 10: "1.0 MiB", 5 << 30: "5.0 GiB", 1<<63 - 1: "8.0 EiB"} {
 		if got := formatBytes(in); got != want {
