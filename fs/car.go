@@ -253,11 +253,14 @@ func (s *space) eachContent(ctx context.Context, fn func(*tree.Content) error) e
 // maxCARBlock bounds one block of an import: a frame of the access list or a batch, a change, or a block of content.
 const maxCARBlock = 8 << 20
 
-// Import takes in a space that Export wrote, under the name as, or where that is empty under a name of its own.
-func (h *Home) Import(ctx context.Context, r io.Reader, as string) (SpaceInfo, error) {
+// Import takes in a space that Export wrote, under the name as. Where that is empty the account's Personal gets its own name,
+// and another space the name otherwise. A space that is here already is a *TakenError, as is a taken name, unless nothing was ever made in it: a
+// device that has just logged in has such a Personal, and the import takes its place. ErrNoKey says that no key of the
+// space is on this device, as when it is another account's.
+func (h *Home) Import(ctx context.Context, r io.Reader, as, otherwise string) (SpaceInfo, error) {
 	br, err := carv2.NewBlockReader(bufio.NewReaderSize(r, 1<<20), carv2.WithTrustedCAR(true), carv2.MaxAllowedSectionSize(maxCARBlock))
 	if err != nil {
-		return SpaceInfo{}, fmt.Errorf("import: this is no CAR: %w", err)
+		return SpaceInfo{}, fmt.Errorf("this is no CAR file: %w", err)
 	}
 	im := &importer{next: func() (cid.Cid, []byte, error) {
 		b, err := br.Next()
@@ -272,24 +275,24 @@ func (h *Home) Import(ctx context.Context, r io.Reader, as string) (SpaceInfo, e
 		return b.Cid(), b.RawData(), err
 	}}
 	if len(br.Roots) != 1 {
-		return SpaceInfo{}, errors.New("import: this CAR is no export of a space: it has not one root")
+		return SpaceInfo{}, errors.New("this CAR file is no export of a space: it has not one root")
 	}
 	m, id, err := im.manifest(br.Roots[0])
 	if err != nil {
-		return SpaceInfo{}, fmt.Errorf("import: this CAR is no export of a space: %w", err)
+		return SpaceInfo{}, fmt.Errorf("this CAR file is no export of a space: %w", noEnd(err))
 	}
 	name := as
 	if name == "" {
-		if name = "Imported"; m.Label == labelPersonal {
+		if name = otherwise; m.Label == labelPersonal {
 			name = PersonalName
 		}
 	}
-	return h.createSpace(name, m.Label, func(st dag.Store) (*acl.Space, error) {
+	return h.createSpace(name, m.Label, id, func(st dag.Store) (*acl.Space, error) {
 		return acl.ImportSpace(h.keys, id, st, func(yield func([]byte) error) error {
 			for range m.ACL {
 				_, b, err := im.next()
 				if err != nil {
-					return err
+					return noEnd(err)
 				}
 				if err := yield(b); err != nil {
 					return err
@@ -375,7 +378,32 @@ func (im *importer) fill(ctx context.Context, s *space, batches uint64) error {
 			return err
 		}
 	}
-	return s.rebuild(ctx)
+	if err := s.rebuild(ctx); err != nil {
+		return err
+	}
+	return s.settleImport(ctx)
+}
+
+// settleImport looks whether all content came: what is current must be whole, and what is not whole of the rest was pruned
+// where the file was made, and is noted as pruned here too.
+func (s *space) settleImport(ctx context.Context) error {
+	p := pruner{s: s, now: s.h.opt.Clock().UnixNano()}
+	var pruned []block.ID
+	err := p.each(ctx, func(c *tree.Content, current bool, _ int64) error {
+		if s.isWhole(ctx, c.Root) {
+			return nil
+		}
+		if current {
+			return fmt.Errorf("content %s is not whole: the file was cut off", c.Root)
+		}
+		id, _, err := block.IDFromCID(c.Root)
+		pruned = append(pruned, id)
+		return err
+	})
+	if err != nil || len(pruned) == 0 {
+		return err
+	}
+	return s.notePruned(pruned)
 }
 
 // noEnd turns the end of a file into an error.

@@ -1,11 +1,14 @@
 package fs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"math"
+	"slices"
+	"sort"
 	"time"
 
 	"github.com/anyfs/anyfs/dag"
@@ -180,6 +183,48 @@ func (f *VersionFile) fill(ctx context.Context, p []byte, off int64) error {
 		}
 	}
 	return nil
+}
+
+// Next gives the first stretch of data, [from, to), at or behind off: what lies between off and from is a hole. Where there is no
+// more data both are the size.
+func (f *VersionFile) Next(off int64) (from, to int64, err error) {
+	data, err := f.data()
+	if err != nil {
+		return 0, 0, f.s.prunedError(f.base.Root, err)
+	}
+	i := sort.Search(len(data), func(i int) bool { return data[i].Off+data[i].Len > off })
+	if i == len(data) {
+		return f.size, f.size, nil
+	}
+	return max(off, data[i].Off), data[i].Off + data[i].Len, nil
+}
+
+// data gives where the content has data, ascending and with a hole between any two. What a patch once wrote counts, zeros too.
+func (f *VersionFile) data() ([]tree.Chunk, error) {
+	layout, err := f.s.layout(f.base)
+	if err != nil {
+		return nil, err
+	}
+	all := slices.Clone(layout)
+	for _, c := range f.patches {
+		for i := range c.Patch {
+			all = append(all, tree.Chunk{Off: c.Patch[i].Off, Len: c.Patch[i].Len})
+		}
+	}
+	slices.SortFunc(all, func(a, b tree.Chunk) int { return cmp.Compare(a.Off, b.Off) })
+	out := all[:0]
+	for _, c := range all {
+		c.Len = min(c.Len, f.size-c.Off)
+		last := len(out) - 1
+		switch {
+		case c.Len <= 0:
+		case last >= 0 && out[last].Off+out[last].Len >= c.Off:
+			out[last].Len = max(out[last].Len, c.Off+c.Len-out[last].Off)
+		default:
+			out = append(out, c)
+		}
+	}
+	return out, nil
 }
 
 // maxPatches is how many patches over one another are followed: more than any writer makes.

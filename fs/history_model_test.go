@@ -374,7 +374,7 @@ func TestHistoryAfterImport(t *testing.T) {
 	_, err := th.Export(context.Background(), PersonalName, &car)
 	th.must(err)
 	th.must(th.DeleteSpace(PersonalName))
-	_, err = th.Import(context.Background(), &car, PersonalName)
+	_, err = th.Import(context.Background(), &car, PersonalName, "")
 	th.must(err)
 	d = th.at("Personal/d")
 	if l := th.deleted("Personal/d"); len(l) != 2 {

@@ -367,7 +367,7 @@ func (h *Home) Seek(ino Ino, off int64, whence int) (int64, error) {
 	if off < 0 || off >= n.Size {
 		return 0, errNoData
 	}
-	layout, err := s.layout(n)
+	layout, err := s.layout(n.Base)
 	if err != nil {
 		return 0, err
 	}
@@ -385,17 +385,17 @@ func (h *Home) Seek(ino Ino, off int64, whence int) (int64, error) {
 	return 0, errNoData
 }
 
-// layout gives where the base content of an inode has data.
-func (s *space) layout(n *index.Inode) ([]tree.Chunk, error) {
+// layout gives where a base content has data; nil is an empty one.
+func (s *space) layout(c *tree.Content) ([]tree.Chunk, error) {
 	switch {
-	case n.Base == nil:
+	case c == nil:
 		return nil, nil
-	case len(n.Base.Inline) > 0:
-		return []tree.Chunk{{Off: 0, Len: int64(len(n.Base.Inline))}}, nil
-	case n.Base.LayoutBlock.IsZero():
-		return n.Base.Layout, nil
+	case len(c.Inline) > 0:
+		return []tree.Chunk{{Off: 0, Len: int64(len(c.Inline))}}, nil
+	case c.LayoutBlock.IsZero():
+		return c.Layout, nil
 	}
-	m, err := s.manifest(context.Background(), n.Base)
+	m, err := s.manifest(context.Background(), c)
 	if err != nil {
 		return nil, err
 	}

@@ -192,7 +192,25 @@ func (s *space) stateAttr(st *tree.State) Attr {
 	case syscall.S_IFREG:
 		v := st.View()
 		a.Size = v.Size()
-		a.Blocks = (a.Size + 511) / 512
+		a.Blocks = (min(a.Size, valueBytes(&v.Main)) + 511) / 512
 	}
 	return a
+}
+
+// valueBytes is about how many bytes of a content are not holes, as dataBytes is for an inode: programs take a file that has
+// fewer than its size for sparse, and ask where the holes are.
+func valueBytes(v *tree.ContentValue) int64 {
+	if !v.Base.LayoutBlock.IsZero() {
+		return v.Size // where its holes are stands in a block
+	}
+	sum := int64(len(v.Base.Inline))
+	for _, c := range v.Base.Layout {
+		sum += c.Len
+	}
+	for _, edits := range v.Patches {
+		for i := range edits {
+			sum += edits[i].Len
+		}
+	}
+	return sum
 }

@@ -165,6 +165,9 @@ func (h *Home) openSpace(ctx context.Context, slot uint16, id dag.ID, openACL fu
 	if s.acl, err = openACL(s.aclLog); err != nil {
 		return fail(err)
 	}
+	if s.acl.Epoch().IsZero() {
+		return fail(fmt.Errorf("%w: no key of this space is on this device", ErrNoKey))
+	}
 	s.id = s.acl.ID()
 	s.keys = s.acl.Keys()
 	s.chunker = chunk.New(s.keys.GearTable())

@@ -64,7 +64,8 @@ func (h *Home) makeHomeSpace(ctx context.Context) error {
 	return err
 }
 
-// newSpace makes the folder of a space in the next slot. Under spaceMu.
+// newSpace makes the folder of a space in the next slot. One that is here already, and in which nothing was ever made, gives
+// way to it. Under spaceMu.
 func (h *Home) newSpace(ctx context.Context, make func(dag.Store) (*acl.Space, error), fill func(*space) error) (*space, error) {
 	slot := h.next
 	if slot == 1<<15-1 {
@@ -81,13 +82,11 @@ func (h *Home) newSpace(ctx context.Context, make func(dag.Store) (*acl.Space, e
 		return nil, errors.Join(err, d.RemoveAll(dir))
 	}
 	abandon := func(err error) (*space, error) {
-		return nil, errors.Join(fmt.Errorf("make space: %w", err), s.close(), d.RemoveAll(dir))
+		return nil, errors.Join(err, s.close(), d.RemoveAll(dir))
 	}
-	h.mu.RLock()
-	_, twice := h.byID[s.id]
-	h.mu.RUnlock()
-	if twice {
-		return abandon(fmt.Errorf("%w: the space is here already", ErrExist))
+	twin := h.spaceOf(s.id)
+	if twin != nil && !twin.untouched() {
+		return abandon(h.hereAlready(twin))
 	}
 	if err := s.openGraph(); err != nil {
 		return abandon(err)
@@ -111,6 +110,13 @@ func (h *Home) newSpace(ctx context.Context, make func(dag.Store) (*acl.Space, e
 	if err := d.SyncDir(spacesDir); err != nil {
 		return abandon(err)
 	}
+	if twin != nil {
+		// A crash before the twin is gone leaves two folders of one space, and the next start goes on with the newer; one after
+		// it leaves a space without a name, which the next start gives it.
+		if err := h.replaceTwin(twin); err != nil {
+			return abandon(err)
+		}
+	}
 	h.mu.Lock()
 	h.next = slot + 1
 	h.mu.Unlock()
@@ -118,9 +124,62 @@ func (h *Home) newSpace(ctx context.Context, make func(dag.Store) (*acl.Space, e
 	return s, nil
 }
 
+// spaceOf gives the space of an id, nil where it is not here.
+func (h *Home) spaceOf(id dag.ID) *space {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return h.byID[id]
+}
+
+// replaceTwin deletes a space in which nothing was ever made. Under spaceMu.
+func (h *Home) replaceTwin(twin *space) error {
+	name, err := h.nameOf(twin)
+	if err != nil {
+		return err
+	}
+	if !twin.untouched() { // it was, before the other was filled
+		return h.hereAlready(twin)
+	}
+	return h.removeSpaceLocked(name, true)
+}
+
+// TakenError says why a space cannot be made: another has its name, or it is here itself. It matches ErrExist.
+type TakenError struct {
+	Name string // of the space that is in the way
+	Here bool   // it is the same space
+}
+
+func (e *TakenError) Error() string {
+	if e.Here {
+		return fmt.Sprintf("this space is on this device already, as %q", e.Name)
+	}
+	return fmt.Sprintf("there is a space %q already", e.Name)
+}
+
+func (e *TakenError) Unwrap() error { return ErrExist }
+
+func (h *Home) hereAlready(s *space) error {
+	name, err := h.nameOf(s)
+	return errors.Join(&TakenError{Name: name, Here: true}, err)
+}
+
+// nameOf gives the name of a space in the root.
+func (h *Home) nameOf(s *space) (string, error) {
+	infos, err := h.Spaces()
+	if err != nil {
+		return "", err
+	}
+	for _, i := range infos {
+		if i.ID == s.id.String() {
+			return i.Name, nil
+		}
+	}
+	return "", ErrNotExist
+}
+
 // CreateSpace makes a space and puts it into the root of the home.
 func (h *Home) CreateSpace(name string) (SpaceInfo, error) {
-	return h.createSpace(name, "", func(st dag.Store) (*acl.Space, error) {
+	return h.createSpace(name, "", dag.ID{}, func(st dag.Store) (*acl.Space, error) {
 		return acl.CreateSpace(h.keys, st, h.opt.Rand)
 	}, nil)
 }
@@ -131,13 +190,14 @@ func (h *Home) CreatePersonal() (SpaceInfo, error) {
 	if i, err := h.Space(PersonalName); err == nil {
 		return i, nil
 	}
-	return h.createSpace(PersonalName, labelPersonal, func(st dag.Store) (*acl.Space, error) {
+	return h.createSpace(PersonalName, labelPersonal, dag.ID{}, func(st dag.Store) (*acl.Space, error) {
 		return acl.DeriveSpace(h.keys, labelPersonal, st, h.opt.Rand)
 	}, nil)
 }
 
-// createSpace makes a space that open makes the access list of; fill, if not nil, fills it before anyone sees it.
-func (h *Home) createSpace(name, label string, open func(dag.Store) (*acl.Space, error), fill func(*space) error) (SpaceInfo, error) {
+// createSpace makes a space that open makes the access list of; fill, if not nil, fills it before anyone sees it. Its name may
+// be that of the space twin, if it is the one that it replaces.
+func (h *Home) createSpace(name, label string, twin dag.ID, open func(dag.Store) (*acl.Space, error), fill func(*space) error) (SpaceInfo, error) {
 	if err := checkName(name); err != nil {
 		return SpaceInfo{}, err
 	}
@@ -151,7 +211,9 @@ func (h *Home) createSpace(name, label string, open func(dag.Store) (*acl.Space,
 		return SpaceInfo{}, err
 	}
 	if e != nil {
-		return SpaceInfo{}, ErrExist
+		if s, err := h.namedSpace(name); err != nil || s.id != twin {
+			return SpaceInfo{}, &TakenError{Name: name}
+		}
 	}
 	s, err := h.newSpace(context.Background(), open, fill)
 	if err != nil {
@@ -331,6 +393,10 @@ func (h *Home) DeleteSpace(name string) error { return h.removeSpace(name, false
 func (h *Home) removeSpace(name string, onlyEmpty bool) error {
 	h.spaceMu.Lock()
 	defer h.spaceMu.Unlock()
+	return h.removeSpaceLocked(name, onlyEmpty)
+}
+
+func (h *Home) removeSpaceLocked(name string, onlyEmpty bool) error {
 	s, err := h.namedSpace(name)
 	if err != nil {
 		return err
@@ -401,9 +467,11 @@ func (h *Home) removeSpace(name string, onlyEmpty bool) error {
 
 func (h *Home) forgetSpace(s *space) {
 	h.mu.Lock()
+	defer h.mu.Unlock()
 	delete(h.spaces, s.slot)
-	delete(h.byID, s.id)
-	h.mu.Unlock()
+	if h.byID[s.id] == s { // an import may have taken its place
+		delete(h.byID, s.id)
+	}
 }
 
 // removeFolder removes what a space has on the disk; without its spaceFile a start goes on with that.

@@ -110,6 +110,9 @@ func (s *space) verify(ctx context.Context, v *verifier) error {
 	if err := s.verifyBatches(ctx, v); err != nil {
 		return err
 	}
+	if err := s.verifyGraph(ctx, v); err != nil {
+		return err
+	}
 	if err := s.blocks.Verify(ctx, func(id block.ID, err error) {
 		v.step()
 		if err != nil {
@@ -158,6 +161,11 @@ func (s *space) verifyBatches(ctx context.Context, v *verifier) error {
 				return nil
 			}
 			changes[i] = c
+			if e, err := s.graph.Change(b.Changes[i]); err != nil {
+				v.found("change "+b.Changes[i].String(), fmt.Errorf("it cannot be found by its ID: %w", err))
+			} else if e.Change.Object != c.Object || e.Change.Clock != c.Clock || e.Change.Device != c.Device {
+				v.found("change "+b.Changes[i].String(), errors.New("by its ID another is found"))
+			}
 			if _, err := s.open(&dag.Entry{ID: b.Changes[i], Change: c, Batch: b}); err != nil {
 				v.found("change "+b.Changes[i].String(), err)
 			}
@@ -172,6 +180,43 @@ func (s *space) verifyBatches(ctx context.Context, v *verifier) error {
 		return nil
 	}
 	return err
+}
+
+// verifyGraph checks that the changes of all objects, as reading a file or its history finds them, are those of the batches.
+func (s *space) verifyGraph(ctx context.Context, v *verifier) error {
+	var sum uint64
+	err := s.graph.Objects(func(id dag.ID) error {
+		n := uint64(0)
+		err := s.graph.Changes(id, func(dag.Entry) error {
+			n++
+			return ctx.Err()
+		})
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err == nil {
+			_, err = s.graph.HeadsOf(id)
+		}
+		if err == nil && n == 0 {
+			err = errors.New("it has no changes")
+		}
+		if err != nil {
+			v.found("object "+id.String(), err)
+		}
+		sum += n
+		return nil
+	})
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		v.found("objects", err)
+		return nil
+	}
+	if _, changes, _ := s.graph.Counters(); sum != changes {
+		v.found("objects", fmt.Errorf("they have %d changes together, the batches have %d", sum, changes))
+	}
+	return nil
 }
 
 // verifyContents checks that every content of the history is here whole, or was pruned; and that each present one is whole.

@@ -105,7 +105,7 @@ func TestExportImport(t *testing.T) {
 	th.must(err)
 	other := &testHome{t: t, sim: sim, keys: keys}
 	other.open()
-	if _, err := other.Import(context.Background(), bytes.NewReader(car.Bytes()), ""); err != nil {
+	if _, err := other.Import(context.Background(), bytes.NewReader(car.Bytes()), "", "Imported"); err != nil {
 		t.Fatal(err)
 	}
 	other.find()
@@ -119,7 +119,7 @@ func TestExportImport(t *testing.T) {
 	other.sound()
 	// What is damaged or cut off is refused, and leaves nothing behind.
 	for _, bad := range [][]byte{car.Bytes()[:car.Len()/2], append([]byte{1}, car.Bytes()...), {}} {
-		if _, err := other.Import(context.Background(), bytes.NewReader(bad), "bad"); err == nil {
+		if _, err := other.Import(context.Background(), bytes.NewReader(bad), "bad", ""); err == nil {
 			t.Fatal("a damaged CAR was taken in")
 		}
 		if _, err := other.Space("bad"); err == nil {
@@ -129,10 +129,10 @@ func TestExportImport(t *testing.T) {
 	flipped := bytes.Clone(car.Bytes())
 	flipped[len(flipped)-100] ^= 1
 	other.must(other.DeleteSpace(PersonalName))
-	if _, err := other.Import(context.Background(), bytes.NewReader(flipped), ""); err == nil {
+	if _, err := other.Import(context.Background(), bytes.NewReader(flipped), "", "Imported"); err == nil {
 		t.Fatal("a CAR with a flipped bit was taken in")
 	}
-	if _, err := other.Import(context.Background(), bytes.NewReader(car.Bytes()), "Back"); err != nil {
+	if _, err := other.Import(context.Background(), bytes.NewReader(car.Bytes()), "Back", ""); err != nil {
 		t.Fatal(err)
 	}
 	root, err := other.SpaceRoot("Back")

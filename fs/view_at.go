@@ -178,11 +178,14 @@ func (v *views) pastNode(d *pastDir, st *tree.State) (*viewNode, error) {
 		}
 	}
 	if st == nil || st.Kind != tree.KindDir {
-		// It was not there then, and has nothing in it.
-		p.n.attr = v.h.dirAttr(0)
-		return p.n, nil
+		p.n.attr = v.h.dirAttr(0) // it was not there then, and has nothing in it
+	} else {
+		p.n.attr, p.n.xattrs = d.s.stateAttr(st), shownXattrs(st)
 	}
-	p.n.attr, p.n.xattrs = d.s.stateAttr(st), shownXattrs(st)
+	if a := &p.n.attr; a.Mtime == 0 && d.m != nil { // or it is the root of a space, of which the history has no times
+		now := min(d.m.time, d.m.now)
+		a.Atime, a.Mtime, a.Ctime, a.Btime = now, now, now, now
+	}
 	return p.n, nil
 }
 

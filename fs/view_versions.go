@@ -154,7 +154,9 @@ func (d *versionsOf) versions(ctx context.Context, object dag.ID) ([]viewEntry, 
 			o := oldVersion{object: object, change: e.ID, attr: s.stateAttr(st), target: st.Target, xattrs: shownXattrs(st)}
 			if op.Kind == tree.OpContent {
 				o.at = tree.Ref{Change: e.ID, Place: uint32(i)}
-				o.attr.Size, o.attr.Blocks = op.Content.Size, (op.Content.Size+511)/512
+				if v := st.View(); v.Merged || v.Main.Ref != o.at { // not what the state shows
+					o.attr.Size, o.attr.Blocks = op.Content.Size, (op.Content.Size+511)/512
+				}
 				if !st.MtimeSet {
 					o.attr.Mtime, o.attr.Atime = op.Mtime, op.Mtime
 				}

@@ -353,17 +353,15 @@ func (v *views) read(ctx context.Context, ino Ino, p []byte, off int64) (int, er
 	if n.dir != nil {
 		return 0, ErrIsDir
 	}
-	f := n.file
 	switch {
 	case n.attr.Mode&syscall.S_IFMT != syscall.S_IFREG:
 		return 0, ErrInvalid
 	case n.attr.Size == 0:
 		return 0, nil
-	case f == nil:
-		// Nodes are many, and hold no content: it is found again.
-		if f, err = n.s.contentOf(n.at); err != nil {
-			return 0, err
-		}
+	}
+	f, err := n.content()
+	if err != nil {
+		return 0, err
 	}
 	k, err := f.readAt(ctx, p, off)
 	if errors.Is(err, io.EOF) {
@@ -383,7 +381,15 @@ func (v *views) readlink(ino Ino) (string, error) {
 	return n.target, nil
 }
 
-// seek treats all of an old version as data.
+// content gives what a file shows. Nodes are many, and hold no content: it is found again.
+func (n *viewNode) content() (*VersionFile, error) {
+	if n.file != nil {
+		return n.file, nil
+	}
+	return n.s.contentOf(n.at)
+}
+
+// seek finds data and holes.
 func (v *views) seek(ino Ino, off int64, whence int) (int64, error) {
 	n, err := v.node(ino)
 	if err != nil {
@@ -395,10 +401,22 @@ func (v *views) seek(ino Ino, off int64, whence int) (int64, error) {
 	if off < 0 || off >= n.attr.Size {
 		return 0, errNoData
 	}
-	if whence == SeekHole {
-		return n.attr.Size, nil
+	f, err := n.content()
+	if err != nil {
+		return 0, err
 	}
-	return off, nil
+	from, to, err := f.Next(off)
+	switch {
+	case err != nil:
+		return 0, err
+	case whence == SeekData && from == n.attr.Size:
+		return 0, errNoData
+	case whence == SeekData:
+		return from, nil
+	case from > off:
+		return off, nil
+	}
+	return to, nil
 }
 
 // xattr gives an attribute: one that the version had, or user.anyfs.id (its object) and user.anyfs.version (its change).

@@ -294,3 +294,92 @@ func TestViewTableIsBounded(t *testing.T) {
 	th.Unref(at)
 	th.Unref(12345 | viewBit)
 }
+
+// TestViewsShowHoles: a sparse file in each view has the holes that it had, with a patch over it and without, and claims no
+// more of the disk than its data.
+func TestViewsShowHoles(t *testing.T) {
+	th := newTestHome(t)
+	const size, piece = int64(1 << 30), 32 << 10
+	a, err := th.Mknod(th.root, "s", 0100644, 0, Cred{1000, 1000})
+	th.must(err)
+	long := size
+	_, err = th.Setattr(context.Background(), a.Ino, SetAttr{Size: &long})
+	th.must(err)
+	marks := []int64{0, 1 << 20, 500 << 20}
+	for i, off := range marks {
+		th.write(a.Ino, random(uint64(i), piece), off)
+	}
+	th.flush()
+	th.tick(time.Minute)
+	th.write(a.Ino, []byte("a patch"), 800<<20)
+	th.flush()
+	patched := append(slices.Clone(marks), 800<<20)
+	then := th.clock().Format(time.RFC3339Nano)
+	th.tick(time.Minute)
+	th.must(th.Unlink(th.root, "s"))
+	th.flush()
+
+	versions := th.list(th.sub(th.root, ".anyfs/versions/s").Ino)
+	slices.Sort(versions)
+	var withData []string
+	for _, v := range versions {
+		if a := th.sub(th.root, ".anyfs/versions/s/"+v); a.Blocks > 0 {
+			withData = append(withData, ".anyfs/versions/s/"+v)
+		}
+	}
+	if len(withData) != 2 {
+		t.Fatalf("versions with data: %q of %q", withData, versions)
+	}
+	for path, want := range map[string][]int64{
+		withData[0]: marks, withData[1]: patched, ".anyfs/at/" + then + "/s": patched, ".anyfs/trash/s": patched,
+	} {
+		a := th.sub(th.root, path)
+		if a.Size != size || a.Blocks*512 > 4*piece {
+			t.Errorf("%s: %d bytes, of which %d blocks are data", path, a.Size, a.Blocks)
+		}
+		var found []int64
+		for off := int64(0); ; {
+			data, err := th.Seek(a.Ino, off, SeekData)
+			if errors.Is(err, errNoData) {
+				break
+			}
+			th.must(err)
+			hole, err := th.Seek(a.Ino, data, SeekHole)
+			th.must(err)
+			if hole <= data || hole-data > piece {
+				t.Fatalf("%s: data from %d to %d", path, data, hole)
+			}
+			if at, err := th.Seek(a.Ino, hole, SeekHole); hole < size && (err != nil || at != hole) {
+				t.Fatalf("%s: from the hole at %d SEEK_HOLE gives %d, %v", path, hole, at, err)
+			}
+			found, off = append(found, data), hole
+		}
+		if !slices.Equal(found, want) {
+			t.Errorf("%s: data at %d, want %d", path, found, want)
+		}
+		if _, err := th.Seek(a.Ino, size, SeekHole); !errors.Is(err, errNoData) {
+			t.Errorf("%s: at its end: %v", path, err)
+		}
+	}
+}
+
+// TestPastRootHasATime: the root of a space as it was shows the time that was asked for, since its history has none.
+func TestPastRootHasATime(t *testing.T) {
+	th := newTestHome(t)
+	th.create(th.root, "f", []byte("f"))
+	th.flush()
+	then := th.clock()
+	th.tick(time.Hour)
+	for _, dir := range []Ino{th.root, RootIno} {
+		path := ".anyfs/at/" + then.Format(time.RFC3339Nano)
+		if dir == RootIno {
+			path += "/" + PersonalName
+		}
+		if a := th.sub(dir, path); a.Mtime != then.UnixNano() || a.Ctime != a.Mtime {
+			t.Errorf("%s of %d: %+v", path, dir, a)
+		}
+	}
+	if _, err := th.Getxattr(th.root, "user.anyfs.author"); !errors.Is(err, ErrNoAttr) {
+		t.Errorf("the author of the root of a space, which nobody changed: %v", err)
+	}
+}

@@ -115,6 +115,9 @@ func (s *space) objectXattr(n *index.Inode, name string) ([]byte, error) {
 		}); err != nil {
 			return nil, s.damaged(err)
 		}
+		if author == (dag.PublicKey{}) {
+			return nil, ErrNoAttr // the root of a space, which nobody has changed
+		}
 		return []byte(acl.FormatIdentity(author)), nil
 	}
 	count := 0

@@ -168,6 +168,10 @@ func TestLockHome(t *testing.T) {
 	if pid := HomeHolder(home); pid != cmd.Process.Pid {
 		t.Errorf("held by %d, not %d", pid, cmd.Process.Pid)
 	}
+	must(t, os.Truncate(filepath.Join(home, lockName), 0))
+	if pid := HomeHolder(home); pid != -1 {
+		t.Errorf("held by somebody who does not say who, but told is %d", pid)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 	defer cancel()
 	if _, err := AwaitHome(ctx, home); !errors.Is(err, ErrHomeInUse) {

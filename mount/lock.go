@@ -37,9 +37,11 @@ type LeftMount struct {
 	Dev uint64 `json:"dev,omitempty"`
 }
 
-// lockNote is what is in the file.
+// lockNote is what is in the file. Inode is the file's own number: in the copy of a home the note is about another home, which
+// may well be mounted.
 type lockNote struct {
-	PID int `json:"pid"`
+	PID   int    `json:"pid"`
+	Inode uint64 `json:"inode"`
 	LeftMount
 }
 
@@ -106,7 +108,11 @@ func (l *HomeLock) Unlock() error {
 }
 
 func (l *HomeLock) note(m LeftMount) error {
-	b, err := json.Marshal(lockNote{PID: os.Getpid(), LeftMount: m})
+	inode, err := inodeOf(l.file)
+	if err != nil {
+		return err
+	}
+	b, err := json.Marshal(lockNote{PID: os.Getpid(), Inode: inode, LeftMount: m})
 	if err != nil {
 		return err
 	}
@@ -120,7 +126,16 @@ func readNote(f *os.File) (n lockNote) {
 	b := make([]byte, maxNoteBytes)
 	size, _ := f.ReadAt(b, 0)
 	_ = json.Unmarshal(b[:size], &n)
+	if inode, err := inodeOf(f); err != nil || inode != n.Inode {
+		return lockNote{}
+	}
 	return n
+}
+
+func inodeOf(f *os.File) (uint64, error) {
+	var st unix.Stat_t
+	err := unix.Fstat(int(f.Fd()), &st)
+	return st.Ino, err
 }
 
 // AwaitHome is LockHome that waits for who has the home, until ctx ends.
@@ -146,7 +161,7 @@ func holder(home string) error {
 	return ErrHomeInUse
 }
 
-// HomeHolder returns the pid that the holder of a home's lock wrote down, 0 when there is none.
+// HomeHolder returns the pid that the holder of a home's lock wrote down; -1 when it wrote down none, 0 when there is no holder.
 func HomeHolder(home string) int {
 	f, err := os.Open(filepath.Join(home, lockName))
 	if err != nil {
@@ -157,5 +172,8 @@ func HomeHolder(home string) int {
 	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &lock); err != nil || lock.Type == unix.F_UNLCK {
 		return 0
 	}
-	return readNote(f).PID
+	if pid := readNote(f).PID; pid > 0 {
+		return pid
+	}
+	return -1
 }

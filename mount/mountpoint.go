@@ -52,6 +52,36 @@ func prepare(dir string) (string, error) {
 	return path, checkEmpty(path)
 }
 
+// Check says why Serve would refuse to mount at dir, and makes and unmounts nothing: this machine cannot mount, something that
+// lives is mounted there, or dir is no empty folder. Nil says that nothing is in sight that it would refuse.
+func Check(dir string) error {
+	if err := checkDevice(); err != nil {
+		return err
+	}
+	if os.Geteuid() != 0 {
+		if _, err := fusermount(); err != nil {
+			return err
+		}
+	}
+	path, err := resolve(dir)
+	if err != nil {
+		return err
+	}
+	if left, err := leftBehind(path); left || err != nil {
+		return err
+	}
+	switch err := checkEmpty(path); {
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	default:
+		return err
+	}
+}
+
+// Resolve is the path under which a mount at dir is known: absolute, with symbolic links followed, dir itself too. What is
+// mounted there is not asked.
+func Resolve(dir string) (string, error) { return resolve(dir) }
+
 // resolve makes dir absolute and follows symbolic links, without touching the last part: a dead mount cannot be looked
 // at.
 func resolve(dir string) (string, error) {
@@ -129,6 +159,8 @@ func checkEmpty(path string) error {
 		return fmt.Errorf("%s is not empty; pick another folder", path)
 	case errors.Is(err, io.EOF):
 		return nil
+	case errors.Is(err, syscall.ENOTDIR):
+		return fmt.Errorf("%s is not a folder", path)
 	default:
 		return err
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 
 	"github.com/anyfs/anyfs/acl"
 	"github.com/anyfs/anyfs/dag/disk"
@@ -117,11 +118,37 @@ func runAccountPassphrase(e *env, file string, remove bool) error {
 			return err
 		}
 	}
+	guarded, err := hasPassphrase(d)
+	if err != nil {
+		return err
+	}
 	if err := acl.ChangePassphrase(d, keys, pass); err != nil {
 		return err
 	}
-	e.say("The passphrase is changed.")
+	switch {
+	case e.json:
+		return e.printJSON(struct {
+			Guarded bool `json:"guarded"`
+		}{!remove})
+	case remove && !guarded:
+		e.say("There was no passphrase.")
+	case remove:
+		e.say("The passphrase is removed: whoever can read %s can open it.", e.home)
+	case guarded:
+		e.say("The passphrase is changed.")
+	default:
+		e.say("The passphrase is set. The next mount asks for it.")
+	}
 	return nil
+}
+
+// hasPassphrase reports whether the keys are guarded by a passphrase.
+func hasPassphrase(d disk.FS) (bool, error) {
+	_, err := acl.OpenKeys(d, nil)
+	if errors.Is(err, acl.ErrPassphrase) {
+		return true, nil
+	}
+	return false, err
 }
 
 // openKeys opens the keys of the home, asking for the passphrase as far as somebody can be asked. file may name a file

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"path/filepath"
 	"strings"
@@ -21,6 +22,7 @@ func newApp(e *env) *cli.App {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "home", Usage: "keep keys and data in `DIR` (ANYFS_HOME; default $XDG_DATA_HOME/anyfs)"},
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON value instead of text", DisableDefaultText: true},
+			&cli.BoolFlag{Name: "version", Usage: "print the version", DisableDefaultText: true}, // arrange makes it the command
 			cli.HelpFlag, // the parser adds it only where there is no command called help
 		},
 		Before: func(c *cli.Context) error { return e.setGlobals(c.String("home"), c.Bool("json")) },
@@ -47,8 +49,11 @@ func prepare(commands []*cli.Command) {
 		c.OnUsageError = usageError
 		c.CustomHelpTemplate = commandHelp
 		for _, f := range c.Flags {
-			if b, ok := f.(*cli.BoolFlag); ok {
-				b.DisableDefaultText = true // that it is off unless given goes without saying
+			switch f := f.(type) { // that a flag is off, or has no value, unless given goes without saying
+			case *cli.BoolFlag:
+				f.DisableDefaultText = true
+			case *cli.StringFlag:
+				f.DefaultText = ""
 			}
 		}
 		if len(c.Subcommands) > 0 {
@@ -97,6 +102,9 @@ func run(ctx context.Context, e *env, args []string) int {
 	if err == nil {
 		err = app.RunContext(ctx, arranged)
 	}
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		err = failf(exitFailed, "interrupted")
+	}
 	if err != nil {
 		report(e.stderr, strings.Join(path, " "), err)
 	}
@@ -134,7 +142,7 @@ version, 4 waited in vain, 5 passphrase needed or wrong, 6 in use by another pro
 
 const commandHelp = `{{.HelpName}}: {{.Usage}}
 
-Usage: {{.HelpName}}{{if .VisibleFlags}} [FLAGS]{{end}}{{if .ArgsUsage}} {{.ArgsUsage}}{{end}}
+Usage: {{.HelpName}}{{if gt (len .VisibleFlags) 1}} [FLAGS]{{end}}{{if .ArgsUsage}} {{.ArgsUsage}}{{end}}
 {{if .Description}}
 {{.Description}}
 {{end}}{{if .VisibleFlags}}
@@ -148,8 +156,10 @@ Usage: {{.HelpName}} COMMAND [FLAGS] [ARGUMENTS]
 
 Commands:
 {{range .VisibleCommands}}   {{printf "%-12s" .Name}} {{.Usage}}
+{{end}}{{if .Description}}
+{{.Description}}
 {{end}}
-'anyfs help {{.Name}} COMMAND' explains a command with examples.
+'anyfs help {{.Name}} COMMAND' explains a command.
 `
 
 // helpCommand shows help for anything.
@@ -168,6 +178,9 @@ func helpCommand(e *env) *cli.Command {
 func runHelp(ctx context.Context, e *env, path []string) error {
 	app := newApp(e)
 	commands := app.Commands
+	if len(path) == 0 {
+		return app.RunContext(ctx, []string{app.Name, "--help"})
+	}
 	for i, name := range path {
 		cmd := findCommand(commands, name)
 		if cmd == nil {

@@ -50,6 +50,12 @@ func arrange(app *cli.App, args []string) ([]string, []string, error) {
 			help = true
 			continue
 		}
+		if !own && name == "version" && f != nil {
+			if cmd == nil && i == len(args)-1 {
+				return slices.Concat(args[:1], globals, []string{"version"}), []string{"version"}, nil
+			}
+			f = nil
+		}
 		if f == nil {
 			return nil, path, failf(exitUsage, "unknown flag %s; %s shows the flags", a, helpFor(path))
 		}

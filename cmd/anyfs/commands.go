@@ -13,6 +13,10 @@ func commands(e *env) []*cli.Command {
 		{
 			Name:  "account",
 			Usage: "show the account, its recovery phrase, or change the passphrase",
+			Description: `Examples:
+  anyfs account show
+  anyfs account phrase
+  anyfs account passphrase`,
 			Subcommands: []*cli.Command{
 				accountShowCommand(e),
 				accountPhraseCommand(e),
@@ -22,6 +26,12 @@ func commands(e *env) []*cli.Command {
 		{
 			Name:  "space",
 			Usage: "create, list, rename and delete spaces",
+			Description: `The folders at the top of the mount are spaces; mkdir, mv and rmdir there do the same.
+
+Examples:
+  anyfs space create Work
+  anyfs space list
+  anyfs space info Work`,
 			Subcommands: []*cli.Command{
 				spaceCreateCommand(e),
 				spaceListCommand(e),

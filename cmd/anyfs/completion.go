@@ -57,42 +57,78 @@ func complete(ctx context.Context, app *cli.App, e *env, words []string) []strin
 		return nil
 	}
 	last := words[len(words)-1]
+	var out []string
+	add := func(w string) {
+		if strings.HasPrefix(w, last) && !slices.Contains(out, w) {
+			out = append(out, w)
+		}
+	}
+	addSpaces := func() {
+		for _, name := range spaceNames(ctx, e) {
+			add(name)
+		}
+	}
 	commands, flags := app.Commands, app.Flags
 	var cmd *cli.Command
-	given := 0 // arguments before last
+	given, ended := 0, false // arguments before last; whether flags have ended
 	for i := 1; i < len(words)-1; i++ {
 		w := words[i]
+		if w == "--" {
+			ended = true
+			given += len(words) - 2 - i
+			break
+		}
 		if strings.HasPrefix(w, "-") {
-			name, _, has := strings.Cut(strings.TrimLeft(w, "-"), "=")
-			if f := findFlag(flags, name); f != nil && takesValue(f) && !has {
-				if i++; i == len(words)-1 {
-					return nil // last is a flag's value
+			name, value, has := strings.Cut(strings.TrimLeft(w, "-"), "=")
+			f := findFlag(flags, name)
+			if f != nil && takesValue(f) && !has {
+				if i++; i == len(words)-1 { // last is the flag's value
+					if name == "space" {
+						addSpaces()
+					}
+					return out
+				}
+				value = words[i]
+			}
+			if f != nil && name == "home" { // the spaces are that one's
+				x := *e
+				if x.setGlobals(value, false) == nil {
+					e = &x
 				}
 			}
 			continue
 		}
-		if next := findCommand(commands, w); next != nil {
-			cmd, commands, flags = next, next.Subcommands, slices.Concat(next.Flags, app.Flags)
+		if cmd != nil && cmd.Name == "help" { // its arguments are commands
+			cmd, commands, flags = nil, app.Commands, nil
+		}
+		next := findCommand(commands, w)
+		if next == nil {
+			if len(commands) > 0 {
+				return nil // there is no such command
+			}
+			given++
 			continue
 		}
-		given++
+		cmd, commands, flags = next, next.Subcommands, slices.Concat(next.Flags, app.Flags)
 	}
-	var out []string
-	add := func(w string) {
-		if strings.HasPrefix(w, last) {
-			out = append(out, w)
-		}
+	if cmd != nil && cmd.Name == "help" {
+		commands = app.Commands
 	}
 	switch {
-	case strings.HasPrefix(last, "-"):
+	case strings.HasPrefix(last, "-") && !ended:
 		for _, f := range flags {
-			if name := f.Names()[0]; len(name) > 1 {
+			switch name := f.Names()[0]; {
+			case cmd != nil && (name == "help" || name == "version" && findFlag(cmd.Flags, name) == nil):
+				// --help comes last, and --version stands alone
+			case len(name) > 1:
 				add("--" + name)
-			} else {
+			default:
 				add("-" + name)
 			}
 		}
-		add("--help")
+		if cmd != nil {
+			add("--help")
+		}
 	case len(commands) > 0:
 		for _, c := range commands {
 			if !c.Hidden {
@@ -104,19 +140,19 @@ func complete(ctx context.Context, app *cli.App, e *env, words []string) []strin
 		add("zsh")
 		add("fish")
 	case cmd != nil && given == 0 && strings.Contains(cmd.ArgsUsage, "SPACE"):
-		for _, name := range spaceNames(ctx, e) {
-			add(name)
-		}
+		addSpaces()
 	}
 	return out
 }
 
 const bashScript = `_anyfs() {
-  local IFS=$'\n' cur="${COMP_WORDS[COMP_CWORD]}"
+  local IFS=$'\n' cur="${COMP_WORDS[COMP_CWORD]}" i
   COMPREPLY=($("${COMP_WORDS[0]}" __complete -- "${COMP_WORDS[@]:0:COMP_CWORD+1}" 2>/dev/null))
   if [ ${#COMPREPLY[@]} -eq 0 ]; then
     COMPREPLY=($(compgen -f -- "$cur"))
     compopt -o filenames
+  else
+    for i in "${!COMPREPLY[@]}"; do printf -v "COMPREPLY[i]" %q "${COMPREPLY[i]}"; done
   fi
 }
 complete -F _anyfs anyfs

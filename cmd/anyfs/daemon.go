@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -20,10 +21,18 @@ const crashName = "anyfs.crash"
 // lockPatience is how long one waits for who has the home: a daemon that starts or ends, or another command.
 const lockPatience = 30 * time.Second
 
-// lockHome takes the lock of a home, waiting for who has it.
-func lockHome(ctx context.Context, home string) (*mount.HomeLock, error) {
+// patience is how long a command waits in silence.
+const patience = 3 * time.Second
+
+// lockHome takes the lock of a home, waiting for who has it. When that takes long, waiting is called with the pid of who has
+// it, as far as it is known; nil says nothing.
+func lockHome(ctx context.Context, home string, waiting func(pid int)) (*mount.HomeLock, error) {
 	ctx, cancel := context.WithTimeout(ctx, lockPatience)
 	defer cancel()
+	if waiting != nil {
+		late := time.AfterFunc(patience, func() { waiting(mount.HomeHolder(home)) })
+		defer late.Stop()
+	}
 	lock, err := mount.AwaitHome(ctx, home)
 	if errors.Is(err, mount.ErrHomeInUse) {
 		err = inUse(home, err)
@@ -48,6 +57,14 @@ func startDaemon(ctx context.Context, e *env, o mountOptions, pass []byte) (int,
 		args = append(args, "--passphrase-file", "-")
 		pass = append(pass, '\n')
 	}
+	late := time.AfterFunc(patience, func() {
+		if pid := mount.HomeHolder(e.home); pid != 0 && !isChild(pid) {
+			e.sayWaiting(pid)
+		} else {
+			e.say("Opening the home takes long; still at it.")
+		}
+	})
+	defer late.Stop()
 	return mount.StartDaemon(ctx, e.home, pass, append(args, "--", o.dir)...)
 }
 
@@ -73,21 +90,24 @@ func runForeground(ctx context.Context, e *env, o mountOptions, starter *mount.S
 // serve is the life of a mounted home: it opens the home under its lock, mounts it and answers commands; when it is
 // unmounted or ctx ends, it makes everything durable and returns. ready is called once the mount can be used.
 func serve(ctx context.Context, dir string, keys *acl.Keys, o mountOptions, ready func() error) error {
-	lock, err := lockHome(ctx, dir)
-	if err != nil {
-		return err
-	}
-	defer lock.Unlock()
 	log, err := mount.OpenLog(dir)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	catchCrashes(dir)
+	lock, err := lockHome(ctx, dir, func(pid int) { log.Warn("waiting for who has the home open", "pid", pid) })
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	catchCrashes(dir, log.Logger)
+	late := time.AfterFunc(patience, func() { log.Warn("opening the home takes long") })
+	defer late.Stop()
 	h, err := openWith(ctx, dir, keys, log.Logger)
 	if err != nil {
 		return err
 	}
+	late.Stop()
 	h.errors = log.Errors
 	log.Info("start", "pid", os.Getpid(), "version", buildVersion().Version)
 	err = errors.Join(h.serveMount(ctx, o, lock, ready), h.close())
@@ -136,9 +156,16 @@ func (h *home) serveMount(ctx context.Context, o mountOptions, lock *mount.HomeL
 	return err
 }
 
-// catchCrashes has the trace of a panic written into a file of the home: a daemon has no stderr.
-func catchCrashes(dir string) {
-	f, err := os.OpenFile(filepath.Join(dir, crashName), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+// catchCrashes has the trace of a panic written into a file of the home: a daemon has no stderr. A trace that is there is kept
+// beside it, and told: it is of the daemon before.
+func catchCrashes(dir string, log *slog.Logger) {
+	name := filepath.Join(dir, crashName)
+	if st, err := os.Stat(name); err == nil && st.Size() > 0 {
+		if os.Rename(name, name+".1") == nil {
+			log.Error("the daemon before this one crashed; what it did then stands in " + crashName + ".1 in the home")
+		}
+	}
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return
 	}

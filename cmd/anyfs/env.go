@@ -54,7 +54,7 @@ func (e *env) defaultHome() (string, error) {
 	if home := e.getenv("HOME"); home != "" {
 		return filepath.Join(home, ".local", "share", "anyfs"), nil
 	}
-	return "", failf(exitUsage, "HOME is not set; say where the home folder is with --home DIR")
+	return "", errNoHome
 }
 
 // abs makes a path absolute by the env's working directory, with neither "." nor ".." in it.

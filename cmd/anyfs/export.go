@@ -53,10 +53,11 @@ func runExport(ctx context.Context, e *env, space, file string) error {
 		return err
 	}
 	if r.Absent > 0 {
-		e.say("%d blocks of pruned versions are not on this device, and not in the file.", r.Absent)
+		e.say("%s of pruned versions are not on this device, and not in the file.", count(r.Absent, "block"))
 	}
 	if e.json {
 		return e.printJSON(r)
 	}
+	e.say("%s is in %s: %s and %s, %s in all.", printable(space), file, count(r.Changes, "change"), count(r.Blocks, "block"), formatBytes(r.Bytes))
 	return nil
 }

@@ -36,10 +36,13 @@ type home struct {
 	place place      // of the mount, or of the last one
 }
 
+// errNoHome says that nothing tells where the home folder is.
+var errNoHome = failf(exitUsage, "HOME is not set; say where the home folder is with --home DIR")
+
 // homeDisk gives the home's folder, which has to be there.
 func homeDisk(dir string) (disk.FS, error) {
 	if dir == "" {
-		return nil, failf(exitUsage, "HOME is not set; say where the home folder is with --home DIR")
+		return nil, errNoHome
 	}
 	if st, err := os.Stat(dir); errors.Is(err, iofs.ErrNotExist) || err == nil && !st.IsDir() {
 		return nil, keysError(dir, acl.ErrNotInitialised)
@@ -49,13 +52,26 @@ func homeDisk(dir string) (disk.FS, error) {
 	return disk.OS(dir)
 }
 
+// readyHome is homeDisk of a home that has an account: nothing is made in another folder.
+func readyHome(dir string) (disk.FS, error) {
+	d, err := homeDisk(dir)
+	if err != nil {
+		return nil, err
+	}
+	has, err := hasKeys(d)
+	if err == nil && !has {
+		err = keysError(dir, acl.ErrNotInitialised)
+	}
+	return d, err
+}
+
 // keysError gives a failure to open the keys its exit code and the next step.
 func keysError(dir string, err error) error {
 	switch {
 	case errors.Is(err, acl.ErrNotInitialised):
 		return failf(exitNotFound, "there is no account in %s; make one with 'anyfs init', or name another home with --home", dir)
 	case errors.Is(err, acl.ErrPassphrase):
-		return &failure{exitPassphrase, err}
+		return failf(exitPassphrase, "the passphrase is wrong")
 	}
 	return err
 }

@@ -17,11 +17,14 @@ func importCommand(e *env) *cli.Command {
 		Name:      "import",
 		Usage:     "take a space from a CAR file that export wrote",
 		ArgsUsage: "FILE.car",
-		Description: `A space that is here already, or whose name is taken, needs another name by --as.
+		Description: `The file has to be of a space of this account. The space comes back as the one that it was, with all of its history, so
+it must not be on this device already: what is there and what is in the file are not merged yet. (One in which nothing was
+ever made, as Personal after a login, gives way.)
 
 Examples:
-  anyfs import /media/backup/personal.car --as Restored`,
-		Flags: []cli.Flag{&cli.StringFlag{Name: "as", Usage: "call the space `NAME` (default: the file's name without .car)"}},
+  anyfs import /media/backup/personal.car
+  anyfs import /media/backup/work.car --as Archive`,
+		Flags: []cli.Flag{&cli.StringFlag{Name: "as", Usage: "call the space `NAME` (default: Personal for that one, else the file's name without .car)"}},
 		Action: func(c *cli.Context) error {
 			a, err := args(c, 1, 1)
 			if err != nil {
@@ -34,9 +37,10 @@ Examples:
 
 // importParams name a pipe in the home from which the file is read.
 type importParams struct {
-	Pipe string `json:"pipe"`
-	Name string `json:"name"`
-	Size int64  `json:"size"`
+	Pipe      string `json:"pipe"`
+	Name      string `json:"name"`      // "" for its own, as far as it has one
+	Otherwise string `json:"otherwise"` // where it has none
+	Size      int64  `json:"size"`
 }
 
 // runImport reads the file itself and hands it on through a pipe in the home: a daemon never reads from its own mount, and
@@ -45,9 +49,6 @@ func runImport(ctx context.Context, e *env, file, as string) error {
 	file, err := e.abs(file)
 	if err != nil {
 		return err
-	}
-	if as == "" {
-		as = strings.TrimSuffix(filepath.Base(file), ".car")
 	}
 	f, err := os.Open(file)
 	if err != nil {
@@ -85,7 +86,7 @@ func runImport(ctx context.Context, e *env, file, as string) error {
 		})
 	})
 	b := newBar(e, "import")
-	r, err := opImport.follow(ctx, e, importParams{Pipe: name, Name: as, Size: st.Size()}, func(ev event) error {
+	r, err := opImport.follow(ctx, e, importParams{Pipe: name, Name: as, Otherwise: strings.TrimSuffix(filepath.Base(file), ".car"), Size: st.Size()}, func(ev event) error {
 		begin() // the first event says that the other side has opened the pipe: before, nothing would hold what is in it
 		return b.event(ev)
 	})
@@ -101,5 +102,6 @@ func runImport(ctx context.Context, e *env, file, as string) error {
 	if e.json {
 		return e.printJSON(r)
 	}
+	e.say("The space is called %s: %s.", printable(r.Name), count(r.Objects, "object"))
 	return writeLine(e.stdout, r.ID)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"strings"
 
 	"github.com/anyfs/anyfs/acl"
 	"github.com/anyfs/anyfs/dag/disk"
@@ -38,7 +39,7 @@ Examples:
 }
 
 func deviceNameFlag() cli.Flag {
-	return &cli.StringFlag{Name: "device-name", Usage: "what this device is called (default: the host's name)"}
+	return &cli.StringFlag{Name: "device-name", Usage: "call this device `NAME` (default: the host's name)"}
 }
 
 type initOptions struct {
@@ -68,14 +69,19 @@ func runInit(ctx context.Context, e *env, o initOptions) error {
 
 // sayPhrase tells what the line on stdout is.
 func (e *env) sayPhrase() {
-	e.say("This is the recovery phrase of your new account. Write it down: it is shown once, and opens everything.")
+	e.say("Your new account's recovery phrase. Write it down: it opens everything, and without it and this device nobody can\n" +
+		"bring anything back. ('anyfs account phrase' shows it again on this device.)")
 }
 
 func loginCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name:  "login",
 		Usage: "set up this device for an account that you have, by its recovery phrase",
-		Description: `Examples:
+		Description: `Makes the keys of this device, and the space Personal. What other devices hold does not come by itself yet: 'anyfs import'
+takes in what 'anyfs export' wrote there. Without --phrase-file the words are asked for on the terminal.
+
+Examples:
+  anyfs login
   anyfs login --phrase-file words.txt
   pass anyfs | anyfs login --phrase-file -`,
 		Flags: []cli.Flag{
@@ -109,7 +115,7 @@ func runLogin(ctx context.Context, e *env, phraseFile string, o initOptions) err
 	}
 	account, err := acl.AccountFromPhrase(words)
 	if err != nil {
-		return failf(exitFailed, "the recovery phrase is not right: %w", err)
+		return failf(exitFailed, "%s", strings.TrimPrefix(err.Error(), "acl: "))
 	}
 	made, err := makeHome(ctx, e, account, o)
 	if err != nil {
@@ -127,7 +133,7 @@ func makeHome(ctx context.Context, e *env, account *acl.Account, o initOptions) 
 	if err := makeHomeDir(e.home); err != nil {
 		return accountInfo{}, err
 	}
-	lock, err := lockHome(ctx, e.home)
+	lock, err := lockHome(ctx, e.home, e.sayWaiting)
 	if err != nil {
 		return accountInfo{}, err
 	}
@@ -168,11 +174,11 @@ func makeHome(ctx context.Context, e *env, account *acl.Account, o initOptions) 
 	return h.accountInfo(), h.close()
 }
 
-// hasKeys reports whether a home has an account.
+// hasKeys reports whether a home has an account, whose keys may be damaged.
 func hasKeys(d disk.FS) (bool, error) {
 	_, err := acl.OpenKeys(d, nil)
 	switch {
-	case err == nil, errors.Is(err, acl.ErrPassphrase):
+	case err == nil, errors.Is(err, acl.ErrPassphrase), errors.Is(err, acl.ErrKeyFile):
 		return true, nil
 	case errors.Is(err, acl.ErrNotInitialised):
 		return false, nil
@@ -183,7 +189,7 @@ func hasKeys(d disk.FS) (bool, error) {
 // makeHomeDir makes the home's folder, and makes it private where it was there before.
 func makeHomeDir(dir string) error {
 	if dir == "" {
-		return failf(exitUsage, "HOME is not set; say where the home folder is with --home DIR")
+		return errNoHome
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err

@@ -13,7 +13,8 @@ func logCommand(e *env) *cli.Command {
 		Name:      "log",
 		Usage:     "list the versions of a file or folder, or what was deleted in one",
 		ArgsUsage: "PATH",
-		Description: `The newest version comes first. 'anyfs restore' brings one back.
+		Description: `The newest version comes first: its ID, when it was made, on which device, how many bytes it has, and what changed.
+Of what was deleted it is when, what, how many bytes, and where. 'anyfs restore' brings either back.
 
 Examples:
   anyfs log ~/Any/Personal/report.odt
@@ -51,6 +52,10 @@ func runLog(ctx context.Context, e *env, given string) error {
 	if e.json {
 		return e.printJSON(versions)
 	}
+	if len(versions) == 0 {
+		e.say("%s is a space, of which no version is kept; 'anyfs log --deleted %s' lists what was deleted in it.", given, given)
+		return nil
+	}
 	rows := [][]string{}
 	for _, v := range versions {
 		size, mark := "-", ""
@@ -79,6 +84,10 @@ func runLogDeleted(ctx context.Context, e *env, given string) error {
 	}
 	if e.json {
 		return e.printJSON(list)
+	}
+	if len(list) == 0 {
+		e.say("Nothing was deleted in %s.", given)
+		return nil
 	}
 	rows := [][]string{}
 	for _, d := range list {

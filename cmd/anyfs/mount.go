@@ -5,7 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"os"
-	"syscall"
+	"path/filepath"
 
 	"github.com/anyfs/anyfs/acl"
 	"github.com/anyfs/anyfs/mount"
@@ -72,18 +72,27 @@ func runMount(ctx context.Context, e *env, o mountOptions) error {
 	if err := mount.CheckOptions(o.options); err != nil {
 		return &failure{exitUsage, err}
 	}
-	dir, err := e.abs(o.dir)
-	if err != nil {
+	if e.home == "" {
+		return errNoHome
+	}
+	var err error
+	if o.dir, err = e.mountpoint(o.dir); err != nil {
 		return err
 	}
-	o.dir = realParent(dir)
-	if _, inside := below(o.dir, e.home); inside {
+	home := realParent(e.home)
+	if real, err := filepath.EvalSymlinks(e.home); err == nil {
+		home = real
+	}
+	if _, inside := below(o.dir, home); inside {
 		return failf(exitUsage, "the home %s lies in %s; mount somewhere else", e.home, o.dir)
+	}
+	if _, inside := below(home, o.dir); inside {
+		return failf(exitUsage, "%s lies in the home %s; mount somewhere else", o.dir, e.home)
 	}
 	if done, err := alreadyMounted(ctx, e, o); done || err != nil {
 		return err
 	}
-	if err := checkMountpoint(o.dir); err != nil {
+	if err := checkMountpoint(e, o.dir); err != nil {
 		return err
 	}
 	phrase, err := initialise(ctx, e, o)
@@ -115,7 +124,29 @@ func runMount(ctx context.Context, e *env, o mountOptions) error {
 	if e.json {
 		return e.printJSON(mountResult{phrase, o.dir, pid})
 	}
+	e.sayMounted(o)
 	return nil
+}
+
+// mountpoint makes the path of a mount as it is known: absolute, with symbolic links followed.
+func (e *env) mountpoint(given string) (string, error) {
+	dir, err := e.abs(given)
+	if err != nil {
+		return "", err
+	}
+	if dir, err = mount.Resolve(realParent(dir)); err != nil {
+		return "", err
+	}
+	return realParent(dir), nil
+}
+
+// sayMounted tells what there is now.
+func (e *env) sayMounted(o mountOptions) {
+	what := "the folders in it are your spaces"
+	if o.space != "" {
+		what = "it is the space " + printable(o.space)
+	}
+	e.say("%s is mounted: %s. 'anyfs unmount %s' ends it.", o.dir, what, o.dir)
 }
 
 // initialise makes the account when the home has none, and gives its phrase then.
@@ -150,8 +181,12 @@ func alreadyMounted(ctx context.Context, e *env, o mountOptions) (bool, error) {
 		return false, nil // nobody there: what is wrong with the home shows when it is opened
 	}
 	defer client.Close()
-	var w whereabouts
-	if err := client.Call(ctx, opWhere.name, none{}, &w, nil); err != nil || !w.Mounted {
+	w, err := e.whereabouts(ctx, client)
+	var coded interface{ ExitCode() int }
+	if errors.As(err, &coded) {
+		return false, err
+	}
+	if err != nil || !w.Mounted {
 		return false, nil // it is about to end
 	}
 	if w.Dir != o.dir || w.Space != o.space {
@@ -164,22 +199,19 @@ func alreadyMounted(ctx context.Context, e *env, o mountOptions) (bool, error) {
 	return true, nil
 }
 
-// checkMountpoint refuses early, before an account is made, what mounting would refuse. What something is mounted on is
-// left to it: a daemon may be dead there, or not answer.
-func checkMountpoint(dir string) error {
+// checkMountpoint refuses early, before an account is made, what mounting would refuse. Where something is mounted that a
+// killed daemon of this home may have left, the daemon decides, which can take it away.
+func checkMountpoint(e *env, dir string) error {
 	if isMountRoot(dir) {
-		return nil
+		if d, err := homeDisk(e.home); err == nil {
+			if has, err := hasKeys(d); has || err != nil {
+				return err
+			}
+		}
 	}
-	f, err := os.Open(dir)
-	if err != nil {
-		return nil
+	err := mount.Check(dir)
+	if errors.Is(err, mount.ErrMounted) {
+		return &failure{exitBusy, err}
 	}
-	defer f.Close()
-	switch _, err := f.Readdirnames(1); {
-	case err == nil:
-		return failf(exitFailed, "%s is not empty; pick another folder", dir)
-	case errors.Is(err, syscall.ENOTDIR):
-		return failf(exitFailed, "%s is not a folder", dir)
-	}
-	return nil
+	return err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/anyfs/anyfs/mount"
@@ -20,11 +21,12 @@ type operation[P, R any] struct {
 // none is the parameters or result of an operation that has none.
 type none struct{}
 
-// event is what an operation tells before its result: how far it has come, or a piece of data.
+// event is what an operation tells before its result: how far it has come, or a piece of data or of nothing.
 type event struct {
 	Done  int64  `json:"done,omitempty"`
 	Total int64  `json:"total,omitempty"`
 	Data  []byte `json:"data,omitempty"`
+	Hole  int64  `json:"hole,omitempty"` // this many zeros, of which nothing need be written
 }
 
 // sink takes the events of an operation. Its error, that of a caller who has gone, ends the operation.
@@ -60,6 +62,7 @@ func (o operation[P, R]) follow(ctx context.Context, e *env, p P, on sink) (R, e
 	}
 	if client != nil {
 		defer client.Close()
+		defer e.watchDaemon(ctx)()
 		err := client.Call(ctx, o.name, p, &r, func(raw json.RawMessage) error {
 			var ev event
 			if err := json.Unmarshal(raw, &ev); err != nil {
@@ -80,20 +83,24 @@ func (o operation[P, R]) follow(ctx context.Context, e *env, p P, on sink) (R, e
 
 // reach finds the daemon of the home, or takes the home's lock where there is none.
 func reach(ctx context.Context, e *env) (*control.Client, *mount.HomeLock, error) {
-	if _, err := homeDisk(e.home); err != nil {
+	if _, err := readyHome(e.home); err != nil {
 		return nil, nil, err
 	}
-	for end := time.Now().Add(lockPatience); ; {
+	say := sync.OnceFunc(func() { e.sayWaiting(mount.HomeHolder(e.home)) })
+	for began := time.Now(); ; {
 		client, err := control.Dial(ctx, e.home)
 		if err == nil || !errors.Is(err, control.ErrNoDaemon) {
 			return client, nil, err
 		}
 		lock, err := mount.LockHome(e.home)
+		waited := time.Since(began)
 		switch {
 		case err == nil || !errors.Is(err, mount.ErrHomeInUse):
 			return nil, lock, err
-		case time.Now().After(end):
+		case waited > lockPatience:
 			return nil, nil, inUse(e.home, err)
+		case waited > patience:
+			say()
 		}
 		select {
 		case <-ctx.Done():

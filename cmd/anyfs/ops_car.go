@@ -57,12 +57,19 @@ var opImport = operation[importParams, spaceStatus]{"import", func(ctx context.C
 	if err := out(event{Total: p.Size}); err != nil {
 		return spaceStatus{}, err
 	}
-	i, err := h.fs.Import(ctx, &metered{r: f, total: p.Size, out: out}, p.Name)
-	if errors.Is(err, fs.ErrExist) {
-		if _, taken := h.fs.Space(p.Name); taken == nil {
-			return spaceStatus{}, failf(exitFailed, "there is a space %q already; choose another name with --as", p.Name)
-		}
-		return spaceStatus{}, failf(exitFailed, "this space is on this device already")
+	i, err := h.fs.Import(ctx, &metered{r: f, total: p.Size, out: out}, p.Name, p.Otherwise)
+	var taken *fs.TakenError
+	switch {
+	case errors.As(err, &taken) && taken.Here:
+		err = failf(exitFailed, "%w; to have the file's in its place, export and delete that one first", taken)
+	case errors.As(err, &taken):
+		err = failf(exitFailed, "%w; choose another name with --as", taken)
+	case errors.Is(err, fs.ErrNoKey):
+		err = failf(exitFailed, "this space belongs to another account: its keys are not on this device")
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		err = failf(exitFailed, "the file was cut off: %w", err)
+	case err != nil:
+		err = spaceError(p.Name, err)
 	}
 	return statusOf(i), err
 }}

@@ -8,8 +8,17 @@ import (
 	"github.com/anyfs/anyfs/fs"
 )
 
-var opLog = operation[pathParam, []versionEntry]{"log", func(ctx context.Context, h *home, p pathParam, _ sink) ([]versionEntry, error) {
+// resolvePast is resolve for what has a history, which the root of the home has not.
+func (h *home) resolvePast(p pathParam) (string, error) {
 	path, err := h.resolve(p)
+	if err == nil && path == "" {
+		err = failf(exitUsage, "%s holds the spaces, and has no history of its own; name a space, or what is in it", p.Given)
+	}
+	return path, err
+}
+
+var opLog = operation[pathParam, []versionEntry]{"log", func(ctx context.Context, h *home, p pathParam, _ sink) ([]versionEntry, error) {
+	path, err := h.resolvePast(p)
 	if err != nil {
 		return nil, err
 	}
@@ -25,7 +34,7 @@ var opLog = operation[pathParam, []versionEntry]{"log", func(ctx context.Context
 }}
 
 var opDeleted = operation[pathParam, []fs.DeletedEntry]{"log-deleted", func(_ context.Context, h *home, p pathParam, _ sink) ([]fs.DeletedEntry, error) {
-	path, err := h.resolve(p)
+	path, err := h.resolvePast(p)
 	if err != nil {
 		return nil, err
 	}
@@ -39,7 +48,7 @@ var opDeleted = operation[pathParam, []fs.DeletedEntry]{"log-deleted", func(_ co
 // opRestore brings a version back into the home, or says that the destination is outside.
 var opRestore = operation[restoreParams, restoreResult]{"restore", func(ctx context.Context, h *home, p restoreParams, _ sink) (restoreResult, error) {
 	var r restoreResult
-	path, err := h.resolve(p.Path)
+	path, err := h.resolvePast(p.Path)
 	if err != nil {
 		return r, err
 	}
@@ -83,7 +92,7 @@ func (h *home) versionBefore(ctx context.Context, path string, p restoreParams) 
 		return version == ""
 	})
 	if err == nil && version == "" {
-		err = failf(exitNotFound, "%s has no version before the present one", p.Path.Given)
+		err = failf(exitNotFound, "%s has no version before the present one; 'anyfs log' lists them", p.Path.Given)
 	}
 	return version, err
 }
@@ -95,27 +104,50 @@ func historyError(p restoreParams, err error) error {
 		return failf(exitNotFound, "the content of this version was pruned from this device")
 	case errors.Is(err, fs.ErrExist):
 		return failf(exitFailed, "%w; name another place with --to", err)
+	case errors.Is(err, fs.ErrNotExist) && p.Said != "":
+		return failf(exitNotFound, "there was no %s at %s", p.Path.Given, p.Said)
 	case errors.Is(err, fs.ErrInvalid) && p.Version != "":
-		return failf(exitNotFound, "%s has no version %q; 'anyfs log' lists them", p.Path.Given, p.Version)
+		return failf(exitNotFound, "%s has no version %q; 'anyfs log' lists them", p.Path.Given, p.Said)
 	}
 	return notFound(p.Path.Given, err)
 }
 
-// opContent sends the content of a version and gives the mode that the file had.
-var opContent = operation[restoreParams, uint32]{"content", func(ctx context.Context, h *home, p restoreParams, out sink) (uint32, error) {
+// contentResult is what opContent says of what it sent: the mode that the file had, and the version's ID.
+type contentResult struct {
+	Mode    uint32 `json:"mode"`
+	Version string `json:"version"`
+}
+
+// opContent sends the content of a version, holes as such.
+var opContent = operation[restoreParams, contentResult]{"content", func(ctx context.Context, h *home, p restoreParams, out sink) (r contentResult, err error) {
 	path, err := h.resolve(p.Path)
 	if err != nil {
-		return 0, err
+		return r, err
 	}
 	f, err := h.fs.OpenVersion(ctx, path, p.Version)
-	if err != nil {
-		return 0, historyError(p, err)
+	if errors.Is(err, fs.ErrIsDir) {
+		return r, failf(exitFailed, "%s is a folder, which comes back in the mount only; or copy it from .anyfs/trash or .anyfs/at", p.Path.Given)
 	}
-	_, err = io.CopyBuffer(pieces{out}, io.NewSectionReader(f, 0, f.Size()), make([]byte, pieceBytes))
 	if err != nil {
-		return 0, historyError(p, err)
+		return r, historyError(p, err)
 	}
-	return f.Mode, nil
+	for off, buf := int64(0), make([]byte, pieceBytes); off < f.Size(); {
+		from, to, err := f.Next(off)
+		if err == nil && from > off {
+			err = out(event{Hole: from - off})
+		}
+		if err == nil {
+			_, err = io.CopyBuffer(pieces{out}, io.NewSectionReader(f, from, to-from), buf)
+		}
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			return r, historyError(p, err)
+		}
+		off = to
+	}
+	return contentResult{f.Mode, f.Version}, nil
 }}
 
 var opPrune = operation[pruneParams, pruneResult]{"prune", func(ctx context.Context, h *home, p pruneParams, _ sink) (pruneResult, error) {
@@ -138,5 +170,8 @@ var opVerify = operation[none, verifyResult]{"verify", func(ctx context.Context,
 		}
 	})
 	r.Problems = append(r.Problems, problems...)
+	if _, bad := h.openPlace(); bad != nil {
+		r.Problems = append(r.Problems, fs.Problem{Where: placeName, Text: bad.Error()})
+	}
 	return r, err
 }}

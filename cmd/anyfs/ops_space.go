@@ -24,14 +24,25 @@ func spaceError(name string, err error) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return failf(exitNotFound, "there is no space %q; 'anyfs space list' shows them", name)
 	case errors.Is(err, fs.ErrInvalid):
-		return failf(exitUsage, "%q cannot be the name of a space: it has to be a folder's name", name)
+		return failf(exitUsage, "%q cannot be the name of a space", name)
 	case errors.Is(err, fs.ErrNameTooLong):
 		return failf(exitUsage, "the name has more than %d bytes", fs.MaxName)
 	}
 	return err
 }
 
+// checkSpaceName refuses early what can be the name of no space.
+func checkSpaceName(name string) error {
+	if name == "" || name == ".anyfs" {
+		return spaceError(name, fs.ErrInvalid)
+	}
+	return nil
+}
+
 var opSpaceCreate = operation[nameParams, spaceStatus]{"space-create", func(_ context.Context, h *home, p nameParams, _ sink) (spaceStatus, error) {
+	if err := checkSpaceName(p.Name); err != nil {
+		return spaceStatus{}, err
+	}
 	i, err := h.fs.CreateSpace(p.Name)
 	return statusOf(i), spaceError(p.Name, err)
 }}
@@ -41,16 +52,36 @@ var opSpaceList = operation[none, []spaceStatus]{"space-list", func(_ context.Co
 	return statusesOf(list), err
 }}
 
-var opSpaceRename = operation[renameParams, none]{"space-rename", func(_ context.Context, h *home, p renameParams, _ sink) (none, error) {
-	err := h.fs.RenameSpace(p.Old, p.New)
-	if errors.Is(err, fs.ErrNotExist) {
-		return none{}, spaceError(p.Old, err)
+// opSpaceRename gives the space as it is called then.
+var opSpaceRename = operation[renameParams, spaceStatus]{"space-rename", func(_ context.Context, h *home, p renameParams, _ sink) (spaceStatus, error) {
+	if err := checkSpaceName(p.New); err != nil {
+		return spaceStatus{}, err
 	}
-	return none{}, spaceError(p.New, err)
+	if err := h.fs.RenameSpace(p.Old, p.New); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return spaceStatus{}, spaceError(p.Old, err)
+		}
+		return spaceStatus{}, spaceError(p.New, err)
+	}
+	h.spaceRenamed(p.Old, p.New)
+	i, err := h.fs.Space(p.New)
+	return statusOf(i), err
 }}
 
-var opSpaceDelete = operation[nameParams, none]{"space-delete", func(_ context.Context, h *home, p nameParams, _ sink) (none, error) {
-	return none{}, spaceError(p.Name, h.fs.DeleteSpace(p.Name))
+// opSpaceDelete gives the space as it was. The one that is shown as the mount itself stays: who is in there would stand on
+// nothing.
+var opSpaceDelete = operation[nameParams, spaceStatus]{"space-delete", func(_ context.Context, h *home, p nameParams, _ sink) (spaceStatus, error) {
+	i, err := h.fs.Space(p.Name)
+	if err != nil {
+		return spaceStatus{}, spaceError(p.Name, err)
+	}
+	h.mu.Lock()
+	at := h.place
+	h.mu.Unlock()
+	if h.mounted.Load() && at.Space == p.Name {
+		return spaceStatus{}, failf(exitBusy, "%s is shown at %s; unmount it first", p.Name, at.Dir)
+	}
+	return statusOf(i), spaceError(p.Name, h.fs.DeleteSpace(p.Name))
 }}
 
 // spaceDetails is what space info --json prints.

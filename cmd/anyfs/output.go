@@ -48,6 +48,14 @@ func (e *env) askLine(question string) (string, error) {
 	return strings.TrimRight(line, "\r\n"), nil
 }
 
+// count gives a number with what it counts, in the plural where it is not one.
+func count[N int | int64](n N, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
 // formatBytes shows a number of bytes with three digits.
 func formatBytes(n int64) string {
 	const units = "KMGTPE"

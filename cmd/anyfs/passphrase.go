@@ -24,7 +24,7 @@ func (e *env) currentPassphrase(file string) ([]byte, error) {
 		return []byte(p), nil
 	}
 	if !e.interactive() {
-		return nil, failf(exitPassphrase, "this home is guarded by a passphrase; name a file that holds it in %s", passphraseVar)
+		return nil, failf(exitPassphrase, "this home is guarded by a passphrase, and stdin is no terminal to ask for it; name a file that holds it in %s", passphraseVar)
 	}
 	p, err := e.ask("Passphrase: ")
 	return []byte(p), err

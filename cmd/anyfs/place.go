@@ -2,6 +2,8 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
+	iofs "io/fs"
 	"path"
 	"path/filepath"
 	"strings"
@@ -15,16 +17,27 @@ type place struct {
 
 // readPlace reads where the home was mounted last. What cannot be read is no place: paths then begin with a space.
 func (h *home) readPlace() place {
-	var p place
-	sealed, err := h.disk.ReadFile(placeName)
+	p, err := h.openPlace()
 	if err != nil {
-		return p
-	}
-	b, err := h.keys.Local.OpenLocal(nil, sealed, []byte(placeName))
-	if err != nil || json.Unmarshal(b, &p) != nil {
 		return place{}
 	}
 	return p
+}
+
+// openPlace is readPlace that tells damage.
+func (h *home) openPlace() (p place, err error) {
+	sealed, err := h.disk.ReadFile(placeName)
+	if errors.Is(err, iofs.ErrNotExist) {
+		return p, nil
+	}
+	if err != nil {
+		return p, err
+	}
+	b, err := h.keys.Local.OpenLocal(nil, sealed, []byte(placeName))
+	if err != nil {
+		return p, err
+	}
+	return p, json.Unmarshal(b, &p)
 }
 
 // setPlace notes where the home is mounted. That it cannot be written down is no reason not to mount.
@@ -38,6 +51,17 @@ func (h *home) setPlace(p place) {
 	}
 	if err != nil {
 		h.log.Warn("the mountpoint is not noted", "err", err)
+	}
+}
+
+// spaceRenamed keeps the place right where one space is shown alone.
+func (h *home) spaceRenamed(old, name string) {
+	h.mu.Lock()
+	p := h.place
+	h.mu.Unlock()
+	if p.Space == old && old != "" {
+		p.Space = name
+		h.setPlace(p)
 	}
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/anyfs/anyfs/fs"
@@ -23,7 +24,7 @@ Examples:
   anyfs prune Personal --keep-last 10`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "keep-within", Usage: "keep versions younger than `DURATION`, as in 36h, 30d or 2y"},
-			&cli.IntFlag{Name: "keep-last", Usage: "keep the `N` newest versions of each file, the present one included"},
+			&cli.StringFlag{Name: "keep-last", Usage: "keep the `N` newest versions of each file, the present one included"},
 			&cli.BoolFlag{Name: "dry-run", Usage: "only say what would be freed"},
 		},
 		Action: func(c *cli.Context) error {
@@ -31,14 +32,16 @@ Examples:
 			if err != nil {
 				return err
 			}
-			p := pruneParams{KeepLast: c.Int("keep-last"), DryRun: c.Bool("dry-run")}
+			p := pruneParams{DryRun: c.Bool("dry-run")}
 			if len(a) == 1 {
 				p.Space = a[0]
 			}
-			if p.KeepLast < 0 {
-				return failf(exitUsage, "--keep-last must not be negative")
+			if s := c.String("keep-last"); c.IsSet("keep-last") {
+				if p.KeepLast, err = strconv.Atoi(s); err != nil || p.KeepLast < 0 {
+					return failf(exitUsage, "%q is no number of versions; write --keep-last 10", s)
+				}
 			}
-			if s := c.String("keep-within"); s != "" {
+			if s := c.String("keep-within"); c.IsSet("keep-within") {
 				if p.KeepWithin, err = parseAge(s); err != nil {
 					return err
 				}
@@ -73,14 +76,14 @@ func runPrune(ctx context.Context, e *env, p pruneParams) error {
 	if p.DryRun {
 		verb = "would free"
 	}
-	return writeLine(e.stdout, fmt.Sprintf("%s %s of %d old versions", verb, formatBytes(r.Bytes), r.Versions))
+	return writeLine(e.stdout, fmt.Sprintf("%s %s of %s", verb, formatBytes(r.Bytes), count(r.Versions, "old version")))
 }
 
 // parseAge reads a duration that may be in days (d), weeks (w) or years (y) too.
 func parseAge(s string) (time.Duration, error) {
 	const day = 24 * time.Hour
 	units := map[byte]time.Duration{'d': day, 'w': 7 * day, 'y': 365 * day}
-	if unit, ok := units[s[len(s)-1]]; ok {
+	if unit, ok := units[(" " + s)[len(s)]]; ok {
 		var n int64
 		if _, err := fmt.Sscanf(s[:len(s)-1], "%d", &n); err == nil && n >= 0 && n <= int64(200*365*day/unit) && fmt.Sprint(n) == s[:len(s)-1] {
 			return time.Duration(n) * unit, nil
@@ -88,5 +91,5 @@ func parseAge(s string) (time.Duration, error) {
 	} else if d, err := time.ParseDuration(s); err == nil && d >= 0 {
 		return d, nil
 	}
-	return 0, failf(exitUsage, "%q is no duration; write 36h, 30d, 8w or 2y", s)
+	return 0, failf(exitUsage, "%q is no duration; write 30s, 36h, 30d, 8w or 2y", s)
 }

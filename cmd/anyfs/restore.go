@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"os"
+	"time"
 
 	"github.com/anyfs/anyfs/fs"
 	"github.com/urfave/cli/v2"
@@ -15,7 +16,7 @@ func restoreCommand(e *env) *cli.Command {
 		ArgsUsage: "PATH",
 		Description: `Without --version it is the version before the present one, or of a deleted path its last. What is there now stays in
 the history. A folder that was deleted comes back with what was in it; of one that is there, what is in it comes to be
-as it was at the time that --version names. 'anyfs log PATH' lists the versions, 'anyfs log --deleted DIR' what was
+as it was at the time that --version names. Times are local, or have their zone behind them (Z, +02:00). 'anyfs log PATH' lists the versions, 'anyfs log --deleted DIR' what was
 deleted.
 
 Examples:
@@ -41,6 +42,7 @@ Examples:
 type restoreParams struct {
 	Path    pathParam  `json:"path"`
 	Version string     `json:"version,omitempty"`
+	Said    string     `json:"said,omitempty"` // how the version was given
 	To      *pathParam `json:"to,omitempty"`
 }
 
@@ -55,7 +57,7 @@ func runRestore(ctx context.Context, e *env, given, version, to string) error {
 	if err != nil {
 		return err
 	}
-	params := restoreParams{Path: p, Version: version}
+	params := restoreParams{Path: p, Version: inUTC(version, time.Local), Said: version}
 	if to != "" {
 		dest, err := e.pathParam(to)
 		if err != nil {
@@ -69,7 +71,7 @@ func runRestore(ctx context.Context, e *env, given, version, to string) error {
 	}
 	if r.Outside {
 		params.Version = r.Version
-		if r.Bytes, err = writeContent(ctx, e, params); err != nil {
+		if r.Bytes, r.Version, err = writeContent(ctx, e, params); err != nil {
 			return err
 		}
 		r.Path, r.Files = params.To.Abs, 1
@@ -79,6 +81,8 @@ func runRestore(ctx context.Context, e *env, given, version, to string) error {
 	}
 	if e.json {
 		err = e.printJSON(r)
+	} else {
+		e.say("%s", r.summary())
 	}
 	if err == nil && len(r.Skipped) > 0 {
 		err = failf(exitFailed, "%d of what was to be restored could not be", len(r.Skipped))
@@ -86,24 +90,48 @@ func runRestore(ctx context.Context, e *env, given, version, to string) error {
 	return err
 }
 
-// writeContent writes a version to a file outside of the home, which appears whole or not at all.
-func writeContent(ctx context.Context, e *env, p restoreParams) (int64, error) {
+// inUTC gives a version that is a time in UTC: it is meant in the zone of who types it, which need not be the daemon's.
+func inUTC(version string, zone *time.Location) string {
+	t, err := fs.ParseVersionTime(version, zone)
+	if err != nil {
+		return version
+	}
+	return t.UTC().Format("2006-01-02T15:04:05.000000000Z")
+}
+
+// summary says what was restored.
+func (r *restoreResult) summary() string {
+	what := formatBytes(r.Bytes)
+	if r.Files != 1 || r.Dirs > 0 {
+		what = count(r.Files, "file") + " and " + count(r.Dirs, "folder") + ", " + what
+	}
+	if r.Version != "" {
+		what = "version " + r.Version[max(0, len(r.Version)-8):] + ", " + what
+	}
+	return "restored " + printable(r.Path) + " (" + what + ")"
+}
+
+// writeContent writes a version to a file outside of the home, which appears whole or not at all. It gives the length and the
+// version.
+func writeContent(ctx context.Context, e *env, p restoreParams) (n int64, version string, err error) {
 	f, err := createWhole(p.To.Abs)
 	if err != nil {
-		return 0, err
+		return 0, "", err
 	}
 	defer f.discard()
-	var n int64
-	mode, err := opContent.follow(ctx, e, p, func(ev event) error {
-		n += int64(len(ev.Data))
-		_, err := f.Write(ev.Data)
+	r, err := opContent.follow(ctx, e, p, func(ev event) error {
+		_, err := f.WriteAt(ev.Data, n)
+		n += int64(len(ev.Data)) + ev.Hole
 		return err
 	})
+	if err == nil {
+		err = f.Truncate(n) // it may end in a hole
+	}
 	if err != nil {
-		return n, err
+		return n, "", err
 	}
-	if err := f.Chmod(os.FileMode(mode & 0o777)); err != nil {
-		return n, err
+	if err := f.Chmod(os.FileMode(r.Mode & 0o777)); err != nil {
+		return n, "", err
 	}
-	return n, f.commit()
+	return n, r.Version, f.commit()
 }

@@ -105,7 +105,17 @@ func TestExitCodes(t *testing.T) {
 		{"space", exitUsage, "anyfs: space: say what to do: create"},
 		{"space list", exitNotFound, "anyfs: space list: there is no account"},
 		{"status --timeout 5s", exitUsage, "anyfs: status: --timeout goes with --wait"},
-		{"status --wait --timeout soon", exitUsage, "anyfs: status: invalid value"},
+		{"status --wait --timeout soon", exitUsage, `anyfs: status: "soon" is no duration`},
+		{"status --wait --timeout -1s", exitUsage, `anyfs: status: "-1s" is no duration`},
+		{"status --wait --timeout=", exitUsage, `anyfs: status: "" is no duration`},
+		{"prune --keep-last some", exitUsage, `anyfs: prune: "some" is no number of versions`},
+		{"prune --keep-last -1", exitUsage, `anyfs: prune: "-1" is no number of versions`},
+		{"prune --keep-within=", exitUsage, `anyfs: prune: "" is no duration`},
+		{"--version", exitDone, ""},
+		{"status --version", exitUsage, "anyfs: status: unknown flag --version"},
+		{"mount .", exitUsage, "lies in"},
+		{"mount .local/share/anyfs/m", exitUsage, "lies in the home"},
+		{"unmount nowhere", exitFailed, "nowhere is not mounted"},
 		{"prune --keep-within x", exitUsage, `anyfs: prune: "x" is no duration`},
 		{"login", exitUsage, "anyfs: login: stdin is no terminal"},
 		{"init --passphrase", exitPassphrase, "anyfs: init: stdin is no terminal"},
@@ -191,6 +201,26 @@ func TestParseAge(t *testing.T) {
 	}
 }
 
+func TestInUTC(t *testing.T) {
+	tokyo := time.FixedZone("Tokyo", 9*3600)
+	for in, want := range map[string]string{
+		"2026-01-31T12:00:05.5":     "2026-01-31T03:00:05.599999999Z",
+		"2026-01-31T12:00":          "2026-01-31T03:00:59.999999999Z",
+		"2026-01-31":                "2026-01-31T14:59:59.999999999Z",
+		"2026-01-31 12:00:05Z":      "2026-01-31T12:00:05.999999999Z",
+		"2026-01-31T12:00:05+01:00": "2026-01-31T11:00:05.999999999Z",
+		"q3xw7zba":                  "q3xw7zba",
+		"":                          "",
+	} {
+		if got := inUTC(in, tokyo); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+		if got := inUTC(inUTC(in, tokyo), time.UTC); got != want {
+			t.Errorf("%q in UTC does not stay: %q", in, got)
+		}
+	}
+}
+
 func TestFormatBytes(t *testing.T) {
 	for in, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 10240: "10 KiB", 1023 << 10: "1.0 MiB", 5 << 30: "5.0 GiB", 1<<63 - 1: "8.0 EiB"} {
 		if got := formatBytes(in); got != want {
@@ -220,7 +250,18 @@ func TestComplete(t *testing.T) {
 		{"anyfs export ", "Personal"},
 		{"anyfs export Personal ", ""},
 		{"anyfs mount --s", "--space"},
-		{"anyfs mount --space ", ""},
+		{"anyfs mount --space ", "Personal"},
+		{"anyfs mount --space P", "Personal"},
+		{"anyfs mount --space Personal ", ""},
+		{"anyfs restore --to ", ""},
+		{"anyfs log --", "--deleted --home --json --help"},
+		{"anyfs restore --v", "--version"},
+		{"anyfs --v", "--version"},
+		{"anyfs help sp", "space"},
+		{"anyfs help space r", "rename"},
+		{"anyfs frob ", ""},
+		{"anyfs space frob ", ""},
+		{"anyfs space info -- P", "Personal"},
 		{"anyfs completion z", "zsh"},
 		{"anyfs status /tm", ""},
 		{"anyfs --j", "--json"},

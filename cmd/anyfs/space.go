@@ -113,8 +113,11 @@ func spaceRenameCommand(e *env) *cli.Command {
 			if err != nil {
 				return err
 			}
-			_, err = opSpaceRename.call(c.Context, e, renameParams{Old: a[0], New: a[1]})
-			return err
+			s, err := opSpaceRename.call(c.Context, e, renameParams{Old: a[0], New: a[1]})
+			if err != nil || !e.json {
+				return err
+			}
+			return e.printJSON(s)
 		},
 	}
 }
@@ -155,6 +158,9 @@ func runSpaceDelete(ctx context.Context, e *env, name string, yes bool) error {
 			return failf(exitFailed, "nothing is deleted")
 		}
 	}
-	_, err := opSpaceDelete.call(ctx, e, nameParams{Name: name})
-	return err
+	s, err := opSpaceDelete.call(ctx, e, nameParams{Name: name})
+	if err != nil || !e.json {
+		return err
+	}
+	return e.printJSON(s)
 }

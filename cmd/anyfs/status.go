@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,7 +25,7 @@ Examples:
   anyfs status --wait --timeout 30s`,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "wait", Usage: "wait until nothing is under way"},
-			&cli.DurationFlag{Name: "timeout", Usage: "wait at most `DURATION`, as in 30s or 5m; then exit with 4"},
+			&cli.StringFlag{Name: "timeout", Usage: "wait at most `DURATION`, as in 30s or 5m; then exit with 4"},
 		},
 		Action: func(c *cli.Context) error {
 			a, err := args(c, 0, 1)
@@ -35,10 +36,17 @@ Examples:
 			if len(a) == 1 {
 				path = a[0]
 			}
-			if c.IsSet("timeout") && !c.Bool("wait") {
-				return failf(exitUsage, "--timeout goes with --wait")
+			var timeout time.Duration
+			if c.IsSet("timeout") {
+				if !c.Bool("wait") {
+					return failf(exitUsage, "--timeout goes with --wait")
+				}
+				if timeout, err = parseAge(c.String("timeout")); err != nil {
+					return err
+				}
+				timeout = max(timeout, 10*time.Millisecond) // long enough to see that nothing is under way
 			}
-			return runStatus(c.Context, e, path, c.Bool("wait"), c.Duration("timeout"))
+			return runStatus(c.Context, e, path, c.Bool("wait"), timeout)
 		},
 	}
 }
@@ -78,7 +86,7 @@ func runStatus(ctx context.Context, e *env, path string, wait bool, timeout time
 	for _, sp := range s.Spaces {
 		pending := "-"
 		if sp.PendingChanges+sp.PendingBlocks > 0 {
-			pending = fmt.Sprintf("%d changes, %d blocks", sp.PendingChanges, sp.PendingBlocks)
+			pending = count(sp.PendingChanges, "change") + ", " + count(sp.PendingBlocks, "block")
 		}
 		rows = append(rows, []string{sp.Name, sp.Role, sp.State, fmt.Sprint(sp.Objects), pending, fmt.Sprint(sp.Conflicts)})
 	}
@@ -127,8 +135,8 @@ func runPathStatus(ctx context.Context, e *env, given string) error {
 	if e.json {
 		return e.printJSON(s)
 	}
-	rows := [][]string{{"path", s.Path}, {"kind", s.Kind}, {"sync", s.Sync}}
-	for _, r := range [][]string{{"id", s.ID}, {"author", s.Author}, {"heads", strings.ReplaceAll(s.Heads, "\n", " ")}, {"versions", s.Versions}, {"conflicts", s.Conflicts}} {
+	rows := [][]string{{"path", cmp.Or(s.Path, "(the root of the mount)")}, {"kind", s.Kind}}
+	for _, r := range [][]string{{"sync", s.Sync}, {"id", s.ID}, {"author", s.Author}, {"heads", strings.ReplaceAll(s.Heads, "\n", " ")}, {"versions", s.Versions}, {"conflicts", s.Conflicts}} {
 		if r[1] != "" {
 			rows = append(rows, r)
 		}

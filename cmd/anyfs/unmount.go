@@ -32,21 +32,23 @@ Examples:
 }
 
 func runUnmount(ctx context.Context, e *env, given string) error {
-	dir, err := e.abs(given)
+	dir, err := e.mountpoint(given)
 	if err != nil {
 		return err
 	}
-	dir = realParent(dir)
 	client, err := dialDaemon(ctx, e)
 	if err != nil {
 		return err
 	}
 	if client == nil {
-		return unmountDead(e, dir)
+		if err := unmountDead(ctx, e, dir); err != nil {
+			return err
+		}
+		return e.unmounted(dir)
 	}
 	defer client.Close()
-	var w whereabouts
-	if err := client.Call(ctx, opWhere.name, none{}, &w, nil); err != nil {
+	w, err := e.whereabouts(ctx, client)
+	if err != nil {
 		return err
 	}
 	if w.Dir != dir {
@@ -57,10 +59,30 @@ func runUnmount(ctx context.Context, e *env, given string) error {
 		return err
 	}
 	defer unix.Close(pidfd)
-	if err := client.Call(ctx, opUnmount.name, none{}, nil, nil); err != nil {
+	unwatch := e.watchDaemon(ctx)
+	err = client.Call(ctx, opUnmount.name, none{}, nil, nil)
+	unwatch()
+	if err != nil {
 		return err
 	}
-	return waitEnd(ctx, pidfd)
+	late := time.AfterFunc(patience, func() {
+		e.say("Waiting for the daemon (process %d) to end: it makes durable what is not yet.", w.PID)
+	})
+	defer late.Stop()
+	if err := waitEnd(ctx, pidfd); err != nil {
+		return err
+	}
+	return e.unmounted(dir)
+}
+
+// unmounted is what unmount has to say: nothing to a person.
+func (e *env) unmounted(dir string) error {
+	if !e.json {
+		return nil
+	}
+	return e.printJSON(struct {
+		Mountpoint string `json:"mountpoint"`
+	}{dir})
 }
 
 // dialDaemon finds the daemon of the home; nil when there is none.
@@ -76,11 +98,11 @@ func dialDaemon(ctx context.Context, e *env) (*control.Client, error) {
 }
 
 // unmountDead takes away what a killed daemon left at dir.
-func unmountDead(e *env, dir string) error {
-	if _, err := homeDisk(e.home); err == nil {
-		lock, err := mount.LockHome(e.home)
+func unmountDead(ctx context.Context, e *env, dir string) error {
+	if _, err := readyHome(e.home); err == nil {
+		lock, err := lockHome(ctx, e.home, e.sayWaiting)
 		if err != nil {
-			return inUse(e.home, err)
+			return err
 		}
 		defer lock.Unlock()
 		if lock.Left().Dir == dir {

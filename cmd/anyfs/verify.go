@@ -36,6 +36,11 @@ func runVerify(ctx context.Context, e *env) error {
 	bar := newBar(e, "verify")
 	r, err := opVerify.follow(ctx, e, none{}, bar.event)
 	bar.end(err == nil)
+	if err != nil && exitCode(err) == exitFailed && ctx.Err() == nil {
+		// What keeps the home from being opened, or from being checked further, is something wrong too.
+		r.Problems = append(r.Problems, fs.Problem{Where: "home", Text: err.Error()})
+		err = nil
+	}
 	if err != nil {
 		return err
 	}
@@ -56,7 +61,11 @@ func runVerify(ctx context.Context, e *env) error {
 		}
 	}
 	if err == nil && len(r.Problems) > 0 {
-		return failf(exitFailed, "%d things are wrong", len(r.Problems))
+		what := "things are"
+		if len(r.Problems) == 1 {
+			what = "thing is"
+		}
+		return failf(exitFailed, "%d %s wrong", len(r.Problems), what)
 	}
 	return err
 }

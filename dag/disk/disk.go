@@ -64,6 +64,7 @@ type FS interface {
 	Rename(old, new string) error     // replaces a file that has the new name, never a directory
 	ReadDir(name string) ([]string, error)
 	SyncDir(name string) error
+	// Free gives the bytes that may still be written, and these with what is used: what a disk keeps for root is in neither.
 	Free() (avail, total int64, err error)
 	ReadFile(name string) ([]byte, error)
 	// WriteFileAtomic replaces the content of a small file: after a crash at any point it has the old or the new one.

@@ -22,7 +22,7 @@ func (d *osFS) Free() (avail, total int64, err error) {
 	if unit == 0 {
 		unit = int64(st.Bsize)
 	}
-	return int64(st.Bavail) * unit, int64(st.Blocks) * unit, nil
+	return int64(st.Bavail) * unit, int64(st.Blocks-st.Bfree+st.Bavail) * unit, nil
 }
 
 // retry repeats a system call that a signal interrupted.

@@ -13,7 +13,7 @@ func (d *osFS) Free() (avail, total int64, err error) {
 	if err := syscall.Statfs(d.root.Name(), &st); err != nil {
 		return 0, 0, &iofs.PathError{Op: "statfs", Path: d.root.Name(), Err: err}
 	}
-	return int64(st.Bavail) * int64(st.Bsize), int64(st.Blocks) * int64(st.Bsize), nil
+	return int64(st.Bavail) * int64(st.Bsize), (int64(st.Blocks) - int64(st.Bfree) + int64(st.Bavail)) * int64(st.Bsize), nil
 }
 
 func (f *osFile) Sync() error { return f.File.Sync() }

@@ -83,6 +83,9 @@ func (c *Client) Call(ctx context.Context, name string, params, result any, even
 		if errors.Is(err, ErrNoDaemon) {
 			return ErrNoDaemon
 		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		return fmt.Errorf("the daemon does not answer: %w", err)
 	}
 	defer resp.Body.Close()
