@@ -76,6 +76,62 @@ func (m *historyModel) anyDir(t *rapid.T) string {
 	return rapid.SampledFrom(slices.Sorted(maps.Keys(m.dirs))).Draw(t, "dir")
 }
 
+// names counts the names of a file.
+func (m *historyModel) names(doc *docModel) int {
+	n := 0
+	for _, d := range m.live {
+		if d == doc {
+			n++
+		}
+	}
+	return n
+}
+
+func (m *historyModel) link(t *rapid.T) {
+	p, q := m.anyLive(t), m.free(t)
+	dir, name := splitPath(p)
+	newDir, newName := splitPath(q)
+	_, err := m.th.Link(m.th.look(m.ino(dir), name), m.ino(newDir), newName)
+	m.th.must(err)
+	m.live[q] = m.live[p]
+	m.done()
+}
+
+// moveDir gives a directory another name, with all that is and was in it.
+func (m *historyModel) moveDir(t *rapid.T) {
+	p, q := m.anyDir(t), m.free(t)
+	if p == "" || strings.HasPrefix(q+"/", p+"/") {
+		t.Skip("not there")
+	}
+	dir, name := splitPath(p)
+	newDir, newName := splitPath(q)
+	m.th.must(m.th.Rename(m.ino(dir), name, m.ino(newDir), newName, 0))
+	moved := func(path string) (string, bool) {
+		if path == p || strings.HasPrefix(path, p+"/") {
+			return q + path[len(p):], true
+		}
+		return path, false
+	}
+	live, dirs, dead := map[string]*docModel{}, map[string]bool{}, map[string][]*docModel{}
+	for path, doc := range m.live {
+		path, _ = moved(path)
+		live[path] = doc
+	}
+	for path := range m.dirs {
+		path, _ = moved(path)
+		dirs[path] = true
+	}
+	for path, docs := range m.dead {
+		if to, ok := moved(path); ok && path != p {
+			dead[to] = append(dead[to], docs...)
+		} else if !strings.HasPrefix(path, q+"/") {
+			dead[path] = append(dead[path], docs...)
+		}
+	}
+	m.live, m.dirs, m.dead = live, dirs, dead
+	m.done()
+}
+
 // free gives a path that nothing has.
 func (m *historyModel) free(t *rapid.T) string {
 	p := joinPath(m.anyDir(t), rapid.SampledFrom([]string{"a", "b", "c", "d.txt"}).Draw(t, "name"))
@@ -104,7 +160,12 @@ func (m *historyModel) save(t *rapid.T) {
 	dir, name := splitPath(p)
 	data := m.data(t)
 	d := m.ino(dir)
-	switch rapid.SampledFrom([]string{"in place", "append", "rename", "aside"}).Draw(t, "how") {
+	doc := m.live[p]
+	how := rapid.SampledFrom([]string{"in place", "append", "rename", "aside"}).Draw(t, "how")
+	if m.names(doc) > 1 && how == "aside" {
+		how = "rename"
+	}
+	switch how {
 	case "in place":
 		m.th.save(m.th.look(d, name), data)
 	case "append":
@@ -114,6 +175,11 @@ func (m *historyModel) save(t *rapid.T) {
 	case "rename":
 		m.th.create(d, ".tmp", data)
 		m.th.must(m.th.Rename(d, ".tmp", d, name, 0))
+		if m.names(doc) > 1 {
+			// Of a file with several names this takes one away, as POSIX has it.
+			m.dead[p] = append(m.dead[p], doc)
+			m.live[p] = &docModel{}
+		}
 	case "aside":
 		m.th.must(m.th.Rename(d, name, d, name+"~", 0))
 		m.th.create(d, name, data)
@@ -134,7 +200,7 @@ func (m *historyModel) unlink(t *rapid.T) {
 
 func (m *historyModel) rename(t *rapid.T) {
 	p, q := m.anyLive(t), joinPath(m.anyDir(t), rapid.SampledFrom([]string{"a", "b", "c", "d.txt"}).Draw(t, "name"))
-	if p == q || m.dirs[q] {
+	if p == q || m.dirs[q] || m.live[p] == m.live[q] {
 		t.Skip("no rename")
 	}
 	dir, name := splitPath(p)
@@ -239,7 +305,7 @@ func (m *historyModel) glance(t *rapid.T) {
 		m.wantVersions(t, p, m.live[p])
 	}
 	if len(m.snaps) > 0 && rapid.IntRange(0, 3).Draw(t, "look back") == 0 {
-		m.wantPast(t, &m.snaps[rapid.IntRange(0, len(m.snaps)-1).Draw(t, "time")])
+		m.wantPast(t, rapid.IntRange(0, len(m.snaps)-1).Draw(t, "time"))
 	}
 }
 
@@ -257,7 +323,7 @@ func (m *historyModel) check(t *rapid.T) {
 		}
 	}
 	for i := range m.snaps {
-		m.wantPast(t, &m.snaps[i])
+		m.wantPast(t, i)
 	}
 	if m.th.clock().Sub(now) > time.Minute {
 		t.Fatal("the check took too long for its clock")
@@ -269,7 +335,7 @@ func (m *historyModel) wantVersions(t *rapid.T, p string, doc *docModel) {
 	if len(vs) != len(doc.versions) {
 		var all []string
 		for _, v := range m.th.log("Personal/" + p) {
-			all = append(all, v.Time.String()+" "+v.Summary())
+			all = append(all, v.Summary())
 		}
 		t.Fatalf("%s has %d versions, not %d:\n%s", p, len(vs), len(doc.versions), strings.Join(all, "\n"))
 	}
@@ -286,7 +352,10 @@ func (m *historyModel) wantVersions(t *rapid.T, p string, doc *docModel) {
 	}
 }
 
-func (m *historyModel) wantPast(t *rapid.T, s *treeSnap) {
+// wantPast compares a time with what there was then. What fails names no moment of this run: equal failures have equal texts,
+// or they are not shrunk.
+func (m *historyModel) wantPast(t *rapid.T, i int) {
+	s := &m.snaps[i]
 	root := m.th.sub(m.ino(""), ".anyfs/at/"+s.at.Format(time.RFC3339Nano)).Ino
 	m.th.Ref(root)
 	defer m.th.Unref(root)
@@ -306,29 +375,45 @@ func (m *historyModel) wantPast(t *rapid.T, s *treeSnap) {
 			}
 			files[p] = true
 			if got := m.th.read(a.Ino); !bytes.Equal(got, s.files[p]) {
-				t.Fatalf("at %s %s holds %d bytes, not %d", s.at, p, len(got), len(s.files[p]))
+				t.Fatalf("at time %d %s holds %d bytes, not %d", i, p, len(got), len(s.files[p]))
 			}
 		}
 	}
 	walk("", root)
 	got, want := slices.Sorted(maps.Keys(files)), slices.Sorted(maps.Keys(s.files))
 	if !slices.Equal(got, want) {
-		t.Fatalf("at %s there are files %q, not %q", s.at, got, want)
+		t.Fatalf("at time %d there are files %q, not %q", i, got, want)
 	}
 	got, want = slices.Sorted(maps.Keys(dirs)), slices.Sorted(maps.Keys(s.dirs))
 	if !slices.Equal(got, want) {
-		t.Fatalf("at %s there are directories %q, not %q", s.at, got, want)
+		t.Fatalf("at time %d there are directories %q, not %q", i, got, want)
 	}
 }
+
+// rapidTB lets what fails in the helpers of a test home fail one check, so that it is shrunk, and not the whole test.
+type rapidTB struct {
+	testing.TB
+	rt *rapid.T
+}
+
+func (t rapidTB) Cleanup(fn func())                 { t.rt.Cleanup(fn) }
+func (t rapidTB) Error(args ...any)                 { t.rt.Error(args...) }
+func (t rapidTB) Errorf(format string, args ...any) { t.rt.Errorf(format, args...) }
+func (t rapidTB) Fail()                             { t.rt.Fail() }
+func (t rapidTB) FailNow()                          { t.rt.FailNow() }
+func (t rapidTB) Failed() bool                      { return t.rt.Failed() }
+func (t rapidTB) Fatal(args ...any)                 { t.rt.Fatal(args...) }
+func (t rapidTB) Fatalf(format string, args ...any) { t.rt.Fatalf(format, args...) }
+func (t rapidTB) Log(args ...any)                   { t.rt.Log(args...) }
+func (t rapidTB) Logf(format string, args ...any)   { t.rt.Logf(format, args...) }
 
 // TestHistoryModel does random work, and holds every version of every file, and the tree at random times, against what was
 // done. Its clock moves three minutes with each step, so that saves by rename are told from renames.
 func TestHistoryModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		m := &historyModel{
-			th: newTestHome(t), live: map[string]*docModel{}, dirs: map[string]bool{"": true}, dead: map[string][]*docModel{},
+			th: newTestHome(rapidTB{t, rt}), live: map[string]*docModel{}, dirs: map[string]bool{"": true}, dead: map[string][]*docModel{},
 		}
-		defer m.th.leave()
 		rt.Repeat(map[string]func(*rapid.T){
 			"create":     m.create,
 			"save":       m.save,
@@ -336,6 +421,8 @@ func TestHistoryModel(t *testing.T) {
 			"unlink":     m.unlink,
 			"rename":     m.rename,
 			"mkdir":      m.mkdir,
+			"moveDir":    m.moveDir,
+			"link":       m.link,
 			"removeTree": m.removeTree,
 			"undelete":   m.undelete,
 			"back":       m.back,
