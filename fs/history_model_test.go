@@ -47,11 +47,19 @@ type grave struct {
 	step int
 }
 
-// treeSnap is what the tree held at a time: of each directory that there was, by name the content of a file or a directory.
+// treeSnap is what the tree held at a time: what was in each directory that there was, by name a pastDoc or a *dirModel.
 type treeSnap struct {
 	at   time.Time
-	dirs map[*dirModel]map[string]any // []byte or *dirModel
+	dirs map[*dirModel]map[string]any
 }
+
+// pastDoc is a file at a time.
+type pastDoc struct {
+	doc  *docModel
+	data []byte
+}
+
+func (doc *docModel) last() []byte { return doc.versions[len(doc.versions)-1] }
 
 func splitPath(p string) (dir, name string) {
 	if i := strings.LastIndexByte(p, '/'); i >= 0 {
@@ -211,7 +219,7 @@ func (m *historyModel) take() treeSnap {
 		names := map[string]any{}
 		for name, what := range d.live {
 			if doc, ok := what.(*docModel); ok {
-				names[name] = doc.versions[len(doc.versions)-1]
+				names[name] = pastDoc{doc, doc.last()}
 			} else {
 				names[name] = what
 			}
@@ -264,7 +272,7 @@ func (m *historyModel) check(t *rapid.T) {
 
 func (m *historyModel) wantFile(t *rapid.T, p string, doc *docModel) {
 	ino := m.ino(p)
-	if got, want := m.th.read(ino), doc.versions[len(doc.versions)-1]; !bytes.Equal(got, want) {
+	if got, want := m.th.read(ino), doc.last(); !bytes.Equal(got, want) {
 		t.Fatalf("%s holds %s, not %s", p, title(got), title(want))
 	}
 	a, err := m.th.Getattr(ino)
@@ -434,8 +442,8 @@ func (m *historyModel) wantPast(t *rapid.T, i int, path string, d *dirModel) {
 			case isDir:
 				walk(q, a.Ino, sub)
 			default:
-				if got := m.th.read(a.Ino); !bytes.Equal(got, s.dirs[d][name].([]byte)) {
-					t.Fatalf("%q at time %d held %s, not %s", q, i, title(got), title(s.dirs[d][name].([]byte)))
+				if got, want := m.th.read(a.Ino), s.dirs[d][name].(pastDoc).data; !bytes.Equal(got, want) {
+					t.Fatalf("%q at time %d held %s, not %s", q, i, title(got), title(want))
 				}
 			}
 		}

@@ -167,6 +167,24 @@ func TestTrashKnowsWhenANameWent(t *testing.T) {
 	}
 }
 
+// TestTrashMadeAnewHasNamesThatWentBeforeTheirFile removes a directory in which a file has a name, and then the file's other
+// name: one change says both, with the time of the last.
+func TestTrashMadeAnewHasNamesThatWentBeforeTheirFile(t *testing.T) {
+	th := newTestHome(t)
+	d := th.mkdir(th.root, "d")
+	sub := th.mkdir(d, "sub")
+	th.step(th.link(th.create(sub, "a", []byte("f")), d, "b"))
+	th.must(th.Unlink(sub, "a"))
+	th.must(th.Rmdir(d, "sub"))
+	th.must(th.Unlink(d, "b"))
+	th.step(th.Rmdir(th.root, "d"))
+	th.reimport()
+	th.wantList(th.root, ".anyfs/trash/d/sub", "a")
+	th.restore("Personal/d", "", "")
+	th.wantContent(th.at("Personal/d/sub"), "a", []byte("f"))
+	th.wantContent(th.at("Personal/d"), "b", []byte("f"))
+}
+
 // TestTrashOfOneMillisecond removes files of one name at one time: each has a name of its own in the trash.
 func TestTrashOfOneMillisecond(t *testing.T) {
 	th := newTestHome(t)
@@ -205,8 +223,8 @@ func TestCopyKeepsHardLinks(t *testing.T) {
 	th.tick(time.Minute)
 	th.removeAll("Personal/d")
 	th.step(nil)
-	for _, to := range []string{"Personal/copy", "Other/copy"} {
-		if res := th.restore("Personal/d", then, to); res.Files != 4 || res.Bytes != 20_001 {
+	for to, version := range map[string]string{"Personal/copy": then, "Other/copy": then, "Personal/dead": ""} {
+		if res := th.restore("Personal/d", version, to); res.Files != 4 || res.Bytes != 20_001 {
 			t.Fatalf("%+v", res)
 		}
 		a, err := th.Getattr(th.at(to + "/a"))

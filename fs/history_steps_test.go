@@ -3,8 +3,11 @@ package fs
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
+	mrand "math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -88,7 +91,7 @@ func (m *historyModel) save(t *rapid.T) {
 	case "in place":
 		m.th.save(m.th.look(dir, name), data)
 	case "append":
-		old := doc.versions[len(doc.versions)-1]
+		old := doc.last()
 		m.th.write(m.th.look(dir, name), data, int64(len(old)))
 		data = append(slices.Clone(old), data...)
 	case "rename":
@@ -277,7 +280,7 @@ func (m *historyModel) undelete(t *rapid.T) {
 		}
 		at = at.live[st.name].(*dirModel)
 	}
-	if version != "" && !bytes.Equal(doc.versions[i], doc.versions[len(doc.versions)-1]) {
+	if version != "" && !bytes.Equal(doc.versions[i], doc.last()) {
 		doc.versions = append(doc.versions, doc.versions[i])
 	}
 	m.done()
@@ -300,6 +303,201 @@ func (m *historyModel) back(t *rapid.T) {
 	m.done()
 }
 
+// anySnap gives a directory with what it held at a time.
+func (m *historyModel) anySnap(t *rapid.T) (p string, d *dirModel, s *treeSnap) {
+	p, d = m.anyDir(t)
+	if len(m.snaps) == 0 {
+		t.Skip("no time")
+	}
+	s = &m.snaps[rapid.IntRange(0, len(m.snaps)-1).Draw(t, "time")]
+	if s.dirs[d] == nil {
+		t.Skip("not there then")
+	}
+	return p, d, s
+}
+
+// copyOld copies a directory as it was at a time, and copyDead something deleted.
+func (m *historyModel) copyOld(t *rapid.T) {
+	p, d, s := m.anySnap(t)
+	q, at, name := m.free(t)
+	m.th.restore(spacePath(p), s.at.Format(time.RFC3339Nano), spacePath(q))
+	m.done()
+	at.live[name] = m.copied(q, d, map[*docModel]*docModel{}, func(d *dirModel) map[string]any { return s.dirs[d] })
+}
+
+func (m *historyModel) copyDead(t *rapid.T) {
+	gone := m.deadPaths()
+	if len(gone) == 0 {
+		t.Skip("nothing is deleted")
+	}
+	p := rapid.SampledFrom(gone).Draw(t, "deleted")
+	q, at, name := m.free(t)
+	steps := m.find(p)
+	g := steps[len(steps)-1].in.dead[steps[len(steps)-1].dead]
+	m.th.restore(spacePath(p), "", spacePath(q))
+	m.done()
+	what := g.what
+	if doc, ok := what.(*docModel); ok {
+		what = pastDoc{doc, doc.last()}
+	}
+	at.live[name] = m.copied(q, what, map[*docModel]*docModel{}, func(d *dirModel) map[string]any {
+		names := map[string]any{}
+		for _, x := range d.dead {
+			if x.step != g.step {
+				continue
+			}
+			names[x.name] = x.what
+			if doc, ok := x.what.(*docModel); ok {
+				names[x.name] = pastDoc{doc, doc.last()}
+			}
+		}
+		return names
+	})
+}
+
+// copied gives the model of a copy at a path: what was one file is one in the copy.
+func (m *historyModel) copied(p string, what any, docs map[*docModel]*docModel, in func(*dirModel) map[string]any) any {
+	if old, ok := what.(pastDoc); ok {
+		if docs[old.doc] == nil {
+			docs[old.doc] = &docModel{id: m.id(p), versions: [][]byte{old.data}}
+		}
+		return docs[old.doc]
+	}
+	d := newDirModel(m.id(p))
+	for name, what := range in(what.(*dirModel)) {
+		d.live[name] = m.copied(joinPath(p, name), what, docs, in)
+	}
+	return d
+}
+
+// backTo restores a directory to what it was at a time. What that does to which object is not modelled: it is held against what
+// a restore promises, and then the model takes it over.
+func (m *historyModel) backTo(t *rapid.T) {
+	p, d, s := m.anySnap(t)
+	res, err := m.th.Restore(context.Background(), spacePath(p), s.at.Format(time.RFC3339Nano), "")
+	m.th.must(err)
+	m.done()
+	skipped := func(p string) bool {
+		return slices.ContainsFunc(res.Skipped, func(text string) bool { return strings.HasPrefix(text, spacePath(p)+": ") })
+	}
+	var want func(p string, d *dirModel)
+	want = func(p string, d *dirModel) {
+		for name, what := range s.dirs[d] {
+			q := joinPath(p, name)
+			a, err := m.th.Getattr(m.ino(q))
+			m.th.must(err)
+			old, isFile := what.(pastDoc)
+			switch {
+			case skipped(q):
+				if a.IsDir() != isFile && a.Nlink == 1 {
+					t.Fatalf("%s is not as it was: %q", q, res.Skipped)
+				}
+			case a.IsDir() == isFile:
+				t.Fatalf("%s is of the wrong kind", q)
+			case !isFile:
+				want(q, what.(*dirModel))
+			default:
+				if got := m.th.read(a.Ino); !bytes.Equal(got, old.data) {
+					t.Fatalf("%s holds %s, not %s", q, title(got), title(old.data))
+				}
+			}
+		}
+	}
+	want(p, d)
+	m.adopt(t)
+}
+
+// adopt takes over what a step did to the space. It may have given objects names again, made new ones, and made versions; it has
+// taken nothing away.
+func (m *historyModel) adopt(t *rapid.T) {
+	known := map[string]any{}
+	for _, d := range m.everyDir() {
+		for _, what := range d.live {
+			known[idOf(what)] = what
+		}
+		for _, g := range d.dead {
+			known[idOf(g.what)] = g.what
+		}
+	}
+	var walk func(p string, d *dirModel)
+	walk = func(p string, d *dirModel) {
+		was := maps.Clone(d.live)
+		for _, name := range m.th.list(m.ino(p)) {
+			q := joinPath(p, name)
+			id := m.id(q)
+			what := known[id]
+			if old := was[name]; old != nil && old != what {
+				t.Fatalf("%s is another object", q)
+			}
+			delete(was, name)
+			a, err := m.th.Getattr(m.ino(q))
+			m.th.must(err)
+			if what == nil && a.IsDir() {
+				what = newDirModel(id)
+			} else if what == nil {
+				what = &docModel{id: id}
+			}
+			known[id], d.live[name] = what, what
+			if sub, ok := what.(*dirModel); ok {
+				walk(q, sub)
+			} else {
+				m.adoptVersions(t, q, what.(*docModel))
+			}
+		}
+		if len(was) > 0 {
+			t.Fatalf("%q lost %q", p, slices.Sorted(maps.Keys(was)))
+		}
+		var dead []grave
+		for _, e := range m.th.deleted(spacePath(p)) {
+			i := len(d.dead) - 1
+			for i >= 0 && (d.dead[i].name != e.Name || idOf(d.dead[i].what) != e.Object) {
+				i--
+			}
+			if i < 0 {
+				t.Fatalf("%s was deleted from %q", e.Name, p)
+			}
+			dead = append([]grave{d.dead[i]}, dead...)
+			d.dead = slices.Delete(d.dead, i, i+1)
+		}
+		d.dead = dead
+	}
+	walk("", m.root)
+}
+
+func (m *historyModel) adoptVersions(t *rapid.T, p string, doc *docModel) {
+	vs := m.th.contents(spacePath(p))
+	var all [][]byte
+	for i := len(vs) - 1; i >= 0; i-- {
+		all = append(all, m.th.versionBytes(spacePath(p), vs[i].ID))
+	}
+	n := len(doc.versions)
+	if len(all) < n || len(all) > n+1 || !slices.EqualFunc(all[:n], doc.versions, bytes.Equal) {
+		t.Fatalf("%s had %d versions, and has %d", p, n, len(all))
+	}
+	doc.versions = all
+}
+
+// everyDir gives all directories, deleted ones too.
+func (m *historyModel) everyDir() []*dirModel {
+	var out []*dirModel
+	var walk func(what any)
+	walk = func(what any) {
+		d, ok := what.(*dirModel)
+		if !ok || slices.Contains(out, d) {
+			return
+		}
+		out = append(out, d)
+		for _, what := range d.live {
+			walk(what)
+		}
+		for _, g := range d.dead {
+			walk(g.what)
+		}
+	}
+	walk(m.root)
+	return out
+}
+
 func (m *historyModel) snap(*rapid.T) {
 	m.snaps = append(m.snaps, m.take())
 	m.th.tick(3 * time.Minute)
@@ -310,7 +508,9 @@ func (m *historyModel) snap(*rapid.T) {
 // against what was done. Its clock moves three minutes with each step, so that saves by rename are told from renames.
 func TestHistoryModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		m := &historyModel{th: newTestHome(rapidTB{t, rt}), root: newDirModel("")}
+		keys := rapid.Uint64().Draw(rt, "keys")
+		rnd := mrand.NewChaCha8([32]byte(bytes.Repeat(binary.LittleEndian.AppendUint64(nil, keys), 4)))
+		m := &historyModel{th: newTestHomeOf(rapidTB{t, rt}, rnd), root: newDirModel("")}
 		rt.Repeat(map[string]func(*rapid.T){
 			"create":     m.create,
 			"save":       m.save,
@@ -325,6 +525,9 @@ func TestHistoryModel(t *testing.T) {
 			"removeTree": m.removeTree,
 			"undelete":   m.undelete,
 			"back":       m.back,
+			"backTo":     m.backTo,
+			"copyOld":    m.copyOld,
+			"copyDead":   m.copyDead,
 			"snap":       m.snap,
 			"kill":       func(*rapid.T) { m.th.kill() },
 			"reopen":     func(*rapid.T) { m.th.reopen() },

@@ -343,25 +343,25 @@ func (r *restorer) same(src *source, st step, path string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if st.object == src.object {
-		if now, err := s.fold(src.object, nil); err != nil || now != nil && sameState(src.st, now) {
-			return err == nil, err
+	if several && !st.object.IsZero() {
+		if old, ok := r.overs[st.object]; ok && old.object == src.object {
+			return true, nil
+		} else if ok {
+			return false, fmt.Errorf("%w: it is another name of %s now", ErrExist, old.path)
 		}
+		if r.overs == nil {
+			r.overs = map[dag.ID]restored{}
+		}
+		r.overs[st.object] = restored{src.object, path}
 	}
-	if !several || st.object.IsZero() {
+	if st.object != src.object {
 		return false, nil
 	}
-	if old, ok := r.overs[st.object]; ok {
-		if old.object == src.object {
-			return true, nil
-		}
-		return false, fmt.Errorf("%w: it is another name of %s now", ErrExist, old.path)
+	if err := s.published(r.ctx, &st); err != nil { // it may have got another of its names back just now, and this content with it
+		return false, err
 	}
-	if r.overs == nil {
-		r.overs = map[dag.ID]restored{}
-	}
-	r.overs[st.object] = restored{src.object, path}
-	return false, nil
+	now, err := s.fold(src.object, nil)
+	return err == nil && now != nil && sameState(src.st, now), err
 }
 
 // sameState reports whether an inode shows the same in two states of its object, its names aside.
@@ -388,7 +388,7 @@ func sameContent(a, b tree.View) bool {
 // copy makes a new object of what a source was: one for all names of a file that are copied.
 func (r *restorer) copy(src *source, at place) error {
 	if src.dir == nil {
-		several := len(src.st.LiveLinks()) > 1
+		several := len(src.st.Links) > 1 // now or before: of what was deleted none is left
 		if ino, ok := r.copies[src.object]; ok && several {
 			if _, err := r.h.Link(at.s.ino(ino), at.s.ino(at.dir), at.name); err == nil {
 				r.appeared(at)

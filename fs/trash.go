@@ -215,13 +215,15 @@ func (b *burstScan) scan(dir uint64) error {
 	}
 	var failed error
 	err := b.s.scanTrash(dir, func(t trashed) bool {
-		if t.kind != trashRemoved || t.time() > b.died {
+		if t.kind != trashRemoved {
 			return true
 		}
-		if failed = b.reach(t.time()); failed != nil || b.began-t.time() > int64(burstGap) {
+		// In a trash that was made anew a name of a file counts as removed with the last one. It went before its directory did.
+		at := min(t.time(), b.died)
+		if failed = b.reach(at); failed != nil || b.began-at > int64(burstGap) {
 			return false
 		}
-		b.began = min(b.began, t.time())
+		b.began = min(b.began, at)
 		if t.typ == typeDir {
 			b.dirs = append(b.dirs, t)
 		}
