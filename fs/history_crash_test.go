@@ -13,7 +13,7 @@ import (
 // on opens the home anew on a copy of its disk, as a power loss would leave it now.
 func (th *testHome) on(seed uint64) *testHome {
 	th.t.Helper()
-	x := &testHome{t: th.t, sim: th.sim.CrashClone(mrand.New(mrand.NewPCG(seed, 1))), keys: th.keys, root: th.root}
+	x := &testHome{t: th.t, sim: th.sim.CrashClone(mrand.New(mrand.NewPCG(seed, 1))), keys: th.keys, root: th.root, rand: th.rand}
 	x.skew.Store(th.skew.Load())
 	x.open()
 	return x

@@ -1,9 +1,12 @@
 package fs
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -68,6 +71,14 @@ type restorer struct {
 	ctx    context.Context
 	res    RestoreResult
 	events []Event
+	copies map[dag.ID]uint64   // of files with several names: the inode that copies one
+	overs  map[dag.ID]restored // the same of files that are there: what was restored over one
+}
+
+// restored says what a file with several names was restored from, and by which of them.
+type restored struct {
+	object dag.ID
+	path   string
 }
 
 // source is what a restore brings back.
@@ -76,8 +87,10 @@ type source struct {
 	name   string
 	object dag.ID
 	typ    uint32
+	from   dag.ID      // the directory that it was in
 	gone   trashed     // the entry of the trash that ends when it comes back, if it is known
 	st     *tree.State // as it was
+	then   bool        // st was asked for, and is not just the last there was
 	dir    *pastDir    // of a directory
 }
 
@@ -143,7 +156,7 @@ func (r *restorer) source(w *where, version string) (*source, error) {
 	if err != nil {
 		return nil, err
 	}
-	src := &source{s: w.s, name: w.name, object: c.object, typ: w.typ, gone: w.gone}
+	src := &source{s: w.s, name: w.name, object: c.object, typ: w.typ, from: w.parent().object, gone: w.gone, then: version != ""}
 	if version != "" && c.object != w.object {
 		src.gone = trashed{}
 	}
@@ -234,7 +247,9 @@ func (r *restorer) children(src *source, path string, fn func(child *source, pat
 		at := path + "/" + n.name
 		st, err := src.dir.state(n)
 		if err == nil {
-			c := &source{s: src.s, name: n.name, object: n.object, typ: n.typ, gone: n.gone, st: st}
+			c := &source{
+				s: src.s, name: n.name, object: n.object, typ: n.typ, from: src.dir.object, gone: n.gone, st: st, then: src.dir.m != nil,
+			}
 			if c.gone.kind != trashRemoved {
 				c.gone = trashed{}
 			}
@@ -308,7 +323,7 @@ func (r *restorer) into(src *source, at place) error {
 		case c.dir != nil && st.typ == typeDir:
 			return r.into(c, place{s: at.s, dir: st.ino, path: path})
 		case c.typ == st.typ:
-			if same, err := r.same(c, st); same || err != nil {
+			if same, err := r.same(c, st, path); same || err != nil {
 				return err
 			}
 			return r.over(c, st.ino, path)
@@ -317,23 +332,71 @@ func (r *restorer) into(src *source, at place) error {
 	})
 }
 
-// same reports whether an inode shows what a source would make it show.
-func (r *restorer) same(src *source, st step) (bool, error) {
+// same reports whether an inode shows what a source would make it show. Of a file with several names it is asked by each: what
+// one of them brought back is there for all.
+func (r *restorer) same(src *source, st step, path string) (bool, error) {
+	s := src.s
+	s.mu.Lock()
+	n, err := s.inode(st.ino)
+	several := err == nil && len(n.Links) > 1
+	s.mu.Unlock()
+	if err != nil {
+		return false, err
+	}
+	if several && !st.object.IsZero() {
+		if old, ok := r.overs[st.object]; ok && old.object == src.object {
+			return true, nil
+		} else if ok {
+			return false, fmt.Errorf("%w: it is another name of %s now", ErrExist, old.path)
+		}
+		if r.overs == nil {
+			r.overs = map[dag.ID]restored{}
+		}
+		r.overs[st.object] = restored{src.object, path}
+	}
 	if st.object != src.object {
 		return false, nil
 	}
-	now, err := src.s.fold(src.object, nil)
-	if err != nil || now == nil {
+	if err := s.published(r.ctx, &st); err != nil { // it may have got another of its names back just now, and this content with it
 		return false, err
 	}
-	a, b := src.s.stateAttr(src.st), src.s.stateAttr(now)
-	return a.Mode == b.Mode && a.Mtime == b.Mtime && a.Size == b.Size && src.st.Target == now.Target &&
-		src.st.View().Main.Ref == now.View().Main.Ref, nil
+	now, err := s.fold(src.object, nil)
+	return err == nil && now != nil && sameState(src.st, now), err
 }
 
-// copy makes a new object of what a source was.
+// sameState reports whether an inode shows the same in two states of its object, its names aside.
+func sameState(a, b *tree.State) bool {
+	return stateMode(a) == stateMode(b) && a.Owned == b.Owned && a.UID == b.UID && a.GID == b.GID && a.Target == b.Target &&
+		(a.Kind == tree.KindDir && !a.MtimeSet && !b.MtimeSet || stateMtime(a) == stateMtime(b)) &&
+		maps.EqualFunc(a.Xattrs, b.Xattrs, bytes.Equal) && sameContent(a.View(), b.View())
+}
+
+// sameContent reports whether two views show one content: the same operation, or two that hold the same.
+func sameContent(a, b tree.View) bool {
+	if a.Merged || b.Merged || len(a.Losers) > 0 || len(b.Losers) > 0 {
+		return false
+	}
+	x, y := &a.Main, &b.Main
+	if x.Ref == y.Ref {
+		return true
+	}
+	return !x.Missing && !y.Missing && len(x.Patches) == 0 && len(y.Patches) == 0 && x.Size == y.Size &&
+		x.Base.Root.Equals(y.Base.Root) && x.Base.LayoutBlock == y.Base.LayoutBlock && slices.Equal(x.Base.Layout, y.Base.Layout) &&
+		bytes.Equal(x.Base.Inline, y.Base.Inline)
+}
+
+// copy makes a new object of what a source was: one for all names of a file that are copied.
 func (r *restorer) copy(src *source, at place) error {
 	if src.dir == nil {
+		several := len(src.st.Links) > 1 // now or before: of what was deleted none is left
+		if ino, ok := r.copies[src.object]; ok && several {
+			if _, err := r.h.Link(at.s.ino(ino), at.s.ino(at.dir), at.name); err == nil {
+				r.appeared(at)
+				r.changed(Event{Inode: at.s.ino(ino)})
+				r.res.Files++
+				return nil
+			} // it went meanwhile, or has all the names that it may have
+		}
 		n, size, err := r.make(src, at.s)
 		if err != nil {
 			return fmt.Errorf("%s: %w", at.path, err)
@@ -341,6 +404,12 @@ func (r *restorer) copy(src *source, at place) error {
 		defer at.s.unref(n)
 		if err := r.put(at.s, &placeRecord{Ino: n, Parent: at.dir, Name: at.name}, nil, 0); err != nil {
 			return fmt.Errorf("%s: %w", at.path, err)
+		}
+		if several {
+			if r.copies == nil {
+				r.copies = map[dag.ID]uint64{}
+			}
+			r.copies[src.object] = n
 		}
 		r.appeared(at)
 		r.res.Files++
@@ -441,17 +510,25 @@ func (r *restorer) over(src *source, ino uint64, path string) error {
 	if err := r.sameType(src, ino); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
+	if err := r.renew(src, ino); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	r.res.Files++
+	return nil
+}
+
+// renew lets a new inode, as a source was, take the place of one that is there.
+func (r *restorer) renew(src *source, ino uint64) error {
 	n, size, err := r.make(src, src.s)
 	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return err
 	}
 	defer src.s.unref(n)
 	names, err := r.replace(src.s, n, ino)
 	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return err
 	}
 	r.changed(names...)
-	r.res.Files++
 	r.res.Bytes += size
 	return nil
 }

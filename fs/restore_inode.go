@@ -300,7 +300,7 @@ func (r *restorer) tryRevive(src *source, at place) (uint64, error) {
 		}
 		return 0, errAgain
 	}
-	if l := removedLink(now, src.gone.name); l != nil {
+	if l := removedLink(now, src.from, src.gone.name); l != nil {
 		rec.Link, rec.Val = l.ID, l.Shown().Ref
 	} else if src.typ == typeDir || len(now.Links) > 0 {
 		return 0, errAgain // it is back, or its removal is not published
@@ -313,6 +313,9 @@ func (r *restorer) tryRevive(src *source, at place) (uint64, error) {
 		}
 		r.appeared(at)
 		r.changed(Event{Inode: s.ino(owner)})
+		if src.then && !sameState(src.st, now) {
+			return owner, r.renew(src, owner)
+		}
 		return owner, nil
 	}
 	if n != nil {
@@ -351,22 +354,27 @@ func (r *restorer) tryRevive(src *source, at place) (uint64, error) {
 // holds reports whether an inode made of old is all that an object was published as, so that its place alone is to be published.
 func (r *restorer) holds(now, old *tree.State) bool {
 	v := now.View()
-	return now.Top == old.Top && !v.Merged && len(v.Losers) == 0 && len(v.Main.Patches) == 0
+	return (now.Top == old.Top || sameState(now, old)) && !v.Merged && len(v.Losers) == 0 && len(v.Main.Patches) == 0
 }
 
-// removedLink chooses the link of a removed object by which it comes back: the last removed of the name, or of all.
-func removedLink(st *tree.State, name string) (best *tree.Link) {
-	better := func(l *tree.Link) bool {
-		if best == nil {
-			return true
+// removedLink chooses the link of a removed object by which it comes back: of those with the name in the directory that it was
+// removed from, else of those with the name, else of all, the one removed last.
+func removedLink(st *tree.State, dir dag.ID, name string) (best *tree.Link) {
+	rank := func(l *tree.Link) int {
+		switch p := l.Shown(); {
+		case p.Name != name:
+			return 0
+		case p.Parent != dir:
+			return 1
 		}
-		if a, b := l.Shown().Name == name, best.Shown().Name == name; a != b {
-			return a
-		}
-		return l.Mark.Pos.Compare(best.Mark.Pos) > 0
+		return 2
 	}
 	for i := range st.Links {
-		if l := &st.Links[i]; l.Removed && better(l) {
+		l := &st.Links[i]
+		if !l.Removed {
+			continue
+		}
+		if best == nil || rank(l) > rank(best) || rank(l) == rank(best) && l.Mark.Pos.Compare(best.Mark.Pos) > 0 {
 			best = l
 		}
 	}

@@ -103,7 +103,7 @@ func TestExportImport(t *testing.T) {
 	th.must(err)
 	keys, err := acl.InitKeys(sim, account, "other", nil, rand.Reader)
 	th.must(err)
-	other := &testHome{t: t, sim: sim, keys: keys}
+	other := &testHome{t: t, sim: sim, keys: keys, rand: rand.Reader}
 	other.open()
 	if _, err := other.Import(context.Background(), bytes.NewReader(car.Bytes()), "", "Imported"); err != nil {
 		t.Fatal(err)
