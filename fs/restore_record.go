@@ -286,8 +286,9 @@ func (s *space) takeOver(seq journal.Seq, n, o *index.Inode, t int64) error {
 	s.allDirty(seq, n)
 	if o.Owned && !n.Owned {
 		// Who owns a file can't be taken back to nobody: it stays.
-		n.Owned, n.UID, n.GID, n.DirtyOwner = true, o.UID, o.GID, seq
+		n.Owned, n.UID, n.GID = true, o.UID, o.GID
 	}
+	attributesOver(seq, n, o)
 	n.DirtyXattrs = unionDirty(seq, n.Xattrs, o.Xattrs, o.DirtyXattrs)
 	o.Object, o.Contents, o.Gone, o.Links = dag.ID{}, nil, nil, nil
 	o.DirtyNew, o.DirtyMode, o.DirtyContent = seq, seq, seq
