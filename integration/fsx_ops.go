@@ -190,6 +190,11 @@ func (x *fsx) writeAt(f *fsxFile, h fsxHandle, off, n int64) error {
 	if done != len(b) {
 		return fmt.Errorf("%#x of %#x bytes written", done, len(b))
 	}
+	if first := fsxPage - off%fsxPage; off%fsxPage != 0 && first < n && h.flags&unix.O_DIRECT == 0 {
+		// The kernel sends what goes into a page that it does not have by itself.
+		f.put(off, b[:first])
+		off, b = off+first, b[first:]
+	}
 	f.put(off, b)
 	return nil
 }
@@ -257,12 +262,18 @@ func (x *fsx) mapWrite(f *fsxFile) error {
 	off, n := x.span(f, f.size()-1)
 	n = min(n, f.size()-off)
 	how := []int{unix.MS_SYNC, unix.MS_SYNC, unix.MS_ASYNC, 0}[x.rnd.IntN(4)]
+	dirt := x.chance(3) // behind the end: it must never be seen when the file grows
 	b := x.data(n)
-	x.logf(f, "mapwrite %#x+%#x, msync %d", off, n, how)
+	x.logf(f, "mapwrite %#x+%#x, msync %d, dirt %v", off, n, how, dirt)
 	whole := !f.mapped
 	f.mapped = true
 	err := x.mapped(f, unix.PROT_READ|unix.PROT_WRITE, off, n, func(pages []byte, at int64) error {
 		copy(pages[at:], b)
+		if tail := pages[at+n : cap(pages)]; off+n == f.size() && dirt {
+			for i := range tail {
+				tail[i] = 0xee
+			}
+		}
 		if how == 0 {
 			return nil
 		}
