@@ -9,6 +9,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if os.Getenv(processEnv) != "" {
+		beProcess()
+		return
+	}
 	os.Exit(testMain(m))
 }
 
