@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/anyfs/anyfs/dag/crashpoint"
 	"github.com/anyfs/anyfs/dag/kv"
 	"github.com/anyfs/anyfs/fs/index"
 	"github.com/anyfs/anyfs/fs/journal"
@@ -84,10 +85,13 @@ func (s *space) checkpoint(ctx context.Context, always bool) error {
 	writeBlocks, doneBlocks := s.blocks.Freeze()
 	s.mu.Unlock()
 
+	crashpoint.Here(crashpoint.CheckpointBegin)
 	released := s.h.releasable(s, seq, need)
 	err = s.durable(ctx, seq)
+	crashpoint.Here(crashpoint.CheckpointDurable)
 	if err == nil {
 		err = s.db.Update(func(tx kv.Tx) error {
+			defer crashpoint.Here(crashpoint.CheckpointCommit)
 			for _, write := range []func(kv.Tx) error{writeIndex, writeLog, writeACL, writeBlocks} {
 				if err := write(tx); err != nil {
 					return err
@@ -96,6 +100,7 @@ func (s *space) checkpoint(ctx context.Context, always bool) error {
 			return s.ix.WriteValue(tx, valueReleased, u64(uint64(released)))
 		})
 	}
+	crashpoint.Here(crashpoint.CheckpointDone)
 	s.mu.Lock()
 	doneIndex(err == nil)
 	if err == nil {
@@ -109,6 +114,7 @@ func (s *space) checkpoint(ctx context.Context, always bool) error {
 		return fmt.Errorf("checkpoint of space %s: %w", s.id, err)
 	}
 	s.h.jr.Release(released)
+	crashpoint.Here(crashpoint.CheckpointRelease)
 	return nil
 }
 

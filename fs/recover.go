@@ -13,6 +13,7 @@ import (
 	"github.com/anyfs/anyfs/acl"
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/dag/block"
+	"github.com/anyfs/anyfs/dag/crashpoint"
 	"github.com/anyfs/anyfs/dag/store"
 	"github.com/anyfs/anyfs/fs/chunk"
 	"github.com/anyfs/anyfs/fs/index"
@@ -103,6 +104,7 @@ func (h *Home) recover(ctx context.Context) error {
 	from = max(from, released) // a quiet space's own checkpoint may be older than that
 	h.jr, err = journal.Open(journal.Options{
 		Disk: d, Dir: journalDir, Key: h.local.Derive("journal"), Rand: h.opt.Rand, LiveBytes: journalLimit,
+		FileBytes: journal.DefaultFileBytes >> crashpoint.Shrink,
 	}, from, h.replay)
 	if err != nil {
 		return fmt.Errorf("open home: %w", err)
@@ -174,7 +176,9 @@ func (h *Home) openSpace(ctx context.Context, slot uint16, id dag.ID, openACL fu
 	if s.log, err = store.Open(store.Options{Disk: d, Dir: dir + "/batches", DB: s.db, Name: "files", Seal: local.Derive("files")}); err != nil {
 		return fail(err)
 	}
-	if s.blocks, err = block.Open(block.Options{Disk: d, Dir: dir + "/blocks", DB: s.db, Seal: local.Derive("blocks")}); err != nil {
+	if s.blocks, err = block.Open(block.Options{
+		Disk: d, Dir: dir + "/blocks", DB: s.db, Seal: local.Derive("blocks"), SegmentBytes: block.DefaultSegmentBytes >> crashpoint.Shrink,
+	}); err != nil {
 		return fail(err)
 	}
 	s.ix = index.Open(s.db, local.Derive("index"))

@@ -8,6 +8,7 @@ import (
 
 	"github.com/anyfs/anyfs/acl"
 	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/dag/crashpoint"
 	"github.com/anyfs/anyfs/fs/index"
 )
 
@@ -77,6 +78,7 @@ func (h *Home) newSpace(ctx context.Context, make func(dag.Store) (*acl.Space, e
 	if err := d.WriteFileAtomic(nextFile, next); err != nil {
 		return nil, fmt.Errorf("make space: %w", err)
 	}
+	crashpoint.Here(crashpoint.SpaceNumber)
 	s, err := h.openSpace(ctx, slot, dag.ID{}, make)
 	if err != nil {
 		return nil, errors.Join(err, d.RemoveAll(dir))
@@ -104,6 +106,7 @@ func (h *Home) newSpace(ctx context.Context, make func(dag.Store) (*acl.Space, e
 	if err := s.checkpoint(ctx, true); err != nil {
 		return abandon(err)
 	}
+	crashpoint.Here(crashpoint.SpaceMade)
 	if err := d.WriteFileAtomic(dir+"/"+spaceFile, h.local.SealLocal(nil, s.id[:], []byte(dir))); err != nil {
 		return abandon(err)
 	}
@@ -117,6 +120,7 @@ func (h *Home) newSpace(ctx context.Context, make func(dag.Store) (*acl.Space, e
 			return abandon(err)
 		}
 	}
+	crashpoint.Here(crashpoint.SpaceWhole)
 	h.mu.Lock()
 	h.next = slot + 1
 	h.mu.Unlock()
@@ -423,6 +427,7 @@ func (h *Home) removeSpaceLocked(name string, onlyEmpty bool) error {
 	if err := h.opt.Disk.WriteFileAtomic(s.dir+"/"+deletingFile, nil); err != nil {
 		return back(err)
 	}
+	crashpoint.Here(crashpoint.SpaceDelete)
 	home := h.home
 	err = home.do(true, func() (*writer, func(*mutation) error, error) {
 		e, _, err := home.lookup(rootDir, name)
@@ -454,6 +459,7 @@ func (h *Home) removeSpaceLocked(name string, onlyEmpty bool) error {
 	if err := h.sync(context.Background(), seq); err != nil {
 		return back(err)
 	}
+	crashpoint.Here(crashpoint.SpaceUnnamed)
 	h.forgetSpace(s)
 	// What is known of the journal's released records may stand in this space's database alone.
 	if err := home.checkpoint(context.Background(), true); err != nil {
@@ -483,6 +489,7 @@ func (h *Home) removeFolder(s *space) error {
 	if err := d.SyncDir(s.dir); err != nil {
 		return err
 	}
+	crashpoint.Here(crashpoint.SpaceMarkOff)
 	return d.RemoveAll(s.dir)
 }
 

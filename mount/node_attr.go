@@ -113,6 +113,15 @@ func (f *filesystem) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fu
 	}
 	c := new(attrChange)
 	c.from(in)
+	if in.Valid&attrFields == 0 && in.Uid != 0 {
+		// A chown(2) that changes nothing, or what comes before a write to a file with suid or sgid. The kernel lets anybody do
+		// either. The write itself clears what it must, so that this is left for the owner.
+		a, err := f.back.Getattr(h)
+		if err != nil {
+			return f.status("setattr", err)
+		}
+		c.KillPriv = in.Uid == a.UID
+	}
 	ctx := f.newWait(cancel, &in.InHeader)
 	defer ctx.finish()
 	a, err := f.back.Setattr(ctx, h, c.SetAttr)
@@ -124,11 +133,13 @@ func (f *filesystem) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fu
 	return fuse.OK
 }
 
+// attrFields are what a SetAttr can change.
+const attrFields = fuse.FATTR_MODE | fuse.FATTR_UID | fuse.FATTR_GID | fuse.FATTR_SIZE | fuse.FATTR_ATIME | fuse.FATTR_MTIME
+
 func (c *attrChange) from(in *fuse.SetAttrIn) {
-	const fields = fuse.FATTR_MODE | fuse.FATTR_UID | fuse.FATTR_GID | fuse.FATTR_SIZE | fuse.FATTR_ATIME | fuse.FATTR_MTIME
 	const owner = fuse.FATTR_UID | fuse.FATTR_GID
 	v := in.Valid
-	c.KillPriv = v&fuse.FATTR_KILL_SUIDGID != 0 || v&owner != 0 || v&fields == 0
+	c.KillPriv = v&fuse.FATTR_KILL_SUIDGID != 0 || v&owner != 0 || v&attrFields == 0
 	if v&fuse.FATTR_MODE != 0 {
 		c.mode = in.Mode & 0o7777
 		c.Mode = &c.mode

@@ -1,0 +1,133 @@
+package integration
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const ext4Magic = 0xef53
+
+// localFolder gives a folder of an ext4 that is mounted as ours is: nosuid and nodev.
+func localFolder(t *testing.T) string {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		without(t, "root's rights, which this test needs")
+	}
+	dir := t.TempDir()
+	check(t, os.Chmod(dir, 0o755), os.Chmod(filepath.Dir(dir), 0o755))
+	mounted := func() { t.Cleanup(func() { detach(dir) }) }
+	var st unix.Statfs_t
+	check(t, unix.Statfs(dir, &st))
+	if st.Type != ext4Magic || !settledClock(dir) {
+		Need(t, "mkfs.ext4", "mount")
+		img := filepath.Join(t.TempDir(), "ext4")
+		check(t, os.WriteFile(img, nil, 0o600), os.Truncate(img, 256<<20))
+		Sh(t, "/", "mkfs.ext4 -q -I 256 "+img)
+		if r, err := run(shell("/", "mount -o loop,nosuid,nodev "+img+" "+dir)); err != nil || r.Code != 0 {
+			without(t, fmt.Sprintf("an ext4 to compare with: %v %s", err, r.Stderr))
+		}
+		mounted()
+		return dir
+	}
+	check(t, unix.Mount(dir, dir, "", unix.MS_BIND, ""))
+	mounted()
+	check(t, unix.Mount("", dir, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_NOSUID|unix.MS_NODEV, ""))
+	return dir
+}
+
+// TestSameAsExt4 does random calls of several users on the mount and on an ext4, and compares what comes of each, and the trees
+// in the end; then again after unmount and mount. ANYFS_CALLS sets their number, ANYFS_SEED repeats a run. What differs is
+// made smaller before it is shown.
+func TestSameAsExt4(t *testing.T) {
+	local := localFolder(t)
+	seed := envNumber("ANYFS_SEED", uint64(time.Now().UnixNano()))
+	total := int(envNumber("ANYFS_CALLS", 20_000))
+	t.Logf("ANYFS_SEED=%d", seed)
+	h := NewHome(t)
+	NeedFUSE(t)
+	check(t, os.Chmod(filepath.Dir(h.Dir), 0o755), os.Chmod(filepath.Dir(filepath.Dir(h.Dir)), 0o755))
+	h.Mount("-o", "allow_other")
+	here := h.Personal("differ")
+	check(t, os.Mkdir(here, 0o777), os.Mkdir(local+"/differ", 0o777))
+	if !settledClock(local) {
+		t.Skip("times of the local filesystem are too coarse to compare")
+	}
+	d := &differ{names: [2]string{"the mount", "ext4"}, outcomes: map[string]map[string]int{}}
+	begin := func() {
+		for i, dir := range []string{here, local + "/differ"} {
+			a, err := newActor(dir)
+			check(t, err)
+			d.sides[i] = a
+		}
+	}
+	begin()
+	end := func() {
+		for i, a := range d.sides {
+			if a != nil {
+				a.close()
+			}
+			d.sides[i] = nil
+		}
+	}
+	defer func() { end() }()
+	c := &caller{rnd: rand.New(rand.NewPCG(seed, 0)), creds: creds}
+	failed := map[string]int{}
+	const run = 500 // then both begin anew, before what is there hides what is not
+	for done := 0; done < total; done += run {
+		calls, diff := d.play(run, func(i int) *call {
+			if i%8 == 0 {
+				c.know(d.sides[1])
+			}
+			return c.next()
+		})
+		if diff != "" {
+			few, smaller := d.shrink(calls)
+			if smaller == "" {
+				few, smaller = calls, diff+"(and it does not come again)"
+			}
+			var text []string
+			for _, c := range few {
+				text = append(text, c.String())
+			}
+			failed[smaller]++
+			t.Errorf("ANYFS_SEED=%d, after %d calls: after\n%s\n%s", seed, done, strings.Join(text, "\n"), smaller)
+			if len(failed) >= 5 {
+				t.FailNow()
+			}
+			continue
+		}
+		if c.chance(20) {
+			end()
+			before := listAll(here)
+			h.Unmount()
+			h.Mount("-o", "allow_other")
+			if after := listAll(here); strings.Join(before, "\n") != strings.Join(after, "\n") {
+				t.Fatalf("ANYFS_SEED=%d: unmount and mount changed\n%s\nto\n%s", seed, strings.Join(missing(before, after), "\n"),
+					strings.Join(missing(after, before), "\n"))
+			}
+			begin()
+		}
+	}
+	calls, successes, errnos := 0, 0, map[string]bool{}
+	for name, results := range d.outcomes {
+		if results[""] == 0 {
+			t.Errorf("no %s succeeded", name)
+		}
+		for errno, n := range results {
+			calls += n
+			if errno == "" {
+				successes += n
+			} else {
+				errnos[name+" "+errno] = true
+			}
+		}
+	}
+	t.Logf("%d calls of %d kinds, no difference; %d succeeded, the others failed in %d ways: %v", calls, len(d.outcomes), successes, len(errnos), d.outcomes)
+}
