@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 
 	"github.com/ipfs/go-cid"
 )
@@ -150,7 +149,11 @@ func (cr *CARReader) section(most uint64) ([]byte, error) {
 	if len(pieces) == 1 {
 		return pieces[0], nil
 	}
-	return slices.Concat(pieces...), nil
+	whole := make([]byte, 0, n)
+	for _, p := range pieces {
+		whole = append(whole, p...)
+	}
+	return whole, nil
 }
 
 const (
