@@ -157,10 +157,11 @@ func (h *Home) openSpace(ctx context.Context, slot uint16, id dag.ID, openACL fu
 	if err := d.MkdirAll(dir); err != nil {
 		return fail(err)
 	}
-	var err error
-	if s.db, err = h.opt.OpenDB(dir + "/" + dbFile); err != nil {
-		return fail(err)
+	db, err := h.opt.OpenDB(dir + "/" + dbFile)
+	if err != nil {
+		return fail(err) // db may be a nil of some type
 	}
+	s.db = db
 	if s.aclLog, err = store.Open(store.Options{Disk: d, Dir: dir + "/acl", DB: s.db, Name: "acl", Seal: local.Derive("acl")}); err != nil {
 		return fail(err)
 	}

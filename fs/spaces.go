@@ -322,23 +322,31 @@ func (h *Home) Space(name string) (SpaceInfo, error) {
 	return s.info(name), nil
 }
 
-// Spaces describes all spaces, in the order of the root's listing.
+// Spaces describes all spaces, in the order of the root's listing. One whose folder is gone, which only damage explains, is among
+// them as unavailable, though no listing shows it.
 func (h *Home) Spaces() ([]SpaceInfo, error) {
-	var names []string
-	err := h.ReadDir(RootIno, 0, func(e Dirent) bool {
-		names = append(names, e.Name)
-		return true
-	})
-	if err != nil {
-		return nil, err
-	}
-	out := make([]SpaceInfo, 0, len(names))
-	for _, name := range names {
-		i, err := h.Space(name)
-		if err != nil {
-			i = SpaceInfo{Name: name, State: "unavailable"}
+	home := h.home
+	var out []SpaceInfo
+	home.mu.Lock()
+	err := home.ix.Scan(rootDir, 0, func(_ uint64, e *index.Entry) bool {
+		i := SpaceInfo{Name: e.Name, State: "unavailable"}
+		if n, err := home.ix.Inode(e.Ino); err == nil && n != nil {
+			v, _ := n.Xattr(spaceXattr)
+			if ref, ok := parseSpaceRef(v); ok {
+				i.ID = ref.id.String()
+			}
 		}
 		out = append(out, i)
+		return true
+	})
+	home.mu.Unlock()
+	if err != nil {
+		return nil, home.damaged(err)
+	}
+	for k := range out {
+		if i, err := h.Space(out[k].Name); err == nil {
+			out[k] = i
+		}
 	}
 	return out, nil
 }
@@ -527,6 +535,10 @@ func (h *Home) tidySpaces(ctx context.Context) error {
 		}
 		if s, e := h.entrySpace(n); e == nil {
 			named[s] = true
+		} else {
+			v, _ := n.Xattr(spaceXattr)
+			ref, _ := parseSpaceRef(v)
+			h.report(fmt.Errorf("space %s is not on this device any more", ref.id))
 		}
 	}
 	home.mu.Unlock()

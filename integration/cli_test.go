@@ -156,6 +156,38 @@ func TestHeldHome(t *testing.T) {
 	}
 }
 
+// TestHeldDatabase holds that a daemon waits for a database that a dying process has open, says that it takes long, and gives up in
+// the end with a reason.
+func TestHeldDatabase(t *testing.T) {
+	NeedFUSE(t)
+	h := NewHome(t)
+	h.Must("init")
+	hold := func(d time.Duration) {
+		f, err := os.OpenFile(filepath.Join(h.Dir, "spaces/0001/space.db"), os.O_RDWR, 0)
+		check(t, err, unix.Flock(int(f.Fd()), unix.LOCK_EX))
+		release := time.AfterFunc(d, func() { f.Close() })
+		t.Cleanup(func() { release.Stop(); f.Close() })
+	}
+	hold(5 * time.Second)
+	r := h.Run("mount", h.Mnt)
+	h.mounted = r.Code == 0
+	if r.Code != 0 || !strings.Contains(r.Stderr, "takes long") {
+		t.Errorf("mount of a home whose database is held for a while: %+v", r)
+	}
+	if log, err := os.ReadFile(filepath.Join(h.Dir, "anyfs.log")); err != nil || !strings.Contains(string(log), "opening the home takes long") {
+		t.Errorf("the log does not tell of it: %s %v", log, err)
+	}
+	if !h.mounted {
+		return
+	}
+	h.Unmount()
+	hold(time.Hour)
+	start := time.Now()
+	if r := h.Run("mount", h.Mnt); r.Code == 0 || !strings.Contains(r.Stderr, "another process has it open") || time.Since(start) > time.Minute {
+		t.Errorf("mount of a home whose database is held, after %v: %+v", time.Since(start), r)
+	}
+}
+
 // TestCrashIsTold holds that the trace of a daemon that crashed is kept by the next one, and that status points to it.
 func TestCrashIsTold(t *testing.T) {
 	h := Mounted(t)

@@ -18,8 +18,9 @@ const (
 	mapBytes = 64 << 30
 	// growBytes is by how much the file grows; what is not used of it is a hole.
 	growBytes = 1 << 20
-	// lockWait is how long OpenBolt waits for another process that has the file open.
-	lockWait = time.Second
+	// lockWait is how long OpenBolt waits for another process that has the file open: a killed one may take a while to give up
+	// what it had mapped.
+	lockWait = 10 * time.Second
 	// readsPerTrim is after how many reads the pages of the map are given back.
 	readsPerTrim = 10_000
 
@@ -37,7 +38,7 @@ type Bolt struct {
 var _ DB = (*Bolt)(nil)
 
 // OpenBolt opens or makes the file at path (mode 0600). Only one process may have it open: another gets an error matching
-// bbolt's ErrTimeout after a second. Where the file is new, the caller makes its name durable. A file that is no
+// bbolt's ErrTimeout after ten seconds. Where the file is new, the caller makes its name durable. A file that is no
 // database, or whose both roots are damaged, gives ErrCorrupt.
 func OpenBolt(path string) (*Bolt, error) {
 	size := mapBytes
@@ -57,6 +58,9 @@ func OpenBolt(path string) (*Bolt, error) {
 	})
 	if errors.Is(err, berrors.ErrInvalid) || errors.Is(err, berrors.ErrChecksum) || errors.Is(err, berrors.ErrVersionMismatch) {
 		return nil, fmt.Errorf("%w: %s: %w", ErrCorrupt, path, err)
+	}
+	if errors.Is(err, berrors.ErrTimeout) {
+		return nil, fmt.Errorf("kv: open %s: another process has it open: %w", path, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("kv: open %s: %w", path, err)
