@@ -30,7 +30,7 @@ type fsx struct {
 	stamp  byte // changes with each write, so that old bytes are no new ones
 	buf    []byte
 
-	unmapped bool // nothing is written through maps for now
+	whole bool // for now nothing is done of which a kill may leave parts
 }
 
 const (
@@ -116,10 +116,10 @@ func (x *fsx) run(n int) error {
 	return nil
 }
 
-// runUnmapped does n operations without writing through maps.
-func (x *fsx) runUnmapped(n int) error {
-	x.unmapped = true
-	defer func() { x.unmapped = false }()
+// runWhole does n operations of which a kill leaves all or nothing, or pages of a write from its beginning on.
+func (x *fsx) runWhole(n int) error {
+	x.whole = true
+	defer func() { x.whole = false }()
 	return x.run(n)
 }
 
@@ -133,10 +133,11 @@ func (x *fsx) syncAll() error {
 	return nil
 }
 
-// syncMapped does so for files that were written through maps, whose pages reach the daemon one by one.
-func (x *fsx) syncMapped() error {
+// syncPieces does so for files of which a kill may leave parts of operations: pages of maps reach the daemon one by one, and
+// copies are made piece by piece.
+func (x *fsx) syncPieces() error {
 	for _, f := range x.files {
-		if !f.mapped {
+		if !f.pieces {
 			continue
 		}
 		if err := x.fsync(f, unix.Fsync); err != nil {
@@ -202,7 +203,7 @@ type fsxFile struct {
 	sums   []uint64
 	sum    uint64
 	states map[uint64]bool
-	mapped bool
+	pieces bool // or parts of operations
 }
 
 type fsxHandle struct {
@@ -305,7 +306,7 @@ func (f *fsxFile) resum(from, to int64) {
 
 // safe says that no kill takes the present state away.
 func (f *fsxFile) safe() {
-	f.mapped = false
+	f.pieces = false
 	f.states = map[uint64]bool{f.key(): true}
 }
 

@@ -60,7 +60,7 @@ func (x *fsx) step() error {
 		at -= fsxOps[i].weight
 	}
 	op := &fsxOps[i]
-	if op.named && f.path == "" || x.unmapped && op.name == "mapwrite" {
+	if op.named && f.path == "" || x.whole && (op.name == "mapwrite" || op.name == "copy") {
 		op = &fsxOps[0]
 	}
 	x.ops++
@@ -190,12 +190,16 @@ func (x *fsx) writeAt(f *fsxFile, h fsxHandle, off, n int64) error {
 	if done != len(b) {
 		return fmt.Errorf("%#x of %#x bytes written", done, len(b))
 	}
-	if first := fsxPage - off%fsxPage; off%fsxPage != 0 && first < n && h.flags&unix.O_DIRECT == 0 {
-		// The kernel sends what goes into a page that it does not have by itself.
-		f.put(off, b[:first])
-		off, b = off+first, b[first:]
+	// A kill may leave a part of it: the kernel sends what goes into a page that it does not have by itself, and the daemon
+	// records pieces of it.
+	for at, end := off, off+n; at < end; {
+		next := min(at&^(fsxPage-1)+fsxPage, end)
+		if cut := at + (off-at)&(fsxPage-1); cut > at {
+			next = min(next, cut)
+		}
+		f.put(at, b[at-off:next-off])
+		at = next
 	}
-	f.put(off, b)
 	return nil
 }
 
@@ -265,8 +269,8 @@ func (x *fsx) mapWrite(f *fsxFile) error {
 	dirt := x.chance(3) // behind the end: it must never be seen when the file grows
 	b := x.data(n)
 	x.logf(f, "mapwrite %#x+%#x, msync %d, dirt %v", off, n, how, dirt)
-	whole := !f.mapped
-	f.mapped = true
+	whole := !f.pieces
+	f.pieces = true
 	err := x.mapped(f, unix.PROT_READ|unix.PROT_WRITE, off, n, func(pages []byte, at int64) error {
 		copy(pages[at:], b)
 		if tail := pages[at+n : cap(pages)]; off+n == f.size() && dirt {
@@ -388,6 +392,7 @@ func (x *fsx) copyRange(f *fsxFile) error {
 	}
 	if want > 0 {
 		g.put(to, slices.Clone(f.b[off:off+want]))
+		g.pieces = true
 	}
 	return nil
 }

@@ -80,8 +80,8 @@ func TestFsx(t *testing.T) {
 		default:
 			pid := h.PID()
 			if what == "kill" {
-				each("before the kill", (*fsx).syncMapped)
-				each("before the kill", func(x *fsx) error { return x.runUnmapped(rnd.IntN(30)) })
+				each("before the kill", (*fsx).syncPieces)
+				each("before the kill", func(x *fsx) error { return x.runWhole(rnd.IntN(30)) })
 			} else {
 				each("before the kill", (*fsx).syncAll)
 			}

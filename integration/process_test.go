@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"testing"
@@ -183,6 +184,57 @@ func obey(fds map[int]int, line string) (string, error) {
 			return "", err
 		}
 		return "", unix.Ftruncate(fds[slot], size)
+	}
+	return obeyPath(verb, rest)
+}
+
+// obeyPath does what only names a path.
+func obeyPath(verb, path string) (result string, err error) {
+	switch verb {
+	case "stat":
+		var st unix.Stat_t
+		return "", unix.Lstat(path, &st)
+	case "statfs":
+		var st unix.Statfs_t
+		return "", unix.Statfs(path, &st)
+	case "list":
+		return listing(path)
+	case "read":
+		b, err := os.ReadFile(path)
+		return fmt.Sprint(len(b)), err
+	case "fault": // of a page of a map
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return "", err
+		}
+		defer unix.Close(fd)
+		defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+		defer func() {
+			if recover() != nil {
+				err = errors.New("the map cannot be read")
+			}
+		}()
+		m, err := unix.Mmap(fd, 0, 4096, unix.PROT_READ, unix.MAP_SHARED)
+		if err != nil {
+			return "", err
+		}
+		defer unix.Munmap(m)
+		return fmt.Sprint(m[0]), nil
+	case "store": // write and fsync, again and again
+		fd, err := unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, 0o666)
+		if err != nil {
+			return "", err
+		}
+		defer unix.Close(fd)
+		b := make([]byte, 100_000)
+		for off := int64(0); ; off += int64(len(b)) {
+			if _, err := unix.Pwrite(fd, b, off%(10<<20)); err != nil {
+				return "", err
+			}
+			if err := unix.Fsync(fd); err != nil {
+				return "", err
+			}
+		}
 	}
 	return "", fmt.Errorf("what is %q?", verb)
 }
