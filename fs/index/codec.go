@@ -193,6 +193,7 @@ const (
 	hasDirty
 	hasGone
 	isDir
+	hasPatches
 )
 
 // AppendInode appends the stored form of an inode; its number is the key it is stored under.
@@ -215,6 +216,7 @@ func AppendInode(b []byte, n *Inode) []byte {
 	set(hasDirty, n.Dirty())
 	set(hasGone, len(n.Gone) > 0)
 	set(isDir, n.IsDir())
+	set(hasPatches, n.Patched.Count > 0)
 	e.uint(has)
 	e.uint(uint64(n.Mode))
 	e.int(n.Size)
@@ -264,6 +266,12 @@ func AppendInode(b []byte, n *Inode) []byte {
 	if has&hasBase != 0 {
 		e.content(n.Base) // inline bytes too, where no change holds them
 		e.ref(n.BaseAt, n.Object)
+	}
+	if has&hasPatches != 0 {
+		e.ref(n.Patched.At, n.Object)
+		e.uint(uint64(n.Patched.Count))
+		e.int(n.Patched.Bytes)
+		e.int(n.Patched.Size)
 	}
 	if has&hasCuts != 0 {
 		e.uint(uint64(len(n.Cuts)))
@@ -352,6 +360,12 @@ func DecodeInode(b []byte) (*Inode, error) {
 	if has&hasBase != 0 {
 		n.Base = d.content()
 		n.BaseAt = d.ref(n.Object)
+	}
+	if has&hasPatches != 0 {
+		n.Patched = Patched{At: d.ref(n.Object), Count: int(d.uint()), Bytes: d.int(), Size: d.int()}
+		if n.Base == nil || n.Patched.Count <= 0 || n.Patched.Bytes < 0 || n.Patched.Size < 0 {
+			d.fail()
+		}
 	}
 	if has&hasCuts != 0 {
 		for range d.count(2) {
@@ -448,6 +462,9 @@ func (e *encoder) source(s *Source) {
 	case SourceBlock:
 		e.b = append(e.b, s.Block[:]...)
 		e.int(s.Size)
+	case SourcePatch:
+		e.b = append(e.b, s.At.Change[:]...)
+		e.uint(uint64(s.At.Place))
 	}
 }
 
@@ -489,6 +506,8 @@ func (d *decoder) source() *Source {
 	case SourceBlock:
 		s.Block = block.ID(d.id())
 		s.Size = d.int()
+	case SourcePatch:
+		s.At = tree.Ref{Change: d.id(), Place: uint32(d.uint())}
 	default:
 		d.fail()
 	}
