@@ -12,7 +12,7 @@ import (
 
 const (
 	pageBytes = 4096
-	markBytes = 32 << 10 // how far apart marks are at least
+	markBytes = 8 << 10 // how far apart marks are at least
 )
 
 // file is one use of a file on the disk.

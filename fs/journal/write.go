@@ -99,7 +99,7 @@ func (j *Journal) writeChunk(c *chunk, synced Seq) error {
 		pos = 0
 	}
 	for body := c.buf; len(body) > 0; counter++ {
-		n := min(len(body), frameMax)
+		n := min(len(body), frameFill)
 		b = appendFrame(b, f.aead, j.nonce.set(counter), synced, body[:n])
 		body = body[n:]
 	}
@@ -119,7 +119,7 @@ func (j *Journal) writeChunk(c *chunk, synced Seq) error {
 	defer f.io.Unlock()
 	for left := int64(len(c.buf)); left > 0; {
 		f.mark()
-		n := min(left, frameMax)
+		n := min(left, frameFill)
 		f.pos += n + frameOverhead
 		f.done += uint32(n)
 		f.counter++
