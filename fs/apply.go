@@ -190,6 +190,7 @@ func (s *space) dropLink(seq journal.Seq, n *index.Inode, dir uint64, name strin
 	n.Ctime = changed(n.Ctime, t)
 	if len(n.Links) == 0 {
 		s.setOrphan(n, true)
+		s.noteMate(n, dir, name)
 	}
 	s.markDirty(n)
 }
@@ -449,6 +450,7 @@ func (s *space) write(seq journal.Seq, n *index.Inode, off, size, skip int64, sr
 	n.Ctime = changed(n.Ctime, t)
 	n.DirtyContent = seq
 	s.markDirty(n)
+	s.noteWritten(n, size, src.Kind)
 }
 
 // killPriv does what a write by someone without privilege does: suid goes, sgid goes where the group may execute.
@@ -581,5 +583,7 @@ func (s *space) applyReclaim(n *index.Inode) {
 	}
 	s.objects--
 	s.ix.Remove(n.Ino)
-	s.clearDirty(n.Ino)
+	s.undirty(n.Ino)
+	delete(s.patched, n.Ino)
+	delete(s.paced, n.Ino)
 }

@@ -129,7 +129,8 @@ func (s *space) durable(ctx context.Context, seq journal.Seq) error {
 	return s.h.sync(ctx, seq)
 }
 
-// needed finds the oldest record whose data an inode refers to, and lists the dirty inodes. Under mu.
+// needed finds the oldest record whose data an inode refers to, and lists the inodes that are dirty or have many patches.
+// Under mu.
 func (s *space) needed() (need journal.Seq, dirty []byte, err error) {
 	look := func(ino uint64) error {
 		n, err := s.ix.Inode(ino)
@@ -147,6 +148,11 @@ func (s *space) needed() (need journal.Seq, dirty []byte, err error) {
 	inos := make([]uint64, 0, len(s.dirty))
 	for ino := range s.dirty {
 		inos = append(inos, ino)
+	}
+	for ino := range s.patched {
+		if _, ok := s.dirty[ino]; !ok {
+			inos = append(inos, ino)
+		}
 	}
 	slices.Sort(inos)
 	for _, ino := range inos {

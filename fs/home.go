@@ -4,7 +4,7 @@
 // A Home is all spaces of one account on one device. Operations (Lookup, Write, Rename, …) are those of a filesystem, by inode
 // number; each completes from local state, and is in the journal when it returns. A publisher turns what is dirty into signed
 // batches, and a checkpointer writes what changed into the spaces' databases: both run in Run. TREE.md describes the objects,
-// JOURNAL.md the records.
+// CONTENT.md how the contents of files are written, JOURNAL.md the records.
 package fs
 
 import (
@@ -62,13 +62,16 @@ type Home struct {
 	sealing   *semaphore.Weighted // chunks that are being sealed
 	arenas    sync.Pool
 	sealed    sync.Pool
+	joined    sync.Pool
 	manifests *cache[string, *manifest]
 	inlines   *cache[tree.Ref, []byte]
 
 	fail    atomic.Pointer[error] // set: the home is read-only for good
 	room    room
 	freeing freeing
-	kick    chan struct{} // wakes the publisher
+	kick    chan struct{} // wakes the publisher where nothing was dirty
+	urgent  chan struct{} // wakes it at once
+	logged  atomic.Int64  // written bytes that are in the journal alone
 	events  events
 	errs    errorLog
 	last    atomic.Int64 // of now
@@ -98,8 +101,8 @@ func Open(ctx context.Context, opt Options) (*Home, error) {
 		opt: opt, keys: opt.Keys, local: opt.Keys.Local,
 		spaces: map[uint16]*space{}, byID: map[dag.ID]*space{},
 		sealing:   semaphore.NewWeighted(4),
-		manifests: newCache[string, *manifest](cacheBytes), inlines: newCache[tree.Ref, []byte](cacheBytes),
-		kick: make(chan struct{}, 1),
+		manifests: newCache[string, *manifest](manifestBytes), inlines: newCache[tree.Ref, []byte](inlineBytes),
+		kick: make(chan struct{}, 1), urgent: make(chan struct{}, 1),
 	}
 	h.views = newViews(h)
 	if err := h.recover(ctx); err != nil {

@@ -68,6 +68,9 @@ func (th *testHome) leave() {
 
 func (th *testHome) open() {
 	th.t.Helper()
+	if th.rand == nil {
+		th.rand = rand.Reader
+	}
 	h, err := Open(context.Background(), Options{
 		Disk: th.sim, Keys: th.keys, Rand: th.rand, UID: 1000, GID: 1000, Clock: th.clock,
 		OpenDB: func(name string) (kv.DB, error) { return kv.NewSimDB(th.sim, name) },

@@ -147,7 +147,8 @@ func (h *Home) openSpace(ctx context.Context, slot uint16, id dag.ID, openACL fu
 		h: h, slot: slot, id: id, dir: dir,
 		orphaned: map[uint64]struct{}{}, refs: map[uint64]int64{}, dirty: map[uint64]dirtyState{},
 		asides: map[asideKey]aside{}, inflight: map[uint64]struct{}{}, streams: map[uint64]*stream{}, paced: map[uint64]pace{},
-		held: map[uint64]heldBack{},
+		held: map[uint64]heldBack{}, patched: map[uint64]int64{},
+		mates: map[uint64]database{}, lost: map[database]int{}, near: map[database]struct{}{}, due: map[uint64]database{}, moments: map[database]journal.Seq{},
 	}
 	s.settled = sync.NewCond(&s.mu)
 	fail := func(err error) (*space, error) {
@@ -372,7 +373,19 @@ func (s *space) recovered(ctx context.Context) error {
 		s.reclaim(ino)
 	}
 	// What was dirty at the checkpoint is dirty still; what the replay touched was marked by it.
-	return s.ixDirty()
+	if err := s.ixDirty(); err != nil {
+		return err
+	}
+	for ino := range s.dirty {
+		n, err := s.ix.Inode(ino)
+		if err != nil {
+			return s.damaged(err)
+		}
+		if n != nil {
+			s.recount(n)
+		}
+	}
+	return nil
 }
 
 // rebase is for a journal that lost records which a checkpoint holds, as by rot: what comes next has numbers that the
@@ -407,7 +420,7 @@ func keys[K comparable, V any](m map[K]V) map[K]struct{} {
 	return out
 }
 
-// ixDirty finds the inodes that a checkpoint left dirty. Their numbers are listed in it.
+// ixDirty finds the inodes that a checkpoint left dirty, or with many patches. Their numbers are listed in it.
 func (s *space) ixDirty() error {
 	b, err := s.ix.Value(valueDirty)
 	if err != nil {
@@ -429,6 +442,8 @@ func (s *space) ixDirty() error {
 		}
 		if n != nil && n.Dirty() {
 			s.dirty[ino] = dirtyState{first: now, last: now}
+		} else if n != nil {
+			s.notePatched(n)
 		}
 	}
 	return nil

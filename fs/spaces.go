@@ -481,11 +481,16 @@ func (h *Home) removeSpaceLocked(name string, onlyEmpty bool) error {
 
 func (h *Home) forgetSpace(s *space) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	delete(h.spaces, s.slot)
 	if h.byID[s.id] == s { // an import may have taken its place
 		delete(h.byID, s.id)
 	}
+	h.mu.Unlock()
+	s.mu.Lock()
+	for ino := range s.dirty {
+		s.undirty(ino)
+	}
+	s.mu.Unlock()
 }
 
 // removeFolder removes what a space has on the disk; without its spaceFile a start goes on with that.

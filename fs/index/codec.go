@@ -268,17 +268,10 @@ func AppendInode(b []byte, n *Inode) []byte {
 		e.ref(n.BaseAt, n.Object)
 	}
 	if has&hasPatches != 0 {
-		e.ref(n.Patched.At, n.Object)
-		e.uint(uint64(n.Patched.Count))
-		e.int(n.Patched.Bytes)
-		e.int(n.Patched.Size)
+		e.patched(n)
 	}
 	if has&hasCuts != 0 {
-		e.uint(uint64(len(n.Cuts)))
-		for _, c := range n.Cuts {
-			e.seq(c.Seq)
-			e.int(c.Size)
-		}
+		e.cuts(n.Cuts)
 	}
 	if has&hasExt != 0 {
 		e.extents(n.Ext)
@@ -362,15 +355,10 @@ func DecodeInode(b []byte) (*Inode, error) {
 		n.BaseAt = d.ref(n.Object)
 	}
 	if has&hasPatches != 0 {
-		n.Patched = Patched{At: d.ref(n.Object), Count: int(d.uint()), Bytes: d.int(), Size: d.int()}
-		if n.Base == nil || n.Patched.Count <= 0 || n.Patched.Bytes < 0 || n.Patched.Size < 0 {
-			d.fail()
-		}
+		d.patched(n)
 	}
 	if has&hasCuts != 0 {
-		for range d.count(2) {
-			n.Cuts = append(n.Cuts, Cut{Seq: d.seq(), Size: d.int()})
-		}
+		n.Cuts = d.cuts()
 	}
 	if has&hasExt != 0 {
 		n.Ext = d.extents()
@@ -512,6 +500,70 @@ func (d *decoder) source() *Source {
 		d.fail()
 	}
 	return s
+}
+
+// AppendPatches appends the published patches over the base of an inode, without what was done since; nothing where there are none.
+func AppendPatches(b []byte, n *Inode) []byte {
+	if n.Patched.Count == 0 {
+		return b
+	}
+	e := &encoder{b}
+	e.patched(n)
+	e.cuts(n.Cuts)
+	ext := n.Ext
+	if ext == nil {
+		ext = &Extents{}
+	}
+	e.extents(ext)
+	return e.b
+}
+
+// DecodePatches sets what AppendPatches wrote. Errors match ErrCorrupt.
+func (n *Inode) DecodePatches(b []byte) error {
+	d := &decoder{b: b}
+	d.patched(n)
+	n.Cuts = d.cuts()
+	n.Ext = d.extents()
+	if d.err == nil && len(d.b) != 0 {
+		d.fail()
+	}
+	if d.err != nil {
+		return fmt.Errorf("%w: patches", d.err)
+	}
+	if n.Ext.Len() == 0 {
+		n.Ext = nil
+	}
+	n.Size = n.Patched.Size
+	return nil
+}
+
+func (e *encoder) patched(n *Inode) {
+	e.ref(n.Patched.At, n.Object)
+	e.uint(uint64(n.Patched.Count))
+	e.int(n.Patched.Bytes)
+	e.int(n.Patched.Size)
+}
+
+func (d *decoder) patched(n *Inode) {
+	n.Patched = Patched{At: d.ref(n.Object), Count: int(d.uint()), Bytes: d.int(), Size: d.int()}
+	if n.Base == nil || n.Patched.Count <= 0 || n.Patched.Bytes < 0 || n.Patched.Size < 0 {
+		d.fail()
+	}
+}
+
+func (e *encoder) cuts(cuts []Cut) {
+	e.uint(uint64(len(cuts)))
+	for _, c := range cuts {
+		e.seq(c.Seq)
+		e.int(c.Size)
+	}
+}
+
+func (d *decoder) cuts() (cuts []Cut) {
+	for range d.count(2) {
+		cuts = append(cuts, Cut{Seq: d.seq(), Size: d.int()})
+	}
+	return cuts
 }
 
 // AppendContent appends the stored form of a content, without the bytes that a change holds: those are read from there.

@@ -2,6 +2,7 @@ package index
 
 import (
 	"math"
+	"slices"
 
 	"github.com/anyfs/anyfs/fs/journal"
 	"github.com/anyfs/anyfs/fs/tree"
@@ -89,6 +90,36 @@ func (n *Inode) Patch(upTo journal.Seq, at tree.Ref, size int64, edits []PatchEd
 	n.Patched.Bytes += pos
 }
 
+// AddPatch lays a published patch over an inode to which nothing was done since.
+func (n *Inode) AddPatch(at tree.Ref, c *tree.Content) {
+	if n.Ext == nil {
+		n.Ext = &Extents{}
+	}
+	if size := n.ShownSize(); c.Size < size {
+		n.Ext.Cut(c.Size, math.MaxInt64-c.Size)
+		if c.Size < n.Limit() {
+			n.Cuts = []Cut{{Size: c.Size}}
+		}
+	}
+	src, zeros := &Source{Kind: SourcePatch, At: at}, &Source{Kind: SourceZero}
+	var pos int64
+	for _, e := range c.Patch {
+		k := int64(len(e.Bytes))
+		if k > 0 {
+			n.Ext.Put(e.Off, Extent{Len: k, Skip: pos, Src: src})
+		}
+		if e.Len > k {
+			n.Ext.Put(e.Off+k, Extent{Len: e.Len - k, Skip: e.Off + k, Src: zeros})
+		}
+		pos += k
+	}
+	if n.Ext.Len() == 0 {
+		n.Ext = nil
+	}
+	n.Patched = Patched{At: at, Count: n.Patched.Count + 1, Bytes: n.Patched.Bytes + pos, Size: c.Size}
+	n.Size = c.Size
+}
+
 // publishEdit turns what is left of an edit into extents of the patch. x.Skip is relative to the offset in the file.
 func (n *Inode) publishEdit(upTo journal.Seq, e PatchEdit, x Extent, zeros *Source) {
 	if n.Ext == nil {
@@ -112,6 +143,49 @@ func (n *Inode) publishEdit(upTo journal.Seq, e PatchEdit, x Extent, zeros *Sour
 			n.Ext.Put(from, Extent{Len: r.end - from, Skip: from, Src: zeros})
 		}
 	}
+}
+
+// ShowsLike reports whether two inodes of one base, to which nothing was done since, show the same published content.
+func (n *Inode) ShowsLike(o *Inode) bool {
+	return n.Patched == o.Patched && n.Size == o.Size && slices.Equal(n.runs(), o.runs())
+}
+
+// shownRun is a run of a file that comes from one place: zeros, a patch, or (no kind) the base.
+type shownRun struct {
+	off, n, skip int64
+	kind         SourceKind
+	at           tree.Ref
+}
+
+func (n *Inode) runs() (out []shownRun) {
+	add := func(r shownRun) {
+		if r.kind != SourcePatch {
+			r.skip = r.off
+		}
+		if k := len(out) - 1; k >= 0 && out[k].kind == r.kind && out[k].at == r.at && out[k].skip+out[k].n == r.skip {
+			out[k].n += r.n
+		} else if r.n > 0 {
+			out = append(out, r)
+		}
+	}
+	limit := n.Limit()
+	base := func(from, to int64) {
+		if cut := min(to, max(from, limit)); from < to {
+			add(shownRun{off: from, n: cut - from})
+			add(shownRun{off: cut, n: to - cut, kind: SourceZero})
+		}
+	}
+	at := int64(0)
+	if n.Ext != nil {
+		n.Ext.Range(0, n.Size, func(off int64, x Extent) bool {
+			base(at, off)
+			add(shownRun{off, x.Len, x.Skip, x.Src.Kind, x.Src.At})
+			at = off + x.Len
+			return true
+		})
+	}
+	base(at, n.Size)
+	return out
 }
 
 // Edits gives the ranges in which the file differs from what it shows as published, as the edits of a patch, and how many bytes
@@ -155,16 +229,19 @@ func (n *Inode) Edits(maxEdits int, maxBytes int64) (edits []PatchEdit, bytes in
 	return edits, bytes, ok
 }
 
-// Written is how many bytes were written since the file was published: at most, since some may have been written twice.
-func (n *Inode) Written() int64 {
-	var sum int64
+// Written is how many bytes of what the file holds were written since it was published, and how many of these are in the
+// journal.
+func (n *Inode) Written() (all, logged int64) {
 	if n.Ext != nil {
 		n.Ext.Range(0, math.MaxInt64, func(_ int64, x Extent) bool {
 			if !x.Src.Published() && x.Src.Kind != SourceZero {
-				sum += x.Len
+				all += x.Len
+				if x.Src.Kind == SourceJournal {
+					logged += x.Len
+				}
 			}
 			return true
 		})
 	}
-	return sum
+	return all, logged
 }

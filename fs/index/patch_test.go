@@ -19,6 +19,8 @@ type patchFile struct {
 	base    []byte
 	data    map[*Source][]byte
 	patches map[tree.Ref][]byte
+	chain   []*tree.Content // the patches over the base
+	refs    []tree.Ref
 	seq     journal.Seq
 	want    []byte
 }
@@ -149,7 +151,7 @@ func TestPatchesAgainstBytes(t *testing.T) {
 				}
 				at := tree.Ref{Change: dag.ID{2, byte(step)}, Place: uint32(step)}
 				if rapid.IntRange(0, 3).Draw(t, "whole") == 0 {
-					f.base = held
+					f.base, f.chain, f.refs = held, nil, nil
 					f.Rebase(upTo, &tree.Content{Size: int64(len(held))}, at)
 				} else {
 					edits, n, ok := c.Edits(1000, 1<<20)
@@ -173,8 +175,27 @@ func TestPatchesAgainstBytes(t *testing.T) {
 					}
 					f.patches[at] = p
 					f.Patch(upTo, at, c.Size, edits)
+					content := &tree.Content{Size: c.Size, Patch: make([]tree.Edit, len(edits))}
+					for i, e := range edits {
+						content.Patch[i] = tree.Edit{Off: e.Off, Len: e.Len, Bytes: p[:e.Data]}
+						p = p[e.Data:]
+					}
+					f.chain, f.refs = append(f.chain, content), append(f.refs, at)
 				}
 				published = held
+			}
+			anew := &patchFile{
+				Inode: &Inode{Size: int64(len(f.base)), Base: f.Base, BaseAt: f.BaseAt},
+				base:  f.base, data: f.data, patches: f.patches,
+			}
+			for i, c := range f.chain {
+				anew.AddPatch(f.refs[i], c)
+			}
+			if got := anew.read(t); !bytes.Equal(got, published) || anew.Shown() != f.Shown() {
+				t.Fatalf("made anew it holds\n%v, not\n%v", got, published)
+			}
+			if edits, _, _ := f.Edits(1000, 1<<20); len(edits) == 0 && f.Size == f.ShownSize() && !f.ShowsLike(anew.Inode) {
+				t.Fatalf("made anew it has\n%v, not\n%v", anew.runs(), f.runs())
 			}
 			if got := f.read(t); !bytes.Equal(got, f.want) {
 				t.Fatalf("step %d: the file holds\n%v, not\n%v", step, got, f.want)
