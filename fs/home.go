@@ -69,6 +69,7 @@ type Home struct {
 	fail    atomic.Pointer[error] // set: the home is read-only for good
 	room    room
 	freeing freeing
+	fsyncs  fsyncs
 	kick    chan struct{} // wakes the publisher where nothing was dirty
 	urgent  chan struct{} // wakes it at once
 	logged  atomic.Int64  // written bytes that are in the journal alone

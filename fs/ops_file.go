@@ -268,6 +268,8 @@ func (h *Home) Fsync(ctx context.Context, ino Ino) error {
 	seq := s.last
 	s.noteFsync(local)
 	s.mu.Unlock()
+	h.fsyncs.begin()
+	defer h.fsyncs.end()
 	return h.sync(ctx, seq)
 }
 

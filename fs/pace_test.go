@@ -260,3 +260,34 @@ func TestJournalIsRelieved(t *testing.T) {
 		t.Fatalf("%d bytes are in the journal alone, and nothing is there", n)
 	}
 }
+
+// TestCheckpointsWaitForFsyncs: none comes while someone waits for a sync, for some seconds.
+func TestCheckpointsWaitForFsyncs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes three seconds")
+	}
+	th := newTestHome(t)
+	th.create(th.root, "f", []byte("content"))
+	s := th.spaceOf(th.root)
+	loaded := func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.loaded == s.last
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	th.fsyncs.begin()
+	go func() { done <- th.Run(ctx) }()
+	time.Sleep(checkpointEvery + 2*flushEvery)
+	if loaded() {
+		t.Error("a checkpoint came while someone waited for a sync")
+	}
+	th.fsyncs.end()
+	for end := time.Now().Add(time.Minute); !loaded(); time.Sleep(flushEvery) {
+		if time.Now().After(end) {
+			t.Fatal("no checkpoint came after the last sync")
+		}
+	}
+	stop()
+	th.must(<-done)
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/anyfs/anyfs/dag"
@@ -27,8 +28,11 @@ const (
 	flushEvery      = 250 * time.Millisecond // unsynced data reach the kernel, idle streams end
 	syncEvery       = 3 * time.Second        // unsynced data reach the disk
 	checkpointEvery = 2 * time.Second
-	checkpointBytes = 32 << 20        // of records in memory
-	trimAfter       = 5 * time.Second // without work the journal gives up what it does not need
+	checkpointBytes = 32 << 20 // of records in memory
+	// While someone syncs one thing after the other a checkpoint would make him wait for its own syncs: it comes later.
+	checkpointLatest = 10 * time.Second
+	fsyncPause       = 20 * time.Millisecond
+	trimAfter        = 5 * time.Second // without work the journal gives up what it does not need
 )
 
 // hurry wakes the publisher at once.
@@ -325,6 +329,24 @@ func (h *Home) flusher(ctx context.Context) {
 	}
 }
 
+// fsyncs says whether someone waits for a sync, or just did.
+type fsyncs struct {
+	running atomic.Int32
+	last    atomic.Int64 // Unix nanoseconds
+}
+
+func (f *fsyncs) begin() { f.running.Add(1) }
+
+func (f *fsyncs) end() {
+	f.last.Store(time.Now().UnixNano())
+	f.running.Add(-1)
+}
+
+func (f *fsyncs) busy() bool {
+	since := time.Duration(time.Now().UnixNano() - f.last.Load())
+	return f.running.Load() > 0 || since >= 0 && since < fsyncPause
+}
+
 // checkpointer writes checkpoints while there is something to write.
 func (h *Home) checkpointer(ctx context.Context) {
 	tick := time.NewTicker(flushEvery)
@@ -348,7 +370,9 @@ func (h *Home) checkpointer(ctx context.Context) {
 			h.jr.Trim()
 			trimmed = true
 		}
-		if !behind || weight < checkpointBytes && time.Since(last) < checkpointEvery && h.journalLive() < journalHalf {
+		full := weight >= checkpointBytes || h.journalLive() >= journalHalf
+		since := time.Since(last)
+		if !behind || !full && (since < checkpointEvery || since < checkpointLatest && h.fsyncs.busy()) {
 			continue
 		}
 		if err := h.checkpoint(ctx); err != nil && ctx.Err() == nil {
