@@ -296,10 +296,18 @@ func (h *Home) lookRoom() {
 	}
 }
 
-// roomFor reserves n bytes of the disk, or says ENOSPC before anything is half done. A home that failed is read-only.
-func (h *Home) roomFor(n int64) error {
+// failed says why the home is read-only; nil while it is not.
+func (h *Home) failed() error {
 	if err := h.fail.Load(); err != nil {
 		return fmt.Errorf("%w: the home is read-only: %w", ErrReadOnly, *err)
+	}
+	return nil
+}
+
+// roomFor reserves n bytes of the disk, or says ENOSPC before anything is half done. A home that failed is read-only.
+func (h *Home) roomFor(n int64) error {
+	if err := h.failed(); err != nil {
+		return err
 	}
 	h.room.mu.Lock()
 	defer h.room.mu.Unlock()

@@ -40,6 +40,15 @@ type Options struct {
 	Log      *slog.Logger                     // default none; gets no names and no content
 	OpenDB   func(name string) (kv.DB, error) // default: bbolt below Dir
 	Keep     KeepPolicy                       // what stays of old content when the disk is full
+
+	sim simulation
+}
+
+// simulation is what tests set: sizes that are reached soon, and nothing beside what is called.
+type simulation struct {
+	inline       bool  // the journal tidies where it is called
+	journalBytes int64 // of a file of the journal; 0 is the default
+	segmentBytes int64 // of a segment of blocks; 0 is the default
 }
 
 // Home is the spaces of one account on one device. It is safe for concurrent use.

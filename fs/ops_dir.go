@@ -515,15 +515,12 @@ func (h *Home) Rename(parent Ino, name string, newParent Ino, newName string, fl
 		}
 		return h.renameSpace(name, newName, flags)
 	}
-	// A streamed file is in the journal before its name can show it, so that no crash leaves the name with half a file.
-	s.mu.Lock()
-	e, _, err := s.lookup(from, name)
-	s.mu.Unlock()
-	if err != nil {
+	// A streamed file is in the journal before a new name can show it, so that no crash leaves the name with half a file.
+	if err := s.settleNamed(from, name); err != nil {
 		return err
 	}
-	if e != nil {
-		if err := s.settleStream(e.Ino); err != nil {
+	if flags&RenameExchange != 0 {
+		if err := s.settleNamed(to, newName); err != nil {
 			return err
 		}
 	}
@@ -544,6 +541,17 @@ func (h *Home) Rename(parent Ino, name string, newParent Ino, newName string, fl
 			return nil
 		}, nil
 	})
+}
+
+// settleNamed ends the stream of the inode that a name stands for.
+func (s *space) settleNamed(dir uint64, name string) error {
+	s.mu.Lock()
+	e, _, err := s.lookup(dir, name)
+	s.mu.Unlock()
+	if err != nil || e == nil {
+		return err
+	}
+	return s.settleStream(e.Ino)
 }
 
 // planRename checks a rename and decides whether it is a save. Under mu.

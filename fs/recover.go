@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -26,7 +27,7 @@ const (
 	journalDir = "journal"
 	spacesDir  = "spaces"
 	nextFile   = "spaces/next" // the next free slot: slots are never used twice
-	spaceFile  = "space"       // in a space's folder: its id. Written last: a folder without it was never finished
+	spaceFile  = "space"       // in a space's folder: its id, and what it was made as. Written last: a folder without it was never finished
 	dbFile     = "space.db"
 )
 
@@ -56,6 +57,9 @@ func (h *Home) recover(ctx context.Context) error {
 		return fmt.Errorf("open home: %w", err)
 	}
 	names, err := d.ReadDir(spacesDir)
+	if err == nil {
+		err = d.SyncDir(spacesDir) // a process that was killed may have made a name, and not made it durable
+	}
 	if err != nil {
 		return fmt.Errorf("open home: %w", err)
 	}
@@ -68,18 +72,21 @@ func (h *Home) recover(ctx context.Context) error {
 		dir := spacesDir + "/" + name
 		sealed, err := d.ReadFile(dir + "/" + spaceFile)
 		if errors.Is(err, iofs.ErrNotExist) {
-			if err := d.RemoveAll(dir); err != nil {
+			if err := h.removeFolder(dir); err != nil {
 				return fmt.Errorf("remove the unfinished space in %s: %w", dir, err)
 			}
 			continue
 		}
 		var id dag.ID
+		var as spaceIdentity
 		if err == nil {
 			var b []byte
-			if b, err = h.local.OpenLocal(nil, sealed, []byte(dir)); err == nil && len(b) != len(id) {
-				err = errors.New("wrong length")
+			var ok bool
+			if b, err = h.local.OpenLocal(nil, sealed, []byte(dir)); err == nil {
+				if id, as, ok = decodeSpaceFile(b); !ok {
+					err = errors.New("it says nothing")
+				}
 			}
-			copy(id[:], b)
 		}
 		if err != nil {
 			return fmt.Errorf("open home: %s/%s: %w", dir, spaceFile, err)
@@ -88,6 +95,7 @@ func (h *Home) recover(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		s.as = as
 		h.addSpace(s)
 		if slot >= h.next {
 			h.next = slot + 1
@@ -102,9 +110,15 @@ func (h *Home) recover(ctx context.Context) error {
 		from = 0
 	}
 	from = max(from, released) // a quiet space's own checkpoint may be older than that
+	// The journal makes durable what it finds, so the blocks that its records name come first.
+	for _, s := range h.each() {
+		if err := s.blocks.Sync(ctx); err != nil {
+			return fmt.Errorf("open home: %w", err)
+		}
+	}
 	h.jr, err = journal.Open(journal.Options{
 		Disk: d, Dir: journalDir, Key: h.local.Derive("journal"), Rand: h.opt.Rand, LiveBytes: journalLimit,
-		FileBytes: journal.DefaultFileBytes >> crashpoint.Shrink,
+		FileBytes: cmp.Or(h.opt.sim.journalBytes, journal.DefaultFileBytes>>crashpoint.Shrink), Inline: h.opt.sim.inline,
 	}, from, h.replay)
 	if err != nil {
 		return fmt.Errorf("open home: %w", err)
@@ -163,6 +177,9 @@ func (h *Home) openSpace(ctx context.Context, slot uint16, id dag.ID, openACL fu
 		return fail(err) // db may be a nil of some type
 	}
 	s.db = db
+	if err := d.SyncDir(dir); err != nil { // as of the folder of all spaces
+		return fail(err)
+	}
 	if s.aclLog, err = store.Open(store.Options{Disk: d, Dir: dir + "/acl", DB: s.db, Name: "acl", Seal: local.Derive("acl")}); err != nil {
 		return fail(err)
 	}
@@ -179,7 +196,8 @@ func (h *Home) openSpace(ctx context.Context, slot uint16, id dag.ID, openACL fu
 		return fail(err)
 	}
 	if s.blocks, err = block.Open(block.Options{
-		Disk: d, Dir: dir + "/blocks", DB: s.db, Seal: local.Derive("blocks"), SegmentBytes: block.DefaultSegmentBytes >> crashpoint.Shrink,
+		Disk: d, Dir: dir + "/blocks", DB: s.db, Seal: local.Derive("blocks"),
+		SegmentBytes: cmp.Or(h.opt.sim.segmentBytes, block.DefaultSegmentBytes>>crashpoint.Shrink),
 	}); err != nil {
 		return fail(err)
 	}

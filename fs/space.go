@@ -32,6 +32,7 @@ type space struct {
 	slot   uint16
 	id     dag.ID
 	dir    string // the space's folder
+	as     spaceIdentity
 	acl    *acl.Space
 	keys   *seal.Space
 	graph  *dag.Graph

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"syscall"
 	"testing"
@@ -125,6 +126,36 @@ func TestPowerLossAtEveryOperation(t *testing.T) {
 	t.Logf("%d crashes", crashes)
 	if crashes < 30 {
 		t.Errorf("only %d operations were interrupted", crashes)
+	}
+}
+
+// TestFailedSyncThenKill lets each sync in turn fail, kills the process after any step, and takes the power from the one that comes
+// after it: what was durable is there, and nothing is damaged.
+func TestFailedSyncThenKill(t *testing.T) {
+	landed := int64(0)
+	for n := int64(1); ; n++ {
+		rnd := rand.New(rand.NewPCG(uint64(n), 6))
+		m := &machine{live: map[int]bool{}, sure: map[int]bool{}, disk: disk.NewSim(rnd), rnd: rnd}
+		m.open(t)
+		m.disk.FailSyncAt(n, syscall.EIO)
+		scenario(m, func(_ string, do func() error) bool {
+			err := do()
+			for _, left := range []func(*disk.Sim) *disk.Sim{(*disk.Sim).Fork, func(d *disk.Sim) *disk.Sim { return d.CrashClone(rnd) }} {
+				k := &machine{live: maps.Clone(m.live), sure: maps.Clone(m.sure), disk: left(m.disk), rnd: rnd}
+				k.restart(t, m.sure)
+				k.disk = k.disk.Crash(func() disk.Keep { return disk.Drop })
+				k.restart(t, m.sure)
+			}
+			return err == nil
+		})
+		hit := m.disk.Landed()
+		if landed += hit; hit == 0 {
+			break
+		}
+	}
+	t.Logf("%d syncs failed", landed)
+	if landed < 5 {
+		t.Errorf("only %d syncs failed", landed)
 	}
 }
 

@@ -65,8 +65,30 @@ func OpenBolt(path string) (*Bolt, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kv: open %s: %w", path, err)
 	}
+	if err := settleRoots(path); err != nil {
+		return nil, fmt.Errorf("kv: open %s: %w", path, errors.Join(err, db.Close()))
+	}
 	db.AllocSize = growBytes
 	return &Bolt{db: db}, nil
+}
+
+// settleRoots writes the two roots again as they were read, durably. The process before may have ended because the sync of a
+// root failed: then the system shows it, and holds it for written, though the disk does not have it, and after a power loss
+// what was done since would be gone. All that a root refers to was durable before it was written.
+func settleRoots(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	b := make([]byte, 2*pageSize)
+	if _, err := f.ReadAt(b, 0); err != nil {
+		return err
+	}
+	if _, err := f.WriteAt(b, 0); err != nil {
+		return err
+	}
+	return f.Sync()
 }
 
 func (b *Bolt) View(fn func(Tx) error) error {
