@@ -31,10 +31,15 @@ type docModel struct {
 	versions [][]byte
 }
 
+func (doc *docModel) last() []byte { return doc.versions[len(doc.versions)-1] }
+
+// linkModel is a name of a file, wherever it is: it goes on when it is moved, and when it comes back.
+type linkModel struct{ doc *docModel }
+
 // dirModel is a directory: what is in it, and what was removed from it.
 type dirModel struct {
 	id   string
-	live map[string]any // *docModel or *dirModel
+	live map[string]any // *linkModel or *dirModel
 	dead []grave        // the last removed last
 }
 
@@ -47,19 +52,19 @@ type grave struct {
 	step int
 }
 
-// treeSnap is what the tree held at a time: what was in each directory that there was, by name a pastDoc or a *dirModel.
+// treeSnap is what the tree held at a time: what was in each directory that there was, by name a pastFile or a *dirModel.
 type treeSnap struct {
 	at   time.Time
 	dirs map[*dirModel]map[string]any
 }
 
-// pastDoc is a file at a time.
-type pastDoc struct {
-	doc  *docModel
+// pastFile is a file at a time.
+type pastFile struct {
+	link *linkModel
 	data []byte
 }
 
-func (doc *docModel) last() []byte { return doc.versions[len(doc.versions)-1] }
+func (l *linkModel) now() pastFile { return pastFile{l, l.doc.last()} }
 
 func splitPath(p string) (dir, name string) {
 	if i := strings.LastIndexByte(p, '/'); i >= 0 {
@@ -100,8 +105,8 @@ func (d *dirModel) each(path string, fn func(path string, what any)) {
 func (m *historyModel) files() map[string]*docModel {
 	out := map[string]*docModel{}
 	m.root.each("", func(p string, what any) {
-		if doc, ok := what.(*docModel); ok {
-			out[p] = doc
+		if l, ok := what.(*linkModel); ok {
+			out[p] = l.doc
 		}
 	})
 	return out
@@ -218,10 +223,9 @@ func (m *historyModel) take() treeSnap {
 	for _, d := range m.dirs() {
 		names := map[string]any{}
 		for name, what := range d.live {
-			if doc, ok := what.(*docModel); ok {
-				names[name] = pastDoc{doc, doc.last()}
-			} else {
-				names[name] = what
+			names[name] = what
+			if l, ok := what.(*linkModel); ok {
+				names[name] = l.now()
 			}
 		}
 		s.dirs[d] = names
@@ -261,8 +265,8 @@ func (m *historyModel) check(t *rapid.T) {
 	}
 	for _, p := range m.deadPaths() {
 		steps := m.find(p)
-		if doc, ok := steps[len(steps)-1].what.(*docModel); ok {
-			m.wantVersions(t, p, doc)
+		if l, ok := steps[len(steps)-1].what.(*linkModel); ok {
+			m.wantVersions(t, p, l.doc)
 		}
 	}
 	if m.th.clock().Sub(now) > time.Minute {
@@ -344,8 +348,8 @@ func (m *historyModel) wantDir(t *rapid.T, p string, d *dirModel) {
 }
 
 func idOf(what any) string {
-	if doc, ok := what.(*docModel); ok {
-		return doc.id
+	if l, ok := what.(*linkModel); ok {
+		return l.doc.id
 	}
 	return what.(*dirModel).id
 }
@@ -383,8 +387,8 @@ func (m *historyModel) name(id string) string {
 func (m *historyModel) wantVersionsView(t *rapid.T, p string, d *dirModel) {
 	docs := map[string][]*docModel{}
 	note := func(name string, what any) {
-		if doc, ok := what.(*docModel); ok && !slices.Contains(docs[name], doc) {
-			docs[name] = append(docs[name], doc)
+		if l, ok := what.(*linkModel); ok && !slices.Contains(docs[name], l.doc) {
+			docs[name] = append(docs[name], l.doc)
 		}
 	}
 	for name, what := range d.live {
@@ -442,7 +446,7 @@ func (m *historyModel) wantPast(t *rapid.T, i int, path string, d *dirModel) {
 			case isDir:
 				walk(q, a.Ino, sub)
 			default:
-				if got, want := m.th.read(a.Ino), s.dirs[d][name].(pastDoc).data; !bytes.Equal(got, want) {
+				if got, want := m.th.read(a.Ino), s.dirs[d][name].(pastFile).data; !bytes.Equal(got, want) {
 					t.Fatalf("%q at time %d held %s, not %s", q, i, title(got), title(want))
 				}
 			}

@@ -137,6 +137,43 @@ func TestPastOfADirectoryWhoseFileIsElsewhere(t *testing.T) {
 	th.wantList(th.root, then, "f")
 }
 
+// TestBackToATimeFromElsewhere restores a directory to a time before what was in it moved to another and was deleted there: it
+// leaves that one's trash, and its own past stays.
+func TestBackToATimeFromElsewhere(t *testing.T) {
+	th := newTestHome(t)
+	d, e := th.mkdir(th.root, "d"), th.mkdir(th.root, "e")
+	s := th.mkdir(d, "s")
+	th.create(s, "f", []byte("f"))
+	th.create(s, "g", []byte("g"))
+	th.create(d, "x", []byte("x"))
+	th.step(nil)
+	then := th.clock().Format(time.RFC3339Nano)
+	th.tick(time.Minute)
+	th.step(th.Unlink(s, "g"))
+	th.must(th.Rename(d, "x", e, "y", 0))
+	th.step(th.Rename(d, "s", e, "s", 0))
+	between := th.clock().Format(time.RFC3339Nano)
+	th.tick(time.Minute)
+	th.removeAll("Personal/e")
+	th.step(nil)
+	th.restore("Personal/d", then, "")
+	th.step(nil)
+	for _, next := range []func(){th.kill, th.reimport, func() {}} {
+		th.wantList(th.root, "d", "s", "x")
+		th.wantList(th.root, "d/s", "f", "g")
+		th.wantList(th.root, ".anyfs/at/"+between+"/e/s", "f")
+		th.wantList(th.root, ".anyfs/at/"+then+"/d/s", "f", "g")
+		if l := th.deleted("Personal/e"); len(l) != 0 {
+			t.Fatalf("deleted: %+v", l)
+		}
+		next()
+	}
+	th.restore("Personal/e", "", "")
+	th.wantList(th.root, "e")
+	th.step(nil)
+	th.verify()
+}
+
 // TestTrashKnowsWhenANameWent removes one name of a file, which is then written and removed for good. The second removal says
 // of the first name, too, that it saw what was written; made anew, the trash has its own time still, and a directory that comes
 // back does so without it.

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"maps"
 	mrand "math/rand/v2"
 	"slices"
 	"strings"
@@ -76,7 +75,7 @@ func (m *historyModel) create(t *rapid.T) {
 	data := m.data(t)
 	m.th.create(dir, name, data)
 	m.done()
-	d.live[name] = &docModel{id: m.id(p), versions: [][]byte{data}}
+	d.live[name] = &linkModel{&docModel{id: m.id(p), versions: [][]byte{data}}}
 }
 
 func (m *historyModel) save(t *rapid.T) {
@@ -101,7 +100,7 @@ func (m *historyModel) save(t *rapid.T) {
 			// Of a file with several names this takes one away, as POSIX has it.
 			d.bury(name, m.step)
 			doc = &docModel{}
-			d.live[name] = doc
+			d.live[name] = &linkModel{doc}
 		}
 	case "aside":
 		m.th.must(m.th.Rename(dir, name, dir, name+"~", 0))
@@ -129,7 +128,7 @@ func (m *historyModel) link(t *rapid.T) {
 	_, dir, _ := m.above(q)
 	_, err := m.th.Link(m.ino(p), dir, name)
 	m.th.must(err)
-	d.live[name] = doc
+	d.live[name] = &linkModel{doc}
 	m.done()
 }
 
@@ -143,28 +142,28 @@ func (m *historyModel) mkdir(t *rapid.T) {
 
 // rename gives a file another name, which a file may have, and moveDir a directory, which an empty directory may have.
 func (m *historyModel) rename(t *rapid.T) {
-	p, doc := m.anyFile(t)
+	p, _ := m.anyFile(t)
 	q, d, _ := m.anyName(t)
-	m.renamed(t, p, q, doc, d)
+	m.renamed(t, p, q, d)
 }
 
 func (m *historyModel) moveDir(t *rapid.T) {
-	p, moved := m.anyDir(t)
+	p, _ := m.anyDir(t)
 	q, d, _ := m.anyName(t)
 	if p == "" || strings.HasPrefix(q+"/", p+"/") {
 		t.Skip("not there")
 	}
-	m.renamed(t, p, q, moved, d)
+	m.renamed(t, p, q, d)
 }
 
-func (m *historyModel) renamed(t *rapid.T, p, q string, what any, d *dirModel) {
+func (m *historyModel) renamed(t *rapid.T, p, q string, d *dirModel) {
 	from, dir, name := m.above(p)
 	_, newDir, newName := m.above(q)
-	old := d.live[newName]
-	if old == what {
+	what, old := from.live[name], d.live[newName]
+	if old != nil && idOf(old) == idOf(what) {
 		t.Skip("one file")
 	}
-	_, isFile := what.(*docModel)
+	_, isFile := what.(*linkModel)
 	if sub, ok := old.(*dirModel); ok && (isFile || len(sub.live) > 0) || old != nil && !ok && !isFile {
 		t.Skip("no rename")
 	}
@@ -187,7 +186,7 @@ func (m *historyModel) exchange(t *rapid.T) {
 	p, q := rapid.SampledFrom(all).Draw(t, "one"), rapid.SampledFrom(all).Draw(t, "other")
 	a, dir, name := m.above(p)
 	b, newDir, newName := m.above(q)
-	if strings.HasPrefix(p+"/", q+"/") || strings.HasPrefix(q+"/", p+"/") || a.live[name] == b.live[newName] {
+	if strings.HasPrefix(p+"/", q+"/") || strings.HasPrefix(q+"/", p+"/") || idOf(a.live[name]) == idOf(b.live[newName]) {
 		t.Skip("one is in the other")
 	}
 	m.th.must(m.th.Rename(dir, name, newDir, newName, RenameExchange))
@@ -235,273 +234,6 @@ func (m *historyModel) removeTree(t *rapid.T) {
 	if got := m.th.tree("Personal"); !slices.Equal(got, want) {
 		t.Fatalf("%s came back as\n%s\nit was\n%s", p, strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-}
-
-// undelete brings back something deleted, with the directories above it.
-func (m *historyModel) undelete(t *rapid.T) {
-	gone := m.deadPaths()
-	if len(gone) == 0 {
-		t.Skip("nothing is deleted")
-	}
-	p := rapid.SampledFrom(gone).Draw(t, "deleted")
-	steps := m.find(p)
-	at := m.root
-	for _, st := range steps[:len(steps)-1] {
-		switch now := at.live[st.name].(type) {
-		case *docModel:
-			if _, err := m.th.Restore(context.Background(), spacePath(p), "", ""); !errors.Is(err, ErrExist) {
-				t.Fatalf("%s came back in a file: %v", p, err)
-			}
-			// Directories above it may have come back all the same.
-			t.Skip("in a file")
-		case *dirModel:
-			at = now
-		default:
-			at = st.what.(*dirModel)
-		}
-	}
-	version, i := "", 0
-	last := steps[len(steps)-1]
-	doc, isFile := last.what.(*docModel)
-	if isFile && rapid.Bool().Draw(t, "older") {
-		i = rapid.IntRange(0, len(doc.versions)-1).Draw(t, "version")
-		version = m.version(t, p, doc, i)
-	}
-	m.th.restore(spacePath(p), version, "")
-	at = m.root
-	for k, st := range steps {
-		if k == len(steps)-1 {
-			at.raise(st.in, st.dead)
-			break
-		}
-		if at.live[st.name] == nil {
-			at.live[st.name] = st.what
-			st.in.dead = slices.Delete(st.in.dead, st.dead, st.dead+1)
-		}
-		at = at.live[st.name].(*dirModel)
-	}
-	if version != "" && !bytes.Equal(doc.versions[i], doc.last()) {
-		doc.versions = append(doc.versions, doc.versions[i])
-	}
-	m.done()
-}
-
-// version gives the id of the i-th version of the file at a path.
-func (m *historyModel) version(t *rapid.T, p string, doc *docModel, i int) string {
-	vs := m.th.contents(spacePath(p))
-	if len(vs) != len(doc.versions) {
-		t.Fatalf("%s has %d versions, not %d", p, len(vs), len(doc.versions))
-	}
-	return vs[len(vs)-1-i].ID
-}
-
-func (m *historyModel) back(t *rapid.T) {
-	p, doc := m.anyFile(t)
-	i := rapid.IntRange(0, len(doc.versions)-1).Draw(t, "version")
-	m.th.restore(spacePath(p), m.version(t, p, doc, i), "")
-	doc.versions = append(doc.versions, doc.versions[i])
-	m.done()
-}
-
-// anySnap gives a directory with what it held at a time.
-func (m *historyModel) anySnap(t *rapid.T) (p string, d *dirModel, s *treeSnap) {
-	p, d = m.anyDir(t)
-	if len(m.snaps) == 0 {
-		t.Skip("no time")
-	}
-	s = &m.snaps[rapid.IntRange(0, len(m.snaps)-1).Draw(t, "time")]
-	if s.dirs[d] == nil {
-		t.Skip("not there then")
-	}
-	return p, d, s
-}
-
-// copyOld copies a directory as it was at a time, and copyDead something deleted.
-func (m *historyModel) copyOld(t *rapid.T) {
-	p, d, s := m.anySnap(t)
-	q, at, name := m.free(t)
-	m.th.restore(spacePath(p), s.at.Format(time.RFC3339Nano), spacePath(q))
-	m.done()
-	at.live[name] = m.copied(q, d, map[*docModel]*docModel{}, func(d *dirModel) map[string]any { return s.dirs[d] })
-}
-
-func (m *historyModel) copyDead(t *rapid.T) {
-	gone := m.deadPaths()
-	if len(gone) == 0 {
-		t.Skip("nothing is deleted")
-	}
-	p := rapid.SampledFrom(gone).Draw(t, "deleted")
-	q, at, name := m.free(t)
-	steps := m.find(p)
-	g := steps[len(steps)-1].in.dead[steps[len(steps)-1].dead]
-	m.th.restore(spacePath(p), "", spacePath(q))
-	m.done()
-	what := g.what
-	if doc, ok := what.(*docModel); ok {
-		what = pastDoc{doc, doc.last()}
-	}
-	at.live[name] = m.copied(q, what, map[*docModel]*docModel{}, func(d *dirModel) map[string]any {
-		names := map[string]any{}
-		for _, x := range d.dead {
-			if x.step != g.step {
-				continue
-			}
-			names[x.name] = x.what
-			if doc, ok := x.what.(*docModel); ok {
-				names[x.name] = pastDoc{doc, doc.last()}
-			}
-		}
-		return names
-	})
-}
-
-// copied gives the model of a copy at a path: what was one file is one in the copy.
-func (m *historyModel) copied(p string, what any, docs map[*docModel]*docModel, in func(*dirModel) map[string]any) any {
-	if old, ok := what.(pastDoc); ok {
-		if docs[old.doc] == nil {
-			docs[old.doc] = &docModel{id: m.id(p), versions: [][]byte{old.data}}
-		}
-		return docs[old.doc]
-	}
-	d := newDirModel(m.id(p))
-	for name, what := range in(what.(*dirModel)) {
-		d.live[name] = m.copied(joinPath(p, name), what, docs, in)
-	}
-	return d
-}
-
-// backTo restores a directory to what it was at a time. What that does to which object is not modelled: it is held against what
-// a restore promises, and then the model takes it over.
-func (m *historyModel) backTo(t *rapid.T) {
-	p, d, s := m.anySnap(t)
-	res, err := m.th.Restore(context.Background(), spacePath(p), s.at.Format(time.RFC3339Nano), "")
-	m.th.must(err)
-	m.done()
-	skipped := func(p string) bool {
-		return slices.ContainsFunc(res.Skipped, func(text string) bool { return strings.HasPrefix(text, spacePath(p)+": ") })
-	}
-	var want func(p string, d *dirModel)
-	want = func(p string, d *dirModel) {
-		for name, what := range s.dirs[d] {
-			q := joinPath(p, name)
-			a, err := m.th.Getattr(m.ino(q))
-			m.th.must(err)
-			old, isFile := what.(pastDoc)
-			switch {
-			case skipped(q):
-				if a.IsDir() != isFile && a.Nlink == 1 {
-					t.Fatalf("%s is not as it was: %q", q, res.Skipped)
-				}
-			case a.IsDir() == isFile:
-				t.Fatalf("%s is of the wrong kind", q)
-			case !isFile:
-				want(q, what.(*dirModel))
-			default:
-				if got := m.th.read(a.Ino); !bytes.Equal(got, old.data) {
-					t.Fatalf("%s holds %s, not %s", q, title(got), title(old.data))
-				}
-			}
-		}
-	}
-	want(p, d)
-	m.adopt(t)
-}
-
-// adopt takes over what a step did to the space. It may have given objects names again, made new ones, and made versions; it has
-// taken nothing away.
-func (m *historyModel) adopt(t *rapid.T) {
-	known := map[string]any{}
-	for _, d := range m.everyDir() {
-		for _, what := range d.live {
-			known[idOf(what)] = what
-		}
-		for _, g := range d.dead {
-			known[idOf(g.what)] = g.what
-		}
-	}
-	var walk func(p string, d *dirModel)
-	walk = func(p string, d *dirModel) {
-		was := maps.Clone(d.live)
-		for _, name := range m.th.list(m.ino(p)) {
-			q := joinPath(p, name)
-			id := m.id(q)
-			what := known[id]
-			if old := was[name]; old != nil && old != what {
-				t.Fatalf("%s is another object", q)
-			}
-			delete(was, name)
-			a, err := m.th.Getattr(m.ino(q))
-			m.th.must(err)
-			if what == nil && a.IsDir() {
-				what = newDirModel(id)
-			} else if what == nil {
-				what = &docModel{id: id}
-			}
-			known[id], d.live[name] = what, what
-			if sub, ok := what.(*dirModel); ok {
-				walk(q, sub)
-			} else {
-				m.adoptVersions(t, q, what.(*docModel))
-			}
-		}
-		if len(was) > 0 {
-			t.Fatalf("%q lost %q", p, slices.Sorted(maps.Keys(was)))
-		}
-		var dead []grave
-		for _, e := range m.th.deleted(spacePath(p)) {
-			i := len(d.dead) - 1
-			for i >= 0 && (d.dead[i].name != e.Name || idOf(d.dead[i].what) != e.Object) {
-				i--
-			}
-			if i < 0 {
-				t.Fatalf("%s was deleted from %q", e.Name, p)
-			}
-			dead = append([]grave{d.dead[i]}, dead...)
-			d.dead = slices.Delete(d.dead, i, i+1)
-		}
-		d.dead = dead
-	}
-	walk("", m.root)
-}
-
-func (m *historyModel) adoptVersions(t *rapid.T, p string, doc *docModel) {
-	vs := m.th.contents(spacePath(p))
-	var all [][]byte
-	for i := len(vs) - 1; i >= 0; i-- {
-		all = append(all, m.th.versionBytes(spacePath(p), vs[i].ID))
-	}
-	n := len(doc.versions)
-	if len(all) < n || len(all) > n+1 || !slices.EqualFunc(all[:n], doc.versions, bytes.Equal) {
-		t.Fatalf("%s had %d versions, and has %d", p, n, len(all))
-	}
-	doc.versions = all
-}
-
-// everyDir gives all directories, deleted ones too.
-func (m *historyModel) everyDir() []*dirModel {
-	var out []*dirModel
-	var walk func(what any)
-	walk = func(what any) {
-		d, ok := what.(*dirModel)
-		if !ok || slices.Contains(out, d) {
-			return
-		}
-		out = append(out, d)
-		for _, what := range d.live {
-			walk(what)
-		}
-		for _, g := range d.dead {
-			walk(g.what)
-		}
-	}
-	walk(m.root)
-	return out
-}
-
-func (m *historyModel) snap(*rapid.T) {
-	m.snaps = append(m.snaps, m.take())
-	m.th.tick(3 * time.Minute)
-	m.step++
 }
 
 // TestHistoryModel does random work, and holds every version of every file, what was deleted, and the tree at random times,

@@ -275,12 +275,6 @@ func (r *restorer) tryRevive(src *source, at place) (uint64, error) {
 		return 0, ErrNotExist
 	}
 	rec := &placeRecord{Parent: at.dir, Name: at.name, Object: src.object}
-	if gone := src.gone; gone.kind == trashRemoved {
-		rec.TrashDir, rec.TrashAt = gone.dir, gone.at
-		if src.typ == typeDir {
-			rec.TrashBefore = gone.ino
-		}
-	}
 	s.mu.Lock()
 	owner, err := s.ix.Object(src.object)
 	var n *index.Inode
@@ -300,14 +294,39 @@ func (r *restorer) tryRevive(src *source, at place) (uint64, error) {
 		}
 		return 0, errAgain
 	}
-	if l := removedLink(now, src.from, src.gone.name); l != nil {
+	l := linkAt(now, src.link)
+	if l == nil || !l.Removed {
+		l = removedLink(now, src.from, src.gone.name)
+		if l != nil && alive && (l.Shown().Parent != src.from || l.Shown().Name != src.gone.name) {
+			l = nil // that is another name, which can come back on its own
+		}
+	}
+	gone := src.gone
+	switch {
+	case l != nil:
 		rec.Link, rec.Val = l.ID, l.Shown().Ref
-	} else if src.typ == typeDir || len(now.Links) > 0 {
+		if gone.kind != trashRemoved {
+			if gone, _, err = s.graveOf(src.object, l); err != nil {
+				return 0, err
+			}
+		}
+	case !alive && len(now.Links) > 0:
 		return 0, errAgain // it is back, or its removal is not published
+	} // else the name that went is another by now: this is a new one
+	if gone.kind == trashRemoved {
+		rec.TrashDir, rec.TrashAt = gone.dir, gone.at
+		if src.typ == typeDir {
+			rec.TrashBefore = gone.ino
+		}
 	}
 	if alive {
 		// It has another name: this is one more for the same inode.
 		rec.Ino = owner
+		if src.then {
+			if _, err := r.first(src.object, src, at.path); err != nil {
+				return 0, err
+			}
+		}
 		if err := r.put(s, rec, heads, owner); err != nil {
 			return 0, err
 		}

@@ -186,6 +186,39 @@ func (s *space) dropTrash(dir, at uint64, object dag.ID, to uint64) {
 	s.ix.SetEntry(dir|trashBit, at, moved)
 }
 
+// graveOf finds the entry of a removed link, wherever its directory is.
+func (s *space) graveOf(object dag.ID, l *tree.Link) (trashed, bool, error) {
+	dir, ok, err := s.numberOf(l.Shown().Parent, 0)
+	if err != nil || !ok {
+		return trashed{}, false, err
+	}
+	return s.deadByName(dir, l.Shown().Name, func(t *trashed) bool { return t.object == object })
+}
+
+// numberOf gives the number of a directory, or the one that it had when it was deleted, which its own entry tells.
+func (s *space) numberOf(object dag.ID, depth int) (ino uint64, ok bool, err error) {
+	s.mu.Lock()
+	ino, err = s.ix.Object(object)
+	s.mu.Unlock()
+	if err != nil {
+		return 0, false, s.damaged(err)
+	}
+	if ino != 0 || depth > maxDepth {
+		return ino, ino != 0, nil
+	}
+	st, err := s.fold(object, nil)
+	if err != nil || st == nil || len(st.Links) == 0 {
+		return 0, false, err
+	}
+	p := st.Links[0].Shown()
+	up, ok, err := s.numberOf(p.Parent, depth+1)
+	if err != nil || !ok {
+		return 0, false, err
+	}
+	t, ok, err := s.deadByName(up, p.Name, func(t *trashed) bool { return t.object == object })
+	return t.ino, ok, err
+}
+
 // burstGap is the longest pause within the removal of one directory with all that is in it: what was removed from it with
 // longer pauses before its end was deleted before, on its own.
 const burstGap = 5 * time.Second
