@@ -14,6 +14,7 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -139,14 +140,19 @@ func (h *Home) space(ino Ino) (*space, uint64, error) {
 	if s == nil {
 		return nil, 0, ErrStale
 	}
-	if s.sick != nil {
-		return nil, 0, fmt.Errorf("%w: %w", ErrIO, s.sick)
+	if err := s.usable(); err != nil {
+		return nil, 0, err
 	}
 	return s, uint64(ino) & localMask, nil
 }
 
 // each gives the spaces that are open, the home space first.
 func (h *Home) each() []*space {
+	return slices.DeleteFunc(h.all(), func(s *space) bool { return s.sick != nil })
+}
+
+// all gives every space that is on this device, damaged ones too.
+func (h *Home) all() []*space {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	out := make([]*space, 0, len(h.spaces))
@@ -187,7 +193,7 @@ func (h *Home) Close() error {
 
 func (h *Home) closeSpaces() error {
 	var err error
-	for _, s := range h.each() {
+	for _, s := range h.all() {
 		err = errors.Join(err, s.close())
 	}
 	return err

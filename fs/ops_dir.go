@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"syscall"
@@ -121,11 +122,14 @@ func (h *Home) ReadDir(dir Ino, off uint64, fn func(Dirent) bool) error {
 		}
 		for _, e := range step {
 			if s.slot == 0 && d == rootDir {
-				a, err := h.Lookup(RootIno, e.Name)
-				if err != nil {
+				switch a, err := h.Lookup(RootIno, e.Name); {
+				case err == nil:
+					e.Ino = a.Ino
+				case errors.Is(err, ErrNotExist):
 					continue
+				default: // it has a name still
+					e.Ino = h.sickRoot(uint64(e.Ino) & localMask)
 				}
-				e.Ino = a.Ino
 			}
 			if !fn(e) {
 				return nil

@@ -67,22 +67,21 @@ func (h *Home) Verify(ctx context.Context, progress func(done, total int64)) ([]
 		v.found("root of the home", err)
 	}
 	for _, i := range infos {
-		if s, err := h.namedSpace(i.Name); err == nil {
+		if s, err := h.spaceNamed(i.Name); err == nil {
 			names[s] = i.Name
 		} else {
 			v.space = i.Name
 			v.found("space", err)
 		}
 	}
-	spaces := h.each()
-	for _, s := range spaces {
+	for _, s := range h.each() {
 		batches, changes, _ := s.graph.Counters()
 		v.total += int64(batches+changes) + 1
 	}
-	for _, s := range spaces {
+	for _, s := range h.all() {
 		v.space = names[s]
 		if s.sick != nil {
-			v.found("space", s.sick)
+			v.found(s.dir, s.sick)
 			continue
 		}
 		if err := s.verify(ctx, v); err != nil {
@@ -99,6 +98,7 @@ func (h *Home) Verify(ctx context.Context, progress func(done, total int64)) ([]
 func (s *space) verify(ctx context.Context, v *verifier) error {
 	s.pubMu.Lock()
 	defer s.pubMu.Unlock()
+	before := len(v.problems)
 	if err := s.acl.Verify(); err != nil {
 		v.found("access list", err)
 	}
@@ -125,7 +125,7 @@ func (s *space) verify(ctx context.Context, v *verifier) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if len(v.problems) == 0 {
+	if len(v.problems) == before {
 		s.verifyIndex(ctx, v)
 	}
 	v.step()

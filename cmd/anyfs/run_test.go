@@ -69,6 +69,66 @@ func TestCommandsWithoutDaemon(t *testing.T) {
 	}
 }
 
+// TestDamagedSpace damages the database of a space: the others work, and what is wrong is said.
+func TestDamagedSpace(t *testing.T) {
+	p := newPerson(t)
+	for _, line := range []string{"init", "space create Work"} {
+		if code := p.do(strings.Fields(line)...); code != exitDone {
+			t.Fatalf("%s: %s", line, &p.talk)
+		}
+	}
+	db := filepath.Join(p.home, "spaces", "0002", "space.db")
+	whole, err := os.ReadFile(db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, bad := range map[string][]byte{
+		"garbage": bytes.Repeat([]byte{0x55}, len(whole)), "cut off": whole[:5000], "short": []byte("damaged"),
+		"no pages": append(bytes.Clone(whole[:8192]), make([]byte, len(whole)-8192)...),
+	} {
+		if err := os.WriteFile(db, bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var s statusResult
+		if code := p.do("status", "--json"); code != exitDone || json.Unmarshal(p.out.Bytes(), &s) != nil || len(s.Spaces) != 2 {
+			t.Fatalf("%s: status: %d, %s", what, code, &p.talk)
+		}
+		if w := s.Spaces[1]; w.Name != "Work" || w.State != "damaged" || w.Problem == "" || s.Spaces[0].State != "local" {
+			t.Errorf("%s: status says %+v", what, s.Spaces)
+		}
+		if code := p.do("status"); code != exitDone || !strings.Contains(p.out.String(), "Work CAN'T BE USED") {
+			t.Errorf("%s: status: %d, %s", what, code, &p.out)
+		}
+		if code := p.do("verify"); code != exitFailed || !strings.Contains(p.out.String()+p.talk.String(), "spaces/0002") {
+			t.Errorf("%s: verify: %d, %s, %s", what, code, &p.out, &p.talk)
+		}
+		if code := p.do("log", "Personal"); code != exitDone {
+			t.Errorf("%s: log of another space: %s", what, &p.talk)
+		}
+		if code := p.do("log", "Work"); code == exitDone {
+			t.Errorf("%s: log of the space: %s", what, &p.out)
+		}
+	}
+	if code := p.do("space", "info", "Work"); code != exitDone || !strings.Contains(p.out.String(), "damaged") {
+		t.Errorf("space info: %d, %s", code, &p.out)
+	}
+	if err := os.WriteFile(db, whole, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code := p.do("verify"); code != exitDone {
+		t.Errorf("verify of what is whole again: %s, %s", &p.out, &p.talk)
+	}
+	if err := os.WriteFile(db, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code := p.do("space", "delete", "Work"); code != exitDone {
+		t.Errorf("space delete: %s", &p.talk)
+	}
+	if code := p.do("verify"); code != exitDone {
+		t.Errorf("verify after the deletion: %s, %s", &p.out, &p.talk)
+	}
+}
+
 // TestSetUpAfterCrash holds that a home whose making was cut short gets its Personal when it is opened next.
 func TestSetUpAfterCrash(t *testing.T) {
 	p := newPerson(t)
