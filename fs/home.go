@@ -24,6 +24,7 @@ import (
 	"github.com/anyfs/anyfs/acl"
 	"github.com/anyfs/anyfs/acl/seal"
 	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/dag/block"
 	"github.com/anyfs/anyfs/dag/disk"
 	"github.com/anyfs/anyfs/dag/kv"
 	"github.com/anyfs/anyfs/fs/journal"
@@ -65,6 +66,7 @@ type Home struct {
 	sealed    sync.Pool
 	manifests *cache[string, *manifest]
 	inlines   *cache[tree.Ref, []byte]
+	layouts   *cache[block.ID, []tree.Chunk]
 
 	fail    atomic.Pointer[error] // set: the home is read-only for good
 	room    room
@@ -100,7 +102,8 @@ func Open(ctx context.Context, opt Options) (*Home, error) {
 		spaces: map[uint16]*space{}, byID: map[dag.ID]*space{},
 		sealing:   semaphore.NewWeighted(4),
 		manifests: newCache[string, *manifest](cacheBytes), inlines: newCache[tree.Ref, []byte](cacheBytes),
-		kick: make(chan struct{}, 1),
+		layouts: newCache[block.ID, []tree.Chunk](cacheBytes),
+		kick:    make(chan struct{}, 1),
 	}
 	h.views = newViews(h)
 	if err := h.recover(ctx); err != nil {

@@ -62,7 +62,7 @@ func (h *Home) Lookup(parent Ino, name string) (Attr, error) {
 	}
 	a := s.attr(n)
 	s.mu.Unlock()
-	return a, nil
+	return s.counted(uint64(a.Ino)&localMask, a), nil
 }
 
 // Parent gives the directory that a directory is in; the root's is itself.
@@ -418,7 +418,7 @@ func (h *Home) Link(ino, parent Ino, name string) (Attr, error) {
 			return nil
 		}, nil
 	})
-	return a, err
+	return s.counted(local, a), err
 }
 
 // Unlink takes a name from a file.
