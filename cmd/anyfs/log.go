@@ -13,7 +13,8 @@ func logCommand(e *env) *cli.Command {
 		Name:      "log",
 		Usage:     "list the versions of a file or folder, or what was deleted in one",
 		ArgsUsage: "PATH",
-		Description: `The newest version comes first. 'anyfs restore' brings one back.
+		Description: `The newest version comes first. 'anyfs restore' brings one back. PATH is relative to the current folder, or begins with
+a space.
 
 Examples:
   anyfs log ~/Any/Personal/report.odt

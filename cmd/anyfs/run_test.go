@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -194,6 +195,9 @@ func TestReport(t *testing.T) {
 
 func TestResolve(t *testing.T) {
 	all, one := &home{place: place{Dir: "/m"}}, &home{place: place{Dir: "/m", Space: "S"}}
+	known := func(p string) bool {
+		return slices.Contains([]string{"Personal/a", "Personal/d/a", "Personal/b", "S/b"}, p)
+	}
 	for _, c := range []struct {
 		h          *home
 		given, abs string
@@ -203,6 +207,13 @@ func TestResolve(t *testing.T) {
 		{all, "/m", "/m", ""},
 		{all, "a", "/m/Personal/a", "Personal/a"},
 		{all, "Personal/a", "/elsewhere/Personal/a", "Personal/a"},
+		{all, "Personal/b", "/m/Personal/d/Personal/b", "Personal/b"},
+		{all, "./Personal/b", "/m/Personal/d/Personal/b", "Personal/b"},
+		{all, "Personal/c", "/m/Personal/d/Personal/c", "Personal/d/Personal/c"},
+		{all, "a", "/m/Personal/d/a", "Personal/d/a"},
+		{all, "../b", "/m/Personal/none/b", "Personal/none/b"},
+		{all, "/Personal/b", "/m/none/b", "none/b"},
+		{one, "S/b", "/m/d/S/b", "S/b"},
 		{all, "../../a", "/elsewhere/a", "a"},
 		{all, "/mm/x", "/mm/x", "!"},
 		{one, "/m/a", "/m/a", "S/a"},
@@ -210,7 +221,7 @@ func TestResolve(t *testing.T) {
 		{&home{}, "/m/a", "/m/a", "!"},
 		{&home{}, "Personal/a", "/m/Personal/a", "Personal/a"},
 	} {
-		got, err := c.h.resolve(pathParam{c.given, c.abs})
+		got, err := c.h.find(pathParam{c.given, c.abs}, known)
 		if (err != nil) != (c.want == "!") || err == nil && got != c.want {
 			t.Errorf("%q (%q) in %+v: %q, %v; want %q", c.given, c.abs, c.h.place, got, err, c.want)
 		}
