@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"io"
 	mrand "math/rand/v2"
@@ -184,11 +185,11 @@ func firstDiff(a, b []byte) int {
 // random gives n bytes that do not compress and are the same each time.
 func random(seed uint64, n int) []byte {
 	r := mrand.New(mrand.NewPCG(seed, 7))
-	b := make([]byte, n)
-	for i := range b {
-		b[i] = byte(r.Uint32())
+	b := make([]byte, 0, n+8)
+	for len(b) < n {
+		b = binary.LittleEndian.AppendUint64(b, r.Uint64())
 	}
-	return b
+	return b[:n:n]
 }
 
 func (th *testHome) list(dir Ino) []string {

@@ -60,6 +60,7 @@ func (h *Home) recover(ctx context.Context) error {
 	}
 	from, released := ^journal.Seq(0), journal.Seq(0)
 	var sick []*space
+	unread := false // a space's database, and so perhaps what is known of the journal's released records
 	for _, name := range names {
 		var slot uint16
 		if _, err := fmt.Sscanf(name, "%04x", &slot); err != nil || len(name) != 4 {
@@ -77,6 +78,7 @@ func (h *Home) recover(ctx context.Context) error {
 			h.next = slot + 1
 		}
 		if s.sick != nil {
+			unread = true
 			if !errors.Is(s.sick, errAbandoned) {
 				sick = append(sick, s)
 			}
@@ -93,15 +95,17 @@ func (h *Home) recover(ctx context.Context) error {
 	}
 	from = max(from, released) // a quiet space's own checkpoint may be older than that
 	h.jr, err = journal.Open(journal.Options{
-		Disk: d, Dir: journalDir, Key: h.local.Derive("journal"), Rand: h.opt.Rand, LiveBytes: journalLimit,
+		Disk: d, Dir: journalDir, Key: h.local.Derive("journal"), Rand: h.opt.Rand, LiveBytes: journalLimit, MayBeginLater: unread,
 	}, from, h.replay)
 	if err != nil {
 		return fmt.Errorf("open home: %w", err)
 	}
+	first, _ := h.jr.Oldest()
+	if unread && first > from+1 {
+		h.report(fmt.Errorf("the journal begins with record %d; while a space is damaged it can't be told whether %d to %d are missing", first, from+1, first-1))
+	}
 	if len(sick) > 0 {
-		// What they need is not known: everything that is there stays.
-		first, _ := h.jr.Oldest()
-		from = min(from, max(first, 1)-1)
+		from = min(from, max(first, 1)-1) // what they need is not known: everything that is there stays
 	}
 	for _, s := range sick {
 		s.hold(from)

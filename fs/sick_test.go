@@ -199,11 +199,18 @@ func TestDamagedSpaceDoesNotFillTheJournal(t *testing.T) {
 	th.wantSick("Broken")
 	data := random(1, 200<<10) // short enough to go into the journal itself
 	ino := th.create(th.root, "big", nil)
-	for i := range 400 << 20 / len(data) {
+	given := 0 // when it was given up
+	for i := 0; given == 0 || i < given+200; i++ {
 		th.write(ino, data, int64(i%8*len(data)))
 		if i%100 == 0 {
 			th.flush()
 			th.must(th.checkpoint(context.Background()))
+		}
+		if _, err := th.sim.ReadFile("spaces/0002/" + abandonedFile); given == 0 && err == nil {
+			given = i
+		}
+		if i > 400<<20/len(data) {
+			t.Fatal("the journal is not full yet")
 		}
 	}
 	th.reopen()
