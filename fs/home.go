@@ -65,13 +65,14 @@ type Home struct {
 	manifests *cache[string, *manifest]
 	inlines   *cache[tree.Ref, []byte]
 
-	fail    atomic.Pointer[error] // set: the home is read-only for good
-	room    room
-	freeing freeing
-	kick    chan struct{} // wakes the publisher
-	events  events
-	errs    errorLog
-	last    atomic.Int64 // of now
+	fail     atomic.Pointer[error] // set: the home is read-only for good
+	released atomic.Uint64         // the records of the journal up to here are given back
+	room     room
+	freeing  freeing
+	kick     chan struct{} // wakes the publisher
+	events   events
+	errs     errorLog
+	last     atomic.Int64 // of now
 }
 
 const (

@@ -109,7 +109,7 @@ func (h *Home) recover(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open home: %w", err)
 	}
-	h.jr.Release(from)
+	h.giveBack(from)
 	for _, s := range h.each() {
 		if err := s.recovered(ctx); err != nil {
 			return err

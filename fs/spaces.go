@@ -59,9 +59,12 @@ type SpaceInfo struct {
 func (h *Home) makeHomeSpace(ctx context.Context) error {
 	h.spaceMu.Lock()
 	defer h.spaceMu.Unlock()
-	_, err := h.newSpace(ctx, func(st dag.Store) (*acl.Space, error) {
+	s, err := h.newSpace(ctx, func(st dag.Store) (*acl.Space, error) {
 		return acl.DeriveSpace(h.keys, labelHome, st, h.opt.Rand)
 	}, nil)
+	if err == nil {
+		s.named()
+	}
 	return err
 }
 
@@ -97,6 +100,7 @@ func (h *Home) newSpace(ctx context.Context, make func(dag.Store) (*acl.Space, e
 	s.makeRoot(h.now())
 	// The first record that can concern the space comes behind all there are: nothing of it is to be replayed yet.
 	s.last = h.jr.Next() - 1
+	s.passing = true
 	s.mu.Unlock()
 	if fill != nil {
 		if err := fill(s); err != nil {
@@ -226,7 +230,15 @@ func (h *Home) createSpace(name, label string, twin dag.ID, open func(dag.Store)
 	if err := h.enterSpace(name, spaceRef{s.id, label}); err != nil {
 		return SpaceInfo{}, errors.Join(err, h.dropSpace(s))
 	}
+	s.named()
 	return h.Space(name)
+}
+
+// named says that the space stays.
+func (s *space) named() {
+	s.mu.Lock()
+	s.passing = false
+	s.mu.Unlock()
 }
 
 // enterSpace makes the entry of a space in the root of the home.
