@@ -25,6 +25,10 @@ type differ struct {
 	outcomes map[string]map[string]int
 }
 
+func newDiffer() *differ {
+	return &differ{names: [2]string{"the mount", "ext4"}, outcomes: map[string]map[string]int{}}
+}
+
 // actor does system calls in one folder. Its thread has a working directory, an umask and credentials of its own, so that
 // relative paths have the same length on both sides.
 type actor struct {
@@ -326,6 +330,7 @@ func (d *differ) clear() {
 		}
 		a.do(func() {
 			_ = unix.Chdir(a.dir)
+			unix.Umask(0)
 			list, _ := os.ReadDir(".")
 			for _, e := range list {
 				os.RemoveAll(e.Name())

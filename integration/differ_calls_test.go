@@ -62,7 +62,7 @@ var (
 		"a", "a", "a", "b", "b", "b", "c", "c", "d", "e", "f", "g", "h", ".", "..", longName, tooLong, "\xff\xfe", "ä",
 	}
 	linkTargets = []string{"a", "b", "../a", "../b/c", ".", "..", "a/b", "self", "d", "nowhere", "c/", longName, tooLong + "/a"}
-	fileModes   = []uint32{0o644, 0o666, 0o777, 0o600, 0, 0o400, 0o070, 0o007, 0o4777, 0o2777, 0o6755, 0o1777, 0o4711, 0o2070}
+	fileModes   = []uint32{0o644, 0o666, 0o777, 0o600, 0, 0o400, 0o070, 0o007, 0o4777, 0o2777, 0o6755, 0o2766, 0o6666, 0o1777, 0o4711, 0o2070}
 	dirModes    = []uint32{0o755, 0o777, 0o777, 0o777, 0o1777, 0o2777, 0o3777, 0o700, 0o070, 0o711, 0o555, 0o2755, 0}
 )
 
@@ -142,7 +142,7 @@ func (c *caller) next() *call {
 		return k
 	}
 	on := func(paths ...string) { k.paths = paths }
-	switch c.rnd.IntN(40) {
+	switch c.rnd.IntN(43) {
 	case 0, 1:
 		on(p)
 		return is(func(*actor) (string, error) { return none(unix.Mkdir(p, mode)) }, "mkdir %.40q %o", p, mode)
@@ -256,6 +256,19 @@ func (c *caller) next() *call {
 	case 35:
 		on(p)
 		return is(func(*actor) (string, error) { return listing(p) }, "list %.40q", p)
+	case 40:
+		mask := c.of(0, 0, 0o22, 0o77, 0o777)
+		return is(func(*actor) (string, error) { return fmt.Sprintf("%o", unix.Umask(mask)), nil }, "umask %o", mask)
+	case 41:
+		on(p)
+		return is(func(*actor) (string, error) {
+			return none(unix.Fchmodat(unix.AT_FDCWD, p, perm, unix.AT_SYMLINK_NOFOLLOW))
+		}, "lchmod %.40q %o", p, perm)
+	case 42:
+		times := []unix.Timespec{c.stamp(), c.stamp()}
+		return is(func(a *actor) (string, error) {
+			return none(unix.UtimesNanoAt(unix.AT_FDCWD, fmt.Sprintf("/proc/thread-self/fd/%d", a.fd(slot)), times, 0))
+		}, "futimens slot %d %v", slot, times)
 	case 36:
 		on(q)
 		return is(func(a *actor) (string, error) {

@@ -42,6 +42,87 @@ func localFolder(t *testing.T) string {
 	return dir
 }
 
+// begin starts an actor in each of two folders.
+func (d *differ) begin(t *testing.T, dirs [2]string) {
+	t.Helper()
+	for i, dir := range dirs {
+		a, err := newActor(dir)
+		check(t, err)
+		d.sides[i] = a
+	}
+}
+
+// end ends them, so that the mount can go.
+func (d *differ) end() {
+	for i, a := range d.sides {
+		if a != nil {
+			a.close()
+		}
+		d.sides[i] = nil
+	}
+}
+
+// openToOthers mounts the home so that other users can use it, with opt.
+func openToOthers(t *testing.T, h *Home, opt string) {
+	t.Helper()
+	NeedFUSE(t)
+	check(t, os.Chmod(filepath.Dir(h.Dir), 0o755), os.Chmod(filepath.Dir(filepath.Dir(h.Dir)), 0o755))
+	h.Mount("-o", "allow_other"+opt)
+}
+
+// TestReadOnlySameAsExt4 does random calls on folders that are mounted to read only.
+func TestReadOnlySameAsExt4(t *testing.T) {
+	local := localFolder(t)
+	seed := envNumber("ANYFS_SEED", uint64(time.Now().UnixNano()))
+	t.Logf("ANYFS_SEED=%d", seed)
+	h := NewHome(t)
+	openToOthers(t, h, "")
+	dirs := [2]string{h.Personal("differ"), local + "/differ"}
+	for _, dir := range dirs {
+		check(t, os.Mkdir(dir, 0o777))
+	}
+	d := newDiffer()
+	d.begin(t, dirs)
+	defer d.end()
+	c := &caller{rnd: rand.New(rand.NewPCG(seed, 0)), creds: creds}
+	if _, diff := d.play(1000, func(i int) *call {
+		if i%8 == 0 {
+			c.know(d.sides[1])
+		}
+		return c.next()
+	}); diff != "" {
+		t.Fatalf("ANYFS_SEED=%d: %s", seed, diff)
+	}
+	d.end()
+	h.Unmount()
+	openToOthers(t, h, ",ro")
+	check(t, unix.Mount("", local, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_RDONLY, ""))
+	clear(d.outcomes)
+	d.begin(t, dirs)
+	// A bind mount refuses after permissions were checked, and a whole filesystem before: root sees no difference.
+	c.creds = []cred{root}
+	for _, a := range d.sides {
+		a.do(func() { check(t, unix.Chdir("1/2/3/4/5/6/7/8/9")) })
+	}
+	for i := range 3000 {
+		if i%50 == 0 {
+			c.know(d.sides[1])
+		}
+		k := c.next()
+		if diff := d.compare(k); diff != "" {
+			t.Errorf("ANYFS_SEED=%d: %v: %s", seed, k, diff)
+		}
+	}
+	readOnly := 0
+	for _, results := range d.outcomes {
+		readOnly += results["EROFS"]
+	}
+	if readOnly == 0 {
+		t.Error("nothing failed with EROFS")
+	}
+	t.Logf("%d of 3000 calls failed with EROFS", readOnly)
+}
+
 // TestSameAsExt4 does random calls of several users on the mount and on an ext4, and compares what comes of each, and the trees
 // in the end; then again after unmount and mount. ANYFS_CALLS sets their number, ANYFS_SEED repeats a run. What differs is
 // made smaller before it is shown.
@@ -51,32 +132,18 @@ func TestSameAsExt4(t *testing.T) {
 	total := int(envNumber("ANYFS_CALLS", 20_000))
 	t.Logf("ANYFS_SEED=%d", seed)
 	h := NewHome(t)
-	NeedFUSE(t)
-	check(t, os.Chmod(filepath.Dir(h.Dir), 0o755), os.Chmod(filepath.Dir(filepath.Dir(h.Dir)), 0o755))
-	h.Mount("-o", "allow_other")
+	openToOthers(t, h, "")
 	here := h.Personal("differ")
-	check(t, os.Mkdir(here, 0o777), os.Mkdir(local+"/differ", 0o777))
+	dirs := [2]string{here, local + "/differ"}
+	for _, dir := range dirs {
+		check(t, os.Mkdir(dir, 0o777))
+	}
 	if !settledClock(local) {
 		t.Skip("times of the local filesystem are too coarse to compare")
 	}
-	d := &differ{names: [2]string{"the mount", "ext4"}, outcomes: map[string]map[string]int{}}
-	begin := func() {
-		for i, dir := range []string{here, local + "/differ"} {
-			a, err := newActor(dir)
-			check(t, err)
-			d.sides[i] = a
-		}
-	}
-	begin()
-	end := func() {
-		for i, a := range d.sides {
-			if a != nil {
-				a.close()
-			}
-			d.sides[i] = nil
-		}
-	}
-	defer func() { end() }()
+	d := newDiffer()
+	d.begin(t, dirs)
+	defer d.end()
 	c := &caller{rnd: rand.New(rand.NewPCG(seed, 0)), creds: creds}
 	failed := map[string]int{}
 	const run = 500 // then both begin anew, before what is there hides what is not
@@ -104,7 +171,7 @@ func TestSameAsExt4(t *testing.T) {
 			continue
 		}
 		if c.chance(20) {
-			end()
+			d.end()
 			before := listAll(here)
 			h.Unmount()
 			h.Mount("-o", "allow_other")
@@ -112,7 +179,7 @@ func TestSameAsExt4(t *testing.T) {
 				t.Fatalf("ANYFS_SEED=%d: unmount and mount changed\n%s\nto\n%s", seed, strings.Join(missing(before, after), "\n"),
 					strings.Join(missing(after, before), "\n"))
 			}
-			begin()
+			d.begin(t, dirs)
 		}
 	}
 	calls, successes, errnos := 0, 0, map[string]bool{}
