@@ -164,7 +164,7 @@ func (k *killer) begin(how death) (pid, pidfd int, _ death, err error) {
 				if err = k.verify(); err == nil {
 					return pid, pidfd, how, nil
 				}
-				dead := waitFor(pidfd, 0)
+				dead := disconnected(err) && waitFor(pidfd, killPatience) // its files are gone before it is
 				unix.Close(pidfd)
 				if !dead {
 					return 0, 0, how, err
@@ -356,7 +356,7 @@ func (w *crasher) run() {
 		}
 		w.inFlight = true
 		if err := do(); err != nil {
-			if !errors.Is(err, syscall.ENOTCONN) && !errors.Is(err, syscall.ECONNABORTED) {
+			if !disconnected(err) {
 				w.fault = err
 			}
 			return
@@ -365,6 +365,11 @@ func (w *crasher) run() {
 		w.names = w.next
 		w.ops++
 	}
+}
+
+// disconnected reports an error that says that there is no daemon, or was none any more.
+func disconnected(err error) bool {
+	return errors.Is(err, syscall.ENOTCONN) || errors.Is(err, syscall.ECONNABORTED)
 }
 
 // choose picks an operation and writes into next what it will have done.

@@ -109,6 +109,9 @@ func TestReadOnlySameAsExt4(t *testing.T) {
 			c.know(d.sides[1])
 		}
 		k := c.next()
+		for strings.HasPrefix(k.text, "access") { // it may ask for what not even root may
+			k = c.next()
+		}
 		if diff := d.compare(k); diff != "" {
 			t.Errorf("ANYFS_SEED=%d: %v: %s", seed, k, diff)
 		}
