@@ -70,6 +70,35 @@ func openToOthers(t *testing.T, h *Home, opt string) {
 	h.Mount("-o", "allow_other"+opt)
 }
 
+// TestStrangersChown holds that a chown which changes nothing, and which the kernel therefore lets anybody do, takes neither suid
+// nor sgid from the file of another.
+func TestStrangersChown(t *testing.T) {
+	if os.Geteuid() != 0 {
+		without(t, "root's rights, which this test needs")
+	}
+	h := NewHome(t)
+	openToOthers(t, h, "")
+	check(t, os.Chmod(h.Personal(), 0o777))
+	a, err := newActor(h.Personal())
+	check(t, err)
+	defer a.close()
+	mode := func() uint32 {
+		var st unix.Stat_t
+		check(t, unix.Stat(h.Personal("f"), &st))
+		return st.Mode & 0o7777
+	}
+	for _, c := range []struct {
+		who  cred
+		want uint32
+	}{{cred{65534, 65534, nil}, 0o6755}, {cred{65532, 65532, nil}, 0o755}} {
+		check(t, os.WriteFile(h.Personal("f"), nil, 0o644), os.Chown(h.Personal("f"), 65532, 0), unix.Chmod(h.Personal("f"), 0o6755))
+		a.as(c.who, func() { _ = unix.Chown("f", -1, -1) })
+		if got := mode(); got != c.want {
+			t.Errorf("after a chown by %v the mode is %o, want %o", c.who, got, c.want)
+		}
+	}
+}
+
 // TestReadOnlySameAsExt4 does random calls on folders that are mounted to read only.
 func TestReadOnlySameAsExt4(t *testing.T) {
 	local := localFolder(t)
