@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -45,6 +46,13 @@ func TestKill(t *testing.T) {
 	k.work = append(k.work, &crasher{dir: h.Mnt, spaces: true, rnd: rand.New(rand.NewPCG(seed, workers)), names: map[string]*crashFile{}})
 	h.Unmount()
 	var points []crashpoint.Point
+	if keep := os.Getenv("ANYFS_KEEP"); keep != "" {
+		defer func() {
+			if t.Failed() {
+				_ = exec.Command("cp", "-a", h.Dir, keep).Run()
+			}
+		}()
+	}
 	for round := range kills {
 		how := death{}
 		if round%5 != 4 { // each fifth comes at a random moment
@@ -111,6 +119,7 @@ type killer struct {
 	rnd  *rand.Rand
 	work []*crasher
 
+	logged        int64 // bytes of the daemons' log that were looked at
 	mounts        []time.Duration
 	inFlight      int // operations that a kill hit
 	random        int // kills at random moments
@@ -272,6 +281,22 @@ func (k *killer) verify() error {
 	for i, w := range k.work {
 		if err := w.verify(); err != nil {
 			return fmt.Errorf("worker %d: %w", i, err)
+		}
+	}
+	return k.log()
+}
+
+// log looks for errors in what the daemons have logged since the last time: a kill is no reason for any.
+func (k *killer) log() error {
+	b, err := os.ReadFile(filepath.Join(k.h.Dir, "anyfs.log"))
+	if err != nil {
+		return err
+	}
+	fresh := b[min(k.logged, int64(len(b))):]
+	k.logged = int64(len(b))
+	for line := range bytes.Lines(fresh) {
+		if bytes.Contains(line, []byte(`"level":"ERROR"`)) {
+			return fmt.Errorf("a daemon logged %s", line)
 		}
 	}
 	return nil
