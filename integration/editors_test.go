@@ -36,7 +36,9 @@ var saves = []struct {
 	{"vim with backupcopy=no", []string{"vim"}, func(t *testing.T, dir, file string) { vim(t, dir, file, "set backupcopy=no") }},
 	{"vim with backup", []string{"vim"}, func(t *testing.T, dir, file string) { vim(t, dir, file, "set backup backupcopy=no") }},
 	{"vim with backupcopy=yes", []string{"vim"}, func(t *testing.T, dir, file string) { vim(t, dir, file, "set backupcopy=yes") }},
-	{"emacs", []string{"emacs"}, func(t *testing.T, dir, file string) { emacs(t, dir, file, "(setq make-backup-files t backup-enable-predicate (lambda (name) t))") }},
+	{"emacs", []string{"emacs"}, func(t *testing.T, dir, file string) {
+		emacs(t, dir, file, "(setq make-backup-files t backup-enable-predicate (lambda (name) t))")
+	}},
 	{"emacs without backups", []string{"emacs"}, func(t *testing.T, dir, file string) { emacs(t, dir, file, "(setq make-backup-files nil)") }},
 	{"emacs with precious files", []string{"emacs"}, func(t *testing.T, dir, file string) { emacs(t, dir, file, "(setq file-precious-flag t)") }},
 	{"nano", []string{"nano"}, func(t *testing.T, dir, file string) { nano(t, dir, file) }},
