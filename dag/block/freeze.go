@@ -63,10 +63,10 @@ func (s *Store) freezeLocked(whole bool) (write func(kv.Tx) error, done func(ok 
 		case g.gone && g.live <= 0:
 			c.gone = append(c.gone, num)
 		case c.whole:
-			c.marks[num] = marks{indexed: g.end, synced: g.end, live: g.live, punched: g.punched, blocks: g.blocks}
+			c.marks[num] = marks{indexed: g.end, synced: g.willBeSynced(), live: g.live, punched: g.punched, blocks: g.blocks}
 		default: // what is behind indexed is counted when Open finds it
 			m := g.saved
-			m.synced, m.punched = g.end, g.punched
+			m.synced, m.punched = g.willBeSynced(), g.punched
 			if m != g.saved {
 				c.marks[num] = m
 			}
@@ -77,6 +77,14 @@ func (s *Store) freezeLocked(whole bool) (write func(kv.Tx) error, done func(ok 
 	return c.write, c.done
 }
 
+// willBeSynced is how much of a segment is durable after the next Sync. Of one that failed that is never more than it is now.
+func (g *segment) willBeSynced() int64 {
+	if g.failed {
+		return g.synced
+	}
+	return g.end
+}
+
 func (c *checkpoint) write(tx kv.Tx) error {
 	if len(c.places)+len(c.marks)+len(c.gone) == 0 {
 		return nil
@@ -85,10 +93,11 @@ func (c *checkpoint) write(tx kv.Tx) error {
 	if err := c.s.Sync(context.Background()); err != nil {
 		return err
 	}
+	moved := c.rescued()
 	// In order: neighbours share a page.
 	for _, id := range slices.SortedFunc(maps.Keys(c.places), ID.Compare) {
 		var err error
-		if p := c.places[id]; p == (place{}) {
+		if p := c.places[id]; p == (place{}) || moved[id] {
 			err = tx.Delete(bucketBlocks, id[:])
 		} else {
 			err = c.s.putIndexed(tx, id, p)
@@ -110,6 +119,30 @@ func (c *checkpoint) write(tx kv.Tx) error {
 		}
 	}
 	return nil
+}
+
+// rescued takes out of the marks what a failed sync has moved from segments since the freeze, and returns which blocks that
+// were: the next checkpoint knows where they are, and until then Open finds them.
+func (c *checkpoint) rescued() map[ID]bool {
+	c.s.mu.RLock()
+	defer c.s.mu.RUnlock()
+	moved := map[ID]bool{}
+	for num, m := range c.marks {
+		g := c.s.segments[num]
+		if g == nil || !g.failed {
+			continue
+		}
+		for id, p := range c.places {
+			if p.seg == num && int64(p.off) >= g.end {
+				moved[id] = true
+				m.live -= recordHeader + int64(p.n)
+				m.blocks--
+			}
+		}
+		m.indexed, m.synced = min(m.indexed, g.end), g.synced
+		c.marks[num] = m
+	}
+	return moved
 }
 
 func (c *checkpoint) done(ok bool) {

@@ -207,7 +207,7 @@ func TestModel(t *testing.T) {
 		rapid.Check(t, check)
 	}
 	t.Logf("%d faults landed, %d crashes", faults, crashes)
-	if (faults == 0 || crashes == 0) {
+	if faults == 0 || crashes == 0 {
 		t.Error("no fault or no crash was tried")
 	}
 }
