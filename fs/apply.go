@@ -548,11 +548,17 @@ func dirtyXattr(seq journal.Seq, n *index.Inode, name string) {
 	n.DirtyXattrs = append(out, index.XattrDirty{Name: name, Seq: seq})
 }
 
-// applyReclaim forgets an inode that has no name, no reference and nothing left to publish.
+// applyReclaim forgets an inode that has no name, no reference and nothing left to publish. A replay meets it later than it
+// went at first: another inode may stand for its object by then.
 func (s *space) applyReclaim(n *index.Inode) {
 	s.setOrphan(n, false)
 	if !n.Object.IsZero() {
-		s.ix.SetObject(n.Object, 0)
+		switch owner, err := s.ix.Object(n.Object); {
+		case err != nil:
+			_ = s.damaged(err)
+		case owner == n.Ino:
+			s.ix.SetObject(n.Object, 0)
+		}
 	}
 	s.objects--
 	s.ix.Remove(n.Ino)

@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -14,16 +15,16 @@ import (
 	"github.com/anyfs/anyfs/fs/journal"
 )
 
-// checkpoint writes what changed in every space into its database and lets the journal reuse its files.
+// checkpoint writes what changed in every space into its database and lets the journal reuse its files. A space where that
+// fails keeps no other from it.
 func (h *Home) checkpoint(ctx context.Context) error {
 	h.ckptMu.Lock()
 	defer h.ckptMu.Unlock()
+	var err error
 	for _, s := range h.each() {
-		if err := s.checkpoint(ctx, false); err != nil {
-			return err
-		}
+		err = errors.Join(err, s.checkpoint(ctx, false))
 	}
-	return nil
+	return err
 }
 
 // releasable finds up to which record no space needs the journal, once s has a checkpoint up to seq with the given need.
@@ -33,7 +34,7 @@ func (h *Home) releasable(s *space, seq, need journal.Seq) journal.Seq {
 	if need != 0 {
 		low = min(low, need-1)
 	}
-	for _, o := range h.each() {
+	for _, o := range h.all() {
 		if o == s {
 			continue
 		}
@@ -177,7 +178,13 @@ func (h *Home) makeRoom() error {
 	if err := h.checkpoint(ctx); err != nil {
 		return fmt.Errorf("%w: %w", ErrNoSpace, err)
 	}
-	if h.journalLive() >= journalLimit-journalLimit/4-16<<20 {
+	const most = journalLimit - journalLimit/4 - 16<<20
+	if h.journalLive() >= most {
+		if _, err := h.giveUp(ctx); err != nil {
+			return fmt.Errorf("%w: %w", ErrNoSpace, err)
+		}
+	}
+	if h.journalLive() >= most {
 		return fmt.Errorf("%w: the journal is full: %s", ErrNoSpace, h.journalHolders())
 	}
 	return nil
@@ -304,7 +311,7 @@ func (h *Home) journalHolders() string {
 	var b strings.Builder
 	first, live := h.jr.Oldest()
 	fmt.Fprintf(&b, "%d bytes from record %d on", live, first)
-	for _, s := range h.each() {
+	for _, s := range h.all() {
 		s.mu.Lock()
 		fmt.Fprintf(&b, "; space %d: last %d, checkpoint %d, needs %d, %d dirty", s.slot, s.last, s.loaded, s.need, len(s.dirty))
 		s.mu.Unlock()

@@ -42,7 +42,7 @@ const inlineLayout = 64
 // maxLeaves bounds a manifest: 16 TiB of small chunks.
 const maxLeaves = 1 << 24
 
-// cacheBytes bounds what the caches of manifests and of inline contents hold, each.
+// cacheBytes bounds what the caches of manifests, of lists of chunks and of inline contents hold, each.
 const cacheBytes = 8 << 20
 
 // cache is a small LRU by weight, safe for concurrent use.
@@ -190,14 +190,8 @@ func (s *space) manifest(ctx context.Context, c *tree.Content) (*manifest, error
 			return nil, s.contentError(c.Root, errors.New("the list of chunks is not its last leaf"))
 		}
 		m.leaves = m.leaves[:len(m.leaves)-1]
-		b, err := s.blocks.Get(ctx, c.LayoutBlock)
-		if err == nil {
-			b, err = s.keys.OpenChunk(nil, b)
-		}
-		if err == nil {
-			layout, err = decodeLayout(b)
-		}
-		if err != nil {
+		var err error
+		if layout, err = s.readLayout(ctx, c.LayoutBlock); err != nil {
 			return nil, s.contentError(c.Root, err)
 		}
 	}
@@ -240,6 +234,18 @@ func encodeLayout(layout []tree.Chunk) []byte {
 		end = l.Off + l.Len
 	}
 	return b
+}
+
+// readLayout reads the block that lists the chunks of a content.
+func (s *space) readLayout(ctx context.Context, id block.ID) ([]tree.Chunk, error) {
+	b, err := s.blocks.Get(ctx, id)
+	if err == nil {
+		b, err = s.keys.OpenChunk(nil, b)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return decodeLayout(b)
 }
 
 func decodeLayout(b []byte) ([]tree.Chunk, error) {

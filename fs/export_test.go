@@ -27,14 +27,14 @@ func (th TestHome) Checkpoint() error { return th.checkpoint(th.t.Context()) }
 
 // PowerLoss opens, beside the running home, what a power loss now would leave: a random part of what was not synced.
 func (th TestHome) PowerLoss(rnd *rand.Rand) TestHome {
-	c := &testHome{t: th.t, sim: th.sim.CrashClone(rnd), keys: th.keys, root: th.root}
+	c := &testHome{t: th.t, sim: th.sim.CrashClone(rnd), keys: th.keys, root: th.root, rand: th.rand}
 	c.open()
 	return TestHome{c}
 }
 
 // Killed opens, beside the running home, what a SIGKILL now would leave.
 func (th TestHome) Killed() TestHome {
-	c := &testHome{t: th.t, sim: th.sim.Crash(func() disk.Keep { return disk.Whole }), keys: th.keys, root: th.root}
+	c := &testHome{t: th.t, sim: th.sim.Crash(func() disk.Keep { return disk.Whole }), keys: th.keys, root: th.root, rand: th.rand}
 	c.open()
 	return TestHome{c}
 }

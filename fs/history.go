@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,7 +22,7 @@ type Version struct {
 	Account string     `json:"account"`
 	Object  string     `json:"object"`
 	Kind    string     `json:"kind"` // file, directory, symlink, fifo, socket, char or block
-	Path    string     `json:"path"` // that it had then, its directory as that is called now; empty where it had none
+	Path    string     `json:"path"` // that it had then, its directory as that is called now: of several the one asked for; empty: none
 	Size    int64      `json:"size"` // of the content then; -1: not a file, or not known
 	Content bool       `json:"content"`
 	Current bool       `json:"current"` // its content is what the path shows now
@@ -104,16 +105,20 @@ func (h *Home) LogEach(ctx context.Context, path string, fn func(Version) bool) 
 	return l.walk(ctx, w.object, fn)
 }
 
-// logWalk goes through an object's changes from the newest back. What a version says of the time before it, as its name
-// where it was not renamed, is in an older change: versions wait for it in held.
+// logWalk goes through an object's changes from the newest back. What a version says of the time before it, as its size where
+// it was not written, is in an older change: versions wait for it in held.
 type logWalk struct {
 	s     *space
 	space string // its name
 	kind  tree.Kind
-	live  bool // the object has a name now
-	path  string
-	named bool // path is the object's at this point of the walk
+	live  bool // the object has the path that was asked for
 	shown bool // the content that is shown was met
+
+	// The names of the object, each where it was at this point of the walk.
+	links []tree.Link           // in order of creation; those that the walk did not come to the making of
+	at    map[tree.Ref]logPlace // of these
+	link  tree.Ref              // the one that the walk follows; zero: there is none
+	asked tree.Ref              // the one that was asked for, where it was removed
 
 	held     []Version
 	object   string
@@ -122,18 +127,73 @@ type logWalk struct {
 	accounts map[dag.PublicKey]string
 }
 
+// logPlace is where a link is. The path is that of the names, unless it is set.
+type logPlace struct {
+	parent dag.ID
+	name   string
+	path   string
+}
+
 // maxHeld bounds how many versions wait for an older one that says what they were called and how long they were.
 const maxHeld = 1024
 
 func (s *space) newLog(w *where) (*logWalk, error) {
 	l := &logWalk{
-		s: s, space: w.s.h.spaceName(s), live: w.live, path: w.path, named: true,
-		object: w.object.String(),
-		dirs:   map[dag.ID]string{}, devices: map[dag.PublicKey]DeviceInfo{}, accounts: map[dag.PublicKey]string{},
+		s: s, space: w.s.h.spaceName(s), live: w.live, object: w.object.String(), at: map[tree.Ref]logPlace{},
+		dirs: map[dag.ID]string{}, devices: map[dag.PublicKey]DeviceInfo{}, accounts: map[dag.PublicKey]string{},
 	}
 	var err error
-	l.kind, err = s.kindOf(w.object)
+	if l.kind, err = s.kindOf(w.object); err != nil {
+		return nil, err
+	}
+	st, err := s.fold(w.object, nil)
+	if err != nil || st == nil {
+		return l, err
+	}
+	l.links = st.Links
+	for i := range st.Links {
+		p := st.Links[i].Shown()
+		l.at[st.Links[i].ID] = logPlace{p.Parent, p.Name, ""}
+	}
+	if w.live {
+		l.link, err = s.linkOf(w, st)
+	} else if k := removedLink(st, w.parent().object, w.name); k != nil {
+		l.link, l.asked = k.ID, k.ID
+		if live := st.LiveLinks(); len(live) > 0 {
+			l.link = live[len(live)-1].ID // it went on under another name
+		}
+	}
+	if l.link == l.asked || w.live {
+		p := l.at[l.link]
+		p.path = w.path // which may be that of a conflict copy
+		l.at[l.link] = p
+	}
 	return l, err
+}
+
+// linkOf gives the link by which a live path names its object; zero where there is none, as of the root.
+func (s *space) linkOf(w *where, st *tree.State) (tree.Ref, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, err := s.ix.Inode(w.ino)
+	if err != nil {
+		return tree.Ref{}, s.damaged(err)
+	}
+	if n != nil { // which may show another name than the link says, as that of a conflict copy
+		for i := range n.Links {
+			if k := &n.Links[i]; k.Parent == w.parent().ino && k.Name == w.name {
+				return k.ID, nil
+			}
+		}
+	}
+	var last tree.Ref
+	for _, k := range st.LiveLinks() { // another inode took the name meanwhile
+		if p := k.Shown(); p.Parent == w.parent().object && p.Name == w.name {
+			return k.ID, nil
+		}
+		last = k.ID
+	}
+	return last, nil
 }
 
 // kindOf gives the kind of an object, from its root.
@@ -176,9 +236,6 @@ func (l *logWalk) release(fn func(Version) bool, all bool) error {
 	n := 0
 	for n < len(l.held) && (all || len(l.held)-n > maxHeld || !l.waits(&l.held[n])) {
 		v := &l.held[n]
-		if v.Path == pathUnknown {
-			v.Path = l.path
-		}
 		if v.Size == sizeUnknown {
 			v.Size = -1
 		}
@@ -191,26 +248,20 @@ func (l *logWalk) release(fn func(Version) bool, all bool) error {
 	return nil
 }
 
-// Placeholders of what an older change will tell.
-const (
-	pathUnknown = "\x00"
-	sizeUnknown = -2
-)
+// sizeUnknown is the size of a version that an older change tells.
+const sizeUnknown = -2
 
-func (l *logWalk) waits(v *Version) bool { return v.Path == pathUnknown || v.Size == sizeUnknown }
+func (l *logWalk) waits(v *Version) bool { return v.Size == sizeUnknown }
 
 // add turns a change into a version and tells those that wait what it knows.
 func (l *logWalk) add(e *dag.Entry) {
 	v := Version{
 		id: e.ID, ID: e.ID.String(), Device: l.device(e.Change.Device), Account: l.account(e.Batch.Account),
-		Object: l.object, Kind: kindName(l.kind), Size: -1, Path: pathUnknown,
+		Object: l.object, Kind: kindName(l.kind), Size: -1, Path: l.path(),
 	}
 	v.Short = shortID(v.ID)
 	if l.kind == tree.KindFile {
 		v.Size = sizeUnknown
-	}
-	if l.named {
-		v.Path = l.path
 	}
 	p := l.s.opened(e)
 	if p == nil {
@@ -224,7 +275,7 @@ func (l *logWalk) add(e *dag.Entry) {
 	}
 	root := e.Change.Object.IsZero()
 	if root {
-		v.Changes = creation(v.Changes, v.Path)
+		v.Changes = creation(v.Changes, &v)
 		l.tell(func(w *Version) {
 			if w.Size == sizeUnknown {
 				w.Size = 0 // a file that was never written
@@ -242,11 +293,17 @@ func (l *logWalk) add(e *dag.Entry) {
 }
 
 // creation sums up what the first change of an object did: what it sets is part of the creation.
-func creation(changes []VersionChange, path string) []VersionChange {
-	out := []VersionChange{{What: didCreate, To: path}}
-	for _, c := range changes {
-		if c.What == didContent {
-			out = append(out, c)
+func creation(changes []VersionChange, v *Version) []VersionChange {
+	out := []VersionChange{{What: didCreate, To: v.Path}}
+	for i := len(changes) - 1; i >= 0; i-- {
+		c := &changes[i]
+		switch {
+		case c.What == didContent:
+			out = append(out, *c)
+		case c.What == didLink && v.Path == "":
+			v.Path, out[0].To = c.To, c.To // a name that the state has forgotten
+		case c.What == didLink && c.To != v.Path:
+			out = append(out, *c)
 		}
 	}
 	return out
@@ -258,16 +315,38 @@ func (l *logWalk) tell(fn func(*Version)) {
 	}
 }
 
-// place notes that the object is at path from a change on.
-func (l *logWalk) place(v *Version, path string) {
-	if v.Path == pathUnknown {
-		v.Path = path
+// path gives the path of the link that the walk follows.
+func (l *logWalk) path() string {
+	p, ok := l.at[l.link]
+	switch {
+	case !ok:
+		return ""
+	case p.path == "":
+		p.path = l.pathOf(p.parent, p.name)
+		l.at[l.link] = p
 	}
-	l.tell(func(w *Version) {
-		if w.Path == pathUnknown {
-			w.Path = path
+	return p.path
+}
+
+// made goes back beyond the making of a link, by the change e. If it is the one that the walk follows, the walk goes on with
+// another that the object had before: as far as is known, one that was not removed then.
+func (l *logWalk) made(ref tree.Ref, e *dag.Entry) {
+	i := slices.IndexFunc(l.links, func(k tree.Link) bool { return k.ID == ref })
+	if i < 0 {
+		return
+	}
+	delete(l.at, ref)
+	l.links = l.links[:i]
+	if ref != l.link {
+		return
+	}
+	l.link = tree.Ref{}
+	for i--; i >= 0; i-- {
+		if k := &l.links[i]; !k.Removed || k.Mark.Pos.Compare(e.Pos) >= 0 {
+			l.link = k.ID
+			return
 		}
-	})
+	}
 }
 
 // op notes one operation; they come from the last to the first.
@@ -275,25 +354,29 @@ func (l *logWalk) op(v *Version, e *dag.Entry, o *tree.Op, place uint32) {
 	did := func(what, from, to string) { v.Changes = append(v.Changes, VersionChange{what, from, to}) }
 	switch o.Kind {
 	case tree.OpLink:
-		path := l.pathOf(o.Parent, o.Name)
-		l.place(v, path)
-		l.named = false
-		did(didLink, "", path)
+		did(didLink, "", l.pathOf(o.Parent, o.Name))
+		l.made(tree.Ref{Change: e.ID, Place: place}, e)
 	case tree.OpMove:
-		path := l.pathOf(o.Parent, o.Name)
-		from, ok := l.placed(o.Over)
-		l.place(v, path)
-		l.path, l.named = from, ok
+		path, from := l.pathOf(o.Parent, o.Name), ""
+		if p, ok := l.placed(o.Over); ok {
+			from = l.pathOf(p.parent, p.name)
+			if _, ok := l.at[o.Link]; ok {
+				l.at[o.Link] = p
+			}
+		}
 		if from == path {
 			did(didRestore, "", path)
 		} else {
 			did(didRename, from, path)
 		}
 	case tree.OpUnlink:
-		from, _ := l.placed(o.Over)
-		if !l.named {
-			l.path, l.named = from, from != ""
-			l.place(v, from)
+		from := ""
+		if p, ok := l.placed(o.Over); ok {
+			from = l.pathOf(p.parent, p.name)
+		}
+		if o.Link == l.asked {
+			l.link = l.asked
+			v.Path = l.path()
 		}
 		did(didRemove, from, "")
 	case tree.OpContent:
@@ -337,21 +420,21 @@ func (l *logWalk) content(v *Version, e *dag.Entry, o *tree.Op, place uint32) {
 	})
 }
 
-// placed gives the path that the highest of some placements gave.
-func (l *logWalk) placed(over []tree.Ref) (string, bool) {
+// placed gives the highest of some placements.
+func (l *logWalk) placed(over []tree.Ref) (logPlace, bool) {
 	if len(over) == 0 {
-		return "", false
+		return logPlace{}, false
 	}
 	r := over[len(over)-1]
 	p, err := l.s.payload(r.Change)
 	if err != nil || int(r.Place) >= len(p.Ops) {
-		return "", false
+		return logPlace{}, false
 	}
 	o := &p.Ops[r.Place]
 	if o.Kind != tree.OpLink && o.Kind != tree.OpMove {
-		return "", false
+		return logPlace{}, false
 	}
-	return l.pathOf(o.Parent, o.Name), true
+	return logPlace{o.Parent, o.Name, ""}, true
 }
 
 // pathOf gives the path of a name in a directory.

@@ -13,7 +13,7 @@ import (
 // on opens the home anew on a copy of its disk, as a power loss would leave it now.
 func (th *testHome) on(seed uint64) *testHome {
 	th.t.Helper()
-	x := &testHome{t: th.t, sim: th.sim.CrashClone(mrand.New(mrand.NewPCG(seed, 1))), keys: th.keys, root: th.root}
+	x := &testHome{t: th.t, sim: th.sim.CrashClone(mrand.New(mrand.NewPCG(seed, 1))), keys: th.keys, root: th.root, rand: th.rand}
 	x.skew.Store(th.skew.Load())
 	x.open()
 	return x
@@ -67,10 +67,14 @@ func TestHistoryWorkSurvivesFailures(t *testing.T) {
 			return errors.Join(err, th.Flush(context.Background()), th.checkpoint(context.Background()))
 		},
 	}
+	stride := int64(1)
+	if testing.Short() {
+		stride = 5
+	}
 	for name, work := range works {
 		t.Run(name, func(t *testing.T) {
 			landed := int64(0)
-			for n := int64(1); ; n++ {
+			for n := int64(1); ; n += stride {
 				th := base.on(uint64(n))
 				th.t = t
 				th.sim.FailFrom(n, errors.New("the disk is gone"))

@@ -201,7 +201,7 @@ func (f *VersionFile) Next(off int64) (from, to int64, err error) {
 
 // data gives where the content has data, ascending and with a hole between any two. What a patch once wrote counts, zeros too.
 func (f *VersionFile) data() ([]tree.Chunk, error) {
-	layout, err := f.s.layout(f.base)
+	layout, err := f.s.layout(context.Background(), f.base)
 	if err != nil {
 		return nil, err
 	}

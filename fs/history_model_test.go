@@ -2,8 +2,8 @@ package fs
 
 import (
 	"bytes"
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -15,34 +15,56 @@ import (
 	"pgregory.net/rapid"
 )
 
-// docModel is one file of the model: what it held after each save.
+// historyModel is a tree of files with all that it ever held, in the plainest form: what history_steps_test.go does to a
+// space it does to this tree too, and the two are compared.
+type historyModel struct {
+	th    *testHome
+	root  *dirModel
+	snaps []treeSnap
+	n     int // contents that were made
+	step  int
+}
+
+// docModel is a file: what it held after each save.
 type docModel struct {
+	id       string // its object
 	versions [][]byte
 }
 
-// historyModel is a tree of files with all that they ever held, in the plainest form.
-type historyModel struct {
-	th    *testHome
-	live  map[string]*docModel   // by path below the space
-	dirs  map[string]bool        // "" is the root
-	dead  map[string][]*docModel // by path, the last removed last
-	snaps []treeSnap
-	n     int
+func (doc *docModel) last() []byte { return doc.versions[len(doc.versions)-1] }
+
+// linkModel is a name of a file, wherever it is: it goes on when it is moved, and when it comes back.
+type linkModel struct{ doc *docModel }
+
+// dirModel is a directory: what is in it, and what was removed from it.
+type dirModel struct {
+	id   string
+	live map[string]any // *linkModel or *dirModel
+	dead []grave        // the last removed last
 }
 
-// treeSnap is what the tree held at a time.
+func newDirModel(id string) *dirModel { return &dirModel{id: id, live: map[string]any{}} }
+
+// grave is a name that was removed from a directory. What went in one step went in one go.
+type grave struct {
+	name string
+	what any
+	step int
+}
+
+// treeSnap is what the tree held at a time: what was in each directory that there was, by name a pastFile or a *dirModel.
 type treeSnap struct {
-	at    time.Time
-	files map[string][]byte
-	dirs  map[string]bool
+	at   time.Time
+	dirs map[*dirModel]map[string]any
 }
 
-func (m *historyModel) ino(dir string) Ino {
-	if dir == "" {
-		return m.th.at("Personal")
-	}
-	return m.th.at("Personal/" + dir)
+// pastFile is a file at a time.
+type pastFile struct {
+	link *linkModel
+	data []byte
 }
+
+func (l *linkModel) now() pastFile { return pastFile{l, l.doc.last()} }
 
 func splitPath(p string) (dir, name string) {
 	if i := strings.LastIndexByte(p, '/'); i >= 0 {
@@ -58,344 +80,394 @@ func joinPath(dir, name string) string {
 	return dir + "/" + name
 }
 
-// data gives content that was never saved before.
-func (m *historyModel) data(t *rapid.T) []byte {
-	m.n++
-	size := rapid.SampledFrom([]int{0, 10, 500, 9000, 40_000}).Draw(t, "size")
-	return append(fmt.Appendf(nil, "version %d ", m.n), random(uint64(m.n), size)...)
+// spacePath gives the path of a model's path in the home.
+func spacePath(p string) string { return strings.TrimSuffix("Personal/"+p, "/") }
+
+func (m *historyModel) ino(p string) Ino { return m.th.at(spacePath(p)) }
+
+func (m *historyModel) id(p string) string {
+	id, err := m.th.Getxattr(m.ino(p), "user.anyfs.id")
+	m.th.must(err)
+	return string(id)
 }
 
-func (m *historyModel) anyLive(t *rapid.T) string {
-	if len(m.live) == 0 {
-		t.Skip("no file")
-	}
-	return rapid.SampledFrom(slices.Sorted(maps.Keys(m.live))).Draw(t, "file")
-}
-
-func (m *historyModel) anyDir(t *rapid.T) string {
-	return rapid.SampledFrom(slices.Sorted(maps.Keys(m.dirs))).Draw(t, "dir")
-}
-
-// free gives a path that nothing has.
-func (m *historyModel) free(t *rapid.T) string {
-	p := joinPath(m.anyDir(t), rapid.SampledFrom([]string{"a", "b", "c", "d.txt"}).Draw(t, "name"))
-	if m.live[p] != nil || m.dirs[p] {
-		t.Skip("taken")
-	}
-	return p
-}
-
-func (m *historyModel) done() {
-	m.th.flush()
-	m.th.tick(3 * time.Minute)
-}
-
-func (m *historyModel) create(t *rapid.T) {
-	p := m.free(t)
-	dir, name := splitPath(p)
-	data := m.data(t)
-	m.th.create(m.ino(dir), name, data)
-	m.live[p] = &docModel{versions: [][]byte{data}}
-	m.done()
-}
-
-func (m *historyModel) save(t *rapid.T) {
-	p := m.anyLive(t)
-	dir, name := splitPath(p)
-	data := m.data(t)
-	d := m.ino(dir)
-	switch rapid.SampledFrom([]string{"in place", "append", "rename", "aside"}).Draw(t, "how") {
-	case "in place":
-		m.th.save(m.th.look(d, name), data)
-	case "append":
-		old := m.live[p].versions[len(m.live[p].versions)-1]
-		m.th.write(m.th.look(d, name), data, int64(len(old)))
-		data = append(slices.Clone(old), data...)
-	case "rename":
-		m.th.create(d, ".tmp", data)
-		m.th.must(m.th.Rename(d, ".tmp", d, name, 0))
-	case "aside":
-		m.th.must(m.th.Rename(d, name, d, name+"~", 0))
-		m.th.create(d, name, data)
-		m.th.must(m.th.Unlink(d, name+"~"))
-	}
-	m.live[p].versions = append(m.live[p].versions, data)
-	m.done()
-}
-
-func (m *historyModel) unlink(t *rapid.T) {
-	p := m.anyLive(t)
-	dir, name := splitPath(p)
-	m.th.must(m.th.Unlink(m.ino(dir), name))
-	m.dead[p] = append(m.dead[p], m.live[p])
-	delete(m.live, p)
-	m.done()
-}
-
-func (m *historyModel) rename(t *rapid.T) {
-	p, q := m.anyLive(t), joinPath(m.anyDir(t), rapid.SampledFrom([]string{"a", "b", "c", "d.txt"}).Draw(t, "name"))
-	if p == q || m.dirs[q] {
-		t.Skip("no rename")
-	}
-	dir, name := splitPath(p)
-	newDir, newName := splitPath(q)
-	m.th.must(m.th.Rename(m.ino(dir), name, m.ino(newDir), newName, 0))
-	if old := m.live[q]; old != nil {
-		m.dead[q] = append(m.dead[q], old)
-	}
-	m.live[q] = m.live[p]
-	delete(m.live, p)
-	m.done()
-}
-
-func (m *historyModel) mkdir(t *rapid.T) {
-	p := m.free(t)
-	if strings.Count(p, "/") > 2 {
-		t.Skip("deep enough")
-	}
-	dir, name := splitPath(p)
-	m.th.mkdir(m.ino(dir), name)
-	m.dirs[p] = true
-	m.done()
-}
-
-// removeTree removes a directory with all in it, and brings it back.
-func (m *historyModel) removeTree(t *rapid.T) {
-	p := m.anyDir(t)
-	if p == "" {
-		t.Skip("the root")
-	}
-	want := m.th.tree("Personal")
-	m.th.removeAll("Personal/" + p)
-	m.done()
-	m.snap()
-	if rapid.Bool().Draw(t, "kill") {
-		m.th.kill()
-	}
-	m.th.restore("Personal/"+p, "", "")
-	m.done()
-	if got := m.th.tree("Personal"); !slices.Equal(got, want) {
-		t.Fatalf("%s came back as\n%s\nit was\n%s", p, strings.Join(got, "\n"), strings.Join(want, "\n"))
-	}
-}
-
-func (m *historyModel) undelete(t *rapid.T) {
-	var gone []string
-	for p, docs := range m.dead {
-		if dir, _ := splitPath(p); len(docs) > 0 && m.live[p] == nil && !m.dirs[p] && m.dirs[dir] {
-			gone = append(gone, p)
+// each calls fn for everything below a directory, directories before what is in them, in the order of names.
+func (d *dirModel) each(path string, fn func(path string, what any)) {
+	for _, name := range slices.Sorted(maps.Keys(d.live)) {
+		p := joinPath(path, name)
+		fn(p, d.live[name])
+		if sub, ok := d.live[name].(*dirModel); ok {
+			sub.each(p, fn)
 		}
 	}
-	if len(gone) == 0 {
-		t.Skip("nothing is deleted")
-	}
-	slices.Sort(gone)
-	p := rapid.SampledFrom(gone).Draw(t, "deleted")
-	docs := m.dead[p]
-	m.th.restore("Personal/"+p, "", "")
-	m.live[p] = docs[len(docs)-1]
-	m.dead[p] = docs[:len(docs)-1]
-	m.done()
 }
 
-func (m *historyModel) back(t *rapid.T) {
-	p := m.anyLive(t)
-	doc := m.live[p]
-	i := rapid.IntRange(0, len(doc.versions)-1).Draw(t, "version")
-	vs := m.th.contents("Personal/" + p)
-	if len(vs) != len(doc.versions) {
-		t.Fatalf("%s has %d versions, not %d", p, len(vs), len(doc.versions))
-	}
-	m.th.restore("Personal/"+p, vs[len(vs)-1-i].ID, "")
-	doc.versions = append(doc.versions, doc.versions[i])
-	m.done()
+func (m *historyModel) files() map[string]*docModel {
+	out := map[string]*docModel{}
+	m.root.each("", func(p string, what any) {
+		if l, ok := what.(*linkModel); ok {
+			out[p] = l.doc
+		}
+	})
+	return out
 }
 
-func (m *historyModel) snap() {
-	s := treeSnap{at: m.th.clock(), files: map[string][]byte{}, dirs: map[string]bool{}}
-	var walk func(path string)
-	walk = func(path string) {
-		s.dirs[path] = true
-		for _, name := range m.th.list(m.ino(path)) {
-			p := joinPath(path, name)
-			a, err := m.th.Lookup(m.ino(path), name)
-			m.th.must(err)
-			if a.IsDir() {
-				walk(p)
-			} else {
-				s.files[p] = m.th.read(a.Ino)
+func (m *historyModel) dirs() map[string]*dirModel {
+	out := map[string]*dirModel{"": m.root}
+	m.root.each("", func(p string, what any) {
+		if d, ok := what.(*dirModel); ok {
+			out[p] = d
+		}
+	})
+	return out
+}
+
+// names counts the names of a file.
+func (m *historyModel) names(doc *docModel) int {
+	n := 0
+	for _, d := range m.files() {
+		if d == doc {
+			n++
+		}
+	}
+	return n
+}
+
+// modelStep is one part of a path.
+type modelStep struct {
+	name string
+	what any
+	in   *dirModel
+	dead int // the index of its grave, or -1
+}
+
+// find follows names from a directory: at each what is there comes first, and then what was removed, the newest first.
+func (d *dirModel) find(names []string) []modelStep {
+	try := func(st modelStep) []modelStep {
+		if len(names) == 1 {
+			return []modelStep{st}
+		}
+		if sub, ok := st.what.(*dirModel); ok {
+			if rest := sub.find(names[1:]); rest != nil {
+				return append([]modelStep{st}, rest...)
+			}
+		}
+		return nil
+	}
+	if what, ok := d.live[names[0]]; ok {
+		if found := try(modelStep{names[0], what, d, -1}); found != nil {
+			return found
+		}
+	}
+	for i := len(d.dead) - 1; i >= 0; i-- {
+		if g := d.dead[i]; g.name == names[0] {
+			if found := try(modelStep{g.name, g.what, d, i}); found != nil {
+				return found
 			}
 		}
 	}
-	walk("")
-	m.snaps = append(m.snaps, s)
-	m.th.tick(3 * time.Minute)
+	return nil
 }
 
-// glance compares one file with its history, and now and then an earlier time.
-func (m *historyModel) glance(t *rapid.T) {
-	if len(m.live) > 0 {
-		p := m.anyLive(t)
-		m.wantVersions(t, p, m.live[p])
-	}
-	if len(m.snaps) > 0 && rapid.IntRange(0, 3).Draw(t, "look back") == 0 {
-		m.wantPast(t, &m.snaps[rapid.IntRange(0, len(m.snaps)-1).Draw(t, "time")])
-	}
-}
+func (m *historyModel) find(p string) []modelStep { return m.root.find(strings.Split(p, "/")) }
 
-// check compares everything that is live, every history, and all times.
-func (m *historyModel) check(t *rapid.T) {
-	now := m.th.clock()
-	for p, doc := range m.live {
-		dir, name := splitPath(p)
-		m.th.wantContent(m.ino(dir), name, doc.versions[len(doc.versions)-1])
-		m.wantVersions(t, p, doc)
-	}
-	for p, docs := range m.dead {
-		if dir, _ := splitPath(p); len(docs) > 0 && m.live[p] == nil && !m.dirs[p] && m.dirs[dir] {
-			m.wantVersions(t, p, docs[len(docs)-1])
+// deadPaths gives the paths that lead to something deleted.
+func (m *historyModel) deadPaths() []string {
+	found := map[string]bool{}
+	var walk func(path string, d *dirModel)
+	walk = func(path string, d *dirModel) {
+		for name, what := range d.live {
+			if sub, ok := what.(*dirModel); ok {
+				walk(joinPath(path, name), sub)
+			}
+		}
+		for _, g := range d.dead {
+			p := joinPath(path, g.name)
+			if steps := m.find(p); steps != nil && steps[len(steps)-1].dead >= 0 {
+				found[p] = true
+			}
+			if sub, ok := g.what.(*dirModel); ok {
+				walk(p, sub)
+			}
 		}
 	}
-	for i := range m.snaps {
-		m.wantPast(t, &m.snaps[i])
+	walk("", m.root)
+	return slices.Sorted(maps.Keys(found))
+}
+
+func (d *dirModel) bury(name string, step int) {
+	d.dead = append(d.dead, grave{name, d.live[name], step})
+	delete(d.live, name)
+}
+
+// raise brings a grave's content back under its name, a directory with what went with it.
+func (d *dirModel) raise(in *dirModel, dead int) {
+	g := in.dead[dead]
+	in.dead = slices.Delete(in.dead, dead, dead+1)
+	d.live[g.name] = g.what
+	sub, ok := g.what.(*dirModel)
+	if !ok {
+		return
+	}
+	for i := len(sub.dead) - 1; i >= 0; i-- {
+		if sub.dead[i].step == g.step && sub.live[sub.dead[i].name] == nil {
+			sub.raise(sub, i)
+			i = len(sub.dead)
+		}
+	}
+}
+
+// take notes the tree as it is.
+func (m *historyModel) take() treeSnap {
+	s := treeSnap{at: m.th.clock(), dirs: map[*dirModel]map[string]any{}}
+	for _, d := range m.dirs() {
+		names := map[string]any{}
+		for name, what := range d.live {
+			names[name] = what
+			if l, ok := what.(*linkModel); ok {
+				names[name] = l.now()
+			}
+		}
+		s.dirs[d] = names
+	}
+	return s
+}
+
+// glance compares one file and one directory with their history, and now and then an earlier time.
+func (m *historyModel) glance(t *rapid.T) {
+	if files := m.files(); len(files) > 0 {
+		p := pick(t, "file", files)
+		m.wantFile(t, p, files[p])
+	}
+	dirs := m.dirs()
+	p := pick(t, "dir", dirs)
+	m.wantDir(t, p, dirs[p])
+	if len(m.snaps) > 0 && rapid.IntRange(0, 3).Draw(t, "look back") == 0 {
+		m.wantPast(t, rapid.IntRange(0, len(m.snaps)-1).Draw(t, "time"), p, dirs[p])
+	}
+}
+
+func pick[T any](t *rapid.T, label string, from map[string]T) string {
+	return rapid.SampledFrom(slices.Sorted(maps.Keys(from))).Draw(t, label)
+}
+
+// check compares everything that is there, every history, and all times.
+func (m *historyModel) check(t *rapid.T) {
+	now := m.th.clock()
+	for p, doc := range m.files() {
+		m.wantFile(t, p, doc)
+	}
+	for p, d := range m.dirs() {
+		m.wantDir(t, p, d)
+		for i := range m.snaps {
+			m.wantPast(t, i, p, d)
+		}
+	}
+	for _, p := range m.deadPaths() {
+		steps := m.find(p)
+		if l, ok := steps[len(steps)-1].what.(*linkModel); ok {
+			m.wantVersions(t, p, l.doc)
+		}
 	}
 	if m.th.clock().Sub(now) > time.Minute {
 		t.Fatal("the check took too long for its clock")
 	}
 }
 
+func (m *historyModel) wantFile(t *rapid.T, p string, doc *docModel) {
+	ino := m.ino(p)
+	if got, want := m.th.read(ino), doc.last(); !bytes.Equal(got, want) {
+		t.Fatalf("%s holds %s, not %s", p, title(got), title(want))
+	}
+	a, err := m.th.Getattr(ino)
+	m.th.must(err)
+	if n := m.names(doc); int(a.Nlink) != n {
+		t.Fatalf("%s has %d links, not %d", p, a.Nlink, n)
+	}
+	if m.id(p) != doc.id {
+		t.Fatalf("%s is another object", p)
+	}
+	if v := m.th.log(spacePath(p))[0]; v.Path != spacePath(p) {
+		t.Fatalf("the last version of %s is one of %q", p, v.Path)
+	}
+	m.wantVersions(t, p, doc)
+}
+
+// title is how a content of the model begins: enough to tell it.
+func title(b []byte) string { return fmt.Sprintf("%.14q", b) }
+
 func (m *historyModel) wantVersions(t *rapid.T, p string, doc *docModel) {
-	vs := m.th.contents("Personal/" + p)
+	vs := m.th.contents(spacePath(p))
 	if len(vs) != len(doc.versions) {
 		var all []string
-		for _, v := range m.th.log("Personal/" + p) {
-			all = append(all, v.Time.String()+" "+v.Summary())
+		for _, v := range m.th.log(spacePath(p)) {
+			all = append(all, v.Summary())
 		}
 		t.Fatalf("%s has %d versions, not %d:\n%s", p, len(vs), len(doc.versions), strings.Join(all, "\n"))
 	}
 	for i, v := range vs {
 		want := doc.versions[len(vs)-1-i]
-		f, err := m.th.OpenVersion(context.Background(), "Personal/"+p, v.ID)
+		f, err := m.th.OpenVersion(context.Background(), spacePath(p), v.ID)
 		if err != nil {
 			t.Fatal(err)
 		}
 		got, err := io.ReadAll(io.NewSectionReader(f, 0, f.Size()))
 		if err != nil || !bytes.Equal(got, want) {
-			t.Fatalf("version %d of %s: %d bytes, not the %d saved: %v", i, p, len(got), len(want), err)
+			t.Fatalf("version %d of %s is %s, not %s: %v", i, p, title(got), title(want), err)
 		}
 	}
 }
 
-func (m *historyModel) wantPast(t *rapid.T, s *treeSnap) {
-	root := m.th.sub(m.ino(""), ".anyfs/at/"+s.at.Format(time.RFC3339Nano)).Ino
-	m.th.Ref(root)
-	defer m.th.Unref(root)
-	files, dirs := map[string]bool{}, map[string]bool{}
-	var walk func(path string, dir Ino)
-	walk = func(path string, dir Ino) {
-		dirs[path] = true
-		for _, name := range m.th.list(dir) {
-			p := joinPath(path, name)
+// wantDir compares a directory with what is in it, was removed from it, and was in its files.
+func (m *historyModel) wantDir(t *rapid.T, p string, d *dirModel) {
+	dir := m.ino(p)
+	names := m.th.list(dir)
+	slices.Sort(names)
+	if want := slices.Sorted(maps.Keys(d.live)); !slices.Equal(names, want) {
+		t.Fatalf("%q holds %q, not %q", p, names, want)
+	}
+	if p != "" && m.id(p) != d.id {
+		t.Fatalf("%s is another object", p)
+	}
+	var got, want []string
+	for _, e := range m.th.deleted(spacePath(p)) {
+		got = append(got, e.Name+" "+m.name(e.Object))
+	}
+	for _, g := range d.dead {
+		want = append(want, g.name+" "+m.name(idOf(g.what)))
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Fatalf("deleted from %q are %q, not %q", p, got, want)
+	}
+	if n := len(m.th.list(m.th.sub(dir, ".anyfs/trash").Ino)); n != len(want) {
+		t.Fatalf("the trash of %q has %d names, not %d", p, n, len(want))
+	}
+	m.wantVersionsView(t, p, d)
+}
+
+func idOf(what any) string {
+	if l, ok := what.(*linkModel); ok {
+		return l.doc.id
+	}
+	return what.(*dirModel).id
+}
+
+// name says which object of the model an id is, in a way that is the same in each run.
+func (m *historyModel) name(id string) string {
+	var found string
+	var walk func(path string, d *dirModel)
+	seen := map[*dirModel]bool{}
+	look := func(path string, what any) {
+		if idOf(what) == id && (found == "" || path < found) {
+			found = path
+		}
+		if sub, ok := what.(*dirModel); ok {
+			walk(path, sub)
+		}
+	}
+	walk = func(path string, d *dirModel) {
+		if seen[d] {
+			return
+		}
+		seen[d] = true
+		for name, what := range d.live {
+			look(joinPath(path, name), what)
+		}
+		for i, g := range d.dead {
+			look(fmt.Sprintf("%s(%d)", joinPath(path, g.name), i), g.what)
+		}
+	}
+	walk("", m.root)
+	return cmp.Or(found, "unknown")
+}
+
+// wantVersionsView compares .anyfs/versions of a directory: what all files held that have or had each name in it.
+func (m *historyModel) wantVersionsView(t *rapid.T, p string, d *dirModel) {
+	docs := map[string][]*docModel{}
+	note := func(name string, what any) {
+		if l, ok := what.(*linkModel); ok && !slices.Contains(docs[name], l.doc) {
+			docs[name] = append(docs[name], l.doc)
+		}
+	}
+	for name, what := range d.live {
+		note(name, what)
+	}
+	for _, g := range d.dead {
+		note(g.name, g.what)
+	}
+	top := m.th.sub(m.ino(p), ".anyfs/versions").Ino
+	names := m.th.list(top)
+	slices.Sort(names)
+	if want := slices.Sorted(maps.Keys(docs)); !slices.Equal(names, want) {
+		t.Fatalf("there are versions of %q in %q, not of %q", names, p, want)
+	}
+	for _, name := range names {
+		var got, want []string
+		dir := m.th.sub(top, name).Ino
+		for _, v := range m.th.list(dir) {
+			got = append(got, title(m.th.read(m.th.sub(dir, v).Ino)))
+		}
+		for _, doc := range docs[name] {
+			for _, b := range doc.versions {
+				want = append(want, title(b))
+			}
+		}
+		slices.Sort(got)
+		slices.Sort(want)
+		if !slices.Equal(got, want) {
+			t.Fatalf("versions of %s are %q, not %q", joinPath(p, name), got, want)
+		}
+	}
+}
+
+// wantPast compares a directory that is at a path now, or was at no time before, with what it held at a time. What fails names
+// no moment of this run: equal failures have equal texts, or they are not shrunk.
+func (m *historyModel) wantPast(t *rapid.T, i int, path string, d *dirModel) {
+	s := &m.snaps[i]
+	var walk func(p string, dir Ino, d *dirModel)
+	walk = func(p string, dir Ino, d *dirModel) {
+		m.th.Ref(dir)
+		defer m.th.Unref(dir)
+		names := m.th.list(dir)
+		slices.Sort(names)
+		if want := slices.Sorted(maps.Keys(s.dirs[d])); !slices.Equal(names, want) {
+			t.Fatalf("%q at time %d, of %q, held %q, not %q", p, i, path, names, want)
+		}
+		for _, name := range names {
 			a, err := m.th.Lookup(dir, name)
 			m.th.must(err)
-			if a.IsDir() {
-				m.th.Ref(a.Ino)
-				walk(p, a.Ino)
-				m.th.Unref(a.Ino)
-				continue
-			}
-			files[p] = true
-			if got := m.th.read(a.Ino); !bytes.Equal(got, s.files[p]) {
-				t.Fatalf("at %s %s holds %d bytes, not %d", s.at, p, len(got), len(s.files[p]))
+			q := joinPath(p, name)
+			sub, isDir := s.dirs[d][name].(*dirModel)
+			switch {
+			case a.IsDir() != isDir:
+				t.Fatalf("%q at time %d is of the wrong kind", q, i)
+			case isDir:
+				walk(q, a.Ino, sub)
+			default:
+				if got, want := m.th.read(a.Ino), s.dirs[d][name].(pastFile).data; !bytes.Equal(got, want) {
+					t.Fatalf("%q at time %d held %s, not %s", q, i, title(got), title(want))
+				}
 			}
 		}
 	}
-	walk("", root)
-	got, want := slices.Sorted(maps.Keys(files)), slices.Sorted(maps.Keys(s.files))
-	if !slices.Equal(got, want) {
-		t.Fatalf("at %s there are files %q, not %q", s.at, got, want)
-	}
-	got, want = slices.Sorted(maps.Keys(dirs)), slices.Sorted(maps.Keys(s.dirs))
-	if !slices.Equal(got, want) {
-		t.Fatalf("at %s there are directories %q, not %q", s.at, got, want)
-	}
+	walk(path, m.th.sub(m.ino(path), ".anyfs/at/"+s.at.Format(time.RFC3339Nano)).Ino, d)
 }
 
-// TestHistoryModel does random work, and holds every version of every file, and the tree at random times, against what was
-// done. Its clock moves three minutes with each step, so that saves by rename are told from renames.
-func TestHistoryModel(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
-		m := &historyModel{
-			th: newTestHome(t), live: map[string]*docModel{}, dirs: map[string]bool{"": true}, dead: map[string][]*docModel{},
-		}
-		defer m.th.leave()
-		rt.Repeat(map[string]func(*rapid.T){
-			"create":     m.create,
-			"save":       m.save,
-			"save more":  m.save,
-			"unlink":     m.unlink,
-			"rename":     m.rename,
-			"mkdir":      m.mkdir,
-			"removeTree": m.removeTree,
-			"undelete":   m.undelete,
-			"back":       m.back,
-			"snap":       func(*rapid.T) { m.snap() },
-			"kill":       func(*rapid.T) { m.th.kill() },
-			"reopen":     func(*rapid.T) { m.th.reopen() },
-			"":           m.glance,
-		})
-		m.check(rt)
-		if problems, err := m.th.Verify(context.Background(), nil); err != nil || len(problems) > 0 {
-			rt.Fatalf("verify: %v %v", problems, err)
-		}
-	})
+// rapidTB lets what fails in the helpers of a test home fail one check, so that it is shrunk, and not the whole test.
+type rapidTB struct {
+	testing.TB
+	rt *rapid.T
 }
 
-// TestHistoryAfterImport takes a space out and in again: the index is made anew, with what it knows of the past.
-func TestHistoryAfterImport(t *testing.T) {
-	th := newTestHome(t)
-	d := th.mkdir(th.root, "d")
-	sub := th.mkdir(d, "sub")
-	f := th.create(d, "f", []byte("one"))
-	th.create(sub, "x", []byte("x"))
-	th.create(d, "moved", []byte("moved"))
-	th.flush()
-	then := th.clock()
-	th.tick(time.Hour)
-	th.save(f, []byte("two"))
-	th.must(th.Rename(d, "moved", th.root, "moved", 0))
-	th.flush()
-	th.tick(time.Hour)
-	th.must(th.Unlink(d, "f"))
-	th.removeAll("Personal/d/sub")
-	th.flush()
-	th.tick(time.Hour)
-	var car bytes.Buffer
-	_, err := th.Export(context.Background(), PersonalName, &car)
-	th.must(err)
-	th.must(th.DeleteSpace(PersonalName))
-	_, err = th.Import(context.Background(), &car, PersonalName, "")
-	th.must(err)
-	d = th.at("Personal/d")
-	if l := th.deleted("Personal/d"); len(l) != 2 {
-		t.Fatalf("%+v", l)
-	}
-	at := ".anyfs/at/" + then.Format(time.RFC3339Nano)
-	th.wantList(d, at, "f", "moved", "sub")
-	th.wantList(d, at+"/sub", "x")
-	if got := th.read(th.sub(d, at+"/f").Ino); string(got) != "one" {
-		t.Fatalf("%q", got)
-	}
-	th.restore("Personal/d/sub", "", "")
-	th.restore("Personal/d/f", "", "")
-	th.wantContent(d, "f", []byte("two"))
-	th.wantContent(th.at("Personal/d/sub"), "x", []byte("x"))
-	if l := th.deleted("Personal/d"); len(l) != 0 {
-		t.Fatalf("%+v", l)
-	}
-	th.flush()
-	th.verify()
-	if _, err := th.Log("Personal/d/none"); !errors.Is(err, ErrNotExist) {
-		t.Fatal(err)
-	}
-}
+func (t rapidTB) Cleanup(fn func())                 { t.rt.Cleanup(fn) }
+func (t rapidTB) Error(args ...any)                 { t.rt.Error(args...) }
+func (t rapidTB) Errorf(format string, args ...any) { t.rt.Errorf(format, args...) }
+func (t rapidTB) Fail()                             { t.rt.Fail() }
+func (t rapidTB) FailNow()                          { t.rt.FailNow() }
+func (t rapidTB) Failed() bool                      { return t.rt.Failed() }
+func (t rapidTB) Fatal(args ...any)                 { t.rt.Fatal(args...) }
+func (t rapidTB) Fatalf(format string, args ...any) { t.rt.Fatalf(format, args...) }
+func (t rapidTB) Log(args ...any)                   { t.rt.Log(args...) }
+func (t rapidTB) Logf(format string, args ...any)   { t.rt.Logf(format, args...) }

@@ -14,6 +14,7 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,6 +24,7 @@ import (
 	"github.com/anyfs/anyfs/acl"
 	"github.com/anyfs/anyfs/acl/seal"
 	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/dag/block"
 	"github.com/anyfs/anyfs/dag/disk"
 	"github.com/anyfs/anyfs/dag/kv"
 	"github.com/anyfs/anyfs/fs/journal"
@@ -64,6 +66,7 @@ type Home struct {
 	sealed    sync.Pool
 	manifests *cache[string, *manifest]
 	inlines   *cache[tree.Ref, []byte]
+	layouts   *cache[block.ID, []tree.Chunk]
 
 	fail    atomic.Pointer[error] // set: the home is read-only for good
 	room    room
@@ -99,7 +102,8 @@ func Open(ctx context.Context, opt Options) (*Home, error) {
 		spaces: map[uint16]*space{}, byID: map[dag.ID]*space{},
 		sealing:   semaphore.NewWeighted(4),
 		manifests: newCache[string, *manifest](cacheBytes), inlines: newCache[tree.Ref, []byte](cacheBytes),
-		kick: make(chan struct{}, 1),
+		layouts: newCache[block.ID, []tree.Chunk](cacheBytes),
+		kick:    make(chan struct{}, 1),
 	}
 	h.views = newViews(h)
 	if err := h.recover(ctx); err != nil {
@@ -139,14 +143,19 @@ func (h *Home) space(ino Ino) (*space, uint64, error) {
 	if s == nil {
 		return nil, 0, ErrStale
 	}
-	if s.sick != nil {
-		return nil, 0, fmt.Errorf("%w: %w", ErrIO, s.sick)
+	if err := s.usable(); err != nil {
+		return nil, 0, err
 	}
 	return s, uint64(ino) & localMask, nil
 }
 
 // each gives the spaces that are open, the home space first.
 func (h *Home) each() []*space {
+	return slices.DeleteFunc(h.all(), func(s *space) bool { return s.sick != nil })
+}
+
+// all gives every space that is on this device, damaged ones too.
+func (h *Home) all() []*space {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	out := make([]*space, 0, len(h.spaces))
@@ -187,7 +196,7 @@ func (h *Home) Close() error {
 
 func (h *Home) closeSpaces() error {
 	var err error
-	for _, s := range h.each() {
+	for _, s := range h.all() {
 		err = errors.Join(err, s.close())
 	}
 	return err

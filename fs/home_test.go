@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"io"
 	mrand "math/rand/v2"
@@ -23,6 +24,7 @@ type testHome struct {
 	sim  *disk.Sim
 	keys *acl.Keys
 	root Ino          // of the space Personal
+	rand io.Reader    // for keys, and so for the order of names
 	skew atomic.Int64 // of its clock, in nanoseconds
 }
 
@@ -33,16 +35,21 @@ func (th *testHome) clock() time.Time { return time.Now().Add(time.Duration(th.s
 
 func newTestHome(t testing.TB) *testHome {
 	t.Helper()
+	return newTestHomeOf(t, rand.Reader)
+}
+
+func newTestHomeOf(t testing.TB, rnd io.Reader) *testHome {
+	t.Helper()
 	sim := disk.NewSim(mrand.New(mrand.NewPCG(1, 2)))
-	account, err := acl.NewAccount(rand.Reader)
+	account, err := acl.NewAccount(rnd)
 	if err != nil {
 		t.Fatal(err)
 	}
-	keys, err := acl.InitKeys(sim, account, "test", nil, rand.Reader)
+	keys, err := acl.InitKeys(sim, account, "test", nil, rnd)
 	if err != nil {
 		t.Fatal(err)
 	}
-	th := &testHome{t: t, sim: sim, keys: keys}
+	th := &testHome{t: t, sim: sim, keys: keys, rand: rnd}
 	th.open()
 	if _, err := th.CreatePersonal(); err != nil {
 		t.Fatal(err)
@@ -63,7 +70,7 @@ func (th *testHome) leave() {
 func (th *testHome) open() {
 	th.t.Helper()
 	h, err := Open(context.Background(), Options{
-		Disk: th.sim, Keys: th.keys, Rand: rand.Reader, UID: 1000, GID: 1000, Clock: th.clock,
+		Disk: th.sim, Keys: th.keys, Rand: th.rand, UID: 1000, GID: 1000, Clock: th.clock,
 		OpenDB: func(name string) (kv.DB, error) { return kv.NewSimDB(th.sim, name) },
 	})
 	if err != nil {
@@ -178,11 +185,11 @@ func firstDiff(a, b []byte) int {
 // random gives n bytes that do not compress and are the same each time.
 func random(seed uint64, n int) []byte {
 	r := mrand.New(mrand.NewPCG(seed, 7))
-	b := make([]byte, n)
-	for i := range b {
-		b[i] = byte(r.Uint32())
+	b := make([]byte, 0, n+8)
+	for len(b) < n {
+		b = binary.LittleEndian.AppendUint64(b, r.Uint64())
 	}
-	return b
+	return b[:n:n]
 }
 
 func (th *testHome) list(dir Ino) []string {

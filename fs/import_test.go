@@ -25,7 +25,7 @@ func (th *testHome) another(account *acl.Account) *testHome {
 	}
 	keys, err := acl.InitKeys(sim, account, "other", nil, rand.Reader)
 	th.must(err)
-	o := &testHome{t: th.t, sim: sim, keys: keys}
+	o := &testHome{t: th.t, sim: sim, keys: keys, rand: rand.Reader}
 	o.open()
 	th.t.Cleanup(o.leave)
 	return o
@@ -157,7 +157,7 @@ func TestImportOverTheUntouched(t *testing.T) {
 			o.closeSpaces()
 			break
 		}
-		after := &testHome{t: t, sim: o.sim.CrashClone(mrand.New(mrand.NewPCG(uint64(n), 2))), keys: o.keys}
+		after := &testHome{t: t, sim: o.sim.CrashClone(mrand.New(mrand.NewPCG(uint64(n), 2))), keys: o.keys, rand: o.rand}
 		after.open()
 		o.closeSpaces()
 		spaces, err := after.Spaces()

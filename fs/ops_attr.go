@@ -20,12 +20,14 @@ func (h *Home) Getattr(ino Ino) (Attr, error) {
 		return Attr{}, err
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	n, err := s.inode(local)
 	if err != nil {
+		s.mu.Unlock()
 		return Attr{}, err
 	}
-	return s.attr(n), nil
+	a := s.attr(n)
+	s.mu.Unlock()
+	return s.counted(local, a), nil
 }
 
 // Prefetch reads the inodes of one space's directory that are about to be asked for by Getattr.
@@ -133,7 +135,7 @@ func (h *Home) Setattr(ctx context.Context, ino Ino, set SetAttr) (Attr, error) 
 			err = h.Removexattr(ino, "security.capability")
 		}
 	}
-	return a, err
+	return s.counted(local, a), err
 }
 
 // planKill adds to a setattr what a change of owner or size does to suid and sgid.

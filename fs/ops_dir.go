@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"syscall"
@@ -61,7 +62,7 @@ func (h *Home) Lookup(parent Ino, name string) (Attr, error) {
 	}
 	a := s.attr(n)
 	s.mu.Unlock()
-	return a, nil
+	return s.counted(uint64(a.Ino)&localMask, a), nil
 }
 
 // Parent gives the directory that a directory is in; the root's is itself.
@@ -121,11 +122,14 @@ func (h *Home) ReadDir(dir Ino, off uint64, fn func(Dirent) bool) error {
 		}
 		for _, e := range step {
 			if s.slot == 0 && d == rootDir {
-				a, err := h.Lookup(RootIno, e.Name)
-				if err != nil {
+				switch a, err := h.Lookup(RootIno, e.Name); {
+				case err == nil:
+					e.Ino = a.Ino
+				case errors.Is(err, ErrNotExist):
 					continue
+				default: // it has a name still
+					e.Ino = h.sickRoot(uint64(e.Ino) & localMask)
 				}
-				e.Ino = a.Ino
 			}
 			if !fn(e) {
 				return nil
@@ -414,7 +418,7 @@ func (h *Home) Link(ino, parent Ino, name string) (Attr, error) {
 			return nil
 		}, nil
 	})
-	return a, err
+	return s.counted(local, a), err
 }
 
 // Unlink takes a name from a file.

@@ -367,7 +367,7 @@ func (h *Home) Seek(ino Ino, off int64, whence int) (int64, error) {
 	if off < 0 || off >= n.Size {
 		return 0, errNoData
 	}
-	layout, err := s.layout(n.Base)
+	layout, err := s.layout(context.Background(), n.Base)
 	if err != nil {
 		return 0, err
 	}
@@ -383,27 +383,6 @@ func (h *Home) Seek(ino Ino, off int64, whence int) (int64, error) {
 		return n.Size, nil
 	}
 	return 0, errNoData
-}
-
-// layout gives where a base content has data; nil is an empty one.
-func (s *space) layout(c *tree.Content) ([]tree.Chunk, error) {
-	switch {
-	case c == nil:
-		return nil, nil
-	case len(c.Inline) > 0:
-		return []tree.Chunk{{Off: 0, Len: int64(len(c.Inline))}}, nil
-	case c.LayoutBlock.IsZero():
-		return c.Layout, nil
-	}
-	m, err := s.manifest(context.Background(), c)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]tree.Chunk, len(m.leaves))
-	for i, l := range m.leaves {
-		out[i] = tree.Chunk{Off: l.off, Len: l.n}
-	}
-	return out, nil
 }
 
 // dataAt says whether a file has data at an offset, and up to where it goes on alike. layout is that of its base.

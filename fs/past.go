@@ -25,7 +25,8 @@ type pastNode struct {
 	object dag.ID
 	ino    uint64
 	typ    uint32
-	gone   trashed // the entry of the trash that it was found by; its object is zero where there was none
+	link   tree.Ref // in a moment, the name that it is
+	gone   trashed  // the entry of the trash that it was found by; its object is zero where there was none
 	st     *tree.State
 }
 
@@ -129,7 +130,7 @@ func (d *pastDir) at(n *pastNode, taken map[string]bool, fn func(*pastNode) bool
 			continue
 		}
 		x := *n
-		x.name, x.st, x.typ = p.Name, st, st.Kind.Type()
+		x.name, x.link, x.st, x.typ = p.Name, l.ID, st, st.Kind.Type()
 		if taken[x.name] {
 			x.name += "~" + shortID(n.object.String()) // two had it for a moment, or for as long as a conflict lasted
 		}

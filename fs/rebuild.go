@@ -45,46 +45,72 @@ func (s *space) rebuild(ctx context.Context) error {
 
 // foldAll folds the whole graph of a space in memory.
 func (s *space) foldAll(ctx context.Context) (*tree.Tree, *tree.MemStore, error) {
-	names := map[dag.PublicKey]string{}
-	st := tree.NewMemStore(names)
-	t, err := tree.NewTree(s.id, st)
+	f, err := s.newFolder()
+	if err == nil {
+		err = f.all(ctx)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
-	err = s.graph.Batches(func(b *dag.Batch, bodies [][]byte) error {
+	return f.t, f.st, nil
+}
+
+// folder folds the graph of a space into a tree in memory.
+type folder struct {
+	s     *space
+	names map[dag.PublicKey]string
+	st    *tree.MemStore
+	t     *tree.Tree
+}
+
+func (s *space) newFolder() (*folder, error) {
+	names := map[dag.PublicKey]string{}
+	st := tree.NewMemStore(names)
+	t, err := tree.NewTree(s.id, st)
+	return &folder{s, names, st, t}, err
+}
+
+// all adds every batch that counts now.
+func (f *folder) all(ctx context.Context) error {
+	return f.s.graph.Batches(func(b *dag.Batch, bodies [][]byte) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		id := b.ID()
-		if _, known := names[b.Device]; !known {
-			names[b.Device], _ = s.acl.DeviceName(b.Device)
+		return f.add(b, bodies)
+	})
+}
+
+// add adds a batch, of which nothing or everything was added before.
+func (f *folder) add(b *dag.Batch, bodies [][]byte) error {
+	id := b.ID()
+	if _, known := f.names[b.Device]; !known {
+		f.names[b.Device], _ = f.s.acl.DeviceName(b.Device)
+	}
+	changes := make([]tree.Change, 0, len(bodies))
+	for i, body := range bodies {
+		c, err := dag.DecodeChange(body)
+		if err != nil {
+			return fmt.Errorf("change %s: %w", b.Changes[i], err)
 		}
-		changes := make([]tree.Change, 0, len(bodies))
-		for i, body := range bodies {
-			c, err := dag.DecodeChange(body)
-			if err != nil {
-				return fmt.Errorf("change %s: %w", b.Changes[i], err)
-			}
-			e := dag.Entry{ID: b.Changes[i], Pos: dag.Pos{Clock: b.Clock, Batch: id, Place: uint32(i)}, Change: c, Batch: b}
-			p, err := s.open(&e)
-			if errors.Is(err, seal.ErrNoKey) {
-				return fmt.Errorf("change %s: %w", e.ID, err)
-			}
-			if err != nil {
-				p = nil // an empty operation for everybody
-			}
-			object := c.Object
-			if object.IsZero() {
-				object = e.ID
-			}
-			change := tree.Change{Object: object, At: tree.Stamp{ID: e.ID, Pos: e.Pos, Device: c.Device}, Payload: p}
-			st.AddChange(object, change.At, p)
+		e := dag.Entry{ID: b.Changes[i], Pos: dag.Pos{Clock: b.Clock, Batch: id, Place: uint32(i)}, Change: c, Batch: b}
+		p, err := f.s.open(&e)
+		if errors.Is(err, seal.ErrNoKey) {
+			return fmt.Errorf("change %s: %w", e.ID, err)
+		}
+		if err != nil {
+			p = nil // an empty operation for everybody
+		}
+		object := c.Object
+		if object.IsZero() {
+			object = e.ID
+		}
+		change := tree.Change{Object: object, At: tree.Stamp{ID: e.ID, Pos: e.Pos, Device: c.Device}, Payload: p}
+		if f.st.AddChange(object, change.At, p) {
 			changes = append(changes, change)
 		}
-		_, err := t.Apply(changes...)
-		return err
-	})
-	return t, st, err
+	}
+	_, err := f.t.Apply(changes...)
+	return err
 }
 
 type rebuilder struct {

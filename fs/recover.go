@@ -59,37 +59,30 @@ func (h *Home) recover(ctx context.Context) error {
 		return fmt.Errorf("open home: %w", err)
 	}
 	from, released := ^journal.Seq(0), journal.Seq(0)
+	var sick []*space
+	unread := false // a space's database, and so perhaps what is known of the journal's released records
 	for _, name := range names {
 		var slot uint16
 		if _, err := fmt.Sscanf(name, "%04x", &slot); err != nil || len(name) != 4 {
 			continue
 		}
-		dir := spacesDir + "/" + name
-		sealed, err := d.ReadFile(dir + "/" + spaceFile)
-		if errors.Is(err, iofs.ErrNotExist) {
-			if err := d.RemoveAll(dir); err != nil {
-				return fmt.Errorf("remove the unfinished space in %s: %w", dir, err)
-			}
+		s, err := h.openFolder(ctx, slot)
+		if err != nil {
+			return fmt.Errorf("open home: %w", err)
+		}
+		if s == nil {
 			continue
-		}
-		var id dag.ID
-		if err == nil {
-			var b []byte
-			if b, err = h.local.OpenLocal(nil, sealed, []byte(dir)); err == nil && len(b) != len(id) {
-				err = errors.New("wrong length")
-			}
-			copy(id[:], b)
-		}
-		if err != nil {
-			return fmt.Errorf("open home: %s/%s: %w", dir, spaceFile, err)
-		}
-		s, err := h.openSpace(ctx, slot, id, func(st dag.Store) (*acl.Space, error) { return acl.OpenSpace(h.keys, id, st) })
-		if err != nil {
-			return err
 		}
 		h.addSpace(s)
 		if slot >= h.next {
 			h.next = slot + 1
+		}
+		if s.sick != nil {
+			unread = true
+			if !errors.Is(s.sick, errAbandoned) {
+				sick = append(sick, s)
+			}
+			continue
 		}
 		need := s.loaded
 		if s.need != 0 && s.need <= need {
@@ -102,18 +95,32 @@ func (h *Home) recover(ctx context.Context) error {
 	}
 	from = max(from, released) // a quiet space's own checkpoint may be older than that
 	h.jr, err = journal.Open(journal.Options{
-		Disk: d, Dir: journalDir, Key: h.local.Derive("journal"), Rand: h.opt.Rand, LiveBytes: journalLimit,
+		Disk: d, Dir: journalDir, Key: h.local.Derive("journal"), Rand: h.opt.Rand, LiveBytes: journalLimit, MayBeginLater: unread,
 	}, from, h.replay)
 	if err != nil {
 		return fmt.Errorf("open home: %w", err)
 	}
+	first, _ := h.jr.Oldest()
+	if unread && first > from+1 {
+		h.report(fmt.Errorf("the journal begins with record %d; while a space is damaged it can't be told whether %d to %d are missing", first, from+1, first-1))
+	}
+	if len(sick) > 0 {
+		from = min(from, max(first, 1)-1) // what they need is not known: everything that is there stays
+	}
+	for _, s := range sick {
+		s.hold(from)
+	}
 	h.jr.Release(from)
 	for _, s := range h.each() {
-		if err := s.recovered(ctx); err != nil {
+		err := s.recovered(ctx)
+		if err == nil {
+			err = s.rebase(ctx, h.jr.Next()-1)
+		}
+		if err != nil && (s.slot == 0 || ctx.Err() != nil) {
 			return err
 		}
-		if err := s.rebase(ctx, h.jr.Next()-1); err != nil {
-			return err
+		if err != nil {
+			s.fallSick(err)
 		}
 	}
 	if err := h.tidySpaces(ctx); err != nil {
@@ -131,23 +138,67 @@ func (h *Home) addSpace(s *space) {
 		h.home = s
 	}
 	h.spaces[s.slot] = s
-	h.byID[s.id] = s
+	if !s.id.IsZero() {
+		h.byID[s.id] = s
+	}
 	h.mu.Unlock()
+}
+
+// openFolder opens the space in a folder. Nil: there was none, or one that was never finished. A space that can't be opened
+// is sick, and the others go on without it; the home space alone has to be there.
+func (h *Home) openFolder(ctx context.Context, slot uint16) (*space, error) {
+	d, dir := h.opt.Disk, spaceDir(slot)
+	sealed, err := d.ReadFile(dir + "/" + spaceFile)
+	if errors.Is(err, iofs.ErrNotExist) {
+		if err := d.RemoveAll(dir); err != nil {
+			return nil, fmt.Errorf("remove the unfinished space in %s: %w", dir, err)
+		}
+		return nil, nil
+	}
+	var id dag.ID
+	if err == nil {
+		var b []byte
+		if b, err = h.local.OpenLocal(nil, sealed, []byte(dir)); err == nil && len(b) != len(id) {
+			err = errors.New("wrong length")
+		}
+		copy(id[:], b)
+	}
+	if err != nil {
+		err = fmt.Errorf("%s/%s: %w", dir, spaceFile, err)
+	} else if _, e := d.ReadFile(dir + "/" + abandonedFile); e == nil {
+		err = fmt.Errorf("space in %s: %w", dir, errAbandoned)
+	}
+	var s *space
+	if err == nil {
+		s, err = h.openSpace(ctx, slot, id, func(st dag.Store) (*acl.Space, error) { return acl.OpenSpace(h.keys, id, st) })
+	}
+	if err == nil || slot == 0 || ctx.Err() != nil {
+		return s, err
+	}
+	s = h.emptySpace(slot, id)
+	s.fallSick(err)
+	return s, nil
 }
 
 func spaceDir(slot uint16) string { return fmt.Sprintf("%s/%04x", spacesDir, slot) }
 
-// openSpace opens what a space keeps on the disk. openACL makes or opens its access list on the given store.
-func (h *Home) openSpace(ctx context.Context, slot uint16, id dag.ID, openACL func(dag.Store) (*acl.Space, error)) (*space, error) {
-	dir := spaceDir(slot)
-	local := h.local.Derive("space " + dir)
+// emptySpace is a space of which nothing is open.
+func (h *Home) emptySpace(slot uint16, id dag.ID) *space {
 	s := &space{
-		h: h, slot: slot, id: id, dir: dir,
+		h: h, slot: slot, id: id, dir: spaceDir(slot),
 		orphaned: map[uint64]struct{}{}, refs: map[uint64]int64{}, dirty: map[uint64]dirtyState{},
 		asides: map[asideKey]aside{}, inflight: map[uint64]struct{}{}, streams: map[uint64]*stream{}, paced: map[uint64]pace{},
 		held: map[uint64]heldBack{},
 	}
 	s.settled = sync.NewCond(&s.mu)
+	return s
+}
+
+// openSpace opens what a space keeps on the disk. openACL makes or opens its access list on the given store.
+func (h *Home) openSpace(ctx context.Context, slot uint16, id dag.ID, openACL func(dag.Store) (*acl.Space, error)) (*space, error) {
+	s := h.emptySpace(slot, id)
+	dir := s.dir
+	local := h.local.Derive("space " + dir)
 	fail := func(err error) (*space, error) {
 		return nil, errors.Join(fmt.Errorf("open space in %s: %w", dir, err), s.close())
 	}
@@ -155,10 +206,11 @@ func (h *Home) openSpace(ctx context.Context, slot uint16, id dag.ID, openACL fu
 	if err := d.MkdirAll(dir); err != nil {
 		return fail(err)
 	}
-	var err error
-	if s.db, err = h.opt.OpenDB(dir + "/" + dbFile); err != nil {
-		return fail(err)
+	db, err := h.opt.OpenDB(dir + "/" + dbFile)
+	if err != nil {
+		return fail(err) // db may be a nil of some type
 	}
+	s.db = db
 	if s.aclLog, err = store.Open(store.Options{Disk: d, Dir: dir + "/acl", DB: s.db, Name: "acl", Seal: local.Derive("acl")}); err != nil {
 		return fail(err)
 	}
@@ -251,10 +303,8 @@ func (h *Home) replay(seq journal.Seq, rec []byte, loc journal.Loc) error {
 		s.last = max(s.last, seq)
 		return err
 	}
-	// What this space keeps is damaged. It is left alone as it is, with its records; the others go on.
-	s.sick = fmt.Errorf("space in %s: record %d of the journal can't be applied: %w", s.dir, seq, err)
-	s.last = max(s.last, s.loaded+1)
-	h.report(s.sick)
+	s.fallSick(fmt.Errorf("space in %s: record %d of the journal can't be applied: %w", s.dir, seq, err))
+	s.hold(s.loaded)
 	return nil
 }
 
@@ -333,9 +383,6 @@ func (s *space) replay(k recordKind, seq journal.Seq, loc journal.Loc, size int,
 
 // recovered ends the recovery of a space: batches that no record speaks of are cut off, and inodes without a name go.
 func (s *space) recovered(ctx context.Context) error {
-	if s.sick != nil {
-		return s.openGraph()
-	}
 	if mark := store.Mark(s.mark); mark < s.log.Mark() {
 		// Written by this device, but never noted: it was not sent, and is made again.
 		if err := s.log.Rollback(mark); err != nil {
@@ -373,7 +420,7 @@ func (s *space) recovered(ctx context.Context) error {
 // rebase is for a journal that lost records which a checkpoint holds, as by rot: what comes next has numbers that the
 // checkpoint takes for old. So everything it knows is made older than that.
 func (s *space) rebase(ctx context.Context, last journal.Seq) error {
-	if s.loaded <= last || s.sick != nil {
+	if s.loaded <= last {
 		return nil
 	}
 	s.mu.Lock()

@@ -68,6 +68,14 @@ type restorer struct {
 	ctx    context.Context
 	res    RestoreResult
 	events []Event
+	copies map[dag.ID]uint64   // of files with several names: the inode that copies one
+	overs  map[dag.ID]restored // the same of files that are there: what was restored over one
+}
+
+// restored says what a file with several names was restored from, and by which of them.
+type restored struct {
+	object dag.ID
+	path   string
 }
 
 // source is what a restore brings back.
@@ -76,8 +84,11 @@ type source struct {
 	name   string
 	object dag.ID
 	typ    uint32
-	gone   trashed     // the entry of the trash that ends when it comes back, if it is known
+	from   dag.ID      // the directory that it was in
+	gone   trashed     // the entry of the trash that it was found by, if it was
+	link   tree.Ref    // in a moment, the name that it was found by
 	st     *tree.State // as it was
+	then   bool        // st was asked for, and is not just the last there was
 	dir    *pastDir    // of a directory
 }
 
@@ -143,7 +154,7 @@ func (r *restorer) source(w *where, version string) (*source, error) {
 	if err != nil {
 		return nil, err
 	}
-	src := &source{s: w.s, name: w.name, object: c.object, typ: w.typ, gone: w.gone}
+	src := &source{s: w.s, name: w.name, object: c.object, typ: w.typ, from: w.parent().object, gone: w.gone, then: version != ""}
 	if version != "" && c.object != w.object {
 		src.gone = trashed{}
 	}
@@ -218,160 +229,6 @@ func (r *restorer) skip(path string, err error) error {
 	return nil
 }
 
-// children calls fn for what was in a directory, with the path that it gets.
-func (r *restorer) children(src *source, path string, fn func(child *source, path string) error) error {
-	var nodes []pastNode
-	if err := src.dir.each(r.ctx, func(n *pastNode) bool {
-		x := *n
-		x.st = nil // many would be held otherwise
-		nodes = append(nodes, x)
-		return true
-	}); err != nil {
-		return err
-	}
-	for i := range nodes {
-		n := &nodes[i]
-		at := path + "/" + n.name
-		st, err := src.dir.state(n)
-		if err == nil {
-			c := &source{s: src.s, name: n.name, object: n.object, typ: n.typ, gone: n.gone, st: st}
-			if c.gone.kind != trashRemoved {
-				c.gone = trashed{}
-			}
-			if n.typ == typeDir {
-				c.dir = src.dir.dir(n)
-			}
-			n.st = nil
-			err = fn(c, at)
-		}
-		if err != nil {
-			if err := r.skip(at, err); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// revive brings a deleted object back at a place, with what is below.
-func (r *restorer) revive(src *source, at place) error {
-	ino, err := r.reviveOne(src, at)
-	if err != nil {
-		return fmt.Errorf("%s: %w", at.path, err)
-	}
-	if src.dir == nil {
-		r.res.Files++
-		return nil
-	}
-	r.res.Dirs++
-	return r.children(src, at.path, func(c *source, path string) error {
-		return r.back(c, place{s: at.s, dir: ino, name: c.name, path: path})
-	})
-}
-
-// back brings an entry of a restored directory to a free name: the object itself where it is deleted, a copy where it is
-// elsewhere now.
-func (r *restorer) back(src *source, at place) error {
-	src.s.mu.Lock()
-	ino, err := src.s.ix.Object(src.object)
-	alive := false
-	if err == nil && ino != 0 {
-		n, e := src.s.ix.Inode(ino)
-		alive, err = n != nil && len(n.Links) > 0, e
-	}
-	src.s.mu.Unlock()
-	switch {
-	case err != nil:
-		return src.s.damaged(err)
-	case !alive:
-		return r.revive(src, at)
-	case src.gone.kind != 0 && src.typ != typeDir:
-		if _, err := r.reviveOne(src, at); err != nil { // one of several names
-			return err
-		}
-		r.res.Files++
-		return nil
-	}
-	return r.copy(src, at)
-}
-
-// into makes what is below a directory that is there as it was.
-func (r *restorer) into(src *source, at place) error {
-	return r.children(src, at.path, func(c *source, path string) error {
-		st, ok, err := at.s.liveStep(at.dir, c.name)
-		if err != nil {
-			return err
-		}
-		switch {
-		case !ok:
-			return r.back(c, place{s: at.s, dir: at.dir, name: c.name, path: path})
-		case c.dir != nil && st.typ == typeDir:
-			return r.into(c, place{s: at.s, dir: st.ino, path: path})
-		case c.typ == st.typ:
-			if same, err := r.same(c, st); same || err != nil {
-				return err
-			}
-			return r.over(c, st.ino, path)
-		}
-		return fmt.Errorf("%w: it is a %s now", ErrExist, kindName(tree.KindOf(st.typ)))
-	})
-}
-
-// same reports whether an inode shows what a source would make it show.
-func (r *restorer) same(src *source, st step) (bool, error) {
-	if st.object != src.object {
-		return false, nil
-	}
-	now, err := src.s.fold(src.object, nil)
-	if err != nil || now == nil {
-		return false, err
-	}
-	a, b := src.s.stateAttr(src.st), src.s.stateAttr(now)
-	return a.Mode == b.Mode && a.Mtime == b.Mtime && a.Size == b.Size && src.st.Target == now.Target &&
-		src.st.View().Main.Ref == now.View().Main.Ref, nil
-}
-
-// copy makes a new object of what a source was.
-func (r *restorer) copy(src *source, at place) error {
-	if src.dir == nil {
-		n, size, err := r.make(src, at.s)
-		if err != nil {
-			return fmt.Errorf("%s: %w", at.path, err)
-		}
-		defer at.s.unref(n)
-		if err := r.put(at.s, &placeRecord{Ino: n, Parent: at.dir, Name: at.name}, nil, 0); err != nil {
-			return fmt.Errorf("%s: %w", at.path, err)
-		}
-		r.appeared(at)
-		r.res.Files++
-		r.res.Bytes += size
-		return nil
-	}
-	a, err := r.h.Mkdir(at.s.ino(at.dir), at.name, stateMode(src.st)|0700, r.cred(src.st))
-	if err != nil {
-		return fmt.Errorf("%s: %w", at.path, err)
-	}
-	r.appeared(at)
-	r.res.Dirs++
-	_, dir, err := r.h.space(a.Ino)
-	if err != nil {
-		return err
-	}
-	if err := r.children(src, at.path, func(c *source, path string) error {
-		return r.copy(c, place{s: at.s, dir: dir, name: c.name, path: path})
-	}); err != nil {
-		return err
-	}
-	for name, value := range src.st.Xattrs {
-		if err := r.h.Setxattr(a.Ino, name, value, 0); err != nil && !errors.Is(err, ErrNotSup) {
-			return err
-		}
-	}
-	mode, mtime := stateMode(src.st), stateMtime(src.st)
-	_, err = r.h.Setattr(r.ctx, a.Ino, SetAttr{Mode: &mode, Mtime: &mtime})
-	return err
-}
-
 func (r *restorer) cred(st *tree.State) Cred {
 	if st.Owned {
 		return Cred{st.UID, st.GID}
@@ -441,17 +298,25 @@ func (r *restorer) over(src *source, ino uint64, path string) error {
 	if err := r.sameType(src, ino); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
+	if err := r.renew(src, ino); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	r.res.Files++
+	return nil
+}
+
+// renew lets a new inode, as a source was, take the place of one that is there.
+func (r *restorer) renew(src *source, ino uint64) error {
 	n, size, err := r.make(src, src.s)
 	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return err
 	}
 	defer src.s.unref(n)
 	names, err := r.replace(src.s, n, ino)
 	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return err
 	}
 	r.changed(names...)
-	r.res.Files++
 	r.res.Bytes += size
 	return nil
 }

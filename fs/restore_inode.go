@@ -275,12 +275,6 @@ func (r *restorer) tryRevive(src *source, at place) (uint64, error) {
 		return 0, ErrNotExist
 	}
 	rec := &placeRecord{Parent: at.dir, Name: at.name, Object: src.object}
-	if gone := src.gone; gone.kind == trashRemoved {
-		rec.TrashDir, rec.TrashAt = gone.dir, gone.at
-		if src.typ == typeDir {
-			rec.TrashBefore = gone.ino
-		}
-	}
 	s.mu.Lock()
 	owner, err := s.ix.Object(src.object)
 	var n *index.Inode
@@ -300,19 +294,47 @@ func (r *restorer) tryRevive(src *source, at place) (uint64, error) {
 		}
 		return 0, errAgain
 	}
-	if l := removedLink(now, src.gone.name); l != nil {
+	l := linkAt(now, src.link)
+	if l == nil || !l.Removed {
+		l = removedLink(now, src.from, src.gone.name)
+		if l != nil && alive && (l.Shown().Parent != src.from || l.Shown().Name != src.gone.name) {
+			l = nil // that is another name, which can come back on its own
+		}
+	}
+	gone := src.gone
+	switch {
+	case l != nil:
 		rec.Link, rec.Val = l.ID, l.Shown().Ref
-	} else if src.typ == typeDir || len(now.Links) > 0 {
+		if gone.kind != trashRemoved {
+			if gone, _, err = s.graveOf(src.object, l); err != nil {
+				return 0, err
+			}
+		}
+	case !alive && len(now.Links) > 0:
 		return 0, errAgain // it is back, or its removal is not published
+	} // else the name that went is another by now: this is a new one
+	if gone.kind == trashRemoved {
+		rec.TrashDir, rec.TrashAt = gone.dir, gone.at
+		if src.typ == typeDir {
+			rec.TrashBefore = gone.ino
+		}
 	}
 	if alive {
 		// It has another name: this is one more for the same inode.
 		rec.Ino = owner
+		if src.then {
+			if _, err := r.first(src.object, src, at.path); err != nil {
+				return 0, err
+			}
+		}
 		if err := r.put(s, rec, heads, owner); err != nil {
 			return 0, err
 		}
 		r.appeared(at)
 		r.changed(Event{Inode: s.ino(owner)})
+		if src.then && !sameState(src.st, now) {
+			return owner, r.renew(src, owner)
+		}
 		return owner, nil
 	}
 	if n != nil {
@@ -351,22 +373,27 @@ func (r *restorer) tryRevive(src *source, at place) (uint64, error) {
 // holds reports whether an inode made of old is all that an object was published as, so that its place alone is to be published.
 func (r *restorer) holds(now, old *tree.State) bool {
 	v := now.View()
-	return now.Top == old.Top && !v.Merged && len(v.Losers) == 0 && len(v.Main.Patches) == 0
+	return (now.Top == old.Top || sameState(now, old)) && !v.Merged && len(v.Losers) == 0 && len(v.Main.Patches) == 0
 }
 
-// removedLink chooses the link of a removed object by which it comes back: the last removed of the name, or of all.
-func removedLink(st *tree.State, name string) (best *tree.Link) {
-	better := func(l *tree.Link) bool {
-		if best == nil {
-			return true
+// removedLink chooses the link of a removed object by which it comes back: of those with the name in the directory that it was
+// removed from, else of those with the name, else of all, the one removed last.
+func removedLink(st *tree.State, dir dag.ID, name string) (best *tree.Link) {
+	rank := func(l *tree.Link) int {
+		switch p := l.Shown(); {
+		case p.Name != name:
+			return 0
+		case p.Parent != dir:
+			return 1
 		}
-		if a, b := l.Shown().Name == name, best.Shown().Name == name; a != b {
-			return a
-		}
-		return l.Mark.Pos.Compare(best.Mark.Pos) > 0
+		return 2
 	}
 	for i := range st.Links {
-		if l := &st.Links[i]; l.Removed && better(l) {
+		l := &st.Links[i]
+		if !l.Removed {
+			continue
+		}
+		if best == nil || rank(l) > rank(best) || rank(l) == rank(best) && l.Mark.Pos.Compare(best.Mark.Pos) > 0 {
 			best = l
 		}
 	}

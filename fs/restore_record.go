@@ -227,7 +227,7 @@ func (s *space) applyPlace(seq journal.Seq, r *placeRecord) error {
 		s.setOrphan(n, false)
 	}
 	if r.TrashDir != 0 {
-		s.dropTrash(r.TrashDir, r.TrashAt, n.Object)
+		s.dropTrash(r.TrashDir, r.TrashAt, n.Object, r.Parent)
 	}
 	if r.TrashBefore != 0 {
 		e := index.Entry{Name: string(append([]byte{byte(trashBefore)}, make([]byte, 33)...)), Ino: r.TrashBefore, Type: syscall.S_IFDIR}

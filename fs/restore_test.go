@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/anyfs/anyfs/dag"
 )
 
 func (th *testHome) restore(path, version, to string) RestoreResult {
@@ -354,6 +356,34 @@ func TestUndeleteDirectory(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestReplayKeepsWhoStandsForAnObject replays the removal of a directory and its return in one go: the number that it had goes
+// at the end of the replay, and the object stays with the new one.
+func TestReplayKeepsWhoStandsForAnObject(t *testing.T) {
+	th := newTestHome(t)
+	c := th.mkdir(th.root, "c")
+	d := th.mkdir(th.root, "d")
+	th.create(d, "f", []byte("f"))
+	th.flush()
+	then := th.clock()
+	th.tick(time.Minute)
+	th.must(th.Rename(th.root, "d", c, "d", 0))
+	th.flush()
+	th.removeAll("Personal/c/d")
+	th.flush()
+	th.restore("Personal/c/d", "", "")
+	th.flush()
+	id := string(must2(th.Getxattr(th.at("Personal/c/d"), "user.anyfs.id")))
+	th.kill()
+	object, err := dag.ParseID(id)
+	th.must(err)
+	s, local, err := th.space(th.at("Personal/c/d"))
+	th.must(err)
+	if ino, err := s.ix.Object(object); err != nil || ino != local {
+		t.Fatalf("inode %d stands for the directory, not %d: %v", ino, local, err)
+	}
+	th.wantList(th.root, ".anyfs/at/"+then.Format(time.RFC3339Nano)+"/d", "f")
 }
 
 func TestRestoreOneOfADeletedDirectory(t *testing.T) {

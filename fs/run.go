@@ -287,12 +287,11 @@ func (s *space) settleStreams(d time.Duration) error {
 
 // Flush publishes everything that was done before and makes it durable.
 func (h *Home) Flush(ctx context.Context) error {
+	var err error
 	for _, s := range h.each() {
-		if err := s.publishAll(ctx); err != nil {
-			return err
-		}
+		err = errors.Join(err, s.publishAll(ctx)) // one that can't be published keeps no other from it
 	}
-	return h.SyncAll(ctx)
+	return errors.Join(err, h.SyncAll(ctx))
 }
 
 // SyncAll makes everything durable that was done before.

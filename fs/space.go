@@ -59,7 +59,7 @@ type space struct {
 	streams  map[uint64]*stream
 	buf      []byte // scratch for records
 	gone     bool   // the space was deleted
-	sick     error  // set in recovery: the space is damaged, and can't be used
+	sick     error  // set in recovery: the space is damaged, and can't be used; what it is open with may be nil
 	objects  int64  // inodes there are
 	pubErr   error  // why the last publication failed
 	paced    map[uint64]pace
@@ -103,7 +103,7 @@ func (s *space) nameHash(dir uint64, name string) uint64 {
 	return max(s.keys.NameHash(p[:], name)&(1<<63-1), 16)
 }
 
-// attr is what stat shows of an inode.
+// attr is what stat shows of an inode. Of a file its Blocks may be unknown: see counted. Under mu.
 func (s *space) attr(n *index.Inode) Attr {
 	a := Attr{
 		Ino: s.ino(n.Ino), Mode: n.Mode, Nlink: n.Nlink(), UID: s.h.opt.UID, GID: s.h.opt.GID, Rdev: n.Rdev,
@@ -117,49 +117,13 @@ func (s *space) attr(n *index.Inode) Attr {
 		a.Size = 4096
 		a.Blocks = 8
 	case syscall.S_IFREG:
-		a.Blocks = (dataBytes(n) + 511) / 512
+		if layout, ok := s.knownLayout(n.Base); ok {
+			a.Blocks = dataBlocks(n, layout)
+		} else {
+			a.Blocks = blocksUnknown
+		}
 	}
 	return a
-}
-
-// dataBytes is about how many bytes of a file are not holes.
-func dataBytes(n *index.Inode) int64 {
-	sum := baseData(n, 0, n.Size)
-	if n.Ext != nil {
-		if n.Ext.Len() > 64 {
-			return n.Size
-		}
-		n.Ext.Range(0, n.Size, func(off int64, x index.Extent) bool {
-			sum -= baseData(n, off, off+x.Len)
-			if x.Src.Kind != index.SourceZero {
-				sum += x.Len
-			}
-			return true
-		})
-	}
-	return max(0, min(sum, n.Size))
-}
-
-// baseData is how many bytes of [from, to) the base content shows, holes not counted.
-func baseData(n *index.Inode, from, to int64) int64 {
-	to = min(to, n.Limit())
-	if n.Base == nil || from >= to {
-		return 0
-	}
-	if !n.Base.LayoutBlock.IsZero() {
-		return to - from // where its holes are stands in a block
-	}
-	if len(n.Base.Inline) > 0 {
-		return max(0, min(to, int64(len(n.Base.Inline)))-from)
-	}
-	var sum int64
-	for _, c := range n.Base.Layout {
-		if c.Off >= to {
-			break
-		}
-		sum += max(0, min(c.Off+c.Len, to)-max(c.Off, from))
-	}
-	return sum
 }
 
 // markDirty notes that an inode has something to publish.

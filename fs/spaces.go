@@ -47,6 +47,8 @@ type SpaceInfo struct {
 	State   string `json:"state"`
 	Objects int64  `json:"objects"`
 
+	Problem string `json:"problem,omitempty"` // why it is damaged, or not on this device
+
 	PendingChanges int   `json:"pending_changes"`
 	PendingBlocks  int   `json:"pending_blocks"`
 	Conflicts      int   `json:"conflicts"`
@@ -68,7 +70,7 @@ func (h *Home) makeHomeSpace(ctx context.Context) error {
 // way to it. Under spaceMu.
 func (h *Home) newSpace(ctx context.Context, make func(dag.Store) (*acl.Space, error), fill func(*space) error) (*space, error) {
 	slot := h.next
-	if slot == 1<<15-1 {
+	if slot == noSlot {
 		return nil, fmt.Errorf("%w: too many spaces were made on this device", ErrNoSpace)
 	}
 	dir := spaceDir(slot)
@@ -85,8 +87,13 @@ func (h *Home) newSpace(ctx context.Context, make func(dag.Store) (*acl.Space, e
 		return nil, errors.Join(err, s.close(), d.RemoveAll(dir))
 	}
 	twin := h.spaceOf(s.id)
-	if twin != nil && !twin.untouched() {
-		return abandon(h.hereAlready(twin))
+	if twin != nil {
+		if err := twin.usable(); err != nil {
+			return abandon(fmt.Errorf("%w: the space is here already, and is to be deleted first: %w", ErrExist, err))
+		}
+		if !twin.untouched() {
+			return abandon(h.hereAlready(twin))
+		}
 	}
 	if err := s.openGraph(); err != nil {
 		return abandon(err)
@@ -250,10 +257,15 @@ func (h *Home) enterSpace(name string, ref spaceRef) error {
 
 const dirMode = 0040000
 
-// entrySpace gives the space that an entry of the root stands for.
-func (h *Home) entrySpace(n *index.Inode) (*space, error) {
+// entryRef says which space an entry of the root stands for.
+func entryRef(n *index.Inode) (spaceRef, bool) {
 	v, _ := n.Xattr(spaceXattr)
-	ref, ok := parseSpaceRef(v)
+	return parseSpaceRef(v)
+}
+
+// entrySpace gives the space that an entry of the root stands for, which may be sick.
+func (h *Home) entrySpace(n *index.Inode) (*space, error) {
+	ref, ok := entryRef(n)
 	if !ok {
 		return nil, fmt.Errorf("%w: entry %d of the root stands for no space", ErrIO, n.Ino)
 	}
@@ -261,7 +273,11 @@ func (h *Home) entrySpace(n *index.Inode) (*space, error) {
 	s := h.byID[ref.id]
 	h.mu.RUnlock()
 	if s == nil {
-		return nil, fmt.Errorf("%w: space %s is not on this device", ErrIO, ref.id)
+		err := fmt.Errorf("%w: space %s is not on this device", ErrIO, ref.id)
+		if sick := h.unknownSick(); sick != nil {
+			err = fmt.Errorf("%w, or is one that is damaged: %w", err, sick)
+		}
+		return nil, err
 	}
 	return s, nil
 }
@@ -269,6 +285,9 @@ func (h *Home) entrySpace(n *index.Inode) (*space, error) {
 // spaceAttr is what stat shows of an entry of the root: the root directory of its space.
 func (h *Home) spaceAttr(n *index.Inode) (Attr, error) {
 	s, err := h.entrySpace(n)
+	if err == nil {
+		err = s.usable()
+	}
 	if err != nil {
 		return Attr{}, err
 	}
@@ -281,8 +300,17 @@ func (h *Home) spaceAttr(n *index.Inode) (Attr, error) {
 	return s.attr(root), nil
 }
 
-// namedSpace finds a space by its name in the root.
+// namedSpace finds a space by its name in the root. One that is sick can't be used.
 func (h *Home) namedSpace(name string) (*space, error) {
+	s, err := h.spaceNamed(name)
+	if err == nil {
+		err = s.usable()
+	}
+	return s, err
+}
+
+// spaceNamed is namedSpace of one that may be sick.
+func (h *Home) spaceNamed(name string) (*space, error) {
 	home := h.home
 	home.mu.Lock()
 	e, _, err := home.lookup(rootDir, name)
@@ -311,11 +339,18 @@ func (h *Home) SpaceRoot(name string) (Ino, error) {
 
 // Space describes a space.
 func (h *Home) Space(name string) (SpaceInfo, error) {
-	s, err := h.namedSpace(name)
-	if err != nil {
+	s, err := h.spaceNamed(name)
+	switch {
+	case err == nil:
+		return s.info(name), nil
+	case !errors.Is(err, ErrIO):
 		return SpaceInfo{}, err
 	}
-	return s.info(name), nil
+	i := SpaceInfo{Name: name, State: "unavailable", Problem: err.Error()}
+	if h.unknownSick() != nil {
+		i.State = stateDamaged
+	}
+	return i, nil
 }
 
 // Spaces describes all spaces, in the order of the root's listing.
@@ -331,8 +366,11 @@ func (h *Home) Spaces() ([]SpaceInfo, error) {
 	out := make([]SpaceInfo, 0, len(names))
 	for _, name := range names {
 		i, err := h.Space(name)
+		if errors.Is(err, ErrNotExist) {
+			continue // it was renamed or deleted meanwhile
+		}
 		if err != nil {
-			i = SpaceInfo{Name: name, State: "unavailable"}
+			return nil, err
 		}
 		out = append(out, i)
 	}
@@ -340,6 +378,13 @@ func (h *Home) Spaces() ([]SpaceInfo, error) {
 }
 
 func (s *space) info(name string) SpaceInfo {
+	if s.sick != nil {
+		i := SpaceInfo{Slot: s.slot, Name: name, State: stateDamaged, Problem: s.sick.Error()}
+		if !s.id.IsZero() {
+			i.ID = s.id.String()
+		}
+		return i
+	}
 	i := SpaceInfo{Slot: s.slot, ID: s.id.String(), Name: name, Role: s.acl.Role().String(), State: "local"}
 	i.BlockBytes, i.DiskBytes = s.blocks.Bytes()
 	s.mu.Lock()
@@ -397,16 +442,21 @@ func (h *Home) removeSpace(name string, onlyEmpty bool) error {
 }
 
 func (h *Home) removeSpaceLocked(name string, onlyEmpty bool) error {
-	s, err := h.namedSpace(name)
+	s, err := h.spaceNamed(name)
 	if err != nil {
 		return err
 	}
 	s.pubMu.Lock()
 	defer s.pubMu.Unlock()
 	s.mu.Lock()
-	root, err := s.inode(rootDir)
-	if err == nil && onlyEmpty && root.Entries > 0 {
-		err = ErrNotEmpty
+	if onlyEmpty {
+		err = s.usable()
+		if err == nil {
+			var root *index.Inode
+			if root, err = s.inode(rootDir); err == nil && root.Entries > 0 {
+				err = ErrNotEmpty
+			}
+		}
 	}
 	if err != nil {
 		s.mu.Unlock()
@@ -505,6 +555,7 @@ func (h *Home) tidySpaces(ctx context.Context) error {
 		return nil
 	}
 	named := map[*space]bool{}
+	var strangers []dag.ID // the spaces of entries that stand for none which is here
 	home := h.home
 	home.mu.Lock()
 	var inos []uint64
@@ -520,14 +571,17 @@ func (h *Home) tidySpaces(ctx context.Context) error {
 		}
 		if s, e := h.entrySpace(n); e == nil {
 			named[s] = true
+		} else if ref, ok := entryRef(n); ok {
+			strangers = append(strangers, ref.id)
 		}
 	}
 	home.mu.Unlock()
 	if err != nil {
 		return nil // the root can't be read whole: nothing is judged by it
 	}
-	for _, s := range h.each() {
-		if s == home || s.sick != nil {
+	h.recognize(strangers)
+	for _, s := range h.all() {
+		if s == home || s.sick != nil && s.id.IsZero() {
 			continue
 		}
 		_, err := h.opt.Disk.ReadFile(s.dir + "/" + deletingFile)
@@ -539,11 +593,11 @@ func (h *Home) tidySpaces(ctx context.Context) error {
 					return err
 				}
 			}
-		case deleting || s.untouched():
+		case deleting || s.sick == nil && s.untouched():
 			if err := h.dropSpace(s); err != nil {
 				return err
 			}
-		default:
+		case s.sick == nil:
 			name := "Recovered " + s.id.String()[len(s.id.String())-8:]
 			h.report(fmt.Errorf("space %s had no name; it is %q now", s.id, name))
 			if err := h.enterSpace(name, spaceRef{id: s.id}); err != nil {

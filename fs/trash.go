@@ -161,8 +161,9 @@ func (s *space) inTrash(t *trashed) (there bool, err error) {
 	return there, err
 }
 
-// dropTrash takes an entry off the list: its object is back. Under mu.
-func (s *space) dropTrash(dir, at uint64, object dag.ID) {
+// dropTrash takes an entry off the list: its object is back, in the directory numbered to. Where that is another one than it
+// left, the entry stays as that of a move, or the directory could not be shown as it was. Under mu.
+func (s *space) dropTrash(dir, at uint64, object dag.ID, to uint64) {
 	var old *index.Entry
 	if err := s.ix.Scan(dir|trashBit, at-1, func(k uint64, e *index.Entry) bool {
 		if t, ok := parseTrash(dir, k, e); ok && k == at && t.object == object {
@@ -173,9 +174,49 @@ func (s *space) dropTrash(dir, at uint64, object dag.ID) {
 		_ = s.damaged(err)
 		return
 	}
-	if old != nil {
-		s.ix.RemoveEntry(dir|trashBit, at, old)
+	if old == nil {
+		return
 	}
+	if dir == to {
+		s.ix.RemoveEntry(dir|trashBit, at, old)
+		return
+	}
+	moved := *old
+	moved.Name = string([]byte{byte(trashMoved)}) + old.Name[1:]
+	s.ix.SetEntry(dir|trashBit, at, moved)
+}
+
+// graveOf finds the entry of a removed link, wherever its directory is.
+func (s *space) graveOf(object dag.ID, l *tree.Link) (trashed, bool, error) {
+	dir, ok, err := s.numberOf(l.Shown().Parent, 0)
+	if err != nil || !ok {
+		return trashed{}, false, err
+	}
+	return s.deadByName(dir, l.Shown().Name, func(t *trashed) bool { return t.object == object })
+}
+
+// numberOf gives the number of a directory, or the one that it had when it was deleted, which its own entry tells.
+func (s *space) numberOf(object dag.ID, depth int) (ino uint64, ok bool, err error) {
+	s.mu.Lock()
+	ino, err = s.ix.Object(object)
+	s.mu.Unlock()
+	if err != nil {
+		return 0, false, s.damaged(err)
+	}
+	if ino != 0 || depth > maxDepth {
+		return ino, ino != 0, nil
+	}
+	st, err := s.fold(object, nil)
+	if err != nil || st == nil || len(st.Links) == 0 {
+		return 0, false, err
+	}
+	p := st.Links[0].Shown()
+	up, ok, err := s.numberOf(p.Parent, depth+1)
+	if err != nil || !ok {
+		return 0, false, err
+	}
+	t, ok, err := s.deadByName(up, p.Name, func(t *trashed) bool { return t.object == object })
+	return t.ino, ok, err
 }
 
 // burstGap is the longest pause within the removal of one directory with all that is in it: what was removed from it with
@@ -207,13 +248,15 @@ func (b *burstScan) scan(dir uint64) error {
 	}
 	var failed error
 	err := b.s.scanTrash(dir, func(t trashed) bool {
-		if t.kind != trashRemoved || t.time() > b.died {
+		if t.kind != trashRemoved {
 			return true
 		}
-		if failed = b.reach(t.time()); failed != nil || b.began-t.time() > int64(burstGap) {
+		// In a trash that was made anew a name of a file counts as removed with the last one. It went before its directory did.
+		at := min(t.time(), b.died)
+		if failed = b.reach(at); failed != nil || b.began-at > int64(burstGap) {
 			return false
 		}
-		b.began = min(b.began, t.time())
+		b.began = min(b.began, at)
 		if t.typ == typeDir {
 			b.dirs = append(b.dirs, t)
 		}

@@ -50,41 +50,46 @@ func (b *trashBuilder) object(id dag.ID) error {
 		parent dag.ID
 		name   string
 	}
-	at := map[tree.Ref]place{}
-	var left []func(n *index.Inode)
-	leave := func(kind trashKind, from place, t int64) {
-		left = append(left, func(n *index.Inode) {
-			b.s.noteTrash(kind, n, id, b.number(from.parent), from.name, t)
-		})
+	type leaving struct {
+		kind trashKind
+		from place
+		time int64
 	}
-	st, err := b.s.foldWhile(id, func(e *dag.Entry, p *tree.Payload) bool {
-		if p == nil {
-			return true
-		}
-		for i := range p.Ops {
+	at := map[tree.Ref]place{}
+	removed := map[tree.Ref]int64{} // when a link that is none now was taken away: a later mark of it, which saw more, is no removal
+	var left []leaving
+	st := tree.NewState(id)
+	if id == tree.RootObject(b.s.id) {
+		st = tree.NewRootState(b.s.id)
+	}
+	err := b.s.graph.Changes(id, func(e dag.Entry) error {
+		p := b.s.opened(&e)
+		for i := 0; p != nil && i < len(p.Ops); i++ {
 			o := &p.Ops[i]
 			switch o.Kind {
 			case tree.OpLink:
 				at[tree.Ref{Change: e.ID, Place: uint32(i)}] = place{o.Parent, o.Name}
 			case tree.OpMove:
 				if was, ok := at[o.Link]; ok && was.parent != o.Parent {
-					leave(trashMoved, was, p.Time)
+					left = append(left, leaving{trashMoved, was, p.Time})
 				}
 				at[o.Link] = place{o.Parent, o.Name}
+			case tree.OpUnlink:
+				if _, again := removed[o.Link]; !again || liveLinks(st)[o.Link] {
+					removed[o.Link] = p.Time
+				}
 			}
 		}
-		return true
+		return st.Apply(tree.Stamp{ID: e.ID, Pos: e.Pos, Device: e.Change.Device}, p)
 	})
-	if err != nil || st == nil || st.Kind == tree.KindNone {
+	if err != nil || st.Kind == tree.KindNone {
 		return err
 	}
-	live := map[tree.Ref]bool{}
-	for _, l := range st.LiveLinks() {
-		live[l.ID] = true
-	}
+	live := liveLinks(st)
 	for i := range st.Links {
 		if l := &st.Links[i]; !live[l.ID] {
-			leave(trashRemoved, place{l.Shown().Parent, l.Shown().Name}, l.Mark.Time)
+			p := l.Shown()
+			left = append(left, leaving{trashRemoved, place{p.Parent, p.Name}, removed[l.ID]})
 		}
 	}
 	if len(left) == 0 {
@@ -95,8 +100,16 @@ func (b *trashBuilder) object(id dag.ID) error {
 		v := st.View()
 		n.Size = v.Size()
 	}
-	for _, note := range left {
-		note(n)
+	for _, x := range left {
+		b.s.noteTrash(x.kind, n, id, b.number(x.from.parent), x.from.name, x.time)
 	}
 	return nil
+}
+
+func liveLinks(st *tree.State) map[tree.Ref]bool {
+	live := map[tree.Ref]bool{}
+	for _, l := range st.LiveLinks() {
+		live[l.ID] = true
+	}
+	return live
 }

@@ -4,14 +4,17 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	mrand "math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/anyfs/anyfs/acl"
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/dag/disk"
+	"github.com/anyfs/anyfs/fs/index"
 )
 
 // fill makes a small tree with some history.
@@ -85,6 +88,103 @@ func TestVerifySound(t *testing.T) {
 	th.sound()
 }
 
+// TestVerifyBesideWork works with a space while it is verified, from within and beside: nothing waits for the end of it, and
+// nothing that is under way is taken for damage.
+func TestVerifyBesideWork(t *testing.T) {
+	th := newTestHome(t)
+	th.fill()
+	const files, names = 300, 40
+	d := th.mkdir(th.root, "many")
+	for i := range files {
+		th.create(d, fmt.Sprint("f", i), []byte(fmt.Sprint(i)))
+	}
+	th.flush()
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	work := func(seed uint64) {
+		r := mrand.New(mrand.NewPCG(seed, 3))
+		name := func() string { return fmt.Sprint("w", seed, "-", r.IntN(names)) }
+		for ctx.Err() == nil {
+			a, err := th.Mknod(d, name(), 0100644, 0, Cred{1000, 1000})
+			if err == nil {
+				_, err = th.Write(ctx, a.Ino, random(seed, r.IntN(20_000)), 0, WriteFlags{})
+			}
+			switch r.IntN(4) {
+			case 0:
+				err = th.Unlink(d, name())
+			case 1:
+				err = th.Rename(d, name(), th.root, name(), 0)
+			case 2:
+				err = th.Rename(th.root, name(), d, name(), 0)
+			case 3:
+				_, err = th.Mkdir(th.root, name()+"d", 0755, Cred{1000, 1000})
+			}
+			if r.IntN(8) == 0 {
+				err = th.Flush(context.Background())
+			}
+			if r.IntN(50) == 0 {
+				err = th.checkpoint(context.Background())
+			}
+			if err != nil && !errors.Is(err, ErrNotExist) && !errors.Is(err, ErrExist) && !errors.Is(err, ErrStale) && !errors.Is(err, ErrIsDir) && !errors.Is(err, ErrNotDir) && !errors.Is(err, ErrNotEmpty) {
+				t.Error(err)
+			}
+		}
+	}
+	for i := range 2 {
+		wg.Go(func() { work(uint64(i)) })
+	}
+	published := 0
+	for range 3 {
+		problems, err := th.Verify(ctx, func(int64, int64) {
+			if published++; published%8 == 0 {
+				th.create(th.root, fmt.Sprint("p", published), []byte("x"))
+				th.flush() // would wait for ever where the publisher is held
+			}
+		})
+		if err != nil || len(problems) > 0 {
+			t.Errorf("verify: %v %v", err, problems)
+		}
+	}
+	cancel()
+	wg.Wait()
+	if published < 10 {
+		t.Fatalf("progress was told %d times", published)
+	}
+	th.flush()
+	th.sound()
+}
+
+// TestVerifyIndexDamage changes the index behind the history's back, and is told.
+func TestVerifyIndexDamage(t *testing.T) {
+	for what, damage := range map[string]func(s *space, dir, f *index.Inode){
+		"a name is gone": func(s *space, dir, f *index.Inode) {
+			s.ix.RemoveEntry(dir.Ino, s.nameHash(dir.Ino, "f"), &index.Entry{Name: "f"})
+		},
+		"a count is wrong":   func(s *space, dir, f *index.Inode) { dir.Entries++ },
+		"a mode is wrong":    func(s *space, dir, f *index.Inode) { f.Mode ^= 0100 },
+		"a size is wrong":    func(s *space, dir, f *index.Inode) { f.Size++ },
+		"an inode is gone":   func(s *space, dir, f *index.Inode) { s.ix.Remove(f.Ino) },
+		"an object is wrong": func(s *space, dir, f *index.Inode) { f.Object[5] ^= 1 },
+	} {
+		th := newTestHome(t)
+		d := th.mkdir(th.root, "d")
+		ino := th.create(d, "f", []byte("f"))
+		th.create(d, "g", []byte("g"))
+		th.flush()
+		s := th.spaceOf(d)
+		s.mu.Lock()
+		dir, err := s.ix.Change(uint64(d) & localMask)
+		th.must(err)
+		f, err := s.ix.Change(uint64(ino) & localMask)
+		th.must(err)
+		damage(s, dir, f)
+		s.mu.Unlock()
+		if problems, err := th.Verify(context.Background(), nil); err != nil || len(problems) == 0 {
+			t.Errorf("%s: verify finds nothing: %v", what, err)
+		}
+	}
+}
+
 func TestExportImport(t *testing.T) {
 	th := newTestHome(t)
 	want := th.fill()
@@ -103,7 +203,7 @@ func TestExportImport(t *testing.T) {
 	th.must(err)
 	keys, err := acl.InitKeys(sim, account, "other", nil, rand.Reader)
 	th.must(err)
-	other := &testHome{t: t, sim: sim, keys: keys}
+	other := &testHome{t: t, sim: sim, keys: keys, rand: rand.Reader}
 	other.open()
 	if _, err := other.Import(context.Background(), bytes.NewReader(car.Bytes()), "", "Imported"); err != nil {
 		t.Fatal(err)

@@ -33,14 +33,16 @@ func (d *trashView) list(context.Context) ([]viewEntry, error) {
 			return true
 		}
 		name := t.name
-		if seen[name] {
-			ext := extension(name)
-			mark := " (deleted " + time.Unix(0, t.time()).UTC().Format("2006-01-02T15:04:05.000Z") + ")"
-			stem := name[:len(name)-len(ext)]
-			name = cutName(stem, MaxName-len(mark)-len(ext)) + mark + ext
+		// By the millisecond, or where that is another's too, by the nanosecond.
+		for _, layout := range []string{"2006-01-02T15:04:05.000Z", "2006-01-02T15:04:05.000000000Z"} {
 			if seen[name] {
-				return true
+				ext := extension(t.name)
+				mark := " (deleted " + time.Unix(0, t.time()).UTC().Format(layout) + ")"
+				name = cutName(t.name[:len(t.name)-len(ext)], MaxName-len(mark)-len(ext)) + mark + ext
 			}
+		}
+		if seen[name] {
+			return true
 		}
 		seen[name] = true
 		k := &viewKey{what: keyTrash, slot: d.t.s.slot, ino: t.dir, time: int64(t.at), name: t.name}

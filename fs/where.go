@@ -61,6 +61,15 @@ func (h *Home) where(path string) (*where, error) {
 	return w, nil
 }
 
+// Known reports whether a path leads to something that is there, or was deleted.
+func (h *Home) Known(path string) bool {
+	if cleanPath(path) == "" {
+		return true
+	}
+	_, err := h.where(path)
+	return err == nil
+}
+
 // parent is the directory above the object; of the space's root it is the root.
 func (w *where) parent() step {
 	if n := len(w.steps); n > 1 {

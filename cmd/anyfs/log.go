@@ -14,7 +14,8 @@ func logCommand(e *env) *cli.Command {
 		Usage:     "list the versions of a file or folder, or what was deleted in one",
 		ArgsUsage: "PATH",
 		Description: `The newest version comes first: its ID, when it was made, on which device, how many bytes it has, and what changed.
-Of what was deleted it is when, what, how many bytes, and where. 'anyfs restore' brings either back.
+Of what was deleted it is when, what, how many bytes, and where. 'anyfs restore' brings either back. PATH is relative to the
+current folder, or begins with a space.
 
 Examples:
   anyfs log ~/Any/Personal/report.odt

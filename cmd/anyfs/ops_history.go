@@ -58,7 +58,7 @@ var opRestore = operation[restoreParams, restoreResult]{"restore", func(ctx cont
 	}
 	to := ""
 	if p.To != nil {
-		if to, err = h.resolve(*p.To); err != nil || h.outside(*p.To) {
+		if to, err = h.resolveNew(*p.To); err != nil || h.outside(*p.To) {
 			r.Outside, r.Version = true, version
 			return r, nil
 		}

@@ -98,6 +98,9 @@ var opSpaceInfo = operation[nameParams, spaceDetails]{"space-info", func(ctx con
 		return spaceDetails{}, spaceError(p.Name, err)
 	}
 	d := spaceDetails{spaceStatus: statusOf(i), DiskBytes: i.DiskBytes}
+	if i.Problem != "" {
+		return d, nil
+	}
 	d.HistoryBytes, err = h.fs.HistoryBytes(ctx, p.Name)
 	d.ContentBytes = max(0, i.BlockBytes-d.HistoryBytes)
 	return d, err

@@ -47,6 +47,7 @@ type spaceStatus struct {
 	PendingChanges int    `json:"pending_changes"`
 	PendingBlocks  int    `json:"pending_blocks"`
 	Conflicts      int    `json:"conflicts"`
+	Problem        string `json:"problem,omitempty"`
 }
 
 var opStatus = operation[none, statusResult]{"status", func(_ context.Context, h *home, _ none, _ sink) (statusResult, error) {
@@ -77,7 +78,7 @@ func statusesOf(list []fs.SpaceInfo) []spaceStatus {
 }
 
 func statusOf(i fs.SpaceInfo) spaceStatus {
-	return spaceStatus{i.ID, i.Name, i.Role, i.State, i.Objects, i.PendingChanges, i.PendingBlocks, i.Conflicts}
+	return spaceStatus{i.ID, i.Name, i.Role, i.State, i.Objects, i.PendingChanges, i.PendingBlocks, i.Conflicts, i.Problem}
 }
 
 // opWait publishes what is dirty and makes it durable.

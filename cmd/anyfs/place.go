@@ -94,13 +94,49 @@ func realParent(abs string) string {
 	}
 }
 
-// resolve gives the path from the root of the home, such as "Personal/a/b"; "" is the root itself. It touches no disk.
-func (h *home) resolve(p pathParam) (string, error) {
+// resolve gives the path from the root of the home, such as "Personal/a/b"; "" is the root itself. In a folder below the
+// mountpoint a relative path is one from there, unless it is not known there and is from the root.
+func (h *home) resolve(p pathParam) (string, error) { return h.find(p, h.fs.Known) }
+
+// resolveNew is resolve for a path at which something is to be made: it goes by the folder above.
+func (h *home) resolveNew(p pathParam) (string, error) {
+	return h.find(p, func(path string) bool {
+		dir, _, ok := cutLast(path)
+		if !ok {
+			return false
+		}
+		ino, err := h.fs.PathIno(dir)
+		if err != nil {
+			return false
+		}
+		a, err := h.fs.Getattr(ino)
+		return err == nil && a.IsDir()
+	})
+}
+
+// cutLast gives a path's folder and name; ok is false where it has no folder.
+func cutLast(p string) (dir, name string, ok bool) {
+	i := strings.LastIndexByte(p, '/')
+	if i < 0 {
+		return "", p, false
+	}
+	return p[:i], p[i+1:], true
+}
+
+func (h *home) find(p pathParam, known func(string) bool) (string, error) {
 	h.mu.Lock()
 	at := h.place
 	h.mu.Unlock()
 	if rel, ok := below(at.Dir, p.Abs); ok {
-		return path.Join(at.Space, rel), nil
+		here := path.Join(at.Space, rel)
+		other := path.Clean(p.Given)
+		if filepath.IsAbs(other) || other == "." || other == ".." || strings.HasPrefix(other, "../") || other == here {
+			return here, nil
+		}
+		if !known(here) && known(other) {
+			return other, nil
+		}
+		return here, nil
 	}
 	if filepath.IsAbs(p.Given) {
 		if at.Dir == "" {

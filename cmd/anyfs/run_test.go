@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -66,6 +67,66 @@ func TestCommandsWithoutDaemon(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(p.home, setupName)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the mark of a home that is not set up is still there: %v", err)
+	}
+}
+
+// TestDamagedSpace damages the database of a space: the others work, and what is wrong is said.
+func TestDamagedSpace(t *testing.T) {
+	p := newPerson(t)
+	for _, line := range []string{"init", "space create Work"} {
+		if code := p.do(strings.Fields(line)...); code != exitDone {
+			t.Fatalf("%s: %s", line, &p.talk)
+		}
+	}
+	db := filepath.Join(p.home, "spaces", "0002", "space.db")
+	whole, err := os.ReadFile(db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, bad := range map[string][]byte{
+		"garbage": bytes.Repeat([]byte{0x55}, len(whole)), "cut off": whole[:5000], "short": []byte("damaged"),
+		"no pages": append(bytes.Clone(whole[:8192]), make([]byte, len(whole)-8192)...),
+	} {
+		if err := os.WriteFile(db, bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var s statusResult
+		if code := p.do("status", "--json"); code != exitDone || json.Unmarshal(p.out.Bytes(), &s) != nil || len(s.Spaces) != 2 {
+			t.Fatalf("%s: status: %d, %s", what, code, &p.talk)
+		}
+		if w := s.Spaces[1]; w.Name != "Work" || w.State != "damaged" || w.Problem == "" || s.Spaces[0].State != "local" {
+			t.Errorf("%s: status says %+v", what, s.Spaces)
+		}
+		if code := p.do("status"); code != exitDone || !strings.Contains(p.out.String(), "Work CAN'T BE USED") {
+			t.Errorf("%s: status: %d, %s", what, code, &p.out)
+		}
+		if code := p.do("verify"); code != exitFailed || !strings.Contains(p.out.String()+p.talk.String(), "spaces/0002") {
+			t.Errorf("%s: verify: %d, %s, %s", what, code, &p.out, &p.talk)
+		}
+		if code := p.do("log", "Personal"); code != exitDone {
+			t.Errorf("%s: log of another space: %s", what, &p.talk)
+		}
+		if code := p.do("log", "Work"); code == exitDone {
+			t.Errorf("%s: log of the space: %s", what, &p.out)
+		}
+	}
+	if code := p.do("space", "info", "Work"); code != exitDone || !strings.Contains(p.out.String(), "damaged") {
+		t.Errorf("space info: %d, %s", code, &p.out)
+	}
+	if err := os.WriteFile(db, whole, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code := p.do("verify"); code != exitDone {
+		t.Errorf("verify of what is whole again: %s, %s", &p.out, &p.talk)
+	}
+	if err := os.WriteFile(db, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code := p.do("space", "delete", "Work"); code != exitDone {
+		t.Errorf("space delete: %s", &p.talk)
+	}
+	if code := p.do("verify"); code != exitDone {
+		t.Errorf("verify after the deletion: %s, %s", &p.out, &p.talk)
 	}
 }
 
@@ -144,6 +205,9 @@ func TestReport(t *testing.T) {
 
 func TestResolve(t *testing.T) {
 	all, one := &home{place: place{Dir: "/m"}}, &home{place: place{Dir: "/m", Space: "S"}}
+	known := func(p string) bool {
+		return slices.Contains([]string{"Personal/a", "Personal/d/a", "Personal/b", "S/b"}, p)
+	}
 	for _, c := range []struct {
 		h          *home
 		given, abs string
@@ -153,6 +217,13 @@ func TestResolve(t *testing.T) {
 		{all, "/m", "/m", ""},
 		{all, "a", "/m/Personal/a", "Personal/a"},
 		{all, "Personal/a", "/elsewhere/Personal/a", "Personal/a"},
+		{all, "Personal/b", "/m/Personal/d/Personal/b", "Personal/b"},
+		{all, "./Personal/b", "/m/Personal/d/Personal/b", "Personal/b"},
+		{all, "Personal/c", "/m/Personal/d/Personal/c", "Personal/d/Personal/c"},
+		{all, "a", "/m/Personal/d/a", "Personal/d/a"},
+		{all, "../b", "/m/Personal/none/b", "Personal/none/b"},
+		{all, "/Personal/b", "/m/none/b", "none/b"},
+		{one, "S/b", "/m/d/S/b", "S/b"},
 		{all, "../../a", "/elsewhere/a", "a"},
 		{all, "/mm/x", "/mm/x", "!"},
 		{one, "/m/a", "/m/a", "S/a"},
@@ -160,7 +231,7 @@ func TestResolve(t *testing.T) {
 		{&home{}, "/m/a", "/m/a", "!"},
 		{&home{}, "Personal/a", "/m/Personal/a", "Personal/a"},
 	} {
-		got, err := c.h.resolve(pathParam{c.given, c.abs})
+		got, err := c.h.find(pathParam{c.given, c.abs}, known)
 		if (err != nil) != (c.want == "!") || err == nil && got != c.want {
 			t.Errorf("%q (%q) in %+v: %q, %v; want %q", c.given, c.abs, c.h.place, got, err, c.want)
 		}

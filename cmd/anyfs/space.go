@@ -91,6 +91,9 @@ func runSpaceInfo(ctx context.Context, e *env, name string) error {
 	if e.json {
 		return e.printJSON(s)
 	}
+	if s.Problem != "" {
+		return e.table([][]string{{"name", s.Name}, {"id", s.ID}, {"state", s.State}, {"problem", s.Problem}})
+	}
 	return e.table([][]string{
 		{"name", s.Name},
 		{"id", s.ID},

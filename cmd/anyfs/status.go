@@ -93,6 +93,13 @@ func runStatus(ctx context.Context, e *env, path string, wait bool, timeout time
 	if err := e.table(rows); err != nil {
 		return err
 	}
+	for _, sp := range s.Spaces {
+		if sp.Problem != "" {
+			if err := writeLine(e.stdout, "\n"+printable(sp.Name)+" CAN'T BE USED: "+printable(sp.Problem)); err != nil {
+				return err
+			}
+		}
+	}
 	if len(s.Errors) > 0 {
 		if err := writeLine(e.stdout, "\nLast errors:"); err != nil {
 			return err

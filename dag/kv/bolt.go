@@ -45,6 +45,7 @@ func OpenBolt(path string) (*Bolt, error) {
 		size = 256 << 20
 	}
 	var db *bbolt.DB
+	var file *os.File
 	err := guarded(func() (err error) {
 		db, err = bbolt.Open(path, 0o600, &bbolt.Options{
 			Timeout:         lockWait,
@@ -52,9 +53,16 @@ func OpenBolt(path string) (*Bolt, error) {
 			InitialMmapSize: size,
 			PageSize:        4096, // one format on every machine
 			NoStatistics:    true,
+			OpenFile: func(name string, flag int, perm os.FileMode) (f *os.File, err error) {
+				file, err = os.OpenFile(name, flag, perm)
+				return file, err
+			},
 		})
 		return err
 	})
+	if err != nil && file != nil {
+		giveUp(file)
+	}
 	if errors.Is(err, berrors.ErrInvalid) || errors.Is(err, berrors.ErrChecksum) || errors.Is(err, berrors.ErrVersionMismatch) {
 		return nil, fmt.Errorf("%w: %s: %w", ErrCorrupt, path, err)
 	}

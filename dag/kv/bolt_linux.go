@@ -1,9 +1,18 @@
 package kv
 
 import (
+	"os"
+
 	"go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
 )
+
+// giveUp lets go of the file of a database that could not be opened. Where damage made bbolt panic its map is there still, and
+// that keeps the lock.
+func giveUp(f *os.File) {
+	unix.Flock(int(f.Fd()), unix.LOCK_UN)
+	f.Close()
+}
 
 // Trim gives the pages of the map back. They stay in the system's cache of the file; what is read again faults in.
 func (b *Bolt) Trim() {

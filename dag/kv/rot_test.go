@@ -62,6 +62,12 @@ func TestBoltRot(t *testing.T) {
 		must(t, os.WriteFile(bad, b, 0o600))
 		if use(t, bad) != nil {
 			noticed++
+			db, err := kv.OpenBolt(bad)
+			if err == nil {
+				must(t, db.Close())
+			} else if !errors.Is(err, kv.ErrCorrupt) {
+				t.Fatalf("open again: %v", err) // the first did not let go of it
+			}
 		}
 		must(t, os.Remove(bad))
 	}

@@ -77,6 +77,9 @@ type Options struct {
 	LiveBytes int64
 	// Reserve is the part of LiveBytes that only AppendReserved may use: a quarter of it.
 	Reserve int64
+	// MayBeginLater lets Open begin with the oldest record that there is, where that is behind the one it is asked for: for who
+	// does not know what was released. Else records are missing then.
+	MayBeginLater bool
 	// Inline does in the caller's goroutine what otherwise is done beside it (preparing and tidying files), so that a
 	// simulation is deterministic.
 	Inline bool

@@ -85,6 +85,15 @@ func (j *Journal) adopt(uses []found, buf []byte, from Seq, replay func(Seq, []b
 			j.slots.retired = append(j.slots.retired, u.slot)
 		}
 	}
+	if start < 0 && len(uses) > 0 && j.o.MayBeginLater {
+		start = 0
+		for i, u := range uses {
+			if u.first <= uses[start].first {
+				start = i
+			}
+		}
+		from = uses[start].first - 1
+	}
 	last := from
 	if start < 0 && len(uses) > 0 {
 		// Nothing is erased for it: the files hold what was written, behind records that are nowhere.

@@ -77,6 +77,40 @@ func TestReuse(t *testing.T) {
 	must(t, j.Close())
 }
 
+// TestMayBeginLater: a journal whose first records were released opens from before them only for who does not know that.
+func TestMayBeginLater(t *testing.T) {
+	o := testOptions(disk.NewSim(nil))
+	j, _ := sequence(t, o, 0)
+	for range 500 {
+		_, _, err := j.Append(make([]byte, 10<<10))
+		must(t, err)
+		if seq := j.Next() - 1; seq%20 == 0 {
+			must(t, j.Sync(t.Context(), seq))
+			j.Release(seq - 10)
+		}
+	}
+	must(t, j.Close())
+	first, _ := j.Oldest()
+	if first < 400 || first > 491 {
+		t.Fatalf("the oldest record is %d", first)
+	}
+	for _, from := range []Seq{0, first - 2} {
+		if _, err := Open(o, from, func(Seq, []byte, Loc) error { return nil }); !errors.Is(err, ErrCorrupt) {
+			t.Fatalf("from %d: %v", from, err)
+		}
+		o := o
+		o.MayBeginLater = true
+		var seqs []Seq
+		j, err := Open(o, from, func(seq Seq, _ []byte, _ Loc) error { seqs = append(seqs, seq); return nil })
+		must(t, err)
+		if len(seqs) == 0 || seqs[0] != first || seqs[len(seqs)-1] != 500 || len(seqs) != int(501-first) || j.Next() != 501 {
+			t.Fatalf("from %d: %d records, next %d", from, len(seqs), j.Next())
+		}
+		must(t, j.Damage())
+		must(t, j.Close())
+	}
+}
+
 // TestLive: ordinary records stop at LiveBytes less the reserve, reserved ones at LiveBytes, and go on after a release.
 func TestLive(t *testing.T) {
 	o := testOptions(disk.NewSim(nil))
