@@ -54,11 +54,20 @@ func (s *space) lookup(dir uint64, name string) (e *index.Entry, at uint64, err 
 	return e, at, nil
 }
 
-// touch moves a directory's times on. They grow strictly with every change of its entries: by them the kernel finds a
-// listing that raced with a reply.
+// touch sets a directory's times after a change of its entries. They are never what they were before: by them the kernel
+// finds a listing that raced with a reply.
 func touch(d *index.Inode, t int64) {
-	d.Mtime = max(t, d.Mtime+1)
-	d.Ctime = max(d.Mtime, d.Ctime)
+	d.Mtime = changed(d.Mtime, t)
+	d.Ctime = changed(d.Ctime, t)
+}
+
+// changed gives the time that an inode shows after a change at t, which is another than the one it had. It may be an earlier
+// one, when that was set by hand or by a clock that has been set back since.
+func changed(old, t int64) int64 {
+	if t == old {
+		return old + 1
+	}
+	return t
 }
 
 // orphans is the directory that lists inodes without a name: no inode has its number.
@@ -155,7 +164,7 @@ func (s *space) applyLink(seq journal.Seq, r *linkRecord) error {
 	}
 	n.Links = append(n.Links, index.Link{Key: n.NextKey, Parent: r.Parent, Name: r.Name, Dirty: seq})
 	n.NextKey++
-	n.Ctime = max(r.Time, n.Ctime)
+	n.Ctime = changed(n.Ctime, r.Time)
 	n.Parent = r.Parent
 	s.setOrphan(n, false)
 	s.markDirty(n)
@@ -178,7 +187,7 @@ func (s *space) dropLink(seq journal.Seq, n *index.Inode, dir uint64, name strin
 		n.Links = append(n.Links[:i], n.Links[i+1:]...)
 		break
 	}
-	n.Ctime = max(t, n.Ctime)
+	n.Ctime = changed(n.Ctime, t)
 	if len(n.Links) == 0 {
 		s.setOrphan(n, true)
 	}
@@ -307,7 +316,7 @@ func linkIndex(n *index.Inode, parent uint64, name string) int {
 func moveLink(seq journal.Seq, n *index.Inode, parent uint64, name string, newParent uint64, newName string, t int64) {
 	n.Links[linkIndex(n, parent, name)].Move(seq, newParent, newName)
 	n.Parent = newParent
-	n.Ctime = max(t, n.Ctime)
+	n.Ctime = changed(n.Ctime, t)
 }
 
 // repoint lets dst, by its link at index i, go on with the object that src stands for: a save by rename. The two have no
@@ -390,7 +399,7 @@ func (s *space) applySetattr(seq journal.Seq, r *setattrRecord) error {
 		n.Mtime = r.Mtime
 		n.DirtyMtime = seq
 	}
-	n.Ctime = max(r.Time, n.Ctime)
+	n.Ctime = changed(n.Ctime, r.Time)
 	s.markDirty(n)
 	return nil
 }
@@ -427,7 +436,7 @@ func (s *space) write(seq journal.Seq, n *index.Inode, off, size, skip int64, sr
 	n.Ext.Put(off, index.Extent{Len: size, Skip: skip, Src: src})
 	n.Size = max(n.Size, off+size)
 	n.Mtime = t
-	n.Ctime = max(t, n.Ctime)
+	n.Ctime = changed(n.Ctime, t)
 	n.DirtyContent = seq
 	s.markDirty(n)
 }
@@ -480,15 +489,15 @@ func (s *space) applyFallocate(seq journal.Seq, r *fallocateRecord) error {
 				n.Ext = &index.Extents{}
 			}
 			n.Ext.Put(r.Off, index.Extent{Len: limit - r.Off, Src: &index.Source{Kind: index.SourceZero, Seq: seq}})
+			n.DirtyContent = seq
 		}
-		n.DirtyContent = seq
 	}
 	if r.Mode&FallocKeepSize == 0 && end > n.Size {
 		n.Size = end
 		n.DirtyContent = seq
 	}
 	n.Mtime = r.Time
-	n.Ctime = max(r.Time, n.Ctime)
+	n.Ctime = changed(n.Ctime, r.Time)
 	s.markDirty(n)
 	return nil
 }
@@ -503,7 +512,7 @@ func (s *space) applyXattr(seq journal.Seq, r *xattrRecord) error {
 	} else {
 		setXattr(seq, n, r.Name, r.Value)
 	}
-	n.Ctime = max(r.Time, n.Ctime)
+	n.Ctime = changed(n.Ctime, r.Time)
 	s.markDirty(n)
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/anyfs/anyfs/dag/crashpoint"
 	"github.com/anyfs/anyfs/dag/kv"
 	"github.com/anyfs/anyfs/fs/index"
 	"github.com/anyfs/anyfs/fs/journal"
@@ -28,7 +29,8 @@ func (h *Home) checkpoint(ctx context.Context) error {
 }
 
 // releasable finds up to which record no space needs the journal, once s has a checkpoint up to seq with the given need.
-// A space without records behind its checkpoint needs none: the next one it gets has a number above seq.
+// A space without records behind its checkpoint needs none: the next one it gets has a number above seq. What was released
+// stays so, although such a space, once it has that record, seems to need all that came behind its checkpoint.
 func (h *Home) releasable(s *space, seq, need journal.Seq) journal.Seq {
 	low := seq
 	if need != 0 {
@@ -47,7 +49,18 @@ func (h *Home) releasable(s *space, seq, need journal.Seq) journal.Seq {
 		}
 		o.mu.Unlock()
 	}
-	return low
+	return max(low, journal.Seq(h.released.Load()))
+}
+
+// giveBack releases what no space needs of the journal, once a database says so.
+func (h *Home) giveBack(seq journal.Seq) {
+	for {
+		old := h.released.Load()
+		if uint64(seq) <= old || h.released.CompareAndSwap(old, uint64(seq)) {
+			break
+		}
+	}
+	h.jr.Release(seq)
 }
 
 func u64(v uint64) []byte { return binary.BigEndian.AppendUint64(nil, v) }
@@ -67,7 +80,7 @@ func (s *space) checkpoint(ctx context.Context, always bool) error {
 			return err
 		}
 	}
-	seq := s.last
+	seq, passing := s.last, s.passing
 	need, dirty, err := s.needed()
 	if err != nil {
 		s.mu.Unlock()
@@ -85,10 +98,16 @@ func (s *space) checkpoint(ctx context.Context, always bool) error {
 	writeBlocks, doneBlocks := s.blocks.Freeze()
 	s.mu.Unlock()
 
-	released := s.h.releasable(s, seq, need)
+	crashpoint.Here(crashpoint.CheckpointBegin)
+	released := journal.Seq(s.h.released.Load())
+	if !passing {
+		released = s.h.releasable(s, seq, need)
+	}
 	err = s.durable(ctx, seq)
+	crashpoint.Here(crashpoint.CheckpointDurable)
 	if err == nil {
 		err = s.db.Update(func(tx kv.Tx) error {
+			defer crashpoint.Here(crashpoint.CheckpointCommit)
 			for _, write := range []func(kv.Tx) error{writeIndex, writeLog, writeACL, writeBlocks} {
 				if err := write(tx); err != nil {
 					return err
@@ -97,6 +116,7 @@ func (s *space) checkpoint(ctx context.Context, always bool) error {
 			return s.ix.WriteValue(tx, valueReleased, u64(uint64(released)))
 		})
 	}
+	crashpoint.Here(crashpoint.CheckpointDone)
 	s.mu.Lock()
 	doneIndex(err == nil)
 	if err == nil {
@@ -109,7 +129,8 @@ func (s *space) checkpoint(ctx context.Context, always bool) error {
 	if err != nil {
 		return fmt.Errorf("checkpoint of space %s: %w", s.id, err)
 	}
-	s.h.jr.Release(released)
+	s.h.giveBack(released)
+	crashpoint.Here(crashpoint.CheckpointRelease)
 	return nil
 }
 

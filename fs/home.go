@@ -68,13 +68,14 @@ type Home struct {
 	inlines   *cache[tree.Ref, []byte]
 	layouts   *cache[block.ID, []tree.Chunk]
 
-	fail    atomic.Pointer[error] // set: the home is read-only for good
-	room    room
-	freeing freeing
-	kick    chan struct{} // wakes the publisher
-	events  events
-	errs    errorLog
-	last    atomic.Int64 // of now
+	fail     atomic.Pointer[error] // set: the home is read-only for good
+	released atomic.Uint64         // the records of the journal up to here are given back
+	room     room
+	freeing  freeing
+	kick     chan struct{} // wakes the publisher
+	events   events
+	errs     errorLog
+	last     atomic.Int64 // of now
 }
 
 const (

@@ -325,10 +325,7 @@ func (h *Home) Fallocate(ctx context.Context, ino Ino, mode uint32, off, n int64
 			return nil, nil, ErrInvalid
 		}
 		r := &fallocateRecord{Ino: local, Mode: mode, Off: off, N: n, Time: h.now()}
-		if mode&FallocPunchHole != 0 {
-			if r.Off >= x.Size {
-				return nil, nil, nil
-			}
+		if mode&FallocPunchHole != 0 && r.Off < x.Size {
 			r.N = min(r.N, x.Size-r.Off)
 		}
 		w := s.record(recFallocate)

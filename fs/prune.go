@@ -13,6 +13,7 @@ import (
 
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/dag/block"
+	"github.com/anyfs/anyfs/dag/crashpoint"
 	"github.com/anyfs/anyfs/fs/index"
 	"github.com/anyfs/anyfs/fs/tree"
 )
@@ -295,6 +296,7 @@ func (p *pruner) round(ctx context.Context, want int64) (res PruneResult, err er
 	if err := s.notePruned(roots); err != nil {
 		return res, err
 	}
+	crashpoint.Here(crashpoint.PruneNoted)
 	blocks, bytes, err := p.evict(ctx, nodes)
 	res.Blocks, res.Bytes = blocks, bytes
 	return res, err
@@ -460,6 +462,7 @@ func (p *pruner) evict(ctx context.Context, nodes map[block.ID]struct{}) (blocks
 				}
 			}
 			k.mu.Unlock()
+			crashpoint.Here(crashpoint.BlockEvicted)
 			list = list[n:]
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/dag/crashpoint"
 	"github.com/anyfs/anyfs/fs/index"
 	"github.com/anyfs/anyfs/fs/journal"
 	"github.com/anyfs/anyfs/fs/tree"
@@ -53,11 +54,13 @@ func (s *space) publish(ctx context.Context, pick func(ino uint64, d dirtyState,
 	if err := s.syncBlocks(ctx); err != nil {
 		return 0, left, s.h.broken(err)
 	}
+	crashpoint.Here(crashpoint.PublishBegin)
 	rec, more, err := s.commitBatch(items)
 	left = left || more
 	if err != nil || rec == nil {
 		return 0, left, err
 	}
+	crashpoint.Here(crashpoint.PublishNote)
 	rec.Seq = uint64(upTo)
 	s.unnoted = rec
 	if err := s.note(ctx); err != nil {
@@ -88,9 +91,11 @@ func (s *space) note(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	crashpoint.Here(crashpoint.PublishNoted)
 	if err := s.log.Sync(); err != nil && !s.deleted() {
 		return s.h.broken(err)
 	}
+	crashpoint.Here(crashpoint.PublishSynced)
 	return s.h.sync(ctx, m.seq)
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/anyfs/anyfs/acl"
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/dag/block"
+	"github.com/anyfs/anyfs/dag/crashpoint"
 	"github.com/anyfs/anyfs/dag/store"
 	"github.com/anyfs/anyfs/fs/chunk"
 	"github.com/anyfs/anyfs/fs/index"
@@ -95,7 +96,8 @@ func (h *Home) recover(ctx context.Context) error {
 	}
 	from = max(from, released) // a quiet space's own checkpoint may be older than that
 	h.jr, err = journal.Open(journal.Options{
-		Disk: d, Dir: journalDir, Key: h.local.Derive("journal"), Rand: h.opt.Rand, LiveBytes: journalLimit, MayBeginLater: unread,
+		Disk: d, Dir: journalDir, Key: h.local.Derive("journal"), Rand: h.opt.Rand, LiveBytes: journalLimit,
+		FileBytes: journal.DefaultFileBytes >> crashpoint.Shrink, MayBeginLater: unread,
 	}, from, h.replay)
 	if err != nil {
 		return fmt.Errorf("open home: %w", err)
@@ -110,7 +112,7 @@ func (h *Home) recover(ctx context.Context) error {
 	for _, s := range sick {
 		s.hold(from)
 	}
-	h.jr.Release(from)
+	h.giveBack(from)
 	for _, s := range h.each() {
 		err := s.recovered(ctx)
 		if err == nil {
@@ -226,7 +228,9 @@ func (h *Home) openSpace(ctx context.Context, slot uint16, id dag.ID, openACL fu
 	if s.log, err = store.Open(store.Options{Disk: d, Dir: dir + "/batches", DB: s.db, Name: "files", Seal: local.Derive("files")}); err != nil {
 		return fail(err)
 	}
-	if s.blocks, err = block.Open(block.Options{Disk: d, Dir: dir + "/blocks", DB: s.db, Seal: local.Derive("blocks")}); err != nil {
+	if s.blocks, err = block.Open(block.Options{
+		Disk: d, Dir: dir + "/blocks", DB: s.db, Seal: local.Derive("blocks"), SegmentBytes: block.DefaultSegmentBytes >> crashpoint.Shrink,
+	}); err != nil {
 		return fail(err)
 	}
 	s.ix = index.Open(s.db, local.Derive("index"))

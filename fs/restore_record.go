@@ -212,7 +212,7 @@ func (s *space) applyPlace(seq journal.Seq, r *placeRecord) error {
 			}
 		}
 	}
-	n.Ctime = max(r.Time, n.Ctime)
+	n.Ctime = changed(n.Ctime, r.Time)
 	if !named {
 		dir, err := s.change(r.Parent)
 		if err != nil {
@@ -292,7 +292,7 @@ func (s *space) takeOver(seq journal.Seq, n, o *index.Inode, t int64) error {
 	o.Object, o.Contents, o.Gone, o.Links = dag.ID{}, nil, nil, nil
 	o.DirtyNew, o.DirtyMode, o.DirtyContent = seq, seq, seq
 	o.DirtyXattrs = unionDirty(seq, o.Xattrs, nil, nil)
-	o.Ctime = max(t, o.Ctime)
+	o.Ctime = changed(o.Ctime, t)
 	s.setOrphan(o, true)
 	if len(n.Links) > 0 {
 		s.setOrphan(n, false)

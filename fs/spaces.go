@@ -8,6 +8,7 @@ import (
 
 	"github.com/anyfs/anyfs/acl"
 	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/dag/crashpoint"
 	"github.com/anyfs/anyfs/fs/index"
 )
 
@@ -60,9 +61,12 @@ type SpaceInfo struct {
 func (h *Home) makeHomeSpace(ctx context.Context) error {
 	h.spaceMu.Lock()
 	defer h.spaceMu.Unlock()
-	_, err := h.newSpace(ctx, func(st dag.Store) (*acl.Space, error) {
+	s, err := h.newSpace(ctx, func(st dag.Store) (*acl.Space, error) {
 		return acl.DeriveSpace(h.keys, labelHome, st, h.opt.Rand)
 	}, nil)
+	if err == nil {
+		s.named()
+	}
 	return err
 }
 
@@ -79,6 +83,7 @@ func (h *Home) newSpace(ctx context.Context, make func(dag.Store) (*acl.Space, e
 	if err := d.WriteFileAtomic(nextFile, next); err != nil {
 		return nil, fmt.Errorf("make space: %w", err)
 	}
+	crashpoint.Here(crashpoint.SpaceNumber)
 	s, err := h.openSpace(ctx, slot, dag.ID{}, make)
 	if err != nil {
 		return nil, errors.Join(err, d.RemoveAll(dir))
@@ -102,6 +107,7 @@ func (h *Home) newSpace(ctx context.Context, make func(dag.Store) (*acl.Space, e
 	s.makeRoot(h.now())
 	// The first record that can concern the space comes behind all there are: nothing of it is to be replayed yet.
 	s.last = h.jr.Next() - 1
+	s.passing = true
 	s.mu.Unlock()
 	if fill != nil {
 		if err := fill(s); err != nil {
@@ -111,6 +117,7 @@ func (h *Home) newSpace(ctx context.Context, make func(dag.Store) (*acl.Space, e
 	if err := s.checkpoint(ctx, true); err != nil {
 		return abandon(err)
 	}
+	crashpoint.Here(crashpoint.SpaceMade)
 	if err := d.WriteFileAtomic(dir+"/"+spaceFile, h.local.SealLocal(nil, s.id[:], []byte(dir))); err != nil {
 		return abandon(err)
 	}
@@ -124,6 +131,7 @@ func (h *Home) newSpace(ctx context.Context, make func(dag.Store) (*acl.Space, e
 			return abandon(err)
 		}
 	}
+	crashpoint.Here(crashpoint.SpaceWhole)
 	h.mu.Lock()
 	h.next = slot + 1
 	h.mu.Unlock()
@@ -229,7 +237,15 @@ func (h *Home) createSpace(name, label string, twin dag.ID, open func(dag.Store)
 	if err := h.enterSpace(name, spaceRef{s.id, label}); err != nil {
 		return SpaceInfo{}, errors.Join(err, h.dropSpace(s))
 	}
+	s.named()
 	return h.Space(name)
+}
+
+// named says that the space stays.
+func (s *space) named() {
+	s.mu.Lock()
+	s.passing = false
+	s.mu.Unlock()
 }
 
 // enterSpace makes the entry of a space in the root of the home.
@@ -473,6 +489,7 @@ func (h *Home) removeSpaceLocked(name string, onlyEmpty bool) error {
 	if err := h.opt.Disk.WriteFileAtomic(s.dir+"/"+deletingFile, nil); err != nil {
 		return back(err)
 	}
+	crashpoint.Here(crashpoint.SpaceDelete)
 	home := h.home
 	err = home.do(true, func() (*writer, func(*mutation) error, error) {
 		e, _, err := home.lookup(rootDir, name)
@@ -504,6 +521,7 @@ func (h *Home) removeSpaceLocked(name string, onlyEmpty bool) error {
 	if err := h.sync(context.Background(), seq); err != nil {
 		return back(err)
 	}
+	crashpoint.Here(crashpoint.SpaceUnnamed)
 	h.forgetSpace(s)
 	// What is known of the journal's released records may stand in this space's database alone.
 	if err := home.checkpoint(context.Background(), true); err != nil {
@@ -533,6 +551,7 @@ func (h *Home) removeFolder(s *space) error {
 	if err := d.SyncDir(s.dir); err != nil {
 		return err
 	}
+	crashpoint.Here(crashpoint.SpaceMarkOff)
 	return d.RemoveAll(s.dir)
 }
 

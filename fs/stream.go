@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/anyfs/anyfs/dag/block"
+	"github.com/anyfs/anyfs/dag/crashpoint"
 	"github.com/anyfs/anyfs/fs/chunk"
 	"github.com/anyfs/anyfs/fs/index"
 	"github.com/anyfs/anyfs/fs/journal"
@@ -168,6 +169,7 @@ func (s *space) sealPiece(st *stream, a *arena, src *index.Source, piece []byte,
 	s.keeping.refs.RLock()
 	defer s.keeping.refs.RUnlock()
 	id, err := s.putChunk(piece)
+	crashpoint.Here(crashpoint.StreamSealed)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err == nil {

@@ -37,6 +37,7 @@ type Home struct {
 	// Phrase is the recovery phrase that the first mount printed.
 	Phrase  string
 	mounted bool
+	binary  string // "": Binary
 }
 
 // Result is what a command left.
@@ -77,7 +78,11 @@ func (h *Home) Personal(elem ...string) string {
 
 // Command prepares an anyfs command on this home.
 func (h *Home) Command(args ...string) *exec.Cmd {
-	cmd := exec.Command(Binary, append([]string{"--home", h.Dir}, args...)...)
+	binary := Binary
+	if h.binary != "" {
+		binary = h.binary
+	}
+	cmd := exec.Command(binary, append([]string{"--home", h.Dir}, args...)...)
 	cmd.Env = append(os.Environ(), "HOME="+filepath.Dir(h.Dir))
 	return cmd
 }

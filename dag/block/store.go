@@ -33,6 +33,9 @@ type Options struct {
 	FlushEntries int     // 16,384: places not in the index yet, above which a checkpoint writes them there
 }
 
+// DefaultSegmentBytes is the size of a segment where Options name none.
+const DefaultSegmentBytes = 256 << 20
+
 // Store keeps blocks. All methods are safe for concurrent use.
 //
 // A block is in the store from the return of Put and durable from the return of a later Sync. The index in the DB is a
@@ -82,7 +85,7 @@ func Open(o Options) (*Store, error) {
 	if o.Disk == nil || o.DB == nil || o.Seal == nil || o.Dir == "" {
 		panic("block: Options without Disk, Dir, DB or Seal")
 	}
-	o.SegmentBytes = orDefault(o.SegmentBytes, 256<<20)
+	o.SegmentBytes = orDefault(o.SegmentBytes, DefaultSegmentBytes)
 	o.OpenFiles = orDefault(o.OpenFiles, 64)
 	o.CacheEntries = orDefault(o.CacheEntries, 32<<10)
 	o.FlushEntries = orDefault(o.FlushEntries, 16<<10)

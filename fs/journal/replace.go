@@ -3,6 +3,8 @@ package journal
 import (
 	"fmt"
 	"io"
+
+	"github.com/anyfs/anyfs/dag/crashpoint"
 )
 
 // replace moves a use away from a file that failed with cause. The caller is the one who writes.
@@ -47,6 +49,7 @@ func (j *Journal) move(f *file, c *chunk, cause error) (old slot, err error) {
 	if err := to.file.Sync(); err != nil {
 		return fail(err)
 	}
+	crashpoint.Here(crashpoint.JournalMove)
 	j.mu.Lock()
 	f.io.Lock()
 	old = f.slot

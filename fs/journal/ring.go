@@ -7,6 +7,7 @@ import (
 	iofs "io/fs"
 	"slices"
 
+	"github.com/anyfs/anyfs/dag/crashpoint"
 	"github.com/anyfs/anyfs/dag/disk"
 )
 
@@ -80,6 +81,7 @@ func (j *Journal) startLocked(reserved bool) error {
 	}
 	j.cur = f
 	j.files = append(j.files, f)
+	crashpoint.Here(crashpoint.JournalNext)
 	s.keep, s.kicked, s.idle = spares, true, false
 	j.reclaimLocked()
 	return nil
@@ -160,6 +162,7 @@ func makeFile(d disk.FS, name string, size int64, dir string, written bool) (f d
 	if err == nil {
 		err = d.SyncDir(dir)
 	}
+	crashpoint.Here(crashpoint.JournalMade)
 	if err != nil {
 		f.Close()
 		return nil, errors.Join(err, ignoreAbsent(d.Remove(tmp)))
@@ -337,6 +340,8 @@ func (j *Journal) dropLocked(f slot) {
 // erase makes a file that nobody needs look unused, for good: a header that came back after a power loss, when its number is
 // given to another use, would be taken for that.
 func erase(f slot) error {
+	crashpoint.Here(crashpoint.JournalErase)
+	defer crashpoint.Here(crashpoint.JournalErased)
 	if _, err := f.file.WriteAt(make([]byte, headerBytes), 0); err != nil {
 		return err
 	}

@@ -1,6 +1,10 @@
 package journal
 
-import "context"
+import (
+	"context"
+
+	"github.com/anyfs/anyfs/dag/crashpoint"
+)
 
 // Write returns when every record up to seq is with the kernel. Callers that come while a write runs are served by the
 // next, all at once.
@@ -62,9 +66,11 @@ func (j *Journal) writeAllLocked() {
 		c := j.busy[0]
 		synced := j.synced
 		j.mu.Unlock()
+		crashpoint.Here(crashpoint.JournalWrite)
 		if err = j.writeChunk(c, synced); err != nil {
 			err = j.replace(c.f, c, err)
 		}
+		crashpoint.Here(crashpoint.JournalWritten)
 		j.mu.Lock()
 		if err != nil {
 			j.breakLocked(err)
@@ -191,7 +197,9 @@ func (j *Journal) syncAllLocked() {
 		f.io.RLock()
 		file := f.slot.file
 		f.io.RUnlock()
+		crashpoint.Here(crashpoint.JournalSync)
 		err := file.Sync()
+		crashpoint.Here(crashpoint.JournalSynced)
 		j.mu.Lock()
 		if err == nil {
 			continue
