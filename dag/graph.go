@@ -144,7 +144,7 @@ func (g *Graph) replay(rec Record) error {
 }
 
 func errCorrupt(at uint64, err error) error {
-	return fmt.Errorf("%w: record at %d: %v", ErrCorrupt, at, err)
+	return fmt.Errorf("%w: record at %d: %w", ErrCorrupt, at, err)
 }
 
 // Heads returns the frontier: the batches that count and lie in the past of no other that counts. It is sorted.

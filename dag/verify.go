@@ -56,7 +56,7 @@ func (g *Graph) VerifyContext(ctx context.Context, report func(error), progress 
 	}
 	return g.Objects(func(id ID) error {
 		if err := g.verifyObject(id); err != nil {
-			report(fmt.Errorf("%w: object %s: %v", ErrCorrupt, id, err))
+			report(fmt.Errorf("%w: object %s: %w", ErrCorrupt, id, err))
 		}
 		return ctx.Err()
 	})

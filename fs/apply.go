@@ -190,6 +190,7 @@ func (s *space) dropLink(seq journal.Seq, n *index.Inode, dir uint64, name strin
 	n.Ctime = changed(n.Ctime, t)
 	if len(n.Links) == 0 {
 		s.setOrphan(n, true)
+		s.noteMate(n, dir, name)
 	}
 	s.markDirty(n)
 }
@@ -341,10 +342,8 @@ func (s *space) repoint(seq journal.Seq, dst *index.Inode, i int, src *index.Ino
 	dst.NextKey = max(dst.NextKey, src.NextKey) // it tells whether the object ever had another link
 	s.ix.SetObject(dst.Object, dst.Ino)
 	dst.DirtyNew = 0
-	dst.DirtyMode, dst.DirtyContent = seq, seq
-	if dst.Owned || src.Owned {
-		dst.DirtyOwner = seq
-	}
+	dst.DirtyContent = seq
+	attributesOver(seq, dst, src)
 	dst.DirtyXattrs = unionDirty(seq, dst.Xattrs, src.Xattrs, src.DirtyXattrs)
 	dst.Gone = append(dst.Gone, src.Gone...)
 
@@ -353,6 +352,18 @@ func (s *space) repoint(seq journal.Seq, dst *index.Inode, i int, src *index.Ino
 	src.DirtyNew, src.DirtyContent, src.DirtyMode = seq, seq, seq
 	src.DirtyXattrs = unionDirty(seq, src.Xattrs, nil, nil)
 	s.markDirty(src)
+}
+
+// attributesOver marks of the mode and the owner of n what differs from that of o, whose object it goes on with: a save that leaves
+// them as they are says nothing of them.
+func attributesOver(seq journal.Seq, n, o *index.Inode) {
+	n.DirtyMode, n.DirtyOwner = seq, seq
+	if o.DirtyMode == 0 && o.Mode == n.Mode {
+		n.DirtyMode = 0
+	}
+	if o.DirtyOwner == 0 && o.Owned == n.Owned && (!n.Owned || o.UID == n.UID && o.GID == n.GID) {
+		n.DirtyOwner = 0
+	}
 }
 
 // unionDirty marks every attribute that either inode has, or had and lost unpublished.
@@ -439,6 +450,7 @@ func (s *space) write(seq journal.Seq, n *index.Inode, off, size, skip int64, sr
 	n.Ctime = changed(n.Ctime, t)
 	n.DirtyContent = seq
 	s.markDirty(n)
+	s.noteWritten(n, size, src.Kind)
 }
 
 // killPriv does what a write by someone without privilege does: suid goes, sgid goes where the group may execute.
@@ -571,5 +583,7 @@ func (s *space) applyReclaim(n *index.Inode) {
 	}
 	s.objects--
 	s.ix.Remove(n.Ino)
-	s.clearDirty(n.Ino)
+	s.undirty(n.Ino)
+	delete(s.patched, n.Ino)
+	delete(s.paced, n.Ino)
 }

@@ -145,7 +145,8 @@ func (s *space) durable(ctx context.Context, seq journal.Seq) error {
 	return s.h.sync(ctx, seq)
 }
 
-// needed finds the oldest record whose data an inode refers to, and lists the dirty inodes. Under mu.
+// needed finds the oldest record whose data an inode refers to, and lists the inodes that are dirty or have many patches.
+// Under mu.
 func (s *space) needed() (need journal.Seq, dirty []byte, err error) {
 	look := func(ino uint64) error {
 		n, err := s.ix.Inode(ino)
@@ -163,6 +164,11 @@ func (s *space) needed() (need journal.Seq, dirty []byte, err error) {
 	inos := make([]uint64, 0, len(s.dirty))
 	for ino := range s.dirty {
 		inos = append(inos, ino)
+	}
+	for ino := range s.patched {
+		if _, ok := s.dirty[ino]; !ok {
+			inos = append(inos, ino)
+		}
 	}
 	slices.Sort(inos)
 	for _, ino := range inos {
@@ -312,10 +318,18 @@ func (h *Home) lookRoom() {
 	}
 }
 
-// roomFor reserves n bytes of the disk, or says ENOSPC before anything is half done. A home that failed is read-only.
-func (h *Home) roomFor(n int64) error {
+// failed says why the home is read-only; nil while it is not.
+func (h *Home) failed() error {
 	if err := h.fail.Load(); err != nil {
 		return fmt.Errorf("%w: the home is read-only: %w", ErrReadOnly, *err)
+	}
+	return nil
+}
+
+// roomFor reserves n bytes of the disk, or says ENOSPC before anything is half done. A home that failed is read-only.
+func (h *Home) roomFor(n int64) error {
+	if err := h.failed(); err != nil {
+		return err
 	}
 	h.room.mu.Lock()
 	defer h.room.mu.Unlock()

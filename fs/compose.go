@@ -75,7 +75,11 @@ func (c *composer) compose() bool {
 	c.xattrs(fresh)
 	if c.item.content != nil {
 		c.done.Content = int64(len(c.payload.Ops))
-		c.done.Base = index.AppendContent(nil, c.item.content.content)
+		if a := c.item.content; a.content.IsPatch() {
+			c.done.Size, c.done.Edits = a.content.Size, a.edits
+		} else {
+			c.done.Base = index.AppendContent(nil, a.content)
+		}
 		c.op(tree.Op{Kind: tree.OpContent, Over: n.Contents, Mtime: n.Mtime, Content: c.item.content.content})
 	}
 	return true

@@ -1,8 +1,10 @@
 package fs
 
 import (
+	crand "crypto/rand"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/anyfs/anyfs/dag/disk"
 )
@@ -13,6 +15,9 @@ type TestHome struct{ *testHome }
 // NewTestHome makes one.
 func NewTestHome(t testing.TB) TestHome { return TestHome{newTestHome(t)} }
 
+// NewBareHome has keys on its disk, and is not open.
+func NewBareHome(t testing.TB) TestHome { return TestHome{newBareHome(t, crand.Reader)} }
+
 // Root is the root directory of its space.
 func (th TestHome) Root() Ino { return th.root }
 
@@ -21,6 +26,9 @@ func (th TestHome) Reopen() { th.reopen() }
 
 // Kill opens what a SIGKILL leaves.
 func (th TestHome) Kill() { th.kill() }
+
+// Tick lets time pass.
+func (th TestHome) Tick(d time.Duration) { th.tick(d) }
 
 // Checkpoint makes one.
 func (th TestHome) Checkpoint() error { return th.checkpoint(th.t.Context()) }
@@ -37,6 +45,36 @@ func (th TestHome) Killed() TestHome {
 	c := &testHome{t: th.t, sim: th.sim.Crash(func() disk.Keep { return disk.Whole }), keys: th.keys, root: th.root, rand: th.rand}
 	c.open()
 	return TestHome{c}
+}
+
+// Sim is its disk.
+func (th TestHome) Sim() *disk.Sim { return th.sim }
+
+// On opens the home on another disk, as a crash left it. Nothing happens in it beside what is called, so that what is done to
+// its disk is the same each time.
+func (th TestHome) On(sim *disk.Sim) (TestHome, error) {
+	c := &testHome{t: th.t, sim: sim, keys: th.keys, root: th.root, rand: th.rand, how: th.how}
+	c.how.inline = true
+	c.skew.Store(th.skew.Load())
+	return TestHome{c}, c.tryOpen()
+}
+
+// Shrink sets the bytes of a file of the journal and of a segment of blocks, from the next opening on.
+func (th TestHome) Shrink(journalBytes, segmentBytes int64) {
+	th.how.journalBytes, th.how.segmentBytes = journalBytes, segmentBytes
+}
+
+// Written hands all records to the kernel, as happens within a second.
+func (th TestHome) Written() error {
+	for _, s := range th.each() {
+		s.mu.Lock()
+		last := s.last
+		s.mu.Unlock()
+		if err := th.written(last); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Abandon gives it up.

@@ -25,7 +25,7 @@ const bucketPruned = "pruned"
 // keeping is what guards blocks that are about to be referred to from being evicted.
 type keeping struct {
 	// refs is held for reading from when a block is found to be here, or put, until the index refers to it; for writing, for
-	// a moment, when eviction begins. It comes after pubMu and before the space's mu.
+	// a moment, when eviction begins. It comes after pubMu and a stream's mu, and before the space's mu.
 	refs sync.RWMutex
 
 	pruning sync.Mutex    // one prune at a time; before pubMu

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -26,7 +27,7 @@ const (
 	journalDir = "journal"
 	spacesDir  = "spaces"
 	nextFile   = "spaces/next" // the next free slot: slots are never used twice
-	spaceFile  = "space"       // in a space's folder: its id. Written last: a folder without it was never finished
+	spaceFile  = "space"       // in a space's folder: its id, and what it was made as. Written last: a folder without it was never finished
 	dbFile     = "space.db"
 )
 
@@ -56,6 +57,9 @@ func (h *Home) recover(ctx context.Context) error {
 		return fmt.Errorf("open home: %w", err)
 	}
 	names, err := d.ReadDir(spacesDir)
+	if err == nil {
+		err = d.SyncDir(spacesDir) // a process that was killed may have made a name, and not made it durable
+	}
 	if err != nil {
 		return fmt.Errorf("open home: %w", err)
 	}
@@ -94,10 +98,18 @@ func (h *Home) recover(ctx context.Context) error {
 	if from == ^journal.Seq(0) {
 		from = 0
 	}
+	unread = unread || h.lostFolder()
 	from = max(from, released) // a quiet space's own checkpoint may be older than that
+	// The journal makes durable what it finds, so the blocks that its records name come first.
+	for _, s := range h.each() {
+		if err := s.blocks.Sync(ctx); err != nil {
+			return fmt.Errorf("open home: %w", err)
+		}
+	}
 	h.jr, err = journal.Open(journal.Options{
 		Disk: d, Dir: journalDir, Key: h.local.Derive("journal"), Rand: h.opt.Rand, LiveBytes: journalLimit,
-		FileBytes: journal.DefaultFileBytes >> crashpoint.Shrink, MayBeginLater: unread,
+		FileBytes: cmp.Or(h.opt.sim.journalBytes, journal.DefaultFileBytes>>crashpoint.Shrink), Inline: h.opt.sim.inline,
+		MayBeginLater: unread,
 	}, from, h.replay)
 	if err != nil {
 		return fmt.Errorf("open home: %w", err)
@@ -110,7 +122,7 @@ func (h *Home) recover(ctx context.Context) error {
 		from = min(from, max(first, 1)-1) // what they need is not known: everything that is there stays
 	}
 	for _, s := range sick {
-		s.hold(from)
+		s.holdJournal(from)
 	}
 	h.giveBack(from)
 	for _, s := range h.each() {
@@ -118,8 +130,8 @@ func (h *Home) recover(ctx context.Context) error {
 		if err == nil {
 			err = s.rebase(ctx, h.jr.Next()-1)
 		}
-		if err != nil && (s.slot == 0 || ctx.Err() != nil) {
-			return err
+		if err != nil && (s.slot == 0 || ctx.Err() != nil || passes(err)) {
+			return fmt.Errorf("open home: %w", err)
 		}
 		if err != nil {
 			s.fallSick(err)
@@ -146,24 +158,52 @@ func (h *Home) addSpace(s *space) {
 	h.mu.Unlock()
 }
 
+// lostFolder reports whether a folder of a space is gone, as far as the checkpoint of the home space shows: what was known of the
+// journal's released records may be gone with it.
+func (h *Home) lostFolder() bool {
+	if h.home == nil {
+		return false
+	}
+	var inos []uint64
+	if err := h.home.ix.Scan(rootDir, 0, func(_ uint64, e *index.Entry) bool {
+		inos = append(inos, e.Ino)
+		return true
+	}); err != nil {
+		return true
+	}
+	for _, ino := range inos {
+		n, err := h.home.ix.Inode(ino)
+		if err != nil || n == nil {
+			return true
+		}
+		if ref, ok := entryRef(n); ok && h.spaceOf(ref.id) == nil {
+			return true
+		}
+	}
+	return false
+}
+
 // openFolder opens the space in a folder. Nil: there was none, or one that was never finished. A space that can't be opened
 // is sick, and the others go on without it; the home space alone has to be there.
 func (h *Home) openFolder(ctx context.Context, slot uint16) (*space, error) {
 	d, dir := h.opt.Disk, spaceDir(slot)
 	sealed, err := d.ReadFile(dir + "/" + spaceFile)
 	if errors.Is(err, iofs.ErrNotExist) {
-		if err := d.RemoveAll(dir); err != nil {
+		if err := h.removeFolder(dir); err != nil {
 			return nil, fmt.Errorf("remove the unfinished space in %s: %w", dir, err)
 		}
 		return nil, nil
 	}
 	var id dag.ID
+	var as spaceIdentity
 	if err == nil {
 		var b []byte
-		if b, err = h.local.OpenLocal(nil, sealed, []byte(dir)); err == nil && len(b) != len(id) {
-			err = errors.New("wrong length")
+		var ok bool
+		if b, err = h.local.OpenLocal(nil, sealed, []byte(dir)); err == nil {
+			if id, as, ok = decodeSpaceFile(b); !ok {
+				err = errors.New("it says nothing")
+			}
 		}
-		copy(id[:], b)
 	}
 	if err != nil {
 		err = fmt.Errorf("%s/%s: %w", dir, spaceFile, err)
@@ -174,11 +214,14 @@ func (h *Home) openFolder(ctx context.Context, slot uint16) (*space, error) {
 	if err == nil {
 		s, err = h.openSpace(ctx, slot, id, func(st dag.Store) (*acl.Space, error) { return acl.OpenSpace(h.keys, id, st) })
 	}
-	if err == nil || slot == 0 || ctx.Err() != nil {
-		return s, err
+	if err != nil && (slot == 0 || ctx.Err() != nil || passes(err)) {
+		return nil, err
 	}
-	s = h.emptySpace(slot, id)
-	s.fallSick(err)
+	if err != nil {
+		s = h.emptySpace(slot, id)
+		s.fallSick(err)
+	}
+	s.as = as
 	return s, nil
 }
 
@@ -190,7 +233,8 @@ func (h *Home) emptySpace(slot uint16, id dag.ID) *space {
 		h: h, slot: slot, id: id, dir: spaceDir(slot),
 		orphaned: map[uint64]struct{}{}, refs: map[uint64]int64{}, dirty: map[uint64]dirtyState{},
 		asides: map[asideKey]aside{}, inflight: map[uint64]struct{}{}, streams: map[uint64]*stream{}, paced: map[uint64]pace{},
-		held: map[uint64]heldBack{},
+		held: map[uint64]heldBack{}, patched: map[uint64]int64{},
+		mates: map[uint64]database{}, lost: map[database]int{}, near: map[database]struct{}{}, due: map[uint64]database{}, moments: map[database]journal.Seq{},
 	}
 	s.settled = sync.NewCond(&s.mu)
 	return s
@@ -213,6 +257,9 @@ func (h *Home) openSpace(ctx context.Context, slot uint16, id dag.ID, openACL fu
 		return fail(err) // db may be a nil of some type
 	}
 	s.db = db
+	if err := d.SyncDir(dir); err != nil { // as of the folder of all spaces
+		return fail(err)
+	}
 	if s.aclLog, err = store.Open(store.Options{Disk: d, Dir: dir + "/acl", DB: s.db, Name: "acl", Seal: local.Derive("acl")}); err != nil {
 		return fail(err)
 	}
@@ -229,7 +276,8 @@ func (h *Home) openSpace(ctx context.Context, slot uint16, id dag.ID, openACL fu
 		return fail(err)
 	}
 	if s.blocks, err = block.Open(block.Options{
-		Disk: d, Dir: dir + "/blocks", DB: s.db, Seal: local.Derive("blocks"), SegmentBytes: block.DefaultSegmentBytes >> crashpoint.Shrink,
+		Disk: d, Dir: dir + "/blocks", DB: s.db, Seal: local.Derive("blocks"),
+		SegmentBytes: cmp.Or(h.opt.sim.segmentBytes, block.DefaultSegmentBytes>>crashpoint.Shrink),
 	}); err != nil {
 		return fail(err)
 	}
@@ -308,7 +356,7 @@ func (h *Home) replay(seq journal.Seq, rec []byte, loc journal.Loc) error {
 		return err
 	}
 	s.fallSick(fmt.Errorf("space in %s: record %d of the journal can't be applied: %w", s.dir, seq, err))
-	s.hold(s.loaded)
+	s.holdJournal(s.loaded)
 	return nil
 }
 
@@ -418,7 +466,19 @@ func (s *space) recovered(ctx context.Context) error {
 		s.reclaim(ino)
 	}
 	// What was dirty at the checkpoint is dirty still; what the replay touched was marked by it.
-	return s.ixDirty()
+	if err := s.ixDirty(); err != nil {
+		return err
+	}
+	for ino := range s.dirty {
+		n, err := s.ix.Inode(ino)
+		if err != nil {
+			return s.damaged(err)
+		}
+		if n != nil {
+			s.recount(n)
+		}
+	}
+	return nil
 }
 
 // rebase is for a journal that lost records which a checkpoint holds, as by rot: what comes next has numbers that the
@@ -453,7 +513,7 @@ func keys[K comparable, V any](m map[K]V) map[K]struct{} {
 	return out
 }
 
-// ixDirty finds the inodes that a checkpoint left dirty. Their numbers are listed in it.
+// ixDirty finds the inodes that a checkpoint left dirty, or with many patches. Their numbers are listed in it.
 func (s *space) ixDirty() error {
 	b, err := s.ix.Value(valueDirty)
 	if err != nil {
@@ -475,6 +535,8 @@ func (s *space) ixDirty() error {
 		}
 		if n != nil && n.Dirty() {
 			s.dirty[ino] = dirtyState{first: now, last: now}
+		} else if n != nil {
+			s.notePatched(n)
 		}
 	}
 	return nil

@@ -75,7 +75,7 @@ func TestReleaseOfAnUnfinishedSpace(t *testing.T) {
 	th.must(busy.checkpoint(ctx, false)) // the home space has an older record, and keeps it from giving back
 	th.must(th.home.checkpoint(ctx, false))
 	th.spaceMu.Lock()
-	s, err := th.newSpace(ctx, func(st dag.Store) (*acl.Space, error) { return acl.CreateSpace(th.keys, st, th.rand) }, nil)
+	s, err := th.newSpace(ctx, th.next, spaceIdentity{name: "passing"}, func(st dag.Store) (*acl.Space, error) { return acl.CreateSpace(th.keys, st, th.rand) }, nil)
 	th.spaceMu.Unlock()
 	th.must(err)
 	for end := time.Now().Add(100 * time.Millisecond); time.Now().Before(end) && !th.givenUp(); {

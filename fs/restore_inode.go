@@ -41,9 +41,14 @@ func (r *restorer) make(src *source, to *space) (ino uint64, size int64, err err
 		size = f.size
 	}
 	shared := f != nil && to == src.s && !f.at.Change.IsZero()
-	written := f != nil && (!shared || len(f.patches) > 0)
+	written := f != nil && !shared
 	if shared {
 		rec.Base, rec.BaseAt = index.AppendContent(nil, f.base), f.at
+		var n index.Inode
+		f.show(&n)
+		if rec.Patched = index.AppendPatches(nil, &n); len(rec.Patched) > maxPatched {
+			rec.Patched, written = nil, true
+		}
 	}
 	if ino, err = r.makeInode(to, rec, f, shared); err != nil {
 		return 0, 0, err
@@ -59,6 +64,9 @@ func (r *restorer) make(src *source, to *space) (ino uint64, size int64, err err
 	}
 	return ino, size, nil
 }
+
+// maxPatched is how long the patches of an inode may be in the record of its restore. Those of more are written anew.
+const maxPatched = 1 << 20
 
 // makeInode records the inode. Where it shares blocks, none of them goes between the look at them and the record.
 func (r *restorer) makeInode(to *space, rec *refsRecord, f *VersionFile, shared bool) (uint64, error) {
@@ -353,7 +361,7 @@ func (r *restorer) tryRevive(src *source, at place) (uint64, error) {
 	defer s.unref(made)
 	rec.Ino = made
 	if rec.Over == 0 {
-		rec.Same = r.holds(now, src.st)
+		rec.Same = r.holds(now, src.st, s, made)
 		rec.Contents = now.View().Behind
 		for name := range now.Xattrs {
 			if _, ok := src.st.Xattrs[name]; !ok {
@@ -371,9 +379,19 @@ func (r *restorer) tryRevive(src *source, at place) (uint64, error) {
 }
 
 // holds reports whether an inode made of old is all that an object was published as, so that its place alone is to be published.
-func (r *restorer) holds(now, old *tree.State) bool {
+func (r *restorer) holds(now, old *tree.State, s *space, made uint64) bool {
 	v := now.View()
-	return (now.Top == old.Top || sameState(now, old)) && !v.Merged && len(v.Losers) == 0 && len(v.Main.Patches) == 0
+	if now.Top != old.Top && !sameState(now, old) || v.Merged || len(v.Losers) > 0 {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, err := s.inode(made)
+	if err != nil {
+		return false
+	}
+	written, _ := n.Written()
+	return written == 0 // else the patches were too long to be referred to
 }
 
 // removedLink chooses the link of a removed object by which it comes back: of those with the name in the directory that it was

@@ -224,7 +224,7 @@ func (s *space) verifyGraph(ctx context.Context, v *verifier) error {
 	return nil
 }
 
-// verifyContents checks that every content of the history is here whole, or was pruned; and that each present one is whole.
+// verifyContents checks that every content of the history is here whole, or was pruned; and that its layout fits to its blocks.
 func (s *space) verifyContents(ctx context.Context, v *verifier) {
 	err := s.eachContent(ctx, func(c *tree.Content) error {
 		if pruned, err := s.isPruned(c.Root); err != nil || pruned {
@@ -236,6 +236,9 @@ func (s *space) verifyContents(ctx context.Context, v *verifier) {
 			}
 			return nil
 		})
+		if err == nil {
+			_, err = s.manifest(ctx, c)
+		}
 		if err != nil && ctx.Err() == nil {
 			if pruned, e := s.isPruned(c.Root); e == nil && pruned {
 				return nil // meanwhile
@@ -288,6 +291,16 @@ func (s *space) verifyInode(n *index.Inode, node *tree.Node, st *tree.MemStore) 
 		n.Base != nil && n.Base.Root.Defined() && (!n.Base.Root.Equals(view.Main.Base.Root) ||
 			n.Base.LayoutBlock != view.Main.Base.LayoutBlock || !slices.Equal(n.Base.Layout, view.Main.Base.Layout)) {
 		return errors.New("its content has another root than its history says")
+	}
+	if n.Patched.Count > 0 {
+		f, err := s.contentOf(view.Main.Ref)
+		if err != nil {
+			return err
+		}
+		var want index.Inode
+		if f.show(&want); !n.ShowsLike(&want) {
+			return errors.New("the patches of its content are not what its history says")
+		}
 	}
 	return nil
 }

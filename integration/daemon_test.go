@@ -268,6 +268,18 @@ func TestPrompts(t *testing.T) {
 	if code := m.Wait(); code != 0 {
 		t.Errorf("account phrase ends with %d: %q", code, m.Seen())
 	}
+	// Ctrl-C ends the question, and leaves the terminal as it was.
+	m = StartTerminal(t, h.Command("account", "phrase"))
+	m.Await("the question", asked(1))
+	m.Type("\x03")
+	start = time.Now()
+	if code := m.Wait(); code == 0 || time.Since(start) > 10*time.Second {
+		t.Errorf("account phrase after Ctrl-C ends with %d: %q", code, m.Seen())
+	}
+	m.Await("what it says", func(seen string) bool { return strings.Contains(seen, "interrupted") })
+	if !m.Echoes() {
+		t.Error("after Ctrl-C the terminal does not show what is typed")
+	}
 }
 
 // writeSynced makes a file that survives the end of the daemon, whenever that is.

@@ -168,6 +168,7 @@ func (s *Store) createSegment(num uint32) (*segment, error) {
 	s.segments[num] = g
 	s.files.add(g, f)
 	s.dirty[num] = g
+	s.appended += segmentHeader // a checkpoint that names the segment comes after its header is durable, though no block may follow
 	return g, nil
 }
 

@@ -98,7 +98,9 @@ func (l *log) walk(from uint64, fn func(dag.Record) error) error {
 		if err != nil {
 			return err
 		}
-		if _, ok := readSegmentHead(f, 0); !ok {
+		if _, ok, err := readSegmentHead(f, 0); err != nil {
+			return fmt.Errorf("store: head of segment 0: %w", err)
+		} else if !ok {
 			return fmt.Errorf("%w: head of segment 0", dag.ErrCorrupt)
 		}
 	}
@@ -124,7 +126,11 @@ func (l *log) walkFrom(at uint64, last *uint32, stop uint64, fn func(dag.Record,
 			return errRecord(at, err)
 		}
 		if !ok || last != nil && h.prev != *last {
-			if prev, next := l.nextSegment(at); next && (last == nil || prev == *last) {
+			prev, next, err := l.nextSegment(at)
+			if err != nil {
+				return err
+			}
+			if next && (last == nil || prev == *last) {
 				at = (at>>segmentBits+1)<<segmentBits + segmentHead
 				last = &prev
 				continue
@@ -146,11 +152,11 @@ func (l *log) walkFrom(at uint64, last *uint32, stop uint64, fn func(dag.Record,
 }
 
 // nextSegment returns the checksum with which the segment behind a position begins, if there is one.
-func (l *log) nextSegment(at uint64) (prev uint32, ok bool) {
+func (l *log) nextSegment(at uint64) (prev uint32, ok bool, err error) {
 	n := at>>segmentBits + 1
 	f, err := l.file(n << segmentBits)
 	if err != nil {
-		return 0, false
+		return 0, false, nil
 	}
 	return readSegmentHead(f, uint32(n))
 }
@@ -173,7 +179,11 @@ func (w *window) use(f disk.File) {
 // bytes returns n bytes at off, fewer at the end of the file.
 func (w *window) bytes(off int64, n int) ([]byte, error) {
 	if off < w.off || off+int64(n) > w.off+int64(len(w.buf)) {
-		buf := make([]byte, max(n, walkBuffer)) // records that were given out keep the old one
+		size, err := w.f.Size()
+		if err != nil {
+			return nil, err
+		}
+		buf := make([]byte, max(int64(n), min(walkBuffer, size-off))) // records that were given out keep the old one
 		m, err := w.f.ReadAt(buf, off)
 		if err != nil && err != io.EOF {
 			return nil, err

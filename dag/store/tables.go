@@ -36,7 +36,7 @@ func ad(bucket string, key []byte) []byte {
 func (s *Store) open(bucket string, key, sealed []byte) ([]byte, error) {
 	p, err := s.seal.OpenLocal(nil, sealed, ad(bucket, key))
 	if err != nil {
-		return nil, fmt.Errorf("%w: value in %s: %v", dag.ErrCorrupt, bucket, err)
+		return nil, fmt.Errorf("%w: value in %s: %w", dag.ErrCorrupt, bucket, err)
 	}
 	return p, nil
 }

@@ -12,7 +12,7 @@ import (
 
 const (
 	pageBytes = 4096
-	markBytes = 32 << 10 // how far apart marks are at least
+	markBytes = 8 << 10 // how far apart marks are at least
 )
 
 // file is one use of a file on the disk.
@@ -53,9 +53,9 @@ type mark struct {
 
 // slot is a file on the disk, whatever it is used for.
 type slot struct {
-	number uint32
-	file   disk.File
-	zeroed bool // all of it was written once: making a record durable there changes no metadata
+	number  uint32
+	file    disk.File
+	written bool // as a whole, once: making a record durable there changes no metadata
 }
 
 func (s slot) name(dir string) string { return fmt.Sprintf("%s/%08d", dir, s.number) }

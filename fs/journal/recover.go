@@ -18,7 +18,7 @@ func Open(o Options, from Seq, replay func(seq Seq, rec []byte, loc Loc) error) 
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	j := &Journal{o: o, secret: o.Key.Key(keyLabel), slots: slots{keep: spares}}
+	j := &Journal{o: o, secret: o.Key.Key(keyLabel), slots: slots{keep: spares}, perSync: 64 * smallSync}
 	if err := j.recover(from, replay); err != nil {
 		j.slots.close()
 		return nil, fmt.Errorf("journal: open: %w", err)

@@ -64,9 +64,9 @@ func (j *Journal) move(f *file, c *chunk, cause error) (old slot, err error) {
 // copyUse writes what f holds into n.
 func (j *Journal) copyUse(f, n *file, synced Seq) error {
 	buf := new(readBuf)
-	part := make([]byte, frameMax)
+	part := make([]byte, frameFill)
 	for n.done < f.done {
-		p := part[:min(uint32(frameMax), f.done-n.done)]
+		p := part[:min(uint32(frameFill), f.done-n.done)]
 		if err := f.readAt(p, n.done, buf); err != nil {
 			return err
 		}
