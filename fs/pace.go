@@ -18,6 +18,9 @@ const (
 // maxLogged is how much of what was written to files may lie in the journal alone. Beyond it the file with most is published.
 const maxLogged = 64 << 20
 
+// loggedStep is how often the publisher is told so.
+const loggedStep = 1 << 20
+
 // pace says how soon a file may be published again.
 type pace struct {
 	debt int64 // what was sealed for it beyond sealedRatio times what was written
@@ -67,7 +70,7 @@ func (s *space) noteWritten(n *index.Inode, size int64, kind index.SourceKind) {
 	d.written += size
 	if kind == index.SourceJournal {
 		d.logged += size
-		if s.h.logged.Add(size) > maxLogged {
+		if sum := s.h.logged.Add(size); sum > maxLogged && sum/loggedStep != (sum-size)/loggedStep {
 			s.h.hurry()
 		}
 	}

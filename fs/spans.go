@@ -20,6 +20,9 @@ const (
 	shortRun = chunk.MinSize
 	// A file of at most smallWhole is stored anew where anything of a block was written over: patches say what is less.
 	smallWhole = sealedRatio * inlineMax
+	// More than maxSmall blocks of less than smallLeaf become fewer.
+	smallLeaf = 64 << 10
+	maxSmall  = 64
 	// An append is cut on from the last chunk where that seals at most growRatio times what was appended.
 	growRatio = sealedRatio - 1
 	// Beyond maxParts a file is put together again where it has most of them, a window at a time.
@@ -54,6 +57,7 @@ type spans struct {
 //   - A chunk that was written in stays as long as more than half of it shows. What was written goes into other blocks.
 //   - What is left of a block of which half or less shows is stored anew, so that the blocks of a file have at most twice its
 //     bytes; this costs no more than what was written over it did.
+//   - Small blocks, of which each publication may make one, are put together when there are many.
 //   - An append is cut on from the last chunk, unless that is large beside it.
 func (s *space) spans(ctx context.Context, n *index.Inode) (*spans, error) {
 	p := &spans{n: n, limit: min(n.Limit(), n.Size), fresh: map[block.ID]int32{}}
@@ -174,6 +178,15 @@ func (p *spans) move() {
 		moved[i] = 2*live[i] <= int64(p.leaves[i].size) || p.n.Size <= smallWhole && live[i] < int64(p.leaves[i].size)
 	}
 	base := len(p.leaves) - len(p.fresh)
+	small := 0
+	for i := range p.leaves[:base] {
+		if live[i] > 0 && p.leaves[i].size < smallLeaf {
+			small++
+		}
+	}
+	for i := range p.leaves[:base] {
+		moved[i] = moved[i] || small > maxSmall && p.leaves[i].size < smallLeaf
+	}
 	for i := range p.list {
 		q := &p.list[i]
 		if q.leaf == anew {

@@ -157,6 +157,31 @@ func TestRandomWritesCostLittle(t *testing.T) {
 	th.wantContent(th.root, "f", data)
 }
 
+// TestSmallBlocksBecomeFewer: many publications of a little each leave a file in few blocks.
+func TestSmallBlocksBecomeFewer(t *testing.T) {
+	th := newTestHome(t)
+	r := mrand.New(mrand.NewPCG(9, 1))
+	data := random(1, 16<<20)
+	ino := th.create(th.root, "f", data)
+	th.flush()
+	m := &contentModel{th: th}
+	leaves := func() int {
+		x, err := th.spaceOf(ino).manifest(context.Background(), m.inode("f").Base)
+		th.must(err)
+		return len(x.leaves)
+	}
+	before := leaves()
+	written, sealed := th.randomWrites(t, ino, data, r, 200, 4)
+	if n := leaves(); n > before+maxSmall+5 {
+		t.Errorf("%d blocks after 200 publications, %d before", n, before)
+	}
+	if sealed > 3*written {
+		t.Errorf("%d bytes written cost %d", written, sealed)
+	}
+	t.Logf("%d blocks, %d before; %.2f sealed for each byte written", leaves(), before, float64(sealed)/float64(written))
+	th.wantContent(th.root, "f", data)
+}
+
 // TestPartsAreRead reads a file in many parts at all sorts of offsets and lengths.
 func TestPartsAreRead(t *testing.T) {
 	th := newTestHome(t)
