@@ -53,10 +53,17 @@ func (th TestHome) Sim() *disk.Sim { return th.sim }
 // On opens the home on another disk, as a crash left it. Nothing happens in it beside what is called, so that what is done to
 // its disk is the same each time.
 func (th TestHome) On(sim *disk.Sim) (TestHome, error) {
-	c := &testHome{t: th.t, sim: sim, keys: th.keys, root: th.root, rand: th.rand, how: th.how}
+	c := th.Closed()
+	c.sim = sim
 	c.how.inline = true
+	return c, c.tryOpen()
+}
+
+// Closed is the same home, not open.
+func (th TestHome) Closed() TestHome {
+	c := &testHome{t: th.t, sim: th.sim, keys: th.keys, root: th.root, rand: th.rand, how: th.how}
 	c.skew.Store(th.skew.Load())
-	return TestHome{c}, c.tryOpen()
+	return TestHome{c}
 }
 
 // Shrink sets the bytes of a file of the journal and of a segment of blocks, from the next opening on.

@@ -243,7 +243,7 @@ func (p *prepared) run(w *way, n int64, seed uint64) (f failure, err error) {
 		panic(fmt.Sprintf("%s, %s at operation %d hangs:\n%s", p.name, w.name, n, buf[:runtime.Stack(buf, true)]))
 	})
 	defer watch.Stop()
-	r := &drilling{p: p, way: w, sim: p.disk.CrashClone(rand.New(rand.NewPCG(seed, uint64(n)))), th: p.base, some: map[int]bool{}}
+	r := &drilling{p: p, way: w, sim: p.disk.CrashClone(rand.New(rand.NewPCG(seed, uint64(n)))), th: p.base.Closed(), some: map[int]bool{}}
 	defer func() {
 		r.end()
 		if r.th.Home != nil {
@@ -261,7 +261,6 @@ func (p *prepared) run(w *way, n int64, seed uint64) (f failure, err error) {
 		return f, err
 	}
 	r.states = []*tree{first}
-	r.th.Home = nil
 	if !p.bare {
 		if err := r.open(); err != nil {
 			return f, err
@@ -637,8 +636,7 @@ func (p *prepared) operations(w *way, seed uint64) ([]int64, error) {
 // count counts the operations of a drill that can fail in a way.
 func (p *prepared) count(w *way) (int64, error) {
 	const never = 1 << 40
-	r := &drilling{p: p, way: w, sim: p.disk.Crash(func() disk.Keep { return disk.Drop }), th: p.base}
-	r.th.Home = nil
+	r := &drilling{p: p, way: w, sim: p.disk.Crash(func() disk.Keep { return disk.Drop }), th: p.base.Closed()}
 	defer func() {
 		r.end()
 		if r.th.Home != nil {
