@@ -47,8 +47,8 @@ func (s *space) patch(ctx context.Context, n *index.Inode) (*assembled, error) {
 	if !ok || n.Ext != nil && n.Ext.Len() > maxPatchRanges {
 		return nil, nil
 	}
-	if len(edits) == 0 && n.Size == n.ShownSize() && n.Patched.Bytes > idlePatches {
-		return nil, nil // nothing was done to it: the patches are many
+	if len(edits) == 0 && n.Size == n.ShownSize() && (n.Patched.Count == 0 || n.Patched.Bytes > idlePatches) {
+		return nil, nil // nothing was done to it: it is its base, or the patches are many
 	}
 	c := &tree.Content{Size: n.Size, Patch: make([]tree.Edit, len(edits))}
 	data := make([]byte, bytes)

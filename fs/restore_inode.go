@@ -330,8 +330,9 @@ func (r *restorer) tryRevive(src *source, at place) (uint64, error) {
 	if alive {
 		// It has another name: this is one more for the same inode.
 		rec.Ino = owner
+		first := false
 		if src.then {
-			if _, err := r.first(src.object, src, at.path); err != nil {
+			if first, err = r.first(src.object, src, at.path); err != nil {
 				return 0, err
 			}
 		}
@@ -340,7 +341,7 @@ func (r *restorer) tryRevive(src *source, at place) (uint64, error) {
 		}
 		r.appeared(at)
 		r.changed(Event{Inode: s.ino(owner)})
-		if src.then && !sameState(src.st, now) {
+		if first && !r.sameState(s, src.st, now) {
 			return owner, r.renew(src, owner)
 		}
 		return owner, nil
@@ -354,14 +355,19 @@ func (r *restorer) tryRevive(src *source, at place) (uint64, error) {
 		st.Owned, st.UID, st.GID = true, now.UID, now.GID
 		src.st = st
 	}
-	made, size, err := r.make(src, s)
+	same := rec.Over == 0 && r.shows(s, now, src.st)
+	from := *src
+	if same {
+		from.st = now // what it was published as last says the same
+	}
+	made, size, err := r.make(&from, s)
 	if err != nil {
 		return 0, err
 	}
 	defer s.unref(made)
 	rec.Ino = made
 	if rec.Over == 0 {
-		rec.Same = r.holds(now, src.st, s, made)
+		rec.Same = same && shared(s, made)
 		rec.Contents = now.View().Behind
 		for name := range now.Xattrs {
 			if _, ok := src.st.Xattrs[name]; !ok {
@@ -378,20 +384,22 @@ func (r *restorer) tryRevive(src *source, at place) (uint64, error) {
 	return made, nil
 }
 
-// holds reports whether an inode made of old is all that an object was published as, so that its place alone is to be published.
-func (r *restorer) holds(now, old *tree.State, s *space, made uint64) bool {
+// shows reports whether an object was published as what it was once, so that its place alone is to be published.
+func (r *restorer) shows(s *space, now, old *tree.State) bool {
 	v := now.View()
-	if now.Top != old.Top && !sameState(now, old) || v.Merged || len(v.Losers) > 0 {
-		return false
-	}
+	return (now.Top == old.Top || r.sameState(s, now, old)) && !v.Merged && len(v.Losers) == 0
+}
+
+// shared reports whether an inode refers to all that it shows: patches can be too long for that.
+func shared(s *space, ino uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n, err := s.inode(made)
+	n, err := s.inode(ino)
 	if err != nil {
 		return false
 	}
 	written, _ := n.Written()
-	return written == 0 // else the patches were too long to be referred to
+	return written == 0
 }
 
 // removedLink chooses the link of a removed object by which it comes back: of those with the name in the directory that it was
