@@ -311,3 +311,38 @@ func TestRestoreDirectoryWithHardLinks(t *testing.T) {
 	th.step(nil)
 	th.verify()
 }
+
+// TestUndeleteTheNameThatWentLast: a file had the same name twice, by two links; a content that was written between makes the
+// removal of the second remove the first anew. The second comes back, so that the other name, which it had, gets a copy.
+func TestUndeleteTheNameThatWentLast(t *testing.T) {
+	th := newTestHome(t)
+	step := func() { th.flush(); th.tick(3 * time.Minute) }
+	th.create(th.root, "a", []byte("one"))
+	step()
+	_, err := th.Link(th.look(th.root, "a"), th.root, "b")
+	th.must(err)
+	step()
+	then := th.clock().Format(time.RFC3339Nano)
+	step()
+	th.must(th.Unlink(th.root, "a"))
+	step()
+	th.must(th.Rename(th.root, "b", th.root, "a", 0))
+	step()
+	vs := th.contents("Personal/a")
+	th.restore("Personal/a", vs[0].ID, "")
+	step()
+	th.must(th.Unlink(th.root, "a"))
+	step()
+	th.restore("Personal/a", "", "")
+	step()
+	th.restore("Personal", then, "")
+	step()
+	a, err := th.Lookup(th.root, "a")
+	th.must(err)
+	b, err := th.Lookup(th.root, "b")
+	th.must(err)
+	if a.Ino == b.Ino || a.Nlink != 1 {
+		t.Errorf("%d links, and one file: %v", a.Nlink, a.Ino == b.Ino)
+	}
+	th.verify()
+}

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -403,7 +404,8 @@ func shared(s *space, ino uint64) bool {
 }
 
 // removedLink chooses the link of a removed object by which it comes back: of those with the name in the directory that it was
-// removed from, else of those with the name, else of all, the one removed last.
+// removed from, else of those with the name, else of all, the one removed last. One change can remove several, those that were
+// removed before content was written among them: then it is the one that came to its place last.
 func removedLink(st *tree.State, dir dag.ID, name string) (best *tree.Link) {
 	rank := func(l *tree.Link) int {
 		switch p := l.Shown(); {
@@ -419,7 +421,7 @@ func removedLink(st *tree.State, dir dag.ID, name string) (best *tree.Link) {
 		if !l.Removed {
 			continue
 		}
-		if best == nil || rank(l) > rank(best) || rank(l) == rank(best) && l.Mark.Pos.Compare(best.Mark.Pos) > 0 {
+		if best == nil || cmp.Or(rank(l)-rank(best), l.Mark.Pos.Compare(best.Mark.Pos), l.Shown().Pos.Compare(best.Shown().Pos)) > 0 {
 			best = l
 		}
 	}
