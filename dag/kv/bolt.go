@@ -73,11 +73,29 @@ func OpenBolt(path string) (*Bolt, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kv: open %s: %w", path, err)
 	}
-	if err := settleRoots(path); err != nil {
+	err = checkTop(path)
+	if err == nil {
+		err = settleRoots(path)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("kv: open %s: %w", path, errors.Join(err, db.Close()))
 	}
 	db.AllocSize = growBytes
 	return &Bolt{db: db}, nil
+}
+
+// checkTop checks what bbolt can't be let read where it is damaged.
+func checkTop(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	return checkFile(f, st.Size(), true)
 }
 
 // settleRoots writes the two roots again as they were read, durably. The process before may have ended because the sync of a
@@ -171,6 +189,18 @@ func (b *Bolt) Size() int64 {
 	return n
 }
 
+func (b *Bolt) Buckets() (names []string, err error) {
+	err = guarded(func() error {
+		return b.db.View(func(tx *bbolt.Tx) error {
+			return tx.ForEach(func(name []byte, _ *bbolt.Bucket) error {
+				names = append(names, string(name))
+				return nil
+			})
+		})
+	})
+	return names, closed(err)
+}
+
 // Check reads all pages and holds updates up meanwhile, about a second for each GB.
 func (b *Bolt) Check() error {
 	undo := errors.New("nothing to do")
@@ -185,7 +215,7 @@ func (b *Bolt) Check() error {
 			if err != nil {
 				return err
 			}
-			if err := checkFile(f, st.Size()); err != nil {
+			if err := checkFile(f, st.Size(), false); err != nil {
 				return err
 			}
 			return undo

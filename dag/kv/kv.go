@@ -51,6 +51,8 @@ type DB interface {
 	// Trim gives the memory that caches the file back to the system. It is cheap, and done by the DB itself after each
 	// Update and every few thousand reads.
 	Trim()
+	// Buckets lists, in order, the buckets that hold something; there may be empty ones among them.
+	Buckets() ([]string, error)
 	// Check walks everything and returns an error matching ErrCorrupt when the structure is damaged.
 	Check() error
 	// Close waits for running transactions.
