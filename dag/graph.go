@@ -10,6 +10,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	iofs "io/fs"
 	"sync"
 )
 
@@ -143,7 +144,12 @@ func (g *Graph) replay(rec Record) error {
 	return g.apply(s, g.auth.Counts(f.batch), rec)
 }
 
+// errCorrupt says of a record that it is not what was written, unless it is the disk that did not give it.
 func errCorrupt(at uint64, err error) error {
+	var disk *iofs.PathError
+	if errors.As(err, &disk) {
+		return fmt.Errorf("dag: record at %d: %w", at, err)
+	}
 	return fmt.Errorf("%w: record at %d: %w", ErrCorrupt, at, err)
 }
 

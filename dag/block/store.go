@@ -76,6 +76,21 @@ type Store struct {
 		flights map[ID]*flight
 	}
 	compacting sync.Mutex
+
+	refused []error // set in Open
+}
+
+// maxRefused bounds what Refused gives.
+const maxRefused = 16
+
+// Refused gives where Open met what is no block and was not known to be durable, which is gone: a crash may have torn it. To
+// who knows of a block that was durable it says where that was. At most 16 places are told.
+func (s *Store) Refused() []error { return s.refused }
+
+func (s *Store) refuse(num uint32, at int64) {
+	if len(s.refused) < maxRefused {
+		s.refused = append(s.refused, fmt.Errorf("%s holds no block at %d", s.segmentName(num), at))
+	}
 }
 
 // Open returns the store in o.Dir as the last checkpoint and the segments say. It reads what was appended since the
