@@ -121,6 +121,8 @@ type Journal struct {
 	slots    slots // of files without use
 	trimmed  Seq   // number of the next record at the last Release
 	damage   error
+	ended    error  // in recovery: why replay ended before the last record
+	rot      error  // in recovery: a frame that was durable and does not open
 	out      []byte // sealed frames; of who writes
 	nonce    nonce
 	readBufs sync.Pool
