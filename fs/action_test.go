@@ -89,32 +89,16 @@ func (w walker) tree() (*tree, error) {
 			if err != nil {
 				return fmt.Errorf("look up %q: %w", path, err)
 			}
-			line := fmt.Sprintf("%s %o nlink=%d %d:%d", path, a.Mode, a.Nlink, a.UID, a.GID)
-			switch a.Mode & syscall.S_IFMT {
-			case syscall.S_IFREG:
+			if a.Mode&syscall.S_IFMT == syscall.S_IFREG {
 				b, err := readAll(w.v, a)
 				if err != nil {
 					return fmt.Errorf("read %q: %w", path, err)
 				}
 				out.files[path], out.inos[path] = b, a.Ino
-			case syscall.S_IFLNK:
-				target, err := w.v.Readlink(a.Ino)
-				if err != nil {
-					return fmt.Errorf("readlink %q: %w", path, err)
-				}
-				line += " -> " + target
 			}
-			xattrs, err := w.v.Listxattr(a.Ino)
+			line, err := w.describe(path, a)
 			if err != nil {
-				return fmt.Errorf("list attributes of %q: %w", path, err)
-			}
-			slices.Sort(xattrs)
-			for _, x := range xattrs {
-				v, err := w.v.Getxattr(a.Ino, x)
-				if err != nil {
-					return fmt.Errorf("attribute %s of %q: %w", x, path, err)
-				}
-				line += fmt.Sprintf(" %s=%q", x, v)
+				return err
 			}
 			lines = append(lines, line)
 			if a.IsDir() {
@@ -128,6 +112,31 @@ func (w walker) tree() (*tree, error) {
 	err := walk(w.root, "")
 	out.names = strings.Join(lines, "\n")
 	return out, err
+}
+
+// describe says what there is to say of an inode beside its content.
+func (w walker) describe(path string, a fs.Attr) (string, error) {
+	line := fmt.Sprintf("%s %o nlink=%d %d:%d", path, a.Mode, a.Nlink, a.UID, a.GID)
+	if a.Mode&syscall.S_IFMT == syscall.S_IFLNK {
+		target, err := w.v.Readlink(a.Ino)
+		if err != nil {
+			return "", fmt.Errorf("readlink %q: %w", path, err)
+		}
+		line += " -> " + target
+	}
+	xattrs, err := w.v.Listxattr(a.Ino)
+	if err != nil {
+		return "", fmt.Errorf("list attributes of %q: %w", path, err)
+	}
+	slices.Sort(xattrs)
+	for _, x := range xattrs {
+		v, err := w.v.Getxattr(a.Ino, x)
+		if err != nil {
+			return "", fmt.Errorf("attribute %s of %q: %w", x, path, err)
+		}
+		line += fmt.Sprintf(" %s=%q", x, v)
+	}
+	return line, nil
 }
 
 func readAll(v vfs, a fs.Attr) ([]byte, error) {

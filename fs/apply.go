@@ -41,6 +41,7 @@ func (s *space) change(ino uint64) (*index.Inode, error) {
 
 // damaged notes an error of the store and turns it into EIO.
 func (s *space) damaged(err error) error {
+	err = inDB(s.dir, err)
 	s.h.report(fmt.Errorf("space %s: %w", s.id, err))
 	return fmt.Errorf("%w: %w", ErrIO, err)
 }
@@ -484,6 +485,15 @@ func (s *space) applySeal(seq journal.Seq, r *sealRecord) error {
 
 // hasBlock reports whether a block that a record names is here; a replay ends where it is not.
 func (s *space) hasBlock(id block.ID) bool { return s.blocks.Has(id) }
+
+// lacks says of a block that it is not here, and where it may have been.
+func (s *space) lacks(id block.ID) error {
+	err := fmt.Errorf("block %s is not here", id)
+	for _, r := range s.blocks.Refused() {
+		err = fmt.Errorf("%w; %w", err, r)
+	}
+	return err
+}
 
 func (s *space) applyFallocate(seq journal.Seq, r *fallocateRecord) error {
 	n, err := s.change(r.Ino)

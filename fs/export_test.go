@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/anyfs/anyfs/acl"
 	"github.com/anyfs/anyfs/dag/disk"
 )
 
@@ -61,9 +62,34 @@ func (th TestHome) On(sim *disk.Sim) (TestHome, error) {
 
 // Closed is the same home, not open.
 func (th TestHome) Closed() TestHome {
-	c := &testHome{t: th.t, sim: th.sim, keys: th.keys, root: th.root, rand: th.rand, how: th.how}
+	c := &testHome{t: th.t, sim: th.sim, keys: th.keys, root: th.root, dbs: th.dbs, rand: th.rand, how: th.how}
 	c.skew.Store(th.skew.Load())
 	return TestHome{c}
+}
+
+// NewTestHomeWithBolt makes one whose databases are real, below a folder.
+func NewTestHomeWithBolt(t testing.TB, dir string) TestHome {
+	th := newBareHome(t, crand.Reader)
+	th.dbs = dir
+	th.open()
+	if _, err := th.CreatePersonal(); err != nil {
+		t.Fatal(err)
+	}
+	th.find()
+	t.Cleanup(th.leave)
+	return TestHome{th}
+}
+
+// OnDisks is On for a home whose databases are real.
+func (th TestHome) OnDisks(sim *disk.Sim, dir string) (TestHome, error) {
+	c := th.Closed()
+	c.sim, c.dbs = sim, dir
+	c.how.inline = true
+	var err error
+	if c.keys, err = acl.OpenKeys(sim, nil); err != nil {
+		return c, err
+	}
+	return c, c.tryOpen()
 }
 
 // Shrink sets the bytes of a file of the journal and of a segment of blocks, from the next opening on.

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	mrand "math/rand/v2"
+	"os"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -28,6 +30,7 @@ type testHome struct {
 	rand io.Reader    // for keys, and so for the order of names
 	skew atomic.Int64 // of its clock, in nanoseconds
 
+	dbs string // the folder of real databases; empty: they are on the simulated disk
 	how simulation
 }
 
@@ -90,8 +93,17 @@ func (th *testHome) tryOpen() error {
 	}
 	h, err := Open(context.Background(), Options{
 		Disk: th.sim, Keys: th.keys, Rand: th.rand, UID: 1000, GID: 1000, Clock: th.clock,
-		sim:    th.how,
-		OpenDB: func(name string) (kv.DB, error) { return kv.NewSimDB(th.sim, name) },
+		sim: th.how,
+		OpenDB: func(name string) (kv.DB, error) {
+			if th.dbs == "" {
+				return kv.NewSimDB(th.sim, name)
+			}
+			path := filepath.Join(th.dbs, name)
+			if err := os.MkdirAll(filepath.Dir(path), 0700); err != nil {
+				return nil, err
+			}
+			return kv.OpenBolt(path)
+		},
 	})
 	if err != nil {
 		return fmt.Errorf("open: %w", err)

@@ -13,6 +13,7 @@ import (
 	"github.com/anyfs/anyfs/acl/seal"
 	"github.com/anyfs/anyfs/dag/block"
 	"github.com/anyfs/anyfs/dag/kv"
+	"github.com/anyfs/anyfs/fs/index"
 )
 
 // ErrPruned is returned when the content of an old version was dropped from this device.
@@ -106,7 +107,7 @@ func (s *space) isPruned(root cid.Cid) (bool, error) {
 		return false, nil
 	}
 	if _, err := s.prunedSeal().OpenLocal(nil, sealed, prunedAD(id)); err != nil {
-		return false, s.damaged(fmt.Errorf("list of what was pruned: %w", err))
+		return false, s.damaged(fmt.Errorf("%w: list of what was pruned: %w", index.ErrCorrupt, err))
 	}
 	return true, nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/dag/block"
 	"github.com/anyfs/anyfs/dag/crashpoint"
+	"github.com/anyfs/anyfs/dag/kv"
 	"github.com/anyfs/anyfs/dag/store"
 	"github.com/anyfs/anyfs/fs/chunk"
 	"github.com/anyfs/anyfs/fs/index"
@@ -29,6 +30,12 @@ const (
 	nextFile   = "spaces/next" // the next free slot: slots are never used twice
 	spaceFile  = "space"       // in a space's folder: its id, and what it was made as. Written last: a folder without it was never finished
 	dbFile     = "space.db"
+)
+
+// The stores of batches that share a space's database.
+const (
+	logACL   = "acl"
+	logFiles = "files"
 )
 
 // Named values of a space's index.
@@ -48,13 +55,14 @@ func (h *Home) recover(ctx context.Context) error {
 	if err := d.MkdirAll(spacesDir); err != nil {
 		return fmt.Errorf("open home: %w", err)
 	}
-	if b, err := d.ReadFile(nextFile); err == nil {
-		if b, err = h.local.OpenLocal(nil, b, []byte(nextFile)); err != nil || len(b) != 2 {
-			return fmt.Errorf("open home: %s is damaged", nextFile)
-		}
-		h.next = binary.BigEndian.Uint16(b)
-	} else if !errors.Is(err, iofs.ErrNotExist) {
+	if next, err := h.readNext(); errors.Is(err, errDamaged) {
+		// The folders that are there say as much, but for those that came last and were deleted: what a new space finds of such a
+		// one is in the journal, where its own first record comes later. The next space that is made writes the file anew.
+		h.report(fmt.Errorf("%s: %w", nextFile, err))
+	} else if err != nil {
 		return fmt.Errorf("open home: %w", err)
+	} else {
+		h.next = next
 	}
 	names, err := d.ReadDir(spacesDir)
 	if err == nil {
@@ -187,23 +195,12 @@ func (h *Home) lostFolder() bool {
 // is sick, and the others go on without it; the home space alone has to be there.
 func (h *Home) openFolder(ctx context.Context, slot uint16) (*space, error) {
 	d, dir := h.opt.Disk, spaceDir(slot)
-	sealed, err := d.ReadFile(dir + "/" + spaceFile)
+	id, as, err := h.readSpaceFile(dir)
 	if errors.Is(err, iofs.ErrNotExist) {
 		if err := h.removeFolder(dir); err != nil {
 			return nil, fmt.Errorf("remove the unfinished space in %s: %w", dir, err)
 		}
 		return nil, nil
-	}
-	var id dag.ID
-	var as spaceIdentity
-	if err == nil {
-		var b []byte
-		var ok bool
-		if b, err = h.local.OpenLocal(nil, sealed, []byte(dir)); err == nil {
-			if id, as, ok = decodeSpaceFile(b); !ok {
-				err = errors.New("it says nothing")
-			}
-		}
 	}
 	if err != nil {
 		err = fmt.Errorf("%s/%s: %w", dir, spaceFile, err)
@@ -223,6 +220,64 @@ func (h *Home) openFolder(ctx context.Context, slot uint16) (*space, error) {
 	}
 	s.as = as
 	return s, nil
+}
+
+// errDamaged says that a file which is sealed as a whole does not open: any of its bytes may be the wrong one.
+var errDamaged = errors.New("damaged, from byte 0 on")
+
+// readNext gives the next free slot, 0 where none was ever taken.
+func (h *Home) readNext() (uint16, error) {
+	b, err := h.opt.Disk.ReadFile(nextFile)
+	if errors.Is(err, iofs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	if b, err = h.local.OpenLocal(nil, b, []byte(nextFile)); err != nil || len(b) != 2 {
+		return 0, errDamaged
+	}
+	return binary.BigEndian.Uint16(b), nil
+}
+
+// readSpaceFile says which space is in a folder.
+func (h *Home) readSpaceFile(dir string) (id dag.ID, as spaceIdentity, err error) {
+	sealed, err := h.opt.Disk.ReadFile(dir + "/" + spaceFile)
+	if err != nil {
+		return id, as, err
+	}
+	b, err := h.local.OpenLocal(nil, sealed, []byte(dir))
+	if err != nil {
+		return id, as, fmt.Errorf("%w: %w", errDamaged, err)
+	}
+	id, as, ok := decodeSpaceFile(b)
+	if !ok {
+		return id, as, errors.New("it says nothing")
+	}
+	return id, as, nil
+}
+
+// dbError names the database that an error is about.
+type dbError struct {
+	name string
+	err  error
+}
+
+func (e *dbError) Error() string { return e.name + ": " + e.err.Error() }
+func (e *dbError) Unwrap() error { return e.err }
+
+// inDB adds the name of a space's database to an error about what is in it.
+func inDB(dir string, err error) error {
+	var told *dbError
+	if errors.As(err, &told) {
+		return err
+	}
+	for _, is := range []error{dag.ErrIndex, block.ErrIndex, kv.ErrCorrupt, index.ErrCorrupt} {
+		if errors.Is(err, is) {
+			return &dbError{dir + "/" + dbFile, err}
+		}
+	}
+	return err
 }
 
 func spaceDir(slot uint16) string { return fmt.Sprintf("%s/%04x", spacesDir, slot) }
@@ -246,7 +301,7 @@ func (h *Home) openSpace(ctx context.Context, slot uint16, id dag.ID, openACL fu
 	dir := s.dir
 	local := h.local.Derive("space " + dir)
 	fail := func(err error) (*space, error) {
-		return nil, errors.Join(fmt.Errorf("open space in %s: %w", dir, err), s.close())
+		return nil, errors.Join(fmt.Errorf("open space in %s: %w", dir, inDB(dir, err)), s.close())
 	}
 	d := h.opt.Disk
 	if err := d.MkdirAll(dir); err != nil {
@@ -260,7 +315,7 @@ func (h *Home) openSpace(ctx context.Context, slot uint16, id dag.ID, openACL fu
 	if err := d.SyncDir(dir); err != nil { // as of the folder of all spaces
 		return fail(err)
 	}
-	if s.aclLog, err = store.Open(store.Options{Disk: d, Dir: dir + "/acl", DB: s.db, Name: "acl", Seal: local.Derive("acl")}); err != nil {
+	if s.aclLog, err = store.Open(store.Options{Disk: d, Dir: dir + "/acl", DB: s.db, Name: logACL, Seal: local.Derive("acl")}); err != nil {
 		return fail(err)
 	}
 	if s.acl, err = openACL(s.aclLog); err != nil {
@@ -272,7 +327,7 @@ func (h *Home) openSpace(ctx context.Context, slot uint16, id dag.ID, openACL fu
 	s.id = s.acl.ID()
 	s.keys = s.acl.Keys()
 	s.chunker = chunk.New(s.keys.GearTable())
-	if s.log, err = store.Open(store.Options{Disk: d, Dir: dir + "/batches", DB: s.db, Name: "files", Seal: local.Derive("files")}); err != nil {
+	if s.log, err = store.Open(store.Options{Disk: d, Dir: dir + "/batches", DB: s.db, Name: logFiles, Seal: local.Derive("files")}); err != nil {
 		return fail(err)
 	}
 	if s.blocks, err = block.Open(block.Options{
@@ -282,7 +337,7 @@ func (h *Home) openSpace(ctx context.Context, slot uint16, id dag.ID, openACL fu
 		return fail(err)
 	}
 	s.ix = index.Open(s.db, local.Derive("index"))
-	if err := s.loadValues(); err != nil {
+	if err := s.loadValues(id.IsZero()); err != nil {
 		return fail(err)
 	}
 	return s, nil
@@ -290,15 +345,16 @@ func (h *Home) openSpace(ctx context.Context, slot uint16, id dag.ID, openACL fu
 
 func (s *space) openGraph() (err error) {
 	if s.graph, err = dag.Open(s.id, s.log, s.acl.Files(), dag.Options{}); err != nil {
-		return fmt.Errorf("open space in %s: %w", s.dir, err)
+		return fmt.Errorf("open space in %s: %w", s.dir, inDB(s.dir, err))
 	}
 	return nil
 }
 
-func (s *space) loadValues() error {
+// loadValues reads what the last checkpoint left: a space that is not fresh has one.
+func (s *space) loadValues(fresh bool) error {
 	get := func(name string) (uint64, error) {
 		b, err := s.ix.Value(name)
-		if err != nil || b == nil {
+		if err != nil || b == nil && (name != valueLoaded || fresh) {
 			return 0, err
 		}
 		if len(b) != 8 {
@@ -355,6 +411,10 @@ func (h *Home) replay(seq journal.Seq, rec []byte, loc journal.Loc) error {
 		s.last = max(s.last, seq)
 		return err
 	}
+	// What a record does is done to what the checkpoint left.
+	if !errors.As(err, new(*dbError)) {
+		err = &dbError{s.dir + "/" + dbFile, err}
+	}
 	s.fallSick(fmt.Errorf("space in %s: record %d of the journal can't be applied: %w", s.dir, seq, err))
 	s.holdJournal(s.loaded)
 	return nil
@@ -404,7 +464,7 @@ func (s *space) replay(k recordKind, seq journal.Seq, loc journal.Loc, size int,
 			return err
 		}
 		if !s.hasBlock(c.Block) {
-			return fmt.Errorf("%w: block %s is not here", journal.ErrEnd, c.Block)
+			return fmt.Errorf("%w: %w", journal.ErrEnd, s.lacks(c.Block))
 		}
 		return s.applySeal(seq, &c)
 	case recFallocate:
