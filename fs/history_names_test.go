@@ -346,3 +346,23 @@ func TestUndeleteTheNameThatWentLast(t *testing.T) {
 	}
 	th.verify()
 }
+
+// TestSaveByAFileThatHadAnotherName: the temporary file of a save was published, under two names; the second went before it was written
+// again. With the rename it is gone, and no name of it comes back.
+func TestSaveByAFileThatHadAnotherName(t *testing.T) {
+	th := newTestHome(t)
+	th.create(th.root, "doc", []byte("doc"))
+	th.flush()
+	th.tick(time.Hour)
+	tmp := th.create(th.root, "tmp", []byte("one"))
+	_, err := th.Link(tmp, th.root, "second")
+	th.must(err)
+	th.flush()
+	th.must(th.Unlink(th.root, "second"))
+	th.flush()
+	th.write(tmp, []byte("two"), 0)
+	th.flush()
+	th.must(th.Rename(th.root, "tmp", th.root, "doc", 0))
+	th.flush()
+	th.verify()
+}

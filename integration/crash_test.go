@@ -8,7 +8,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -46,13 +45,6 @@ func TestKill(t *testing.T) {
 	k.work = append(k.work, &crasher{dir: h.Mnt, spaces: true, rnd: rand.New(rand.NewPCG(seed, workers)), names: map[string]*crashFile{}})
 	h.Unmount()
 	var points []crashpoint.Point
-	if keep := os.Getenv("ANYFS_KEEP"); keep != "" {
-		defer func() {
-			if t.Failed() {
-				_ = exec.Command("cp", "-a", h.Dir, keep).Run()
-			}
-		}()
-	}
 	for round := range kills {
 		how := death{}
 		if round%5 != 4 { // each fifth comes at a random moment

@@ -254,10 +254,24 @@ func (h *Home) ID(path string) string {
 	return h.Xattr(path, "user.anyfs.id")
 }
 
+// keep copies the home of a test that failed to a new folder in the one that ANYFS_KEEP names.
+func (h *Home) keep() {
+	dir := os.Getenv("ANYFS_KEEP")
+	if dir == "" {
+		return
+	}
+	to, err := os.MkdirTemp(dir, h.t.Name()+"-")
+	if err == nil {
+		err = exec.Command("cp", "-a", h.Dir, to).Run()
+	}
+	h.t.Logf("the home is kept in %s: %v", to, err)
+}
+
 // cleanup leaves nothing mounted and no daemon.
 func (h *Home) cleanup() {
 	if h.t.Failed() {
 		h.t.Log(h.logTail())
+		defer h.keep()
 	}
 	if h.mounted {
 		done := make(chan Result, 1)
