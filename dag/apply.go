@@ -72,7 +72,8 @@ func (g *Graph) publish(c *change, s *step, rec Record, isNew bool, verdict Verd
 		g.objects.put(o.id, o, o.bytes())
 	}
 	g.vectors.put(rec.At, c.vector, 8*len(c.vector))
-	g.headsAt.put(rec.At, s.f.headOf(), 400)
+	h := s.f.headOf()
+	g.headsAt.put(rec.At, h, h.bytes())
 	if verdict != Counts {
 		g.held[rec.At] = c.held
 		return nil

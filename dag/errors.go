@@ -1,6 +1,9 @@
 package dag
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // Errors that callers tell apart with errors.Is. What is wrong in detail stands in the text.
 var (
@@ -17,6 +20,9 @@ var (
 	ErrCorrupt   = errors.New("dag: the store is damaged") // what the disk holds is not what was written
 	ErrClosed    = errors.New("dag: the builder is done")  // Commit or Abort was called before
 )
+
+// ErrIndex is the ErrCorrupt of what a store keeps besides its log: its database.
+var ErrIndex = fmt.Errorf("%w: index", ErrCorrupt)
 
 // MissingError is an Authorizer's answer to a batch that names access records which are not held.
 type MissingError struct{ ACL []ID }

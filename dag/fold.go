@@ -58,6 +58,7 @@ const (
 const (
 	windowChanges = 2048
 	windowBytes   = 8 << 20
+	maxDoubt      = 16 // snapshots that are recomputed, the newest ones: who lies in each change makes others encode no more
 )
 
 // Due decides whether the next change should carry a snapshot of the given size in bytes: with probability 1/N, where N is
@@ -162,7 +163,9 @@ func (f *folder[S, P]) back() error {
 			return nil
 		}
 		if !f.trust.Trusted(e.ID) {
-			f.doubt[e.ID] = true
+			if len(f.doubt) < maxDoubt {
+				f.doubt[e.ID] = true
+			}
 			return nil
 		}
 		state, err := f.m.Decode(s.snapshot)

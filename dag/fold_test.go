@@ -3,7 +3,6 @@ package dag_test
 import (
 	"bytes"
 	"math/rand/v2"
-	"runtime"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -204,17 +203,11 @@ func TestFoldMemory(t *testing.T) {
 	for i := range 100 {
 		f.write(t, object, byte('a'+i%20), false, nil)
 	}
-	heap := func() int64 {
-		runtime.GC()
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return int64(m.HeapAlloc)
-	}
-	before, most := heap(), int64(0)
+	before, most := heapInUse(), int64(0)
 	m := dag.Machine[dag.ID, []byte]{
 		New: digest.New, Encode: digest.Encode, Decode: digest.Decode,
 		Open: func(e dag.Entry) ([]byte, []byte, error) {
-			most = max(most, heap()-before)
+			most = max(most, heapInUse()-before)
 			p := make([]byte, 1<<20)
 			p[0] = e.Change.Payload[0]
 			return p, nil, nil

@@ -10,6 +10,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	iofs "io/fs"
 	"sync"
 )
 
@@ -143,8 +144,13 @@ func (g *Graph) replay(rec Record) error {
 	return g.apply(s, g.auth.Counts(f.batch), rec)
 }
 
+// errCorrupt says of a record that it is not what was written, unless it is the disk that did not give it.
 func errCorrupt(at uint64, err error) error {
-	return fmt.Errorf("%w: record at %d: %v", ErrCorrupt, at, err)
+	var disk *iofs.PathError
+	if errors.As(err, &disk) {
+		return fmt.Errorf("dag: record at %d: %w", at, err)
+	}
+	return fmt.Errorf("%w: record at %d: %w", ErrCorrupt, at, err)
 }
 
 // Heads returns the frontier: the batches that count and lie in the past of no other that counts. It is sorted.

@@ -170,4 +170,40 @@ func TestManyFeeds(t *testing.T) {
 	if took := after.TotalAlloc - before.TotalAlloc; !in || err != nil || took > feeds*8<<10 {
 		t.Errorf("%v, %v, with %d bytes", in, err, took)
 	}
+	// Nor does judging them anew hold all vectors at a time.
+	watched := &watchedStore{Mem: st}
+	g, err = dag.Open(space, watched, &hide{last.ID()}, dag.Options{CacheBytes: 1})
+	must(t, err)
+	start, most, n := heapInUse(), int64(0), 0
+	watched.get = func() {
+		if n++; n%1000 == 0 {
+			most = max(most, heapInUse()-start)
+		}
+	}
+	_, err = g.Rejudge(nil)
+	must(t, err)
+	if heads, err := g.Quarantined(); err != nil || len(heads) != 1 || n < feeds || most > 24<<20 {
+		t.Errorf("%v, %v, with %d bytes", heads, err, most)
+	}
+}
+
+// watchedStore tells of each look into a table.
+type watchedStore struct {
+	*store.Mem
+	get func()
+}
+
+func (w *watchedStore) Get(t dag.Table, key []byte) ([]byte, error) {
+	if w.get != nil {
+		w.get()
+	}
+	return w.Mem.Get(t, key)
+}
+
+// heapInUse is what is alive.
+func heapInUse() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }

@@ -46,7 +46,7 @@ func packAt(at uint64, chain uint32) uint64 { return at<<chainBits | uint64(chai
 func unpackAt(v uint64) (at uint64, chain uint32) { return v >> chainBits, uint32(v & (maxChains - 1)) }
 
 // errIndex says that the index holds what no graph wrote.
-func errIndex(what string) error { return fmt.Errorf("%w: index: %s", ErrCorrupt, what) }
+func errIndex(what string) error { return fmt.Errorf("%w: %s", ErrIndex, what) }
 
 // decoder reads the index's own encodings: fixed fields and uvarints. The first fault stays.
 type decoder struct {

@@ -167,6 +167,8 @@ type head struct {
 	batch *Batch
 }
 
+func (h *head) bytes() int { return 400 + linkCost*(len(h.batch.Deps)+len(h.batch.ACL)) }
+
 func (g *Graph) headAt(at uint64) (*head, error) {
 	if h, ok := g.headsAt.get(at); ok {
 		return h, nil
@@ -185,6 +187,6 @@ func (g *Graph) keepHead(at uint64, id ID, frame []byte) (*head, error) {
 	}
 	b.id = id
 	h := &head{id, b}
-	g.headsAt.put(at, h, 400)
+	g.headsAt.put(at, h, h.bytes())
 	return h, nil
 }

@@ -133,23 +133,28 @@ func (g *Graph) setHeld(now heldSet, j *Judged) error {
 	return nil
 }
 
-// rechain computes the chains and the frontier as they are with what q holds.
+// rechain computes the chains and the frontier as they are with what q holds. It has one vector in memory at a time.
 func (g *Graph) rechain(q heldSet, u *Update) (chains []*chain, frontier []uint32, err error) {
 	chains = make([]*chain, len(g.chains))
-	vectors := make([]vector, len(g.chains))
 	var union vector
+	others := make(vector, len(g.chains)) // of each chain the last batch that lies in the past of another chain's last
 	for i, c := range g.chains {
 		n := *c
+		chains[i] = &n
 		if n.counted, err = g.lastSpot(c, func(s spot) bool { return !q.hides(s.at) }); err != nil {
 			return nil, nil, err
 		}
-		if n.counted.at != 0 {
-			if vectors[i], err = g.vectorOf(known{n.counted.at, n.num, n.counted.clock}); err != nil {
-				return nil, nil, err
-			}
-			union = union.join(vectors[i])
+		if n.counted.at == 0 {
+			continue
 		}
-		chains[i] = &n
+		v, err := g.vectorOf(known{n.counted.at, n.num, n.counted.clock})
+		if err != nil {
+			return nil, nil, err
+		}
+		union = union.join(v)
+		own := others.at(n.num)
+		others = others.join(v)
+		others[n.num] = own
 	}
 	for i, n := range chains {
 		if n.shown, err = g.lastSpot(n, func(s spot) bool { return union.at(n.num) >= s.clock }); err != nil {
@@ -158,9 +163,7 @@ func (g *Graph) rechain(q heldSet, u *Update) (chains []*chain, frontier []uint3
 		if *n != *g.chains[i] {
 			u.put(TableChains, key32(n.num), n.encode())
 		}
-		covered := func(v vector) bool { return v.at(n.num) >= n.counted.clock }
-		alone := !slices.ContainsFunc(vectors[:i], covered) && !slices.ContainsFunc(vectors[i+1:], covered)
-		if n.counted.at != 0 && alone {
+		if n.counted.at != 0 && others.at(n.num) < n.counted.clock {
 			frontier = append(frontier, n.num)
 		}
 	}

@@ -101,24 +101,31 @@ func (g *Graph) someAfter(object ID, last *ref, first bool) ([]Entry, bool, erro
 // same clock, and stands in the page unless its clock is `before`.
 func (g *Graph) counted(o *object, page []ref, before uint64) ([]ref, error) {
 	out := page[:0]
+	var same map[ID]struct{} // of the clock at hand, where there are several
 	for i := range page {
 		r := page[i]
 		if g.held.hides(r.at) {
 			continue
 		}
-		twice := false
-		if r.clock == before {
+		if n := len(out); n == 0 || out[n-1].clock != r.clock {
+			same = nil
+		} else if same == nil {
+			same = map[ID]struct{}{out[n-1].id: {}}
+		}
+		_, twice := same[r.id]
+		if r.clock == before && !twice {
 			first, _, err := g.refOf(o, r.clock, func(x *ref) bool { return x.id == r.id && !g.held.hides(x.at) })
 			if err != nil {
 				return nil, err
 			}
 			twice = first.at != r.at
 		}
-		for k := len(out) - 1; k >= 0 && out[k].clock == r.clock; k-- {
-			twice = twice || out[k].id == r.id
+		if twice {
+			continue
 		}
-		if !twice {
-			out = append(out, r)
+		out = append(out, r)
+		if same != nil {
+			same[r.id] = struct{}{}
 		}
 	}
 	return out, nil
@@ -240,16 +247,18 @@ func (g *Graph) someBefore(object ID, last *ref, first bool) (page []ref, end bo
 		return nil, true, err
 	}
 	// All of a clock together, so that a change which two of them link is known to be the first.
-	for page[0].clock == page[len(page)-1].clock {
-		more, err := g.pageBefore(o, &page[0], false)
-		if err != nil {
+	pages, clock := [][]ref{page}, page[len(page)-1].clock
+	for page[0].clock == clock {
+		if page, err = g.pageBefore(o, &page[0], false); err != nil {
 			return nil, true, err
 		}
-		if len(more) == 0 {
+		if len(page) == 0 {
 			break
 		}
-		page = append(more, page...)
+		pages = append(pages, page)
 	}
+	slices.Reverse(pages)
+	page = slices.Concat(pages...)
 	if i := slices.IndexFunc(page, func(r ref) bool { return r.clock != page[0].clock }); i > 0 {
 		page = page[i:]
 	}

@@ -350,13 +350,7 @@ func TestPendingMemory(t *testing.T) {
 	const limit = 4 << 20
 	to, err := dag.Open(space, store.NewMem(), dag.Anyone{}, dag.Options{PendingBytes: limit})
 	must(t, err)
-	heap := func() int64 {
-		runtime.GC()
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return int64(m.HeapAlloc)
-	}
-	before, a := heap(), author(1)
+	before, a := heapInUse(), author(1)
 	for i := range 1500 {
 		b := &dag.Batch{Version: 1, Space: space, Account: a.Account, Device: a.Device, Seq: 1, Clock: 2}
 		for k := range 64 {
@@ -372,7 +366,7 @@ func TestPendingMemory(t *testing.T) {
 		}
 	}
 	n, bytes := to.Waiting()
-	got := heap() - before
+	got := heapInUse() - before
 	runtime.KeepAlive(to)
 	if bytes > limit || n < 100 || got > limit*5/4 {
 		t.Errorf("%d batches that count for %d bytes take %d", n, bytes, got)

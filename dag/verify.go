@@ -56,7 +56,7 @@ func (g *Graph) VerifyContext(ctx context.Context, report func(error), progress 
 	}
 	return g.Objects(func(id ID) error {
 		if err := g.verifyObject(id); err != nil {
-			report(fmt.Errorf("%w: object %s: %v", ErrCorrupt, id, err))
+			report(fmt.Errorf("%w: object %s: %w", ErrCorrupt, id, err))
 		}
 		return ctx.Err()
 	})
@@ -134,11 +134,11 @@ func (g *Graph) verifyRecord(rec Record) error {
 		return err
 	}
 	if !ok || k.at != rec.At || k.clock != f.batch.Clock {
-		return errors.New("the index has it elsewhere")
+		return errIndex("it has the batch elsewhere")
 	}
 	_, missing, err := g.check(f)
 	if err == nil && len(missing) > 0 {
-		err = errors.New("its past is not held")
+		err = errIndex("the past of the batch is not held")
 	}
 	if err != nil {
 		return err
@@ -154,7 +154,7 @@ func (g *Graph) verifyRefs(f *parsed, k known) error {
 			return err
 		}
 		if o == nil {
-			return fmt.Errorf("the index lacks the object of change %d", i)
+			return errIndex(fmt.Sprintf("it lacks the object of change %d", i))
 		}
 		b := &f.bodies[i]
 		r, ok, err := g.refOf(o, f.batch.Clock, func(r *ref) bool { return r.at == k.at })
@@ -162,7 +162,7 @@ func (g *Graph) verifyRefs(f *parsed, k known) error {
 			return err
 		}
 		if !ok || r.id != f.batch.Changes[i] || r.off != b.off || r.size != b.size || int(r.place) != i || r.chain != k.chain {
-			return fmt.Errorf("the index has change %d elsewhere", i)
+			return errIndex(fmt.Sprintf("it has change %d elsewhere", i))
 		}
 	}
 	return nil
@@ -174,18 +174,18 @@ func (g *Graph) verifyObject(id ID) error {
 	defer g.mu.RUnlock()
 	o, err := g.objectOf(id)
 	if err != nil || o == nil {
-		return errors.Join(err, errors.New("the index lacks it"))
+		return errors.Join(err, errIndex("it lacks the object"))
 	}
 	heads, err := g.computeHeads(o, g.held, nil, nil)
 	if err != nil {
 		return err
 	}
 	if len(heads) != len(o.heads) {
-		return fmt.Errorf("%d heads, not %d", len(o.heads), len(heads))
+		return errIndex(fmt.Sprintf("%d heads, not %d", len(o.heads), len(heads)))
 	}
 	for i := range heads {
 		if heads[i] != o.heads[i] {
-			return fmt.Errorf("head %s, not %s", o.heads[i].id, heads[i].id)
+			return errIndex(fmt.Sprintf("head %s, not %s", o.heads[i].id, heads[i].id))
 		}
 	}
 	return nil

@@ -41,6 +41,7 @@ func (s *space) change(ino uint64) (*index.Inode, error) {
 
 // damaged notes an error of the store and turns it into EIO.
 func (s *space) damaged(err error) error {
+	err = inDB(s.dir, err)
 	s.h.report(fmt.Errorf("space %s: %w", s.id, err))
 	return fmt.Errorf("%w: %w", ErrIO, err)
 }
@@ -54,11 +55,20 @@ func (s *space) lookup(dir uint64, name string) (e *index.Entry, at uint64, err 
 	return e, at, nil
 }
 
-// touch moves a directory's times on. They grow strictly with every change of its entries: by them the kernel finds a
-// listing that raced with a reply.
+// touch sets a directory's times after a change of its entries. They are never what they were before: by them the kernel
+// finds a listing that raced with a reply.
 func touch(d *index.Inode, t int64) {
-	d.Mtime = max(t, d.Mtime+1)
-	d.Ctime = max(d.Mtime, d.Ctime)
+	d.Mtime = changed(d.Mtime, t)
+	d.Ctime = changed(d.Ctime, t)
+}
+
+// changed gives the time that an inode shows after a change at t, which is another than the one it had. It may be an earlier
+// one, when that was set by hand or by a clock that has been set back since.
+func changed(old, t int64) int64 {
+	if t == old {
+		return old + 1
+	}
+	return t
 }
 
 // orphans is the directory that lists inodes without a name: no inode has its number.
@@ -155,7 +165,7 @@ func (s *space) applyLink(seq journal.Seq, r *linkRecord) error {
 	}
 	n.Links = append(n.Links, index.Link{Key: n.NextKey, Parent: r.Parent, Name: r.Name, Dirty: seq})
 	n.NextKey++
-	n.Ctime = max(r.Time, n.Ctime)
+	n.Ctime = changed(n.Ctime, r.Time)
 	n.Parent = r.Parent
 	s.setOrphan(n, false)
 	s.markDirty(n)
@@ -178,9 +188,10 @@ func (s *space) dropLink(seq journal.Seq, n *index.Inode, dir uint64, name strin
 		n.Links = append(n.Links[:i], n.Links[i+1:]...)
 		break
 	}
-	n.Ctime = max(t, n.Ctime)
+	n.Ctime = changed(n.Ctime, t)
 	if len(n.Links) == 0 {
 		s.setOrphan(n, true)
+		s.noteMate(n, dir, name)
 	}
 	s.markDirty(n)
 }
@@ -307,7 +318,7 @@ func linkIndex(n *index.Inode, parent uint64, name string) int {
 func moveLink(seq journal.Seq, n *index.Inode, parent uint64, name string, newParent uint64, newName string, t int64) {
 	n.Links[linkIndex(n, parent, name)].Move(seq, newParent, newName)
 	n.Parent = newParent
-	n.Ctime = max(t, n.Ctime)
+	n.Ctime = changed(n.Ctime, t)
 }
 
 // repoint lets dst, by its link at index i, go on with the object that src stands for: a save by rename. The two have no
@@ -332,10 +343,8 @@ func (s *space) repoint(seq journal.Seq, dst *index.Inode, i int, src *index.Ino
 	dst.NextKey = max(dst.NextKey, src.NextKey) // it tells whether the object ever had another link
 	s.ix.SetObject(dst.Object, dst.Ino)
 	dst.DirtyNew = 0
-	dst.DirtyMode, dst.DirtyContent = seq, seq
-	if dst.Owned || src.Owned {
-		dst.DirtyOwner = seq
-	}
+	dst.DirtyContent = seq
+	attributesOver(seq, dst, src)
 	dst.DirtyXattrs = unionDirty(seq, dst.Xattrs, src.Xattrs, src.DirtyXattrs)
 	dst.Gone = append(dst.Gone, src.Gone...)
 
@@ -344,6 +353,18 @@ func (s *space) repoint(seq journal.Seq, dst *index.Inode, i int, src *index.Ino
 	src.DirtyNew, src.DirtyContent, src.DirtyMode = seq, seq, seq
 	src.DirtyXattrs = unionDirty(seq, src.Xattrs, nil, nil)
 	s.markDirty(src)
+}
+
+// attributesOver marks of the mode and the owner of n what differs from that of o, whose object it goes on with: a save that leaves
+// them as they are says nothing of them.
+func attributesOver(seq journal.Seq, n, o *index.Inode) {
+	n.DirtyMode, n.DirtyOwner = seq, seq
+	if o.DirtyMode == 0 && o.Mode == n.Mode {
+		n.DirtyMode = 0
+	}
+	if o.DirtyOwner == 0 && o.Owned == n.Owned && (!n.Owned || o.UID == n.UID && o.GID == n.GID) {
+		n.DirtyOwner = 0
+	}
 }
 
 // unionDirty marks every attribute that either inode has, or had and lost unpublished.
@@ -390,7 +411,7 @@ func (s *space) applySetattr(seq journal.Seq, r *setattrRecord) error {
 		n.Mtime = r.Mtime
 		n.DirtyMtime = seq
 	}
-	n.Ctime = max(r.Time, n.Ctime)
+	n.Ctime = changed(n.Ctime, r.Time)
 	s.markDirty(n)
 	return nil
 }
@@ -427,9 +448,10 @@ func (s *space) write(seq journal.Seq, n *index.Inode, off, size, skip int64, sr
 	n.Ext.Put(off, index.Extent{Len: size, Skip: skip, Src: src})
 	n.Size = max(n.Size, off+size)
 	n.Mtime = t
-	n.Ctime = max(t, n.Ctime)
+	n.Ctime = changed(n.Ctime, t)
 	n.DirtyContent = seq
 	s.markDirty(n)
+	s.noteWritten(n, size, src.Kind)
 }
 
 // killPriv does what a write by someone without privilege does: suid goes, sgid goes where the group may execute.
@@ -464,6 +486,15 @@ func (s *space) applySeal(seq journal.Seq, r *sealRecord) error {
 // hasBlock reports whether a block that a record names is here; a replay ends where it is not.
 func (s *space) hasBlock(id block.ID) bool { return s.blocks.Has(id) }
 
+// lacks says of a block that it is not here, and where it may have been.
+func (s *space) lacks(id block.ID) error {
+	err := fmt.Errorf("block %s is not here", id)
+	for _, r := range s.blocks.Refused() {
+		err = fmt.Errorf("%w; %w", err, r)
+	}
+	return err
+}
+
 func (s *space) applyFallocate(seq journal.Seq, r *fallocateRecord) error {
 	n, err := s.change(r.Ino)
 	if err != nil {
@@ -480,15 +511,15 @@ func (s *space) applyFallocate(seq journal.Seq, r *fallocateRecord) error {
 				n.Ext = &index.Extents{}
 			}
 			n.Ext.Put(r.Off, index.Extent{Len: limit - r.Off, Src: &index.Source{Kind: index.SourceZero, Seq: seq}})
+			n.DirtyContent = seq
 		}
-		n.DirtyContent = seq
 	}
 	if r.Mode&FallocKeepSize == 0 && end > n.Size {
 		n.Size = end
 		n.DirtyContent = seq
 	}
 	n.Mtime = r.Time
-	n.Ctime = max(r.Time, n.Ctime)
+	n.Ctime = changed(n.Ctime, r.Time)
 	s.markDirty(n)
 	return nil
 }
@@ -503,7 +534,7 @@ func (s *space) applyXattr(seq journal.Seq, r *xattrRecord) error {
 	} else {
 		setXattr(seq, n, r.Name, r.Value)
 	}
-	n.Ctime = max(r.Time, n.Ctime)
+	n.Ctime = changed(n.Ctime, r.Time)
 	s.markDirty(n)
 	return nil
 }
@@ -562,5 +593,7 @@ func (s *space) applyReclaim(n *index.Inode) {
 	}
 	s.objects--
 	s.ix.Remove(n.Ino)
-	s.clearDirty(n.Ino)
+	s.undirty(n.Ino)
+	delete(s.patched, n.Ino)
+	delete(s.paced, n.Ino)
 }

@@ -14,34 +14,15 @@ import (
 // inlineMax is the largest content that sits in the change itself.
 const inlineMax = 8 << 10
 
-// minHole is the shortest run of zeros that is worth leaving out of the chunks around it.
-const minHole = 64 << 10
-
-// run is a part of a file as assemble sees it.
-type run struct {
-	off, n int64
-	kind   runKind
-	id     block.ID
-	sealed uint64
-}
-
-type runKind uint8
-
-const (
-	runHole  runKind = iota
-	runKeep          // a chunk that goes on as it is
-	runPlace         // a chunk that was written in: sealed anew between the same cut points
-	runData          // data to be cut
-)
-
 // assembled is a content ready to be published, and what it cost.
 type assembled struct {
 	content *tree.Content
-	sealed  int64 // bytes of plaintext that were sealed for it
+	edits   []index.PatchEdit // of a patch
+	sealed  int64             // bytes of plaintext that were sealed for it
 }
 
-// assemble makes the content of a file from a clone of its inode: chunks that did not change are kept, those that were
-// written in place are sealed between the same cut points, and what is new is cut by its content. It takes no lock for long.
+// assemble makes the whole content of a file from a clone of its inode: inline where it is small, else in blocks. It takes no
+// lock for long.
 func (s *space) assemble(ctx context.Context, n *index.Inode) (*assembled, error) {
 	r := &fileReader{ctx: ctx, s: s, n: n}
 	if n.Size <= inlineMax {
@@ -51,209 +32,235 @@ func (s *space) assemble(ctx context.Context, n *index.Inode) (*assembled, error
 		}
 		return &assembled{content: &tree.Content{Size: n.Size, Inline: b}, sealed: n.Size}, nil
 	}
-	runs, err := s.runs(ctx, n)
+	p, err := s.spans(ctx, n)
 	if err != nil {
 		return nil, err
 	}
-	a := &assembled{content: &tree.Content{Size: n.Size}}
-	var leaves []block.Leaf
-	add := func(off, n int64, id block.ID, sealed uint64) {
-		leaves = append(leaves, block.Leaf{ID: id, Size: sealed})
-		a.content.Layout = append(a.content.Layout, tree.Chunk{Off: off, Len: n})
-	}
-	put := func(off int64, p []byte) error {
-		id, err := s.putChunk(p)
-		if err != nil {
-			return err
-		}
-		size, _ := s.blocks.Size(id)
-		add(off, int64(len(p)), id, uint64(size))
-		a.sealed += int64(len(p))
-		return nil
-	}
-	var buf *arena
-	defer func() {
-		if buf != nil {
-			s.h.arenas.Put(&buf.b)
-		}
-	}()
-	for _, u := range runs {
+	a := &assembler{s: s, r: r, p: p, parts: make([]part, 0, len(p.list))}
+	defer a.free()
+	// A few runs are chunks of their own: then the operation itself says where the holes are.
+	pack := len(p.list) > inlineLayout || !p.wholeLeaves()
+	for i := range p.list {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		switch u.kind {
-		case runKeep:
-			add(u.off, u.n, u.id, u.sealed)
-		case runPlace, runData:
-			if buf == nil {
-				buf = s.h.newArena()
-			}
-			if err := s.cutRun(r, u, buf.b[:0:chunk.MaxSize], put); err != nil {
-				return nil, err
-			}
+		switch q := &p.list[i]; {
+		case q.leaf != anew:
+			a.parts = append(a.parts, part{off: q.off, n: uint32(q.n), leaf: uint32(q.leaf), skip: uint32(q.skip)})
+		case q.n < shortRun && pack:
+			err = a.pack(q)
+		default:
+			err = a.cut(q)
 		}
-	}
-	if len(leaves) == 0 {
-		return a, nil // all hole
-	}
-	if len(a.content.Layout) > inlineLayout {
-		id, err := s.putChunk(encodeLayout(a.content.Layout))
 		if err != nil {
 			return nil, err
 		}
-		size, _ := s.blocks.Size(id)
-		leaves = append(leaves, block.Leaf{ID: id, Size: uint64(size)})
-		a.content.Layout, a.content.LayoutBlock = nil, id
 	}
-	if a.content.Root, err = block.BuildTree(s.putBlock, leaves); err != nil {
+	if err := a.sealPack(); err != nil {
 		return nil, err
 	}
-	return a, nil
+	return a.finish(n.Size)
 }
 
-// cutRun reads a run and puts its chunks. buf has room for the largest chunk.
-func (s *space) cutRun(r *fileReader, u run, buf []byte, put func(off int64, p []byte) error) error {
-	off, end := u.off, u.off+u.n
-	buf = buf[:0]
+// assembler stores what is planned.
+type assembler struct {
+	s      *space
+	r      *fileReader
+	p      *spans
+	parts  []part
+	sealed int64
+	cutBuf *arena
+
+	packBuf *arena
+	packed  []byte // short runs that will be one block
+	waits   []int  // the parts that are
+}
+
+func (a *assembler) free() {
+	for _, b := range []*arena{a.cutBuf, a.packBuf} {
+		if b != nil {
+			a.s.h.arenas.Put(&b.b)
+		}
+	}
+}
+
+// put stores a chunk as a new leaf.
+func (a *assembler) put(p []byte) (uint32, error) {
+	id, err := a.s.putChunk(p)
+	if err != nil {
+		return 0, err
+	}
+	size, _ := a.s.blocks.Size(id)
+	a.sealed += int64(len(p))
+	a.p.leaves = append(a.p.leaves, leaf{id: id, sealed: uint32(size), size: uint32(len(p))})
+	return uint32(len(a.p.leaves) - 1), nil
+}
+
+// pack puts a short run into the block that they share.
+func (a *assembler) pack(q *span) error {
+	if len(a.packed)+int(q.n) > chunk.AvgSize {
+		if err := a.sealPack(); err != nil {
+			return err
+		}
+	}
+	if a.packBuf == nil {
+		a.packBuf = a.s.h.newArena()
+		a.packed = a.packBuf.b[:0]
+	}
+	at := len(a.packed)
+	a.packed = a.packed[:at+int(q.n)]
+	if _, err := a.r.ReadAt(a.packed[at:], q.off); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	a.waits = append(a.waits, len(a.parts))
+	a.parts = append(a.parts, part{off: q.off, n: uint32(q.n), skip: uint32(at)})
+	return nil
+}
+
+func (a *assembler) sealPack() error {
+	if len(a.waits) == 0 {
+		return nil
+	}
+	l, err := a.put(a.packed)
+	if err != nil {
+		return err
+	}
+	for _, i := range a.waits {
+		a.parts[i].leaf = l
+	}
+	a.packed, a.waits = a.packed[:0], a.waits[:0]
+	return nil
+}
+
+// cut cuts a run into chunks by its content and stores them.
+func (a *assembler) cut(q *span) error {
+	if a.cutBuf == nil {
+		a.cutBuf = a.s.h.newArena()
+	}
+	buf := a.cutBuf.b[:0:chunk.MaxSize]
+	off, end := q.off, q.end()
 	at := off // file offset behind buf
 	for off < end {
-		k := int(min(end-at, int64(cap(buf)-len(buf))))
-		if k > 0 {
+		if k := int(min(end-at, int64(cap(buf)-len(buf)))); k > 0 {
 			b := buf[len(buf) : len(buf)+k]
-			if _, err := r.ReadAt(b, at); err != nil && !errors.Is(err, io.EOF) {
+			if _, err := a.r.ReadAt(b, at); err != nil && !errors.Is(err, io.EOF) {
 				return err
 			}
 			buf = buf[:len(buf)+k]
 			at += int64(k)
 		}
-		n := len(buf)
-		if u.kind == runData {
-			n = s.chunker.Next(buf, at == end)
-			if n == 0 || n > len(buf) {
-				n = len(buf)
-			}
+		n := a.s.chunker.Next(buf, at == end)
+		if n == 0 || n > len(buf) {
+			n = len(buf)
 		}
-		if err := put(off, buf[:n]); err != nil {
+		if rest := len(buf) - n; at == end && end < a.p.n.Size && rest < chunk.MinSize {
+			n = len(buf) // what follows is stored already: no small chunk before it
+		}
+		l, err := a.put(buf[:n])
+		if err != nil {
 			return err
 		}
+		a.parts = append(a.parts, part{off: off, n: uint32(n), leaf: l})
 		off += int64(n)
 		buf = buf[:copy(buf, buf[n:])]
 	}
 	return nil
 }
 
-// runs splits a file for assemble.
-func (s *space) runs(ctx context.Context, n *index.Inode) ([]run, error) {
-	b := &runList{}
-	limit := min(n.Limit(), n.Size)
-	var at int64
-	if n.Base != nil && n.Base.Root.Defined() {
-		m, err := s.manifest(ctx, n.Base)
+// finish builds the tree.
+func (a *assembler) finish(size int64) (*assembled, error) {
+	out := &assembled{content: &tree.Content{Size: size}}
+	if len(a.parts) == 0 {
+		return out, nil // all hole
+	}
+	m := &manifest{parts: a.parts}
+	a.number(m)
+	leaves := make([]block.Leaf, len(m.leaves), len(m.leaves)+1)
+	for i, l := range m.leaves {
+		leaves[i] = block.Leaf{ID: l.id, Size: uint64(l.sealed)}
+	}
+	if m.plain() && len(m.parts) <= inlineLayout {
+		out.content.Layout = m.chunks()
+	} else {
+		list := encodeLayout(m.leaves, m.parts)
+		id, err := a.s.putChunk(list)
 		if err != nil {
 			return nil, err
 		}
-		for i, l := range m.leaves {
-			if l.off >= limit {
-				break
-			}
-			s.fresh(n, b, at, l.off, limit)
-			end := min(l.off+l.n, limit)
-			whole := end == l.off+l.n
-			changed := touched(n, l.off, end)
-			// The last chunk ended where the file did, not at a cut point: what was appended is cut on from its start.
-			grown := i == len(m.leaves)-1 && dataBehind(n, end)
-			switch {
-			case grown:
-				b.add(run{off: l.off, n: end - l.off, kind: runData})
-			case whole && !changed:
-				b.add(run{off: l.off, n: l.n, kind: runKeep, id: l.id, sealed: l.sealed})
-			case !hidden(n, l.off, end):
-				b.add(run{off: l.off, n: end - l.off, kind: runPlace})
-			}
-			at = end
-		}
-	} else if n.Base != nil && limit > 0 && len(n.Base.Inline)+len(n.Base.Layout) > 0 {
-		at = min(limit, tree.MaxInline) // it was inline; what is behind is a hole
-		b.add(run{off: 0, n: at, kind: runData})
+		n, _ := a.s.blocks.Size(id)
+		leaves = append(leaves, block.Leaf{ID: id, Size: uint64(n)})
+		out.content.LayoutBlock = id
+		a.sealed += int64(len(list))
 	}
-	s.fresh(n, b, at, n.Size, limit)
-	return b.runs, nil
+	root, err := block.BuildTree(func(b []byte) (block.ID, error) {
+		if !a.s.blocks.Has(block.Sum(b)) {
+			a.sealed += int64(len(b))
+		}
+		return a.s.putBlock(b)
+	}, leaves)
+	if err != nil {
+		return nil, err
+	}
+	out.content.Root, out.sealed = root, a.sealed
+	return out, nil
 }
 
-// runList collects runs; data that touches data is one run.
-type runList struct{ runs []run }
-
-func (b *runList) add(r run) {
-	if r.n <= 0 || r.kind == runHole {
-		return
+// number gives a manifest the leaves that its parts use: in their order in the file where each is used whole and once; else those of the
+// base keep their places, and new ones take the places of those that went, so that most nodes of the tree stay as they are.
+func (a *assembler) number(m *manifest) {
+	const none = ^uint32(0)
+	to := make([]uint32, len(a.p.leaves)) // the new number of each
+	for i := range to {
+		to[i] = none
 	}
-	if k := len(b.runs) - 1; k >= 0 && r.kind == runData && b.runs[k].kind == runData {
-		if gap := r.off - (b.runs[k].off + b.runs[k].n); gap < minHole {
-			b.runs[k].n += gap + r.n
-			return
+	used := 0
+	plain := true
+	for i := range m.parts {
+		q := &m.parts[i]
+		plain = plain && to[q.leaf] == none && q.skip == 0 && q.n == a.p.leaves[q.leaf].size
+		if to[q.leaf] == none {
+			to[q.leaf] = uint32(used)
+			used++
 		}
 	}
-	b.runs = append(b.runs, r)
+	if !plain {
+		base := 0
+		if a.p.m != nil {
+			base = len(a.p.m.leaves)
+		}
+		a.slots(to, min(base, len(to)), used)
+	}
+	m.leaves = make([]leaf, used)
+	for i, l := range a.p.leaves {
+		if to[i] != none {
+			m.leaves[to[i]] = l
+		}
+	}
+	for i := range m.parts {
+		m.parts[i].leaf = to[m.parts[i].leaf]
+	}
 }
 
-// fresh adds what was written in [from, to), where the base has no chunk.
-func (s *space) fresh(n *index.Inode, b *runList, from, to, limit int64) {
-	if n.Ext == nil || from >= to {
-		return
-	}
-	n.Ext.Range(from, to-from, func(k int64, x index.Extent) bool {
-		switch x.Src.Kind {
-		case index.SourceZero:
-		case index.SourceBlock:
-			last := k+x.Len == n.Size
-			if x.Skip == 0 && x.Len == x.Src.Size && (x.Len >= chunk.MinSize || last) {
-				size, _ := s.blocks.Size(x.Src.Block)
-				b.add(run{off: k, n: x.Len, kind: runKeep, id: x.Src.Block, sealed: uint64(size)})
-				return true
-			}
-			b.add(run{off: k, n: x.Len, kind: runData})
+// slots numbers the used leaves, of which the first base had their numbers before.
+func (a *assembler) slots(to []uint32, base, used int) {
+	const none = ^uint32(0)
+	taken := make([]bool, used)
+	var rest []int // without a number
+	for i := range to {
+		switch {
+		case to[i] == none:
+		case i < base && i < used:
+			to[i], taken[i] = uint32(i), true
 		default:
-			b.add(run{off: k, n: x.Len, kind: runData})
+			rest = append(rest, i)
 		}
-		return true
-	})
-}
-
-// touched reports whether anything was written in [from, to).
-func touched(n *index.Inode, from, to int64) bool {
-	yes := false
-	if n.Ext != nil {
-		n.Ext.Range(from, to-from, func(int64, index.Extent) bool {
-			yes = true
-			return false
-		})
 	}
-	return yes
-}
-
-// dataBehind reports whether data was written right at an offset.
-func dataBehind(n *index.Inode, at int64) bool {
-	yes := false
-	if n.Ext != nil && at < n.Size {
-		n.Ext.Range(at, 1, func(_ int64, x index.Extent) bool {
-			yes = x.Src.Kind != index.SourceZero
-			return false
-		})
+	free := 0
+	for _, i := range rest {
+		for taken[free] {
+			free++
+		}
+		to[i] = uint32(free)
+		free++
 	}
-	return yes
-}
-
-// hidden reports whether [from, to) is a hole that was punched.
-func hidden(n *index.Inode, from, to int64) bool {
-	at := from
-	if n.Ext != nil {
-		n.Ext.Range(from, to-from, func(k int64, x index.Extent) bool {
-			if k != at || x.Src.Kind != index.SourceZero {
-				return false
-			}
-			at = k + x.Len
-			return true
-		})
-	}
-	return at == to
 }

@@ -26,7 +26,7 @@ func (s *space) knownLayout(c *tree.Content) ([]tree.Chunk, bool) {
 	case c.LayoutBlock.IsZero():
 		return c.Layout, true
 	default:
-		return s.h.layouts.get(c.LayoutBlock)
+		return s.h.layouts.get(manifestKey(c))
 	}
 }
 
@@ -35,12 +35,12 @@ func (s *space) layout(ctx context.Context, c *tree.Content) ([]tree.Chunk, erro
 	if l, ok := s.knownLayout(c); ok {
 		return l, nil
 	}
-	id := c.LayoutBlock
-	l, err := s.readLayout(ctx, id)
+	m, err := s.manifest(ctx, c)
 	if err != nil {
-		return nil, s.contentError(c.Root, err)
+		return nil, err
 	}
-	s.h.layouts.put(id, l, 16*len(l)+128)
+	l := m.chunks()
+	s.h.layouts.put(manifestKey(c), l, 16*len(l)+256)
 	return l, nil
 }
 

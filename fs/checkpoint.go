@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/anyfs/anyfs/dag/crashpoint"
 	"github.com/anyfs/anyfs/dag/kv"
 	"github.com/anyfs/anyfs/fs/index"
 	"github.com/anyfs/anyfs/fs/journal"
@@ -28,7 +29,8 @@ func (h *Home) checkpoint(ctx context.Context) error {
 }
 
 // releasable finds up to which record no space needs the journal, once s has a checkpoint up to seq with the given need.
-// A space without records behind its checkpoint needs none: the next one it gets has a number above seq.
+// A space without records behind its checkpoint needs none: the next one it gets has a number above seq. What was released
+// stays so, although such a space, once it has that record, seems to need all that came behind its checkpoint.
 func (h *Home) releasable(s *space, seq, need journal.Seq) journal.Seq {
 	low := seq
 	if need != 0 {
@@ -47,7 +49,18 @@ func (h *Home) releasable(s *space, seq, need journal.Seq) journal.Seq {
 		}
 		o.mu.Unlock()
 	}
-	return low
+	return max(low, journal.Seq(h.released.Load()))
+}
+
+// giveBack releases what no space needs of the journal, once a database says so.
+func (h *Home) giveBack(seq journal.Seq) {
+	for {
+		old := h.released.Load()
+		if uint64(seq) <= old || h.released.CompareAndSwap(old, uint64(seq)) {
+			break
+		}
+	}
+	h.jr.Release(seq)
 }
 
 func u64(v uint64) []byte { return binary.BigEndian.AppendUint64(nil, v) }
@@ -67,7 +80,7 @@ func (s *space) checkpoint(ctx context.Context, always bool) error {
 			return err
 		}
 	}
-	seq := s.last
+	seq, passing := s.last, s.passing
 	need, dirty, err := s.needed()
 	if err != nil {
 		s.mu.Unlock()
@@ -85,10 +98,16 @@ func (s *space) checkpoint(ctx context.Context, always bool) error {
 	writeBlocks, doneBlocks := s.blocks.Freeze()
 	s.mu.Unlock()
 
-	released := s.h.releasable(s, seq, need)
+	crashpoint.Here(crashpoint.CheckpointBegin)
+	released := journal.Seq(s.h.released.Load())
+	if !passing {
+		released = s.h.releasable(s, seq, need)
+	}
 	err = s.durable(ctx, seq)
+	crashpoint.Here(crashpoint.CheckpointDurable)
 	if err == nil {
 		err = s.db.Update(func(tx kv.Tx) error {
+			defer crashpoint.Here(crashpoint.CheckpointCommit)
 			for _, write := range []func(kv.Tx) error{writeIndex, writeLog, writeACL, writeBlocks} {
 				if err := write(tx); err != nil {
 					return err
@@ -97,6 +116,7 @@ func (s *space) checkpoint(ctx context.Context, always bool) error {
 			return s.ix.WriteValue(tx, valueReleased, u64(uint64(released)))
 		})
 	}
+	crashpoint.Here(crashpoint.CheckpointDone)
 	s.mu.Lock()
 	doneIndex(err == nil)
 	if err == nil {
@@ -109,7 +129,8 @@ func (s *space) checkpoint(ctx context.Context, always bool) error {
 	if err != nil {
 		return fmt.Errorf("checkpoint of space %s: %w", s.id, err)
 	}
-	s.h.jr.Release(released)
+	s.h.giveBack(released)
+	crashpoint.Here(crashpoint.CheckpointRelease)
 	return nil
 }
 
@@ -124,7 +145,8 @@ func (s *space) durable(ctx context.Context, seq journal.Seq) error {
 	return s.h.sync(ctx, seq)
 }
 
-// needed finds the oldest record whose data an inode refers to, and lists the dirty inodes. Under mu.
+// needed finds the oldest record whose data an inode refers to, and lists the inodes that are dirty or have many patches.
+// Under mu.
 func (s *space) needed() (need journal.Seq, dirty []byte, err error) {
 	look := func(ino uint64) error {
 		n, err := s.ix.Inode(ino)
@@ -142,6 +164,11 @@ func (s *space) needed() (need journal.Seq, dirty []byte, err error) {
 	inos := make([]uint64, 0, len(s.dirty))
 	for ino := range s.dirty {
 		inos = append(inos, ino)
+	}
+	for ino := range s.patched {
+		if _, ok := s.dirty[ino]; !ok {
+			inos = append(inos, ino)
+		}
 	}
 	slices.Sort(inos)
 	for _, ino := range inos {
@@ -291,10 +318,18 @@ func (h *Home) lookRoom() {
 	}
 }
 
-// roomFor reserves n bytes of the disk, or says ENOSPC before anything is half done. A home that failed is read-only.
-func (h *Home) roomFor(n int64) error {
+// failed says why the home is read-only; nil while it is not.
+func (h *Home) failed() error {
 	if err := h.fail.Load(); err != nil {
 		return fmt.Errorf("%w: the home is read-only: %w", ErrReadOnly, *err)
+	}
+	return nil
+}
+
+// roomFor reserves n bytes of the disk, or says ENOSPC before anything is half done. A home that failed is read-only.
+func (h *Home) roomFor(n int64) error {
+	if err := h.failed(); err != nil {
+		return err
 	}
 	h.room.mu.Lock()
 	defer h.room.mu.Unlock()

@@ -41,6 +41,10 @@ func (c *composer) compose() bool {
 		c.payload.Kind = tree.KindOf(n.Mode)
 	}
 	c.removals()
+	for i := range c.others {
+		o := &c.others[i]
+		o.payload.Ops = append(o.payload.Ops, c.missed(o.object, o.payload.Ops)...)
+	}
 	if len(n.Links) == 0 && n.Ino != rootDir {
 		if !fresh && len(c.payload.Ops) > 0 {
 			c.payload.Ops = append(c.payload.Ops, c.missed(n.Object, c.payload.Ops)...)
@@ -75,7 +79,11 @@ func (c *composer) compose() bool {
 	c.xattrs(fresh)
 	if c.item.content != nil {
 		c.done.Content = int64(len(c.payload.Ops))
-		c.done.Base = index.AppendContent(nil, c.item.content.content)
+		if a := c.item.content; a.content.IsPatch() {
+			c.done.Size, c.done.Edits = a.content.Size, a.edits
+		} else {
+			c.done.Base = index.AppendContent(nil, a.content)
+		}
 		c.op(tree.Op{Kind: tree.OpContent, Over: n.Contents, Mtime: n.Mtime, Content: c.item.content.content})
 	}
 	return true
@@ -106,7 +114,7 @@ func (c *composer) removals() {
 }
 
 // missed gives the marks of links that were removed before, while the object had others, and whose marks did not see what was
-// written since: with the last link gone, one of them would come back.
+// written since: with the last link gone, which marked are to remove, one of them would come back.
 func (c *composer) missed(object dag.ID, marked []tree.Op) []tree.Op {
 	if c.item.n.NextKey <= 2 {
 		return nil // it never had a second link
@@ -118,7 +126,13 @@ func (c *composer) missed(object dag.ID, marked []tree.Op) []tree.Op {
 	var out []tree.Op
 	for i := range st.Links {
 		l := &st.Links[i]
-		if !l.Removed || !l.Missed || slices.ContainsFunc(marked, func(o tree.Op) bool { return o.Link == l.ID }) {
+		if slices.ContainsFunc(marked, func(o tree.Op) bool { return o.Link == l.ID }) {
+			continue
+		}
+		if !l.Removed {
+			return nil // it has a name still
+		}
+		if !l.Missed {
 			continue
 		}
 		o := tree.Op{Kind: tree.OpUnlink, Link: l.ID, Contents: st.Candidates()}

@@ -1,49 +1,31 @@
 package fs
 
 import (
+	"cmp"
 	"container/list"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"sort"
+	"slices"
 	"sync"
 
 	"github.com/ipfs/go-cid"
 
+	"github.com/anyfs/anyfs/acl/seal"
 	"github.com/anyfs/anyfs/dag/block"
 	"github.com/anyfs/anyfs/fs/index"
 	"github.com/anyfs/anyfs/fs/tree"
 )
 
-// leaf is one chunk of a published content: the plaintext [off, off+n) lies in the block id.
-type leaf struct {
-	off, n int64
-	id     block.ID
-	sealed uint64 // length of the block
-}
-
-// manifest lists the chunks of a content in order. Between them are holes.
-type manifest struct {
-	root   cid.Cid
-	leaves []leaf
-}
-
-// find gives the index of the first leaf that ends behind off.
-func (m *manifest) find(off int64) int {
-	return sort.Search(len(m.leaves), func(i int) bool { return m.leaves[i].off+m.leaves[i].n > off })
-}
-
-// inlineLayout is how many chunks a content operation lists itself; beyond, the list is a sealed block of its own, the last
-// leaf of the UnixFS tree.
-const inlineLayout = 64
-
-// maxLeaves bounds a manifest: 16 TiB of small chunks.
-const maxLeaves = 1 << 24
-
-// cacheBytes bounds what the caches of manifests, of lists of chunks and of inline contents hold, each.
-const cacheBytes = 8 << 20
+// manifestBytes, layoutBytes and inlineBytes bound what the caches of manifests, of where contents have data, and of contents and
+// patches in changes hold.
+const (
+	manifestBytes = 24 << 20
+	layoutBytes   = 8 << 20
+	inlineBytes   = 8 << 20
+)
 
 // cache is a small LRU by weight, safe for concurrent use.
 type cache[K comparable, V any] struct {
@@ -102,7 +84,7 @@ func (s *space) readContent(ctx context.Context, c *tree.Content, at tree.Ref, p
 		b := c.Inline
 		if len(b) == 0 && len(c.Layout) > 0 {
 			var err error
-			if b, err = s.inline(at); err != nil {
+			if b, err = s.opBytes(at); err != nil {
 				return err
 			}
 		}
@@ -116,21 +98,89 @@ func (s *space) readContent(ctx context.Context, c *tree.Content, at tree.Ref, p
 	if err != nil {
 		return err
 	}
-	for i := m.find(off); len(p) > 0; i++ {
-		if i == len(m.leaves) || m.leaves[i].off >= off+int64(len(p)) {
-			clear(p)
-			return nil
-		}
-		l := m.leaves[i]
+	first := m.find(off)
+	last, end := first, off+int64(len(p))
+	for last < len(m.parts) && m.parts[last].off < end {
+		last++
+	}
+	if last-first > fewParts {
+		return s.readParts(ctx, m, m.parts[first:last], p, off)
+	}
+	for i := range m.parts[first:last] {
+		l := &m.parts[first+i]
 		if gap := l.off - off; gap > 0 {
 			clear(p[:gap])
 			p, off = p[gap:], l.off
 		}
-		k := min(int64(len(p)), l.off+l.n-off)
-		if err := s.readBlock(ctx, l.id, p[:k], off-l.off); err != nil {
+		k := min(int64(len(p)), l.end()-off)
+		if err := s.readBlock(ctx, m.leaves[l.leaf].id, p[:k], off-l.off+int64(l.skip)); err != nil {
 			return err
 		}
 		p, off = p[k:], off+k
+	}
+	clear(p)
+	return nil
+}
+
+// A read of more than fewParts parts reads what lies close together in a block at once; blocks are sealed in segments, so that bytes less
+// than closeParts apart cost no more than those alone.
+const (
+	fewParts    = 3
+	closeParts  = seal.SegmentBytes
+	joinedBytes = 256 << 10
+)
+
+// wanted is a part of a read: the bytes p, from at on in the plaintext of a leaf.
+type wanted struct {
+	p    []byte
+	at   int64
+	leaf uint32
+}
+
+// readParts fills p from offset off of a content in many parts.
+func (s *space) readParts(ctx context.Context, m *manifest, parts []part, p []byte, off int64) error {
+	list := make([]wanted, 0, len(parts))
+	for i := range parts {
+		l := &parts[i]
+		if gap := l.off - off; gap > 0 {
+			clear(p[:gap])
+			p, off = p[gap:], l.off
+		}
+		k := min(int64(len(p)), l.end()-off)
+		list = append(list, wanted{p: p[:k], at: off - l.off + int64(l.skip), leaf: l.leaf})
+		p, off = p[k:], off+k
+	}
+	clear(p)
+	slices.SortFunc(list, func(a, b wanted) int {
+		return cmp.Or(cmp.Compare(a.leaf, b.leaf), cmp.Compare(a.at, b.at))
+	})
+	buf, _ := s.h.joined.Get().(*[joinedBytes]byte)
+	if buf == nil {
+		buf = new([joinedBytes]byte)
+	}
+	defer s.h.joined.Put(buf)
+	for len(list) > 0 {
+		from, into := list[0].at, list[0].p
+		n, end := 1, from+int64(len(into))
+		for ; n < len(list) && list[n].leaf == list[0].leaf && list[n].at <= end+closeParts; n++ {
+			next := max(end, list[n].at+int64(len(list[n].p)))
+			if next-from > joinedBytes {
+				break
+			}
+			end = next
+		}
+		if n > 1 {
+			into = buf[:end-from]
+		}
+		if err := s.readBlock(ctx, m.leaves[list[0].leaf].id, into, from); err != nil {
+			return err
+		}
+		if n > 1 {
+			for _, w := range list[:n] {
+				copy(w.p, into[w.at-from:])
+			}
+		}
+		list = list[n:]
 	}
 	return nil
 }
@@ -162,10 +212,9 @@ func (s *space) blockError(id block.ID, err error) error {
 	return fmt.Errorf("%w: %w", ErrIO, err)
 }
 
-// manifest gives the chunks of a content that is not inline.
+// manifest says where the bytes of a content are that is not inline.
 func (s *space) manifest(ctx context.Context, c *tree.Content) (*manifest, error) {
-	// The tree of blocks does not say where in the file they lie: equal roots may have other places.
-	key := string(binary.AppendUvarint(encodeLayout(c.Layout), uint64(c.Size))) + string(c.LayoutBlock[:]) + c.Root.KeyString()
+	key := manifestKey(c)
 	if m, ok := s.h.manifests.get(key); ok {
 		return m, nil
 	}
@@ -178,36 +227,65 @@ func (s *space) manifest(ctx context.Context, c *tree.Content) (*manifest, error
 			size, _ := s.blocks.Size(l.ID)
 			l.Size = uint64(size)
 		}
-		m.leaves = append(m.leaves, leaf{id: l.ID, sealed: l.Size})
+		if l.Size > block.MaxSize {
+			return fmt.Errorf("a chunk of %d bytes", l.Size)
+		}
+		m.leaves = append(m.leaves, leaf{id: l.ID, sealed: uint32(l.Size)})
 		return nil
 	})
+	if err == nil {
+		err = s.place(ctx, m, c)
+	}
 	if err != nil {
 		return nil, s.contentError(c.Root, err)
 	}
-	layout := c.Layout
+	s.h.manifests.put(key, m, m.weight())
+	return m, nil
+}
+
+// manifestKey tells one content in blocks from another: the tree does not say where in the file its leaves lie.
+func manifestKey(c *tree.Content) string {
+	b := make([]byte, 0, 128)
+	for _, l := range c.Layout {
+		b = binary.AppendUvarint(b, uint64(l.Off))
+		b = binary.AppendUvarint(b, uint64(l.Len))
+	}
+	b = binary.AppendUvarint(b, uint64(c.Size))
+	b = append(b, c.LayoutBlock[:]...)
+	return string(append(b, c.Root.KeyString()...))
+}
+
+// place says where the leaves of a manifest lie, as the content's layout has it.
+func (s *space) place(ctx context.Context, m *manifest, c *tree.Content) error {
 	if !c.LayoutBlock.IsZero() {
-		if len(m.leaves) == 0 || m.leaves[len(m.leaves)-1].id != c.LayoutBlock {
-			return nil, s.contentError(c.Root, errors.New("the list of chunks is not its last leaf"))
+		n := len(m.leaves) - 1
+		if n < 0 || m.leaves[n].id != c.LayoutBlock {
+			return errors.New("the layout is not the last leaf")
 		}
-		m.leaves = m.leaves[:len(m.leaves)-1]
-		var err error
-		if layout, err = s.readLayout(ctx, c.LayoutBlock); err != nil {
-			return nil, s.contentError(c.Root, err)
+		m.leaves = m.leaves[:n]
+		b, err := s.blocks.Get(ctx, c.LayoutBlock)
+		if err == nil {
+			b, err = s.keys.OpenChunk(nil, b)
 		}
+		if err == nil {
+			m.parts, err = decodeLayout(b, c.Size, m.leaves)
+		}
+		return err
 	}
-	if len(layout) != len(m.leaves) {
-		return nil, s.contentError(c.Root, fmt.Errorf("%d chunks, and %d places for them", len(m.leaves), len(layout)))
+	if len(c.Layout) != len(m.leaves) {
+		return fmt.Errorf("%d chunks, and %d places for them", len(m.leaves), len(c.Layout))
 	}
-	var end int64
-	for i, l := range layout {
-		if l.Off < end || l.Len <= 0 || l.Len > c.Size || l.Off > c.Size-l.Len {
-			return nil, s.contentError(c.Root, errors.New("chunks overlap or lie behind the end"))
+	m.parts = make([]part, len(c.Layout))
+	end := int64(0)
+	for i, l := range c.Layout {
+		if l.Off < end || l.Len <= 0 || l.Len > seal.MaxChunk || l.Off > c.Size-l.Len {
+			return errLayout
 		}
-		m.leaves[i].off, m.leaves[i].n = l.Off, l.Len
+		m.leaves[i].size = uint32(l.Len)
+		m.parts[i] = part{off: l.Off, n: uint32(l.Len), leaf: uint32(i)}
 		end = l.Off + l.Len
 	}
-	s.h.manifests.put(key, m, 64*len(m.leaves)+256)
-	return m, nil
+	return nil
 }
 
 func (s *space) contentError(root cid.Cid, err error) error {
@@ -224,56 +302,8 @@ func (s *space) getNode(ctx context.Context, c cid.Cid) ([]byte, error) {
 	return s.blocks.Get(ctx, id)
 }
 
-// encodeLayout writes a list of chunks: for each the gap before it and its length, as varints.
-func encodeLayout(layout []tree.Chunk) []byte {
-	var b []byte
-	var end int64
-	for _, l := range layout {
-		b = binary.AppendUvarint(b, uint64(l.Off-end))
-		b = binary.AppendUvarint(b, uint64(l.Len))
-		end = l.Off + l.Len
-	}
-	return b
-}
-
-// readLayout reads the block that lists the chunks of a content.
-func (s *space) readLayout(ctx context.Context, id block.ID) ([]tree.Chunk, error) {
-	b, err := s.blocks.Get(ctx, id)
-	if err == nil {
-		b, err = s.keys.OpenChunk(nil, b)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return decodeLayout(b)
-}
-
-func decodeLayout(b []byte) ([]tree.Chunk, error) {
-	var out []tree.Chunk
-	var end int64
-	for len(b) > 0 {
-		gap, k := binary.Uvarint(b)
-		if k <= 0 || gap > 1<<62 {
-			return nil, errors.New("damaged list of chunks")
-		}
-		b = b[k:]
-		n, k := binary.Uvarint(b)
-		if k <= 0 || n > 1<<62 || len(out) == maxLeaves {
-			return nil, errors.New("damaged list of chunks")
-		}
-		b = b[k:]
-		c := tree.Chunk{Off: end + int64(gap), Len: int64(n)}
-		if c.Off < 0 || c.Off+c.Len < 0 {
-			return nil, errors.New("damaged list of chunks")
-		}
-		out = append(out, c)
-		end = c.Off + c.Len
-	}
-	return out, nil
-}
-
-// inline gives the bytes that a content operation holds itself.
-func (s *space) inline(at tree.Ref) ([]byte, error) {
+// opBytes gives the bytes that a content operation holds itself: inline content, or those of the edits of a patch.
+func (s *space) opBytes(at tree.Ref) ([]byte, error) {
 	if b, ok := s.h.inlines.get(at); ok {
 		return b, nil
 	}
@@ -287,8 +317,12 @@ func (s *space) inline(at tree.Ref) ([]byte, error) {
 	if c == nil {
 		return nil, fmt.Errorf("%w: change %s has no content at %d", ErrIO, at.Change, at.Place)
 	}
-	s.h.inlines.put(at, c.Inline, len(c.Inline)+128)
-	return c.Inline, nil
+	b := c.Inline
+	for i := range c.Patch {
+		b = append(b, c.Patch[i].Bytes...)
+	}
+	s.h.inlines.put(at, b, len(b)+128)
+	return b, nil
 }
 
 // copyRange copies between files, both without a stream.
@@ -405,8 +439,8 @@ func (s *space) shared(ctx context.Context, x *index.Inode, off, n int64) ([]sha
 	}
 	base := func(from, to int64) {
 		if m != nil {
-			for i := m.find(from); i < len(m.leaves) && from < min(to, limit); i++ {
-				l := m.leaves[i]
+			for i := m.find(from); i < len(m.parts) && from < min(to, limit); i++ {
+				l := &m.parts[i]
 				if l.off >= min(to, limit) {
 					break
 				}
@@ -414,8 +448,9 @@ func (s *space) shared(ctx context.Context, x *index.Inode, off, n int64) ([]sha
 					add(sharedPiece{n: l.off - from, hole: true})
 					from = l.off
 				}
-				k := min(l.off+l.n, to, limit) - from
-				add(sharedPiece{n: k, skip: from - l.off, size: l.n, id: l.id})
+				k := min(l.end(), to, limit) - from
+				of := &m.leaves[l.leaf]
+				add(sharedPiece{n: k, skip: from - l.off + int64(l.skip), size: int64(of.size), id: of.id})
 				from += k
 			}
 		}

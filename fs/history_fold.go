@@ -115,6 +115,7 @@ type VersionFile struct {
 	base    *tree.Content
 	at      tree.Ref        // the operation that holds base
 	patches []*tree.Content // over base, the oldest first
+	refs    []tree.Ref      // their operations
 
 	Version string // the change's ID
 	Mode    uint32 // permission bits
@@ -227,8 +228,8 @@ func (f *VersionFile) data() ([]tree.Chunk, error) {
 	return out, nil
 }
 
-// maxPatches is how many patches over one another are followed: more than any writer makes.
-const maxPatches = 4096
+// mostPatches is how many patches over one another are followed: more than any writer makes.
+const mostPatches = 4096
 
 // contentOf gives the content that the operation at a ref put into a file, with what it patches.
 func (s *space) contentOf(at tree.Ref) (*VersionFile, error) {
@@ -250,14 +251,14 @@ func (s *space) contentOf(at tree.Ref) (*VersionFile, error) {
 		for i := range op.Content.Patch {
 			bytes += len(op.Content.Patch[i].Bytes)
 		}
-		if f.patches = append(f.patches, op.Content); len(f.patches) > maxPatches || bytes > 64<<20 {
+		f.refs = append(f.refs, at)
+		if f.patches = append(f.patches, op.Content); len(f.patches) > mostPatches || bytes > 64<<20 {
 			return nil, s.damaged(fmt.Errorf("content in change %s: too many patches", at.Change))
 		}
 		at = op.Over[0]
 	}
-	for i, j := 0, len(f.patches)-1; i < j; i, j = i+1, j-1 {
-		f.patches[i], f.patches[j] = f.patches[j], f.patches[i]
-	}
+	slices.Reverse(f.patches)
+	slices.Reverse(f.refs)
 	f.size = f.base.Size
 	if n := len(f.patches); n > 0 {
 		f.size = f.patches[n-1].Size

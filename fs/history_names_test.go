@@ -311,3 +311,58 @@ func TestRestoreDirectoryWithHardLinks(t *testing.T) {
 	th.step(nil)
 	th.verify()
 }
+
+// TestUndeleteTheNameThatWentLast: a file had the same name twice, by two links; a content that was written between makes the
+// removal of the second remove the first anew. The second comes back, so that the other name, which it had, gets a copy.
+func TestUndeleteTheNameThatWentLast(t *testing.T) {
+	th := newTestHome(t)
+	step := func() { th.flush(); th.tick(3 * time.Minute) }
+	th.create(th.root, "a", []byte("one"))
+	step()
+	_, err := th.Link(th.look(th.root, "a"), th.root, "b")
+	th.must(err)
+	step()
+	then := th.clock().Format(time.RFC3339Nano)
+	step()
+	th.must(th.Unlink(th.root, "a"))
+	step()
+	th.must(th.Rename(th.root, "b", th.root, "a", 0))
+	step()
+	vs := th.contents("Personal/a")
+	th.restore("Personal/a", vs[0].ID, "")
+	step()
+	th.must(th.Unlink(th.root, "a"))
+	step()
+	th.restore("Personal/a", "", "")
+	step()
+	th.restore("Personal", then, "")
+	step()
+	a, err := th.Lookup(th.root, "a")
+	th.must(err)
+	b, err := th.Lookup(th.root, "b")
+	th.must(err)
+	if a.Ino == b.Ino || a.Nlink != 1 {
+		t.Errorf("%d links, and one file: %v", a.Nlink, a.Ino == b.Ino)
+	}
+	th.verify()
+}
+
+// TestSaveByAFileThatHadAnotherName: the temporary file of a save was published, under two names; the second went before it was written
+// again. With the rename it is gone, and no name of it comes back.
+func TestSaveByAFileThatHadAnotherName(t *testing.T) {
+	th := newTestHome(t)
+	th.create(th.root, "doc", []byte("doc"))
+	th.flush()
+	th.tick(time.Hour)
+	tmp := th.create(th.root, "tmp", []byte("one"))
+	_, err := th.Link(tmp, th.root, "second")
+	th.must(err)
+	th.flush()
+	th.must(th.Unlink(th.root, "second"))
+	th.flush()
+	th.write(tmp, []byte("two"), 0)
+	th.flush()
+	th.must(th.Rename(th.root, "tmp", th.root, "doc", 0))
+	th.flush()
+	th.verify()
+}

@@ -273,5 +273,33 @@ func TestSavesByRenameAreOneHistory(t *testing.T) {
 		if !bytes.Equal(th.versionBytes("Personal/doc", v.ID), want[len(want)-1-i]) {
 			t.Fatalf("version %d", i)
 		}
+		if what := strings.TrimPrefix(v.Summary(), "renamed Personal/doc~ → Personal/doc, "); what != "content" && i < len(vs)-1 {
+			t.Errorf("version %d, which changed the content alone, says %q", i, what)
+		}
 	}
+	// So does a restore; one that changes the mode says that too, and so does a save.
+	th.restore("Personal/doc", vs[2].ID, "")
+	th.flush()
+	if what := th.contents("Personal/doc")[0].Summary(); what != "content" {
+		t.Errorf("a restore of content alone says %q", what)
+	}
+	mode := uint32(0600)
+	tmp := th.create(th.root, ".doc.tmp", []byte("private"))
+	_, err := th.Setattr(context.Background(), tmp, SetAttr{Mode: &mode})
+	th.must(err)
+	th.must(th.Rename(th.root, ".doc.tmp", th.root, "doc", 0))
+	th.flush()
+	if what := th.contents("Personal/doc")[0].Summary(); what != "mode 0600, content" {
+		t.Errorf("a save with another mode says %q", what)
+	}
+	th.restore("Personal/doc", vs[2].ID, "")
+	th.flush()
+	if what := th.contents("Personal/doc")[0].Summary(); what != "mode 0644, content" {
+		t.Errorf("a restore with another mode says %q", what)
+	}
+	th.reopen()
+	if a, err := th.Getattr(th.at("Personal/doc")); err != nil || a.Mode != 0100644 {
+		t.Errorf("after all that the mode is %o, %v", a.Mode, err)
+	}
+	th.verify()
 }

@@ -4,7 +4,7 @@
 // A Home is all spaces of one account on one device. Operations (Lookup, Write, Rename, …) are those of a filesystem, by inode
 // number; each completes from local state, and is in the journal when it returns. A publisher turns what is dirty into signed
 // batches, and a checkpointer writes what changed into the spaces' databases: both run in Run. TREE.md describes the objects,
-// JOURNAL.md the records.
+// CONTENT.md how the contents of files are written, JOURNAL.md the records.
 package fs
 
 import (
@@ -24,7 +24,6 @@ import (
 	"github.com/anyfs/anyfs/acl"
 	"github.com/anyfs/anyfs/acl/seal"
 	"github.com/anyfs/anyfs/dag"
-	"github.com/anyfs/anyfs/dag/block"
 	"github.com/anyfs/anyfs/dag/disk"
 	"github.com/anyfs/anyfs/dag/kv"
 	"github.com/anyfs/anyfs/fs/journal"
@@ -42,6 +41,15 @@ type Options struct {
 	Log      *slog.Logger                     // default none; gets no names and no content
 	OpenDB   func(name string) (kv.DB, error) // default: bbolt below Dir
 	Keep     KeepPolicy                       // what stays of old content when the disk is full
+
+	sim simulation
+}
+
+// simulation is what tests set: sizes that are reached soon, and nothing beside what is called.
+type simulation struct {
+	inline       bool  // the journal tidies where it is called
+	journalBytes int64 // of a file of the journal; 0 is the default
+	segmentBytes int64 // of a segment of blocks; 0 is the default
 }
 
 // Home is the spaces of one account on one device. It is safe for concurrent use.
@@ -64,17 +72,22 @@ type Home struct {
 	sealing   *semaphore.Weighted // chunks that are being sealed
 	arenas    sync.Pool
 	sealed    sync.Pool
+	joined    sync.Pool
 	manifests *cache[string, *manifest]
 	inlines   *cache[tree.Ref, []byte]
-	layouts   *cache[block.ID, []tree.Chunk]
+	layouts   *cache[string, []tree.Chunk]
 
-	fail    atomic.Pointer[error] // set: the home is read-only for good
-	room    room
-	freeing freeing
-	kick    chan struct{} // wakes the publisher
-	events  events
-	errs    errorLog
-	last    atomic.Int64 // of now
+	fail     atomic.Pointer[error] // set: the home is read-only for good
+	released atomic.Uint64         // the records of the journal up to here are given back
+	room     room
+	freeing  freeing
+	fsyncs   fsyncs
+	kick     chan struct{} // wakes the publisher where nothing was dirty
+	urgent   chan struct{} // wakes it at once
+	logged   atomic.Int64  // written bytes that are in the journal alone
+	events   events
+	errs     errorLog
+	last     atomic.Int64 // of now
 }
 
 const (
@@ -101,9 +114,9 @@ func Open(ctx context.Context, opt Options) (*Home, error) {
 		opt: opt, keys: opt.Keys, local: opt.Keys.Local,
 		spaces: map[uint16]*space{}, byID: map[dag.ID]*space{},
 		sealing:   semaphore.NewWeighted(4),
-		manifests: newCache[string, *manifest](cacheBytes), inlines: newCache[tree.Ref, []byte](cacheBytes),
-		layouts: newCache[block.ID, []tree.Chunk](cacheBytes),
-		kick:    make(chan struct{}, 1),
+		manifests: newCache[string, *manifest](manifestBytes), inlines: newCache[tree.Ref, []byte](inlineBytes),
+		layouts: newCache[string, []tree.Chunk](layoutBytes),
+		kick:    make(chan struct{}, 1), urgent: make(chan struct{}, 1),
 	}
 	h.views = newViews(h)
 	if err := h.recover(ctx); err != nil {

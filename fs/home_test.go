@@ -6,8 +6,11 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	mrand "math/rand/v2"
+	"os"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -26,6 +29,9 @@ type testHome struct {
 	root Ino          // of the space Personal
 	rand io.Reader    // for keys, and so for the order of names
 	skew atomic.Int64 // of its clock, in nanoseconds
+
+	dbs string // the folder of real databases; empty: they are on the simulated disk
+	how simulation
 }
 
 // tick lets time pass.
@@ -40,6 +46,19 @@ func newTestHome(t testing.TB) *testHome {
 
 func newTestHomeOf(t testing.TB, rnd io.Reader) *testHome {
 	t.Helper()
+	th := newBareHome(t, rnd)
+	th.open()
+	if _, err := th.CreatePersonal(); err != nil {
+		t.Fatal(err)
+	}
+	th.find()
+	t.Cleanup(th.leave)
+	return th
+}
+
+// newBareHome has keys on its disk, and is not open.
+func newBareHome(t testing.TB, rnd io.Reader) *testHome {
+	t.Helper()
 	sim := disk.NewSim(mrand.New(mrand.NewPCG(1, 2)))
 	account, err := acl.NewAccount(rnd)
 	if err != nil {
@@ -49,14 +68,7 @@ func newTestHomeOf(t testing.TB, rnd io.Reader) *testHome {
 	if err != nil {
 		t.Fatal(err)
 	}
-	th := &testHome{t: t, sim: sim, keys: keys, rand: rnd}
-	th.open()
-	if _, err := th.CreatePersonal(); err != nil {
-		t.Fatal(err)
-	}
-	th.find()
-	t.Cleanup(th.leave)
-	return th
+	return &testHome{t: t, sim: sim, keys: keys, rand: rnd}
 }
 
 // leave closes the home and lets go of its disk: a test may make many.
@@ -69,17 +81,35 @@ func (th *testHome) leave() {
 
 func (th *testHome) open() {
 	th.t.Helper()
-	h, err := Open(context.Background(), Options{
-		Disk: th.sim, Keys: th.keys, Rand: th.rand, UID: 1000, GID: 1000, Clock: th.clock,
-		OpenDB: func(name string) (kv.DB, error) { return kv.NewSimDB(th.sim, name) },
-	})
-	if err != nil {
-		th.t.Fatalf("open: %v", err)
-	}
-	th.Home = h
+	th.must(th.tryOpen())
 	if th.root != 0 {
 		th.find()
 	}
+}
+
+func (th *testHome) tryOpen() error {
+	if th.rand == nil {
+		th.rand = rand.Reader
+	}
+	h, err := Open(context.Background(), Options{
+		Disk: th.sim, Keys: th.keys, Rand: th.rand, UID: 1000, GID: 1000, Clock: th.clock,
+		sim: th.how,
+		OpenDB: func(name string) (kv.DB, error) {
+			if th.dbs == "" {
+				return kv.NewSimDB(th.sim, name)
+			}
+			path := filepath.Join(th.dbs, name)
+			if err := os.MkdirAll(filepath.Dir(path), 0700); err != nil {
+				return nil, err
+			}
+			return kv.OpenBolt(path)
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("open: %w", err)
+	}
+	th.Home = h
+	return nil
 }
 
 func (th *testHome) find() {

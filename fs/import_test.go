@@ -25,7 +25,7 @@ func (th *testHome) another(account *acl.Account) *testHome {
 	}
 	keys, err := acl.InitKeys(sim, account, "other", nil, rand.Reader)
 	th.must(err)
-	o := &testHome{t: th.t, sim: sim, keys: keys, rand: rand.Reader}
+	o := &testHome{t: th.t, sim: sim, keys: keys, rand: th.rand}
 	o.open()
 	th.t.Cleanup(o.leave)
 	return o

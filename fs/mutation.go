@@ -71,6 +71,9 @@ func (s *space) commit(w *writer, reserved bool) (m mutation, err error) {
 	} else {
 		m.seq, m.loc, err = s.h.jr.AppendReserved(w.b)
 	}
+	if errors.Is(err, journal.ErrBroken) {
+		err = s.h.broken(err)
+	}
 	if err != nil {
 		return m, err
 	}

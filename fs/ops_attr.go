@@ -110,12 +110,6 @@ func (h *Home) Setattr(ctx context.Context, ino Ino, set SetAttr) (Attr, error) 
 		if kill && !n.IsDir() {
 			s.planKill(n, r, set.Mode != nil)
 		}
-		if r.Set == 0 {
-			a = s.attr(n)
-			if !kill || n.IsDir() {
-				return nil, nil, nil
-			}
-		}
 		w := s.record(recSetattr)
 		r.encode(w)
 		return w, func(m *mutation) error {

@@ -127,8 +127,10 @@ func (h *Home) ReadDir(dir Ino, off uint64, fn func(Dirent) bool) error {
 					e.Ino = a.Ino
 				case errors.Is(err, ErrNotExist):
 					continue
-				default: // it has a name still
-					e.Ino = h.sickRoot(uint64(e.Ino) & localMask)
+				default:
+					if e.Ino = h.sickRoot(uint64(e.Ino) & localMask); e.Ino>>slotShift == noSlot && h.unknownSick() == nil {
+						continue // its folder is gone
+					}
 				}
 			}
 			if !fn(e) {
@@ -519,15 +521,12 @@ func (h *Home) Rename(parent Ino, name string, newParent Ino, newName string, fl
 		}
 		return h.renameSpace(name, newName, flags)
 	}
-	// A streamed file is in the journal before its name can show it, so that no crash leaves the name with half a file.
-	s.mu.Lock()
-	e, _, err := s.lookup(from, name)
-	s.mu.Unlock()
-	if err != nil {
+	// A streamed file is in the journal before a new name can show it, so that no crash leaves the name with half a file.
+	if err := s.settleNamed(from, name); err != nil {
 		return err
 	}
-	if e != nil {
-		if err := s.settleStream(e.Ino); err != nil {
+	if flags&RenameExchange != 0 {
+		if err := s.settleNamed(to, newName); err != nil {
 			return err
 		}
 	}
@@ -548,6 +547,17 @@ func (h *Home) Rename(parent Ino, name string, newParent Ino, newName string, fl
 			return nil
 		}, nil
 	})
+}
+
+// settleNamed ends the stream of the inode that a name stands for.
+func (s *space) settleNamed(dir uint64, name string) error {
+	s.mu.Lock()
+	e, _, err := s.lookup(dir, name)
+	s.mu.Unlock()
+	if err != nil || e == nil {
+		return err
+	}
+	return s.settleStream(e.Ino)
 }
 
 // planRename checks a rename and decides whether it is a save. Under mu.

@@ -99,7 +99,7 @@ func (s *space) view(n *index.Inode, p []byte, off int64) *readView {
 				clear(q)
 			case index.SourceMem:
 				copy(q, x.Src.Mem[x.Skip:])
-			default:
+			default: // in the journal, a block or a patch
 				v.pieces = append(v.pieces, piece{p: q, src: x.Src, skip: x.Skip})
 			}
 			at = k + x.Len
@@ -122,6 +122,15 @@ func (s *space) fill(ctx context.Context, v *readView) (int, error) {
 			if err := s.h.jr.ReadAt(q.src.Loc, q.p, int(q.skip)); err != nil {
 				return 0, errors.Join(errMoved, ErrIO, err)
 			}
+		case q.src.Kind == index.SourcePatch:
+			b, err := s.opBytes(q.src.At)
+			if err != nil {
+				return 0, err
+			}
+			if k := int64(len(b)) - q.skip; k < int64(len(q.p)) {
+				return 0, s.damaged(fmt.Errorf("the patch in change %s ends %d bytes early", q.src.At.Change, int64(len(q.p))-k))
+			}
+			copy(q.p, b[q.skip:])
 		default:
 			if err := s.readBlock(ctx, q.src.Block, q.p, q.skip); err != nil {
 				return 0, err
@@ -257,7 +266,10 @@ func (h *Home) Fsync(ctx context.Context, ino Ino) error {
 	}
 	s.mu.Lock()
 	seq := s.last
+	s.noteFsync(local)
 	s.mu.Unlock()
+	h.fsyncs.begin()
+	defer h.fsyncs.end()
 	return h.sync(ctx, seq)
 }
 
@@ -325,10 +337,7 @@ func (h *Home) Fallocate(ctx context.Context, ino Ino, mode uint32, off, n int64
 			return nil, nil, ErrInvalid
 		}
 		r := &fallocateRecord{Ino: local, Mode: mode, Off: off, N: n, Time: h.now()}
-		if mode&FallocPunchHole != 0 {
-			if r.Off >= x.Size {
-				return nil, nil, nil
-			}
+		if mode&FallocPunchHole != 0 && r.Off < x.Size {
 			r.N = min(r.N, x.Size-r.Off)
 		}
 		w := s.record(recFallocate)

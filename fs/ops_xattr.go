@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"bytes"
 	"strings"
 
 	"github.com/anyfs/anyfs/fs/index"
@@ -62,12 +63,14 @@ func (h *Home) Setxattr(ino Ino, name string, value []byte, flags uint32) error 
 		return ErrNoSpace
 	}
 	return h.xattr(ino, name, func(n *index.Inode) (*xattrRecord, error) {
-		_, has := n.Xattr(name)
+		old, has := n.Xattr(name)
 		switch {
 		case has && flags&XattrCreate != 0:
 			return nil, ErrExist
 		case !has && flags&XattrReplace != 0:
 			return nil, ErrNoAttr
+		case has && bytes.Equal(old, value):
+			return nil, nil // no change, as on ext4: nothing to publish
 		}
 		sum := len(name) + len(value)
 		for _, x := range n.Xattrs {
@@ -101,6 +104,7 @@ func (h *Home) Removexattr(ino Ino, name string) error {
 	})
 }
 
+// xattr changes an attribute as the record of plan says; without one there is nothing to do.
 func (h *Home) xattr(ino Ino, name string, plan func(n *index.Inode) (*xattrRecord, error)) error {
 	s, local, err := h.space(ino)
 	if err != nil {
@@ -112,7 +116,7 @@ func (h *Home) xattr(ino Ino, name string, plan func(n *index.Inode) (*xattrReco
 			return nil, nil, err
 		}
 		r, err := plan(n)
-		if err != nil {
+		if err != nil || r == nil {
 			return nil, nil, err
 		}
 		r.Ino, r.Time = local, h.now()

@@ -13,6 +13,7 @@ import (
 
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/dag/block"
+	"github.com/anyfs/anyfs/dag/crashpoint"
 	"github.com/anyfs/anyfs/fs/index"
 	"github.com/anyfs/anyfs/fs/tree"
 )
@@ -104,7 +105,7 @@ func (s *space) prune(ctx context.Context, keep KeepPolicy, want int64, how prun
 			return sum, err
 		}
 	}
-	p := pruner{s: s, keep: keep, now: s.h.opt.Clock().UnixNano(), dry: how == pruneDry || how == pruneDryInNeed}
+	p := pruner{s: s, keep: keep, now: s.h.opt.Clock().UnixNano(), dry: how == pruneDry || how == pruneDryInNeed, lost: map[block.ID]struct{}{}}
 	if err := p.collect(ctx); err != nil {
 		return sum, err
 	}
@@ -127,7 +128,8 @@ type pruner struct {
 	keep KeepPolicy
 	now  int64
 	dry  bool
-	old  []oldContent // the oldest first; rounds take from the front
+	old  []oldContent          // the oldest first; rounds take from the front
+	lost map[block.ID]struct{} // the roots of contents of which blocks went
 
 	doomed map[block.ID]int64 // in a dry run; else keeping's
 }
@@ -244,12 +246,10 @@ func (p *pruner) round(ctx context.Context, want int64) (res PruneResult, err er
 	s := p.s
 	doomed := map[block.ID]int64{}
 	nodes := map[block.ID]struct{}{}
-	var taken []oldContent
 	var sum int64
 	for len(p.old) > 0 && len(doomed) < maxDoomed && sum/2 < want {
 		o := p.old[0]
 		p.old = p.old[1:]
-		taken = append(taken, o)
 		// What can't be read is gone already, or damaged: then its leaves are not known.
 		_ = s.eachNode(ctx, o.root, func(id block.ID, node bool) bool {
 			if n, ok := s.blocks.Size(id); ok {
@@ -272,13 +272,9 @@ func (p *pruner) round(ctx context.Context, want int64) (res PruneResult, err er
 	if err := p.spare(ctx); err != nil {
 		return res, err
 	}
-	var roots []block.ID
-	for _, o := range taken {
-		if p.loses(ctx, o.root) {
-			if id, _, err := block.IDFromCID(o.root); err == nil {
-				roots = append(roots, id)
-			}
-		}
+	roots, err := p.losers(ctx)
+	if err != nil {
+		return res, err
 	}
 	res.Versions = len(roots)
 	if p.dry {
@@ -295,6 +291,7 @@ func (p *pruner) round(ctx context.Context, want int64) (res PruneResult, err er
 	if err := s.notePruned(roots); err != nil {
 		return res, err
 	}
+	crashpoint.Here(crashpoint.PruneNoted)
 	blocks, bytes, err := p.evict(ctx, nodes)
 	res.Blocks, res.Bytes = blocks, bytes
 	return res, err
@@ -415,6 +412,23 @@ func (p *pruner) spareInodes(ctx context.Context) error {
 	return nil
 }
 
+// losers gives the contents of which blocks go, and that none of the rounds before has found: not only those that were chosen, since
+// others, published meanwhile among them, may share their blocks and not be kept either.
+func (p *pruner) losers(ctx context.Context) (roots []block.ID, err error) {
+	err = p.each(ctx, func(c *tree.Content, kept bool, _ int64) error {
+		id, _, err := block.IDFromCID(c.Root)
+		if kept || err != nil {
+			return nil
+		}
+		if _, twice := p.lost[id]; !twice && p.loses(ctx, c.Root) {
+			p.lost[id] = struct{}{}
+			roots = append(roots, id)
+		}
+		return nil
+	})
+	return roots, err
+}
+
 // loses reports whether any block of a content goes.
 func (p *pruner) loses(ctx context.Context, root cid.Cid) bool {
 	yes := false
@@ -460,6 +474,7 @@ func (p *pruner) evict(ctx context.Context, nodes map[block.ID]struct{}) (blocks
 				}
 			}
 			k.mu.Unlock()
+			crashpoint.Here(crashpoint.BlockEvicted)
 			list = list[n:]
 		}
 	}

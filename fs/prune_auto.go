@@ -159,12 +159,16 @@ const blockOverhead = 192
 // currentBytes is at least what the content of all inodes takes in blocks.
 func (s *space) currentBytes(ctx context.Context) int64 {
 	var sum int64
+	var large []*tree.Content
 	for next, full := uint64(0), true; full && ctx.Err() == nil; {
-		full = false
+		full, large = false, large[:0]
 		count := 0
 		s.mu.Lock()
 		err := s.ix.InodesFrom(next, func(n *index.Inode) bool {
 			next = n.Ino + 1
+			if n.Base != nil && !n.Base.LayoutBlock.IsZero() {
+				large = append(large, n.Base)
+			}
 			sum += contentBytes(n.Base)
 			if n.Ext != nil {
 				n.Ext.Range(0, math.MaxInt64, func(_ int64, x index.Extent) bool {
@@ -182,16 +186,24 @@ func (s *space) currentBytes(ctx context.Context) int64 {
 		if err != nil {
 			return math.MaxInt64
 		}
+		for _, c := range large {
+			m, err := s.manifest(ctx, c)
+			if err != nil {
+				return math.MaxInt64
+			}
+			sum += int64(len(m.parts)) * 16 // at most that for each in the layout
+			for i := range m.leaves {
+				sum += int64(m.leaves[i].sealed) + blockOverhead
+			}
+		}
 	}
 	return sum
 }
 
+// contentBytes is what a content takes whose operation says which chunks it has.
 func contentBytes(c *tree.Content) int64 {
 	if c == nil || !c.Root.Defined() {
 		return 0
-	}
-	if len(c.Layout) == 0 { // it is in a block of its own: at most an eighth is padding
-		return c.Size + c.Size/8
 	}
 	var sum int64
 	for _, l := range c.Layout {

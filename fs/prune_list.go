@@ -13,6 +13,7 @@ import (
 	"github.com/anyfs/anyfs/acl/seal"
 	"github.com/anyfs/anyfs/dag/block"
 	"github.com/anyfs/anyfs/dag/kv"
+	"github.com/anyfs/anyfs/fs/index"
 )
 
 // ErrPruned is returned when the content of an old version was dropped from this device.
@@ -25,7 +26,7 @@ const bucketPruned = "pruned"
 // keeping is what guards blocks that are about to be referred to from being evicted.
 type keeping struct {
 	// refs is held for reading from when a block is found to be here, or put, until the index refers to it; for writing, for
-	// a moment, when eviction begins. It comes after pubMu and before the space's mu.
+	// a moment, when eviction begins. It comes after pubMu and a stream's mu, and before the space's mu.
 	refs sync.RWMutex
 
 	pruning sync.Mutex    // one prune at a time; before pubMu
@@ -106,7 +107,7 @@ func (s *space) isPruned(root cid.Cid) (bool, error) {
 		return false, nil
 	}
 	if _, err := s.prunedSeal().OpenLocal(nil, sealed, prunedAD(id)); err != nil {
-		return false, s.damaged(fmt.Errorf("list of what was pruned: %w", err))
+		return false, s.damaged(fmt.Errorf("%w: list of what was pruned: %w", index.ErrCorrupt, err))
 	}
 	return true, nil
 }

@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"testing"
 	"time"
 
+	"github.com/anyfs/anyfs/dag/block"
 	"github.com/anyfs/anyfs/dag/disk"
 )
 
@@ -262,4 +264,37 @@ func TestHistoryGoesWhenTheDiskIsFull(t *testing.T) {
 	if vs := th.contents("Personal/g"); vs[1].Pruned {
 		t.Fatal("it went in vain")
 	}
+}
+
+// TestPruneBesidePublications: what is published, and replaced, after a prune chose what goes, and shares its blocks, is pruned
+// with it, and no damage.
+func TestPruneBesidePublications(t *testing.T) {
+	th := newTestHome(t)
+	ctx := context.Background()
+	ino := th.create(th.root, "f", random(1, 6<<20))
+	th.flush()
+	change := func(seed uint64) {
+		th.write(ino, random(seed, 1<<20), 0)
+		th.flush()
+		th.tick(time.Minute)
+	}
+	change(2)
+	s := th.spaceOf(ino)
+	p := pruner{s: s, now: th.clock().UnixNano(), lost: map[block.ID]struct{}{}}
+	th.must(p.collect(ctx))
+	if len(p.old) != 1 {
+		t.Fatalf("%d old contents", len(p.old))
+	}
+	change(3)
+	th.save(ino, random(4, 6<<20)) // shares nothing
+	th.flush()
+	p.now = th.clock().UnixNano()
+	res, err := p.round(ctx, math.MaxInt64)
+	th.must(err)
+	if res.Versions != 3 || res.Blocks < 4 {
+		t.Errorf("%+v", res)
+	}
+	th.verify()
+	th.kill()
+	th.verify()
 }

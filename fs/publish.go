@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/dag/crashpoint"
 	"github.com/anyfs/anyfs/fs/index"
 	"github.com/anyfs/anyfs/fs/journal"
 	"github.com/anyfs/anyfs/fs/tree"
@@ -18,6 +19,7 @@ type item struct {
 	n       *index.Inode
 	depth   int
 	content *assembled // nil when the content is not published
+	db      database   // that it is published with; none: zero
 	failed  bool       // it can't be published now
 }
 
@@ -41,7 +43,7 @@ func (s *space) publish(ctx context.Context, pick func(ino uint64, d dirtyState,
 	for i := range items {
 		n := items[i].n
 		if n.IsRegular() && len(n.Links) > 0 && (n.DirtyNew != 0 || n.DirtyContent != 0) {
-			if items[i].content, err = s.assemble(ctx, n); err != nil {
+			if items[i].content, err = s.nextContent(ctx, n); err != nil {
 				if ctx.Err() != nil {
 					return 0, left, err
 				}
@@ -50,14 +52,17 @@ func (s *space) publish(ctx context.Context, pick func(ino uint64, d dirtyState,
 			}
 		}
 	}
+	failTogether(items)
 	if err := s.syncBlocks(ctx); err != nil {
 		return 0, left, s.h.broken(err)
 	}
+	crashpoint.Here(crashpoint.PublishBegin)
 	rec, more, err := s.commitBatch(items)
 	left = left || more
 	if err != nil || rec == nil {
 		return 0, left, err
 	}
+	crashpoint.Here(crashpoint.PublishNote)
 	rec.Seq = uint64(upTo)
 	s.unnoted = rec
 	if err := s.note(ctx); err != nil {
@@ -67,6 +72,18 @@ func (s *space) publish(ctx context.Context, pick func(ino uint64, d dirtyState,
 	s.noteCost(items)
 	s.mu.Unlock()
 	return len(rec.Changes), left, nil
+}
+
+// failTogether holds back what belongs to a database of which a part failed.
+func failTogether(items []item) {
+	for i := range items {
+		if !items[i].failed || items[i].db == (database{}) {
+			continue
+		}
+		for j := range items {
+			items[j].failed = items[j].failed || items[j].db == items[i].db
+		}
+	}
 }
 
 // note records the publication that is in the batch log and not in the journal yet, and makes both durable. Where the journal
@@ -88,9 +105,11 @@ func (s *space) note(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	crashpoint.Here(crashpoint.PublishNoted)
 	if err := s.log.Sync(); err != nil && !s.deleted() {
 		return s.h.broken(err)
 	}
+	crashpoint.Here(crashpoint.PublishSynced)
 	return s.h.sync(ctx, m.seq)
 }
 
@@ -121,6 +140,8 @@ func nameless(n *index.Inode) bool {
 
 // capture chooses what to publish, with the unpublished directories above it, and clones it. Directories come first, from the
 // top down. upTo is the last record that the clones hold.
+//
+// Of a database all that is dirty is captured, or nothing.
 func (s *space) capture(pick func(uint64, dirtyState, *index.Inode) bool) (items []item, upTo journal.Seq, left bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -166,6 +187,45 @@ func (s *space) capture(pick func(uint64, dirtyState, *index.Inode) bool) (items
 		items = append(items, item{n: n.Clone(), depth: depth})
 		return depth, nil
 	}
+	// take takes an inode, or where it belongs to a database all of that.
+	take := func(n *index.Inode) error {
+		db, ok := s.databaseOf(n)
+		if !ok {
+			_, err := add(n)
+			return err
+		}
+		members := s.members(db)
+		for _, ino := range members {
+			if h, ok := s.held[ino]; ok && now < h.until {
+				return nil
+			}
+			if s.streams[ino] != nil {
+				left = true
+				return nil
+			}
+		}
+		if !slices.Contains(members, n.Ino) {
+			members = append(members, n.Ino)
+		}
+		for _, ino := range members {
+			m, err := s.ix.Inode(ino)
+			if err != nil {
+				return s.damaged(err)
+			}
+			if m == nil || !m.Dirty() || nameless(m) {
+				continue
+			}
+			if _, err := add(m); err != nil {
+				return err
+			}
+		}
+		for i := range items {
+			if it := &items[i]; !it.n.IsDir() && slices.Contains(members, it.n.Ino) {
+				it.db = db
+			}
+		}
+		return nil
+	}
 	for ino, d := range s.dirty {
 		if len(items) >= maxItems {
 			left = true
@@ -179,17 +239,17 @@ func (s *space) capture(pick func(uint64, dirtyState, *index.Inode) bool) (items
 			return nil, 0, false, s.damaged(err)
 		}
 		if n == nil || !n.Dirty() || nameless(n) {
-			delete(s.dirty, ino) // nothing of it is for others, or not before it has a name
+			s.undirty(ino) // nothing of it is for others, or not before it has a name
 			continue
 		}
 		if s.streams[ino] != nil {
 			left = true
 			continue
 		}
-		if !pick(ino, d, n) {
+		if chosen[ino] || !pick(ino, d, n) {
 			continue
 		}
-		if _, err := add(n); err != nil {
+		if err := take(n); err != nil {
 			return nil, 0, false, err
 		}
 	}
@@ -255,7 +315,7 @@ func (s *space) commitBatch(items []item) (rec *publishedRecord, left bool, err 
 		if items[i].failed {
 			continue
 		}
-		c := &composer{s: s, objects: objects, item: &items[i], now: changedAt(n, now)}
+		c := &composer{s: s, objects: objects, item: &items[i], now: changeTime(items, i, now)}
 		if !c.compose() {
 			left = true
 			continue // a directory above did not fit: it comes with the next batch
@@ -272,6 +332,12 @@ func (s *space) commitBatch(items []item) (rec *publishedRecord, left bool, err 
 			c.done.Change, err = b.Add(n.Object, func(h dag.Header) ([]byte, error) { return s.seal(h, &c.payload) })
 		}
 		if k, _ := b.Len(); errors.Is(err, dag.ErrBatchFull) && k > 0 {
+			if first := firstOf(items, i); first < i {
+				b.Abort() // no database is cut in two
+				done = true
+				rec, _, err := s.commitBatch(items[:first])
+				return rec, true, err
+			}
 			left = true
 			break
 		}
@@ -308,6 +374,32 @@ func (s *space) commitBatch(items []item) (rec *publishedRecord, left bool, err 
 	rec.Batch = batch.ID()
 	rec.Mark = uint64(s.log.Mark())
 	return rec, left, nil
+}
+
+// changeTime is the time that the change of the i-th item carries. Those of a database have one time: no moment of the past shows some of
+// them and not the others.
+func changeTime(items []item, i int, now int64) int64 {
+	t := changedAt(items[i].n, now)
+	if items[i].db != (database{}) {
+		for j := range items {
+			if items[j].db == items[i].db {
+				t = max(t, changedAt(items[j].n, now))
+			}
+		}
+	}
+	return t
+}
+
+// firstOf gives the first item of the database that the i-th belongs to: i where it belongs to none, or where it is all there is.
+func firstOf(items []item, i int) int {
+	if items[i].db == (database{}) {
+		return i
+	}
+	first := slices.IndexFunc(items, func(it item) bool { return it.db == items[i].db })
+	if first == 0 {
+		return i
+	}
+	return first
 }
 
 // addOthers adds the removals of the composer's inode that concern other objects than its own.
@@ -353,10 +445,16 @@ func (s *space) applyPublished(seq journal.Seq, r *publishedRecord) error {
 		}
 		delete(s.held, n.Ino)
 		if !n.Dirty() {
-			s.clearDirty(n.Ino)
+			s.undirty(n.Ino)
 		} else if d, ok := s.dirty[n.Ino]; ok {
 			d.first = d.last
 			s.dirty[n.Ino] = d
+			if p.Content >= 0 {
+				s.recount(n)
+			}
+		}
+		if p.Content >= 0 {
+			s.notePatched(n)
 		}
 	}
 	return nil
@@ -375,25 +473,20 @@ func (s *space) publishedOne(seq, upTo journal.Seq, n *index.Inode, p *published
 	}
 	ref := func(place uint32) tree.Ref { return tree.Ref{Change: p.Change, Place: place} }
 	if p.Content >= 0 {
-		n.Contents = []tree.Ref{ref(uint32(p.Content))}
-		base, err := index.DecodeContent(p.Base)
-		if err != nil {
-			return s.damaged(err)
-		}
-		n.Base, n.BaseAt = base, n.Contents[0]
-		if n.Ext != nil {
-			n.Ext.Drop(upTo)
-			if n.Ext.Len() == 0 {
-				n.Ext = nil
+		at := ref(uint32(p.Content))
+		if p.patches() {
+			if n.Base == nil {
+				return s.damaged(fmt.Errorf("inode %d: a patch over nothing", n.Ino))
 			}
-		}
-		var cuts []index.Cut
-		for _, c := range n.Cuts {
-			if c.Seq > upTo && c.Size < base.Size {
-				cuts = append(cuts, c)
+			n.Patch(upTo, at, p.Size, p.Edits)
+		} else {
+			base, err := index.DecodeContent(p.Base)
+			if err != nil {
+				return s.damaged(err)
 			}
+			n.Rebase(upTo, base, at)
 		}
-		n.Cuts = cuts
+		n.Contents = []tree.Ref{at}
 		for i := range n.Gone {
 			if n.Gone[i].Object == n.Object {
 				n.Gone[i].Contents = n.Contents

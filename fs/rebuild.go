@@ -276,52 +276,28 @@ func (b *rebuilder) content(n *index.Inode, d *tree.Node, st *tree.State) error 
 		n.Base = &tree.Content{Size: n.Size, Inline: v.Text}
 		return nil
 	}
-	return b.s.baseOf(n, &shown, b.seq)
+	return b.s.baseOf(n, &shown)
 }
 
-// baseOf makes a content value the base of an inode; patches over it become extents in blocks.
-func (s *space) baseOf(n *index.Inode, v *tree.ContentValue, seq journal.Seq) error {
-	if v.Missing {
-		return fmt.Errorf("%w: what content %v lies over is not known", ErrIO, v.Ref)
+// baseOf makes a content value the base of an inode, with the patches over it.
+func (s *space) baseOf(n *index.Inode, v *tree.ContentValue) error {
+	f, err := s.contentOf(v.Ref)
+	if err != nil {
+		return err
 	}
-	base := v.Base
-	n.Size = v.Size
-	n.Base, n.BaseAt = &base, v.Ref
-	if !base.Root.Defined() && len(base.Inline) > 0 && len(v.Patches) == 0 {
+	f.show(n)
+	return nil
+}
+
+// show makes the content the base of an inode that has none.
+func (f *VersionFile) show(n *index.Inode) {
+	base := *f.base
+	n.Base, n.BaseAt, n.Size = &base, f.at, base.Size
+	if len(base.Inline) > 0 {
 		// Read from the change; where it ends is said as in the index.
 		base.Inline, base.Layout = nil, []tree.Chunk{{Off: 0, Len: int64(len(base.Inline))}}
 	}
-	for i, edits := range v.Patches {
-		if size := v.Sizes[i]; size < n.Size || size < n.Base.Size {
-			n.AddCut(seq, size)
-			if n.Ext != nil {
-				n.Ext.Cut(size, 1<<62)
-			}
-		}
-		for _, e := range edits {
-			if err := s.extent(n, e, seq); err != nil {
-				return err
-			}
-		}
-		n.DirtyContent = seq
+	for i, c := range f.patches {
+		n.AddPatch(f.refs[i], c)
 	}
-	return nil
-}
-
-// extent lays one edit of a patch over a file.
-func (s *space) extent(n *index.Inode, e tree.Edit, seq journal.Seq) error {
-	if n.Ext == nil {
-		n.Ext = &index.Extents{}
-	}
-	if k := int64(len(e.Bytes)); k > 0 {
-		id, err := s.putChunk(e.Bytes)
-		if err != nil {
-			return err
-		}
-		n.Ext.Put(e.Off, index.Extent{Len: k, Src: &index.Source{Kind: index.SourceBlock, Seq: seq, Block: id, Size: k}})
-	}
-	if rest := e.Len - int64(len(e.Bytes)); rest > 0 {
-		n.Ext.Put(e.Off+int64(len(e.Bytes)), index.Extent{Len: rest, Src: &index.Source{Kind: index.SourceZero, Seq: seq}})
-	}
-	return nil
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/dag/block"
+	"github.com/anyfs/anyfs/fs/index"
 )
 
 // errRecord is a record of the journal that does not parse. It can only come from a version of anyfs that is newer or wrong,
@@ -136,10 +137,15 @@ type publishedChange struct {
 	New     bool     // it is the object's root
 	Links   []placed // links that it made or moved
 	Content int64    // place of its content operation, or -1
-	Base    []byte   // the encoded content that is the base from now on, without inline bytes
-	Gone    int      // how many removals it published, the first of the list
+	Base    []byte   // the encoded content that is the base from now on, without inline bytes; empty for a patch
+	Size    int64    // of the content, where it is a patch
+	Edits   []index.PatchEdit
+	Gone    int // how many removals it published, the first of the list
 	Xattrs  bool
 }
+
+// patches reports whether the change has a patch.
+func (p *publishedChange) patches() bool { return p.Content >= 0 && len(p.Base) == 0 }
 
 type placed struct {
 	Key   uint32
@@ -397,6 +403,17 @@ func (c *publishedRecord) encode(w *writer) {
 		}
 		w.int(p.Content)
 		w.bytes(p.Base)
+		if p.patches() {
+			w.int(p.Size)
+			w.uint(uint64(len(p.Edits)))
+			end := int64(0)
+			for _, e := range p.Edits {
+				w.uint(uint64(e.Off - end))
+				w.uint(uint64(e.Len))
+				w.uint(uint64(e.Data))
+				end = e.Off + e.Len
+			}
+		}
 		w.uint(uint64(p.Gone))
 		w.bool(p.Xattrs)
 	}
@@ -424,6 +441,22 @@ func (c *publishedRecord) decode(r *reader) error {
 			p.Links = append(p.Links, placed{Key: uint32(r.uint()), Place: uint32(r.uint()), Made: r.bool(), Parent: r.uint(), Name: r.str()})
 		}
 		p.Content, p.Base = r.int(), r.bytes()
+		if p.patches() {
+			p.Size = r.int()
+			edits := r.uint()
+			if edits > uint64(len(r.b)) {
+				return errRecord
+			}
+			end := int64(0)
+			for range edits {
+				e := index.PatchEdit{Off: end + int64(r.uint()), Len: int64(r.uint()), Data: int64(r.uint())}
+				if e.Off < end || e.Len <= 0 || e.Data < 0 || e.Data > e.Len || e.Off > p.Size-e.Len {
+					return errRecord
+				}
+				end = e.Off + e.Len
+				p.Edits = append(p.Edits, e)
+			}
+		}
 		p.Gone, p.Xattrs = int(r.uint()), r.bool()
 		c.Changes = append(c.Changes, p)
 	}

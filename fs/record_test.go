@@ -10,6 +10,7 @@ import (
 
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/dag/block"
+	"github.com/anyfs/anyfs/fs/index"
 )
 
 var update = flag.Bool("update", false, "write testdata anew")
@@ -38,6 +39,7 @@ func samples() map[string][]byte {
 	add("published", recPublished, (&publishedRecord{Seq: 99, Batch: dag.ID{7}, Mark: 1000, Changes: []publishedChange{
 		{Ino: 17, Object: dag.ID{1}, Change: dag.ID{1}, New: true, Links: []placed{{Key: 1, Place: 0, Made: true, Parent: 1, Name: "a"}}, Content: 2, Base: []byte{9}},
 		{Ino: 18, Object: dag.ID{2}, Change: dag.ID{3}, Content: -1, Gone: 2},
+		{Ino: 19, Object: dag.ID{4}, Change: dag.ID{5}, Size: 1 << 20, Edits: []index.PatchEdit{{Off: 5, Len: 4096, Data: 4096}, {Off: 9000, Len: 10, Data: 3}}},
 	}}).encode)
 	return out
 }

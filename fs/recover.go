@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -13,6 +14,8 @@ import (
 	"github.com/anyfs/anyfs/acl"
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/dag/block"
+	"github.com/anyfs/anyfs/dag/crashpoint"
+	"github.com/anyfs/anyfs/dag/kv"
 	"github.com/anyfs/anyfs/dag/store"
 	"github.com/anyfs/anyfs/fs/chunk"
 	"github.com/anyfs/anyfs/fs/index"
@@ -25,8 +28,14 @@ const (
 	journalDir = "journal"
 	spacesDir  = "spaces"
 	nextFile   = "spaces/next" // the next free slot: slots are never used twice
-	spaceFile  = "space"       // in a space's folder: its id. Written last: a folder without it was never finished
+	spaceFile  = "space"       // in a space's folder: its id, and what it was made as. Written last: a folder without it was never finished
 	dbFile     = "space.db"
+)
+
+// The stores of batches that share a space's database.
+const (
+	logACL   = "acl"
+	logFiles = "files"
 )
 
 // Named values of a space's index.
@@ -46,15 +55,19 @@ func (h *Home) recover(ctx context.Context) error {
 	if err := d.MkdirAll(spacesDir); err != nil {
 		return fmt.Errorf("open home: %w", err)
 	}
-	if b, err := d.ReadFile(nextFile); err == nil {
-		if b, err = h.local.OpenLocal(nil, b, []byte(nextFile)); err != nil || len(b) != 2 {
-			return fmt.Errorf("open home: %s is damaged", nextFile)
-		}
-		h.next = binary.BigEndian.Uint16(b)
-	} else if !errors.Is(err, iofs.ErrNotExist) {
+	if next, err := h.readNext(); errors.Is(err, errDamaged) {
+		// The folders that are there say as much, but for those that came last and were deleted: what a new space finds of such a
+		// one is in the journal, where its own first record comes later. The next space that is made writes the file anew.
+		h.report(fmt.Errorf("%s: %w", nextFile, err))
+	} else if err != nil {
 		return fmt.Errorf("open home: %w", err)
+	} else {
+		h.next = next
 	}
 	names, err := d.ReadDir(spacesDir)
+	if err == nil {
+		err = d.SyncDir(spacesDir) // a process that was killed may have made a name, and not made it durable
+	}
 	if err != nil {
 		return fmt.Errorf("open home: %w", err)
 	}
@@ -93,9 +106,18 @@ func (h *Home) recover(ctx context.Context) error {
 	if from == ^journal.Seq(0) {
 		from = 0
 	}
+	unread = unread || h.lostFolder()
 	from = max(from, released) // a quiet space's own checkpoint may be older than that
+	// The journal makes durable what it finds, so the blocks that its records name come first.
+	for _, s := range h.each() {
+		if err := s.blocks.Sync(ctx); err != nil {
+			return fmt.Errorf("open home: %w", err)
+		}
+	}
 	h.jr, err = journal.Open(journal.Options{
-		Disk: d, Dir: journalDir, Key: h.local.Derive("journal"), Rand: h.opt.Rand, LiveBytes: journalLimit, MayBeginLater: unread,
+		Disk: d, Dir: journalDir, Key: h.local.Derive("journal"), Rand: h.opt.Rand, LiveBytes: journalLimit,
+		FileBytes: cmp.Or(h.opt.sim.journalBytes, journal.DefaultFileBytes>>crashpoint.Shrink), Inline: h.opt.sim.inline,
+		MayBeginLater: unread,
 	}, from, h.replay)
 	if err != nil {
 		return fmt.Errorf("open home: %w", err)
@@ -108,16 +130,16 @@ func (h *Home) recover(ctx context.Context) error {
 		from = min(from, max(first, 1)-1) // what they need is not known: everything that is there stays
 	}
 	for _, s := range sick {
-		s.hold(from)
+		s.holdJournal(from)
 	}
-	h.jr.Release(from)
+	h.giveBack(from)
 	for _, s := range h.each() {
 		err := s.recovered(ctx)
 		if err == nil {
 			err = s.rebase(ctx, h.jr.Next()-1)
 		}
-		if err != nil && (s.slot == 0 || ctx.Err() != nil) {
-			return err
+		if err != nil && (s.slot == 0 || ctx.Err() != nil || passes(err)) {
+			return fmt.Errorf("open home: %w", err)
 		}
 		if err != nil {
 			s.fallSick(err)
@@ -144,24 +166,41 @@ func (h *Home) addSpace(s *space) {
 	h.mu.Unlock()
 }
 
+// lostFolder reports whether a folder of a space is gone, as far as the checkpoint of the home space shows: what was known of the
+// journal's released records may be gone with it.
+func (h *Home) lostFolder() bool {
+	if h.home == nil {
+		return false
+	}
+	var inos []uint64
+	if err := h.home.ix.Scan(rootDir, 0, func(_ uint64, e *index.Entry) bool {
+		inos = append(inos, e.Ino)
+		return true
+	}); err != nil {
+		return true
+	}
+	for _, ino := range inos {
+		n, err := h.home.ix.Inode(ino)
+		if err != nil || n == nil {
+			return true
+		}
+		if ref, ok := entryRef(n); ok && h.spaceOf(ref.id) == nil {
+			return true
+		}
+	}
+	return false
+}
+
 // openFolder opens the space in a folder. Nil: there was none, or one that was never finished. A space that can't be opened
 // is sick, and the others go on without it; the home space alone has to be there.
 func (h *Home) openFolder(ctx context.Context, slot uint16) (*space, error) {
 	d, dir := h.opt.Disk, spaceDir(slot)
-	sealed, err := d.ReadFile(dir + "/" + spaceFile)
+	id, as, err := h.readSpaceFile(dir)
 	if errors.Is(err, iofs.ErrNotExist) {
-		if err := d.RemoveAll(dir); err != nil {
+		if err := h.removeFolder(dir); err != nil {
 			return nil, fmt.Errorf("remove the unfinished space in %s: %w", dir, err)
 		}
 		return nil, nil
-	}
-	var id dag.ID
-	if err == nil {
-		var b []byte
-		if b, err = h.local.OpenLocal(nil, sealed, []byte(dir)); err == nil && len(b) != len(id) {
-			err = errors.New("wrong length")
-		}
-		copy(id[:], b)
 	}
 	if err != nil {
 		err = fmt.Errorf("%s/%s: %w", dir, spaceFile, err)
@@ -172,12 +211,73 @@ func (h *Home) openFolder(ctx context.Context, slot uint16) (*space, error) {
 	if err == nil {
 		s, err = h.openSpace(ctx, slot, id, func(st dag.Store) (*acl.Space, error) { return acl.OpenSpace(h.keys, id, st) })
 	}
-	if err == nil || slot == 0 || ctx.Err() != nil {
-		return s, err
+	if err != nil && (slot == 0 || ctx.Err() != nil || passes(err)) {
+		return nil, err
 	}
-	s = h.emptySpace(slot, id)
-	s.fallSick(err)
+	if err != nil {
+		s = h.emptySpace(slot, id)
+		s.fallSick(err)
+	}
+	s.as = as
 	return s, nil
+}
+
+// errDamaged says that a file which is sealed as a whole does not open: any of its bytes may be the wrong one.
+var errDamaged = errors.New("damaged, from byte 0 on")
+
+// readNext gives the next free slot, 0 where none was ever taken.
+func (h *Home) readNext() (uint16, error) {
+	b, err := h.opt.Disk.ReadFile(nextFile)
+	if errors.Is(err, iofs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	if b, err = h.local.OpenLocal(nil, b, []byte(nextFile)); err != nil || len(b) != 2 {
+		return 0, errDamaged
+	}
+	return binary.BigEndian.Uint16(b), nil
+}
+
+// readSpaceFile says which space is in a folder.
+func (h *Home) readSpaceFile(dir string) (id dag.ID, as spaceIdentity, err error) {
+	sealed, err := h.opt.Disk.ReadFile(dir + "/" + spaceFile)
+	if err != nil {
+		return id, as, err
+	}
+	b, err := h.local.OpenLocal(nil, sealed, []byte(dir))
+	if err != nil {
+		return id, as, fmt.Errorf("%w: %w", errDamaged, err)
+	}
+	id, as, ok := decodeSpaceFile(b)
+	if !ok {
+		return id, as, errors.New("it says nothing")
+	}
+	return id, as, nil
+}
+
+// dbError names the database that an error is about.
+type dbError struct {
+	name string
+	err  error
+}
+
+func (e *dbError) Error() string { return e.name + ": " + e.err.Error() }
+func (e *dbError) Unwrap() error { return e.err }
+
+// inDB adds the name of a space's database to an error about what is in it.
+func inDB(dir string, err error) error {
+	var told *dbError
+	if errors.As(err, &told) {
+		return err
+	}
+	for _, is := range []error{dag.ErrIndex, block.ErrIndex, kv.ErrCorrupt, index.ErrCorrupt} {
+		if errors.Is(err, is) {
+			return &dbError{dir + "/" + dbFile, err}
+		}
+	}
+	return err
 }
 
 func spaceDir(slot uint16) string { return fmt.Sprintf("%s/%04x", spacesDir, slot) }
@@ -188,7 +288,8 @@ func (h *Home) emptySpace(slot uint16, id dag.ID) *space {
 		h: h, slot: slot, id: id, dir: spaceDir(slot),
 		orphaned: map[uint64]struct{}{}, refs: map[uint64]int64{}, dirty: map[uint64]dirtyState{},
 		asides: map[asideKey]aside{}, inflight: map[uint64]struct{}{}, streams: map[uint64]*stream{}, paced: map[uint64]pace{},
-		held: map[uint64]heldBack{},
+		held: map[uint64]heldBack{}, patched: map[uint64]int64{},
+		mates: map[uint64]database{}, lost: map[database]int{}, near: map[database]struct{}{}, due: map[uint64]database{}, moments: map[database]journal.Seq{},
 	}
 	s.settled = sync.NewCond(&s.mu)
 	return s
@@ -200,7 +301,7 @@ func (h *Home) openSpace(ctx context.Context, slot uint16, id dag.ID, openACL fu
 	dir := s.dir
 	local := h.local.Derive("space " + dir)
 	fail := func(err error) (*space, error) {
-		return nil, errors.Join(fmt.Errorf("open space in %s: %w", dir, err), s.close())
+		return nil, errors.Join(fmt.Errorf("open space in %s: %w", dir, inDB(dir, err)), s.close())
 	}
 	d := h.opt.Disk
 	if err := d.MkdirAll(dir); err != nil {
@@ -211,7 +312,10 @@ func (h *Home) openSpace(ctx context.Context, slot uint16, id dag.ID, openACL fu
 		return fail(err) // db may be a nil of some type
 	}
 	s.db = db
-	if s.aclLog, err = store.Open(store.Options{Disk: d, Dir: dir + "/acl", DB: s.db, Name: "acl", Seal: local.Derive("acl")}); err != nil {
+	if err := d.SyncDir(dir); err != nil { // as of the folder of all spaces
+		return fail(err)
+	}
+	if s.aclLog, err = store.Open(store.Options{Disk: d, Dir: dir + "/acl", DB: s.db, Name: logACL, Seal: local.Derive("acl")}); err != nil {
 		return fail(err)
 	}
 	if s.acl, err = openACL(s.aclLog); err != nil {
@@ -223,14 +327,17 @@ func (h *Home) openSpace(ctx context.Context, slot uint16, id dag.ID, openACL fu
 	s.id = s.acl.ID()
 	s.keys = s.acl.Keys()
 	s.chunker = chunk.New(s.keys.GearTable())
-	if s.log, err = store.Open(store.Options{Disk: d, Dir: dir + "/batches", DB: s.db, Name: "files", Seal: local.Derive("files")}); err != nil {
+	if s.log, err = store.Open(store.Options{Disk: d, Dir: dir + "/batches", DB: s.db, Name: logFiles, Seal: local.Derive("files")}); err != nil {
 		return fail(err)
 	}
-	if s.blocks, err = block.Open(block.Options{Disk: d, Dir: dir + "/blocks", DB: s.db, Seal: local.Derive("blocks")}); err != nil {
+	if s.blocks, err = block.Open(block.Options{
+		Disk: d, Dir: dir + "/blocks", DB: s.db, Seal: local.Derive("blocks"),
+		SegmentBytes: cmp.Or(h.opt.sim.segmentBytes, block.DefaultSegmentBytes>>crashpoint.Shrink),
+	}); err != nil {
 		return fail(err)
 	}
 	s.ix = index.Open(s.db, local.Derive("index"))
-	if err := s.loadValues(); err != nil {
+	if err := s.loadValues(id.IsZero()); err != nil {
 		return fail(err)
 	}
 	return s, nil
@@ -238,15 +345,16 @@ func (h *Home) openSpace(ctx context.Context, slot uint16, id dag.ID, openACL fu
 
 func (s *space) openGraph() (err error) {
 	if s.graph, err = dag.Open(s.id, s.log, s.acl.Files(), dag.Options{}); err != nil {
-		return fmt.Errorf("open space in %s: %w", s.dir, err)
+		return fmt.Errorf("open space in %s: %w", s.dir, inDB(s.dir, err))
 	}
 	return nil
 }
 
-func (s *space) loadValues() error {
+// loadValues reads what the last checkpoint left: a space that is not fresh has one.
+func (s *space) loadValues(fresh bool) error {
 	get := func(name string) (uint64, error) {
 		b, err := s.ix.Value(name)
-		if err != nil || b == nil {
+		if err != nil || b == nil && (name != valueLoaded || fresh) {
 			return 0, err
 		}
 		if len(b) != 8 {
@@ -303,8 +411,12 @@ func (h *Home) replay(seq journal.Seq, rec []byte, loc journal.Loc) error {
 		s.last = max(s.last, seq)
 		return err
 	}
+	// What a record does is done to what the checkpoint left.
+	if !errors.As(err, new(*dbError)) {
+		err = &dbError{s.dir + "/" + dbFile, err}
+	}
 	s.fallSick(fmt.Errorf("space in %s: record %d of the journal can't be applied: %w", s.dir, seq, err))
-	s.hold(s.loaded)
+	s.holdJournal(s.loaded)
 	return nil
 }
 
@@ -352,7 +464,7 @@ func (s *space) replay(k recordKind, seq journal.Seq, loc journal.Loc, size int,
 			return err
 		}
 		if !s.hasBlock(c.Block) {
-			return fmt.Errorf("%w: block %s is not here", journal.ErrEnd, c.Block)
+			return fmt.Errorf("%w: %w", journal.ErrEnd, s.lacks(c.Block))
 		}
 		return s.applySeal(seq, &c)
 	case recFallocate:
@@ -414,7 +526,19 @@ func (s *space) recovered(ctx context.Context) error {
 		s.reclaim(ino)
 	}
 	// What was dirty at the checkpoint is dirty still; what the replay touched was marked by it.
-	return s.ixDirty()
+	if err := s.ixDirty(); err != nil {
+		return err
+	}
+	for ino := range s.dirty {
+		n, err := s.ix.Inode(ino)
+		if err != nil {
+			return s.damaged(err)
+		}
+		if n != nil {
+			s.recount(n)
+		}
+	}
+	return nil
 }
 
 // rebase is for a journal that lost records which a checkpoint holds, as by rot: what comes next has numbers that the
@@ -449,7 +573,7 @@ func keys[K comparable, V any](m map[K]V) map[K]struct{} {
 	return out
 }
 
-// ixDirty finds the inodes that a checkpoint left dirty. Their numbers are listed in it.
+// ixDirty finds the inodes that a checkpoint left dirty, or with many patches. Their numbers are listed in it.
 func (s *space) ixDirty() error {
 	b, err := s.ix.Value(valueDirty)
 	if err != nil {
@@ -471,6 +595,8 @@ func (s *space) ixDirty() error {
 		}
 		if n != nil && n.Dirty() {
 			s.dirty[ino] = dirtyState{first: now, last: now}
+		} else if n != nil {
+			s.notePatched(n)
 		}
 	}
 	return nil

@@ -1,11 +1,8 @@
 package fs
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/fs/tree"
@@ -142,7 +139,7 @@ func (r *restorer) first(live dag.ID, src *source, path string) (bool, error) {
 		if old.object != src.object {
 			return false, fmt.Errorf("%w: it is another name of %s now", ErrExist, old.path)
 		}
-		return false, nil
+		return old.path == path, nil // that is another attempt
 	}
 	if r.overs == nil {
 		r.overs = map[dag.ID]restored{}
@@ -173,28 +170,7 @@ func (r *restorer) same(src *source, st step, path string) (bool, error) {
 		return false, err
 	}
 	now, err := s.fold(src.object, nil)
-	return err == nil && now != nil && sameState(src.st, now), err
-}
-
-// sameState reports whether an inode shows the same in two states of its object, its names aside.
-func sameState(a, b *tree.State) bool {
-	return stateMode(a) == stateMode(b) && a.Owned == b.Owned && a.UID == b.UID && a.GID == b.GID && a.Target == b.Target &&
-		(a.Kind == tree.KindDir && !a.MtimeSet && !b.MtimeSet || stateMtime(a) == stateMtime(b)) &&
-		maps.EqualFunc(a.Xattrs, b.Xattrs, bytes.Equal) && sameContent(a.View(), b.View())
-}
-
-// sameContent reports whether two views show one content: the same operation, or two that hold the same.
-func sameContent(a, b tree.View) bool {
-	if a.Merged || b.Merged || len(a.Losers) > 0 || len(b.Losers) > 0 {
-		return false
-	}
-	x, y := &a.Main, &b.Main
-	if x.Ref == y.Ref {
-		return true
-	}
-	return !x.Missing && !y.Missing && len(x.Patches) == 0 && len(y.Patches) == 0 && x.Size == y.Size &&
-		x.Base.Root.Equals(y.Base.Root) && x.Base.LayoutBlock == y.Base.LayoutBlock && slices.Equal(x.Base.Layout, y.Base.Layout) &&
-		bytes.Equal(x.Base.Inline, y.Base.Inline)
+	return err == nil && now != nil && r.sameState(s, src.st, now), err
 }
 
 // copy makes a new object of what a source was: one for all names of a file that are copied.

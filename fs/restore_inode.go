@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -41,9 +42,14 @@ func (r *restorer) make(src *source, to *space) (ino uint64, size int64, err err
 		size = f.size
 	}
 	shared := f != nil && to == src.s && !f.at.Change.IsZero()
-	written := f != nil && (!shared || len(f.patches) > 0)
+	written := f != nil && !shared
 	if shared {
 		rec.Base, rec.BaseAt = index.AppendContent(nil, f.base), f.at
+		var n index.Inode
+		f.show(&n)
+		if rec.Patched = index.AppendPatches(nil, &n); len(rec.Patched) > maxPatched {
+			rec.Patched, written = nil, true
+		}
 	}
 	if ino, err = r.makeInode(to, rec, f, shared); err != nil {
 		return 0, 0, err
@@ -59,6 +65,9 @@ func (r *restorer) make(src *source, to *space) (ino uint64, size int64, err err
 	}
 	return ino, size, nil
 }
+
+// maxPatched is how long the patches of an inode may be in the record of its restore. Those of more are written anew.
+const maxPatched = 1 << 20
 
 // makeInode records the inode. Where it shares blocks, none of them goes between the look at them and the record.
 func (r *restorer) makeInode(to *space, rec *refsRecord, f *VersionFile, shared bool) (uint64, error) {
@@ -322,8 +331,9 @@ func (r *restorer) tryRevive(src *source, at place) (uint64, error) {
 	if alive {
 		// It has another name: this is one more for the same inode.
 		rec.Ino = owner
+		first := false
 		if src.then {
-			if _, err := r.first(src.object, src, at.path); err != nil {
+			if first, err = r.first(src.object, src, at.path); err != nil {
 				return 0, err
 			}
 		}
@@ -332,7 +342,7 @@ func (r *restorer) tryRevive(src *source, at place) (uint64, error) {
 		}
 		r.appeared(at)
 		r.changed(Event{Inode: s.ino(owner)})
-		if src.then && !sameState(src.st, now) {
+		if first && !r.sameState(s, src.st, now) {
 			return owner, r.renew(src, owner)
 		}
 		return owner, nil
@@ -346,14 +356,19 @@ func (r *restorer) tryRevive(src *source, at place) (uint64, error) {
 		st.Owned, st.UID, st.GID = true, now.UID, now.GID
 		src.st = st
 	}
-	made, size, err := r.make(src, s)
+	same := rec.Over == 0 && r.shows(s, now, src.st)
+	from := *src
+	if same {
+		from.st = now // what it was published as last says the same
+	}
+	made, size, err := r.make(&from, s)
 	if err != nil {
 		return 0, err
 	}
 	defer s.unref(made)
 	rec.Ino = made
 	if rec.Over == 0 {
-		rec.Same = r.holds(now, src.st)
+		rec.Same = same && shared(s, made)
 		rec.Contents = now.View().Behind
 		for name := range now.Xattrs {
 			if _, ok := src.st.Xattrs[name]; !ok {
@@ -370,14 +385,27 @@ func (r *restorer) tryRevive(src *source, at place) (uint64, error) {
 	return made, nil
 }
 
-// holds reports whether an inode made of old is all that an object was published as, so that its place alone is to be published.
-func (r *restorer) holds(now, old *tree.State) bool {
+// shows reports whether an object was published as what it was once, so that its place alone is to be published.
+func (r *restorer) shows(s *space, now, old *tree.State) bool {
 	v := now.View()
-	return (now.Top == old.Top || sameState(now, old)) && !v.Merged && len(v.Losers) == 0 && len(v.Main.Patches) == 0
+	return (now.Top == old.Top || r.sameState(s, now, old)) && !v.Merged && len(v.Losers) == 0
+}
+
+// shared reports whether an inode refers to all that it shows: patches can be too long for that.
+func shared(s *space, ino uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, err := s.inode(ino)
+	if err != nil {
+		return false
+	}
+	written, _ := n.Written()
+	return written == 0
 }
 
 // removedLink chooses the link of a removed object by which it comes back: of those with the name in the directory that it was
-// removed from, else of those with the name, else of all, the one removed last.
+// removed from, else of those with the name, else of all, the one removed last. One change can remove several, those that were
+// removed before content was written among them: then it is the one that came to its place last.
 func removedLink(st *tree.State, dir dag.ID, name string) (best *tree.Link) {
 	rank := func(l *tree.Link) int {
 		switch p := l.Shown(); {
@@ -393,7 +421,7 @@ func removedLink(st *tree.State, dir dag.ID, name string) (best *tree.Link) {
 		if !l.Removed {
 			continue
 		}
-		if best == nil || rank(l) > rank(best) || rank(l) == rank(best) && l.Mark.Pos.Compare(best.Mark.Pos) > 0 {
+		if best == nil || cmp.Or(rank(l)-rank(best), l.Mark.Pos.Compare(best.Mark.Pos), l.Shown().Pos.Compare(best.Shown().Pos)) > 0 {
 			best = l
 		}
 	}

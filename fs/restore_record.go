@@ -23,6 +23,7 @@ type refsRecord struct {
 	Xattrs     []index.Xattr
 	Base       []byte   // the encoded content, as in publishedChange; empty: none
 	BaseAt     tree.Ref // the operation that holds it
+	Patched    []byte   // the encoded patches over it; empty: none
 }
 
 // placeRecord gives such an inode its place. Over names an inode whose object it goes on with. Where that has names, it takes
@@ -70,6 +71,7 @@ func (c *refsRecord) encode(w *writer) {
 	w.bytes(c.Base)
 	if len(c.Base) > 0 {
 		w.ref(c.BaseAt)
+		w.bytes(c.Patched)
 	}
 }
 
@@ -88,6 +90,7 @@ func (c *refsRecord) decode(r *reader) error {
 	}
 	if c.Base = r.bytes(); len(c.Base) > 0 {
 		c.BaseAt = r.ref()
+		c.Patched = r.bytes()
 	}
 	return r.end()
 }
@@ -167,6 +170,11 @@ func (s *space) applyRefs(seq journal.Seq, r *refsRecord) error {
 			return s.damaged(err)
 		}
 		n.Base, n.BaseAt, n.Size, n.DirtyContent = base, r.BaseAt, base.Size, seq
+		if len(r.Patched) > 0 {
+			if err := n.DecodePatches(r.Patched); err != nil {
+				return s.damaged(err)
+			}
+		}
 	}
 	for _, x := range r.Xattrs {
 		n.DirtyXattrs = append(n.DirtyXattrs, index.XattrDirty{Name: x.Name, Seq: seq})
@@ -212,7 +220,7 @@ func (s *space) applyPlace(seq journal.Seq, r *placeRecord) error {
 			}
 		}
 	}
-	n.Ctime = max(r.Time, n.Ctime)
+	n.Ctime = changed(n.Ctime, r.Time)
 	if !named {
 		dir, err := s.change(r.Parent)
 		if err != nil {
@@ -286,13 +294,14 @@ func (s *space) takeOver(seq journal.Seq, n, o *index.Inode, t int64) error {
 	s.allDirty(seq, n)
 	if o.Owned && !n.Owned {
 		// Who owns a file can't be taken back to nobody: it stays.
-		n.Owned, n.UID, n.GID, n.DirtyOwner = true, o.UID, o.GID, seq
+		n.Owned, n.UID, n.GID = true, o.UID, o.GID
 	}
+	attributesOver(seq, n, o)
 	n.DirtyXattrs = unionDirty(seq, n.Xattrs, o.Xattrs, o.DirtyXattrs)
 	o.Object, o.Contents, o.Gone, o.Links = dag.ID{}, nil, nil, nil
 	o.DirtyNew, o.DirtyMode, o.DirtyContent = seq, seq, seq
 	o.DirtyXattrs = unionDirty(seq, o.Xattrs, nil, nil)
-	o.Ctime = max(t, o.Ctime)
+	o.Ctime = changed(o.Ctime, t)
 	s.setOrphan(o, true)
 	if len(n.Links) > 0 {
 		s.setOrphan(n, false)

@@ -27,6 +27,7 @@ func historySamples() map[string]historyRecord {
 			Xattrs: []index.Xattr{{Name: "user.a", Value: []byte("1")}, {Name: "user.b", Value: []byte{}}},
 			Base:   []byte{1, 2, 3}, BaseAt: tree.Ref{Change: dag.ID{9}, Place: 2},
 		},
+		"refs patched": &refsRecord{Ino: 18, Mode: 0100644, Base: []byte{1}, BaseAt: tree.Ref{Change: dag.ID{9}}, Patched: []byte{4, 5}},
 		"refs symlink": &refsRecord{Ino: 19, Mode: 0120777, Time: 1, Target: "a/b"},
 		"place over":   &placeRecord{Ino: 18, Over: 17, Time: 7},
 		"place": &placeRecord{

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/anyfs/anyfs/dag"
@@ -22,24 +23,25 @@ const (
 	smallFile   = 1 << 20
 )
 
-// Pacing of files that are rewritten without end: what is sealed for them stays below sealedRatio times what was written, or
-// their publications are paceMax apart.
-const (
-	sealedRatio = 8
-	paceMax     = 60 * time.Second
-)
-
 // Rhythm of the other work.
 const (
 	flushEvery      = 250 * time.Millisecond // unsynced data reach the kernel, idle streams end
 	syncEvery       = 3 * time.Second        // unsynced data reach the disk
 	checkpointEvery = 2 * time.Second
-	checkpointBytes = 32 << 20        // of records in memory
-	trimAfter       = 5 * time.Second // without work the journal gives up what it does not need
+	checkpointBytes = 32 << 20 // of records in memory
+	// While someone syncs one thing after the other a checkpoint would make him wait for its own syncs: it comes later.
+	checkpointLatest = 10 * time.Second
+	fsyncPause       = 20 * time.Millisecond
+	trimAfter        = 5 * time.Second // without work the journal gives up what it does not need
 )
 
-// pace says when a file may be published next.
-type pace struct{ next int64 }
+// hurry wakes the publisher at once.
+func (h *Home) hurry() {
+	select {
+	case h.urgent <- struct{}{}:
+	default:
+	}
+}
 
 // wake tells the publisher that something is dirty.
 func (h *Home) wake() {
@@ -91,19 +93,22 @@ func (h *Home) publisher(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
+			continue
+		case <-h.urgent:
+			h.relieve(ctx)
+			continue
 		case <-h.kick:
-			// Something became dirty while nothing was: it settles first.
-			if next == time.Hour {
-				if !sleep(ctx, interval) {
-					return
-				}
-			} else {
-				select {
-				case <-ctx.Done():
-					return
-				case <-timer.C:
-				}
-			}
+		}
+		// Something became dirty. Where nothing was, it settles first.
+		if next == time.Hour {
+			timer.Reset(interval)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		case <-h.urgent:
+			h.relieve(ctx)
 		}
 	}
 }
@@ -121,19 +126,20 @@ func sleep(ctx context.Context, d time.Duration) bool {
 
 // publishReady publishes what has settled in a space and returns how many inodes that were, and when to look again.
 func (s *space) publishReady(ctx context.Context) (int, time.Duration) {
-	next := time.Hour
+	idle := s.foldIdle(s.h.opt.Clock().UnixNano())
 	total := 0
 	for {
+		next := idle
 		s.mu.Lock()
 		empty := len(s.dirty) == 0
 		s.mu.Unlock()
 		if empty {
 			return total, next
 		}
-		next = time.Hour
 		now := s.h.opt.Clock().UnixNano()
+		dbs := map[database]time.Duration{}
 		n, left, err := s.publish(ctx, func(ino uint64, d dirtyState, x *index.Inode) bool {
-			wait := s.readyIn(now, ino, d, x)
+			wait := s.readyIn(now, ino, d, x, dbs)
 			if wait > 0 {
 				next = min(next, wait)
 			}
@@ -173,8 +179,17 @@ func (s *space) publishFailed(err error) {
 	}
 }
 
-// readyIn says in how long an inode's changes are ready to be published; not positive: now. Under mu.
-func (s *space) readyIn(now int64, ino uint64, d dirtyState, n *index.Inode) time.Duration {
+// readyIn says in how long an inode's changes are ready to be published; not positive: now. dbs keeps the answers for databases.
+// Under mu.
+func (s *space) readyIn(now int64, ino uint64, d dirtyState, n *index.Inode, dbs map[database]time.Duration) time.Duration {
+	if db, ok := s.databaseOf(n); ok {
+		wait, known := dbs[db]
+		if !known {
+			wait = s.databaseIn(now, db)
+			dbs[db] = wait
+		}
+		return wait
+	}
 	quiet, age := time.Duration(now-d.last), time.Duration(now-d.first)
 	if quiet < 0 { // the clock was set back
 		quiet, age = latestOpen, latestOpen
@@ -189,40 +204,7 @@ func (s *space) readyIn(now int64, ino uint64, d dirtyState, n *index.Inode) tim
 	if n.DirtyNew != 0 && n.Size <= smallFile {
 		idle = idleSmall
 	}
-	wait := min(idle-quiet, late-age)
-	if p, ok := s.paced[ino]; ok {
-		if hold := time.Duration(p.next - now); hold > wait && hold <= paceMax {
-			wait = hold
-		}
-	}
-	return wait
-}
-
-// noteCost remembers what the publication of each file cost, to pace the next. Under mu.
-func (s *space) noteCost(items []item) {
-	now := s.h.opt.Clock().UnixNano()
-	for i := range items {
-		it := &items[i]
-		if it.content == nil {
-			continue
-		}
-		var written int64
-		if it.n.Ext != nil {
-			it.n.Ext.Range(0, it.n.Size, func(_ int64, x index.Extent) bool {
-				written += x.Len
-				return true
-			})
-		}
-		if it.content.sealed <= sealedRatio*written+smallFile {
-			delete(s.paced, it.n.Ino)
-			continue
-		}
-		hold := time.Duration(it.content.sealed/(sealedRatio*(written+1))) * 100 * time.Millisecond
-		if len(s.paced) > 4096 {
-			clear(s.paced)
-		}
-		s.paced[it.n.Ino] = pace{now + int64(min(max(hold, latest), paceMax))}
-	}
+	return max(min(idle-quiet, late-age), s.hold(now, ino, d))
 }
 
 // publishAll publishes everything that is dirty now.
@@ -346,6 +328,24 @@ func (h *Home) flusher(ctx context.Context) {
 	}
 }
 
+// fsyncs says whether someone waits for a sync, or just did.
+type fsyncs struct {
+	running atomic.Int32
+	last    atomic.Int64 // Unix nanoseconds
+}
+
+func (f *fsyncs) begin() { f.running.Add(1) }
+
+func (f *fsyncs) end() {
+	f.last.Store(time.Now().UnixNano())
+	f.running.Add(-1)
+}
+
+func (f *fsyncs) busy() bool {
+	since := time.Duration(time.Now().UnixNano() - f.last.Load())
+	return f.running.Load() > 0 || since >= 0 && since < fsyncPause
+}
+
 // checkpointer writes checkpoints while there is something to write.
 func (h *Home) checkpointer(ctx context.Context) {
 	tick := time.NewTicker(flushEvery)
@@ -369,7 +369,9 @@ func (h *Home) checkpointer(ctx context.Context) {
 			h.jr.Trim()
 			trimmed = true
 		}
-		if !behind || weight < checkpointBytes && time.Since(last) < checkpointEvery && h.journalLive() < journalHalf {
+		full := weight >= checkpointBytes || h.journalLive() >= journalHalf
+		since := time.Since(last)
+		if !behind || !full && (since < checkpointEvery || since < checkpointLatest && h.fsyncs.busy()) {
 			continue
 		}
 		if err := h.checkpoint(ctx); err != nil && ctx.Err() == nil {

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"syscall"
 
 	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/dag/kv"
 	"github.com/anyfs/anyfs/fs/journal"
 )
 
@@ -19,14 +22,24 @@ const abandonedFile = "abandoned"
 // stateDamaged is the State of a sick space.
 const stateDamaged = "damaged"
 
+// passing are errors that say nothing of what is on the disk: they pass, and until then the home does not open.
+var passing = []error{
+	syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EACCES, syscall.EPERM, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, kv.ErrInUse,
+}
+
+// passes reports whether an error does not mean that something is damaged.
+func passes(err error) bool {
+	return slices.ContainsFunc(passing, func(p error) bool { return errors.Is(err, p) })
+}
+
 // fallSick takes a space out of use. In recovery, before anyone can work with it.
 func (s *space) fallSick(err error) {
 	s.sick = err
 	s.h.report(err)
 }
 
-// hold keeps the records behind seq in the journal, for a start that can open the space.
-func (s *space) hold(seq journal.Seq) { s.loaded, s.last = seq, max(s.last, seq+1) }
+// holdJournal keeps the records behind seq in the journal, for a start that can open the space.
+func (s *space) holdJournal(seq journal.Seq) { s.loaded, s.last = seq, max(s.last, seq+1) }
 
 // errAbandoned is why a space with that mark is sick.
 var errAbandoned = errors.New("it could not be opened for so long that the journal did not keep what it needs")

@@ -32,6 +32,7 @@ type space struct {
 	slot   uint16
 	id     dag.ID
 	dir    string // the space's folder
+	as     spaceIdentity
 	acl    *acl.Space
 	keys   *seal.Space
 	graph  *dag.Graph
@@ -59,10 +60,17 @@ type space struct {
 	streams  map[uint64]*stream
 	buf      []byte // scratch for records
 	gone     bool   // the space was deleted
+	passing  bool   // no entry of the root names it yet: it may be thrown away, with what its database knows of the journal
 	sick     error  // set in recovery: the space is damaged, and can't be used; what it is open with may be nil
 	objects  int64  // inodes there are
 	pubErr   error  // why the last publication failed
 	paced    map[uint64]pace
+	patched  map[uint64]int64      // inodes with many patches, and when they were published last
+	mates    map[uint64]database   // files of databases whose names were removed
+	lost     map[database]int      // how many of these each has
+	near     map[database]struct{} // of which a sibling was dirty
+	due      map[uint64]database   // members of databases that wait for an fsync
+	moments  map[database]journal.Seq
 	held     map[uint64]heldBack
 	unnoted  *publishedRecord // under pubMu: in the batch log, and not in the journal yet
 
@@ -73,8 +81,11 @@ type space struct {
 
 // dirtyState says since when, and of what sort, an inode's unpublished changes are.
 type dirtyState struct {
-	first, last int64 // h.now() of the first and last change
-	seq         journal.Seq
+	first, last int64       // h.now() of the first and last change
+	seq         journal.Seq // the space's last record before the first change
+	newest      journal.Seq // and at the last one
+	written     int64       // bytes written since the last publication
+	logged      int64       // of these, bytes that are in the journal alone
 }
 
 // asideKey is a name that a file was just renamed away from, within its directory.
@@ -136,14 +147,13 @@ func (s *space) markDirty(n *index.Inode) {
 		}
 		d.first, d.seq = now, s.last
 	}
-	d.last = now
+	d.last, d.newest = now, s.last
 	s.dirty[n.Ino] = d
+	s.noteSibling(n)
 	if !ok {
 		s.h.wake()
 	}
 }
-
-func (s *space) clearDirty(ino uint64) { delete(s.dirty, ino) }
 
 func (s *space) record(k recordKind) *writer { return newRecord(s.buf, k, s.slot) }
 

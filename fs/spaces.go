@@ -1,13 +1,17 @@
 package fs
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	iofs "io/fs"
+	"strings"
 
 	"github.com/anyfs/anyfs/acl"
 	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/dag/crashpoint"
 	"github.com/anyfs/anyfs/fs/index"
 )
 
@@ -38,6 +42,27 @@ func parseSpaceRef(b []byte) (r spaceRef, ok bool) {
 	return r, true
 }
 
+// spaceIdentity is what the spaceFile says of a space besides its id: its label, if it is derived, and the name that it was made
+// under, which counts where a crash came before its entry in the root.
+type spaceIdentity struct{ label, name string }
+
+func (i spaceIdentity) encode(id dag.ID) []byte {
+	return append(append(append(id[:], i.label...), 0), i.name...)
+}
+
+// decodeSpaceFile reads what encode gives, or an id alone.
+func decodeSpaceFile(b []byte) (id dag.ID, as spaceIdentity, ok bool) {
+	if len(b) < len(id) {
+		return id, as, false
+	}
+	rest := string(b[copy(id[:], b):])
+	if rest == "" {
+		return id, as, true
+	}
+	as.label, as.name, ok = strings.Cut(rest, "\x00")
+	return id, as, ok
+}
+
 // SpaceInfo describes a space.
 type SpaceInfo struct {
 	Slot    uint16 `json:"-"`
@@ -60,31 +85,35 @@ type SpaceInfo struct {
 func (h *Home) makeHomeSpace(ctx context.Context) error {
 	h.spaceMu.Lock()
 	defer h.spaceMu.Unlock()
-	_, err := h.newSpace(ctx, func(st dag.Store) (*acl.Space, error) {
+	// Its slot is 0 also where an attempt before was cut short: no other space ever gets that.
+	s, err := h.newSpace(ctx, 0, spaceIdentity{label: labelHome}, func(st dag.Store) (*acl.Space, error) {
 		return acl.DeriveSpace(h.keys, labelHome, st, h.opt.Rand)
 	}, nil)
+	if err == nil {
+		s.named()
+	}
 	return err
 }
 
-// newSpace makes the folder of a space in the next slot. One that is here already, and in which nothing was ever made, gives
-// way to it. Under spaceMu.
-func (h *Home) newSpace(ctx context.Context, make func(dag.Store) (*acl.Space, error), fill func(*space) error) (*space, error) {
-	slot := h.next
+// newSpace makes the folder of a space in a slot. One that is here already, and in which nothing was ever made, gives way to it.
+// Under spaceMu.
+func (h *Home) newSpace(ctx context.Context, slot uint16, as spaceIdentity, make func(dag.Store) (*acl.Space, error), fill func(*space) error) (*space, error) {
 	if slot == noSlot {
 		return nil, fmt.Errorf("%w: too many spaces were made on this device", ErrNoSpace)
 	}
 	dir := spaceDir(slot)
 	d := h.opt.Disk
-	next := h.local.SealLocal(nil, binary.BigEndian.AppendUint16(nil, slot+1), []byte(nextFile))
+	next := h.local.SealLocal(nil, binary.BigEndian.AppendUint16(nil, max(h.next, slot+1)), []byte(nextFile))
 	if err := d.WriteFileAtomic(nextFile, next); err != nil {
 		return nil, fmt.Errorf("make space: %w", err)
 	}
+	crashpoint.Here(crashpoint.SpaceNumber)
 	s, err := h.openSpace(ctx, slot, dag.ID{}, make)
 	if err != nil {
-		return nil, errors.Join(err, d.RemoveAll(dir))
+		return nil, errors.Join(err, h.removeFolder(dir))
 	}
 	abandon := func(err error) (*space, error) {
-		return nil, errors.Join(err, s.close(), d.RemoveAll(dir))
+		return nil, errors.Join(err, s.close(), h.removeFolder(dir))
 	}
 	twin := h.spaceOf(s.id)
 	if twin != nil {
@@ -102,6 +131,7 @@ func (h *Home) newSpace(ctx context.Context, make func(dag.Store) (*acl.Space, e
 	s.makeRoot(h.now())
 	// The first record that can concern the space comes behind all there are: nothing of it is to be replayed yet.
 	s.last = h.jr.Next() - 1
+	s.passing = true
 	s.mu.Unlock()
 	if fill != nil {
 		if err := fill(s); err != nil {
@@ -111,7 +141,8 @@ func (h *Home) newSpace(ctx context.Context, make func(dag.Store) (*acl.Space, e
 	if err := s.checkpoint(ctx, true); err != nil {
 		return abandon(err)
 	}
-	if err := d.WriteFileAtomic(dir+"/"+spaceFile, h.local.SealLocal(nil, s.id[:], []byte(dir))); err != nil {
+	crashpoint.Here(crashpoint.SpaceMade)
+	if err := d.WriteFileAtomic(dir+"/"+spaceFile, h.local.SealLocal(nil, as.encode(s.id), []byte(dir))); err != nil {
 		return abandon(err)
 	}
 	if err := d.SyncDir(spacesDir); err != nil {
@@ -124,8 +155,9 @@ func (h *Home) newSpace(ctx context.Context, make func(dag.Store) (*acl.Space, e
 			return abandon(err)
 		}
 	}
+	crashpoint.Here(crashpoint.SpaceWhole)
 	h.mu.Lock()
-	h.next = slot + 1
+	h.next = max(h.next, slot+1)
 	h.mu.Unlock()
 	h.addSpace(s)
 	return s, nil
@@ -210,6 +242,9 @@ func (h *Home) createSpace(name, label string, twin dag.ID, open func(dag.Store)
 	}
 	h.spaceMu.Lock()
 	defer h.spaceMu.Unlock()
+	if err := h.failed(); err != nil {
+		return SpaceInfo{}, err
+	}
 	home := h.home
 	home.mu.Lock()
 	e, _, err := home.lookup(rootDir, name)
@@ -222,14 +257,26 @@ func (h *Home) createSpace(name, label string, twin dag.ID, open func(dag.Store)
 			return SpaceInfo{}, &TakenError{Name: name}
 		}
 	}
-	s, err := h.newSpace(context.Background(), open, fill)
+	as := spaceIdentity{label: label, name: name}
+	s, err := h.newSpace(context.Background(), max(h.next, 1), as, open, fill)
 	if err != nil {
 		return SpaceInfo{}, err
 	}
 	if err := h.enterSpace(name, spaceRef{s.id, label}); err != nil {
+		if h.fail.Load() != nil {
+			return SpaceInfo{}, err // whether the journal holds its name is not known: the next start sees, and gives it one
+		}
 		return SpaceInfo{}, errors.Join(err, h.dropSpace(s))
 	}
+	s.named()
 	return h.Space(name)
+}
+
+// named says that the space stays.
+func (s *space) named() {
+	s.mu.Lock()
+	s.passing = false
+	s.mu.Unlock()
 }
 
 // enterSpace makes the entry of a space in the root of the home.
@@ -353,25 +400,36 @@ func (h *Home) Space(name string) (SpaceInfo, error) {
 	return i, nil
 }
 
-// Spaces describes all spaces, in the order of the root's listing.
+// Spaces describes all spaces, in the order of the root's listing. One whose folder is gone, which only damage explains, is among
+// them as unavailable, though no listing shows it.
 func (h *Home) Spaces() ([]SpaceInfo, error) {
-	var names []string
-	err := h.ReadDir(RootIno, 0, func(e Dirent) bool {
-		names = append(names, e.Name)
+	home := h.home
+	var entries []SpaceInfo
+	home.mu.Lock()
+	err := home.ix.Scan(rootDir, 0, func(_ uint64, e *index.Entry) bool {
+		i := SpaceInfo{Name: e.Name}
+		if n, err := home.ix.Inode(e.Ino); err == nil && n != nil {
+			if ref, ok := entryRef(n); ok {
+				i.ID = ref.id.String()
+			}
+		}
+		entries = append(entries, i)
 		return true
 	})
+	home.mu.Unlock()
 	if err != nil {
-		return nil, err
+		return nil, home.damaged(err)
 	}
-	out := make([]SpaceInfo, 0, len(names))
-	for _, name := range names {
-		i, err := h.Space(name)
+	out := make([]SpaceInfo, 0, len(entries))
+	for _, e := range entries {
+		i, err := h.Space(e.Name)
 		if errors.Is(err, ErrNotExist) {
 			continue // it was renamed or deleted meanwhile
 		}
 		if err != nil {
 			return nil, err
 		}
+		i.ID = cmp.Or(i.ID, e.ID)
 		out = append(out, i)
 	}
 	return out, nil
@@ -473,6 +531,7 @@ func (h *Home) removeSpaceLocked(name string, onlyEmpty bool) error {
 	if err := h.opt.Disk.WriteFileAtomic(s.dir+"/"+deletingFile, nil); err != nil {
 		return back(err)
 	}
+	crashpoint.Here(crashpoint.SpaceDelete)
 	home := h.home
 	err = home.do(true, func() (*writer, func(*mutation) error, error) {
 		e, _, err := home.lookup(rootDir, name)
@@ -504,12 +563,13 @@ func (h *Home) removeSpaceLocked(name string, onlyEmpty bool) error {
 	if err := h.sync(context.Background(), seq); err != nil {
 		return back(err)
 	}
+	crashpoint.Here(crashpoint.SpaceUnnamed)
 	h.forgetSpace(s)
 	// What is known of the journal's released records may stand in this space's database alone.
 	if err := home.checkpoint(context.Background(), true); err != nil {
 		return h.broken(err)
 	}
-	if err := errors.Join(s.close(), h.removeFolder(s)); err != nil {
+	if err := errors.Join(s.close(), h.removeFolder(s.dir)); err != nil {
 		h.report(fmt.Errorf("delete space: %w", err)) // what is left goes at the next start
 	}
 	return nil
@@ -517,23 +577,30 @@ func (h *Home) removeSpaceLocked(name string, onlyEmpty bool) error {
 
 func (h *Home) forgetSpace(s *space) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	delete(h.spaces, s.slot)
 	if h.byID[s.id] == s { // an import may have taken its place
 		delete(h.byID, s.id)
 	}
+	h.mu.Unlock()
+	s.mu.Lock()
+	for ino := range s.dirty {
+		s.undirty(ino)
+	}
+	s.mu.Unlock()
 }
 
-// removeFolder removes what a space has on the disk; without its spaceFile a start goes on with that.
-func (h *Home) removeFolder(s *space) error {
+// removeFolder removes what a space has on the disk. Its spaceFile goes first, durably: without it a start goes on with that, and
+// with it all else must be there.
+func (h *Home) removeFolder(dir string) error {
 	d := h.opt.Disk
-	if err := d.Remove(s.dir + "/" + spaceFile); err != nil {
+	if err := d.Remove(dir + "/" + spaceFile); err != nil && !errors.Is(err, iofs.ErrNotExist) {
 		return err
 	}
-	if err := d.SyncDir(s.dir); err != nil {
+	if err := d.SyncDir(dir); err != nil && !errors.Is(err, iofs.ErrNotExist) {
 		return err
 	}
-	return d.RemoveAll(s.dir)
+	crashpoint.Here(crashpoint.SpaceMarkOff)
+	return d.RemoveAll(dir)
 }
 
 // dropSpace takes back a space that no entry of the root names. Nothing was ever in it.
@@ -542,14 +609,14 @@ func (h *Home) dropSpace(s *space) error {
 	s.gone = true
 	s.mu.Unlock()
 	h.forgetSpace(s)
-	return errors.Join(s.close(), h.removeFolder(s))
+	return errors.Join(s.close(), h.removeFolder(s.dir))
 }
 
 // deletingFile marks a space that is being deleted: without an entry in the root its folder goes at the next start.
 const deletingFile = "deleting"
 
 // tidySpaces ends what a crash interrupted: the creation of a space whose entry was not recorded yet, and the deletion of one
-// whose entry went. A space with content that has no entry, which only damage to the home space explains, gets one.
+// whose entry went. A space with content that has no entry, after the crash of an import or damage to the home space, gets one.
 func (h *Home) tidySpaces(ctx context.Context) error {
 	if h.home == nil || h.home.sick != nil {
 		return nil
@@ -580,11 +647,19 @@ func (h *Home) tidySpaces(ctx context.Context) error {
 		return nil // the root can't be read whole: nothing is judged by it
 	}
 	h.recognize(strangers)
+	for _, id := range strangers {
+		if h.spaceOf(id) == nil {
+			h.report(fmt.Errorf("space %s is not on this device any more", id))
+		}
+	}
 	for _, s := range h.all() {
 		if s == home || s.sick != nil && s.id.IsZero() {
 			continue
 		}
 		_, err := h.opt.Disk.ReadFile(s.dir + "/" + deletingFile)
+		if err != nil && !errors.Is(err, iofs.ErrNotExist) {
+			return err
+		}
 		deleting := err == nil
 		switch {
 		case named[s]:
@@ -598,14 +673,27 @@ func (h *Home) tidySpaces(ctx context.Context) error {
 				return err
 			}
 		case s.sick == nil:
-			name := "Recovered " + s.id.String()[len(s.id.String())-8:]
-			h.report(fmt.Errorf("space %s had no name; it is %q now", s.id, name))
-			if err := h.enterSpace(name, spaceRef{id: s.id}); err != nil {
+			if err := h.nameAgain(s); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// nameAgain gives a space that has no entry the one that it was made for, or where its name is taken another.
+func (h *Home) nameAgain(s *space) error {
+	ref := spaceRef{s.id, s.as.label}
+	var err error = ErrExist
+	if checkName(s.as.name) == nil {
+		err = h.enterSpace(s.as.name, ref)
+	}
+	if errors.Is(err, ErrExist) {
+		name := "Recovered " + s.id.String()[len(s.id.String())-8:]
+		h.report(fmt.Errorf("space %s had no name; it is %q now", s.id, name))
+		err = h.enterSpace(name, ref)
+	}
+	return err
 }
 
 // untouched reports whether nothing was ever made in a space.

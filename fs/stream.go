@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/anyfs/anyfs/dag/block"
+	"github.com/anyfs/anyfs/dag/crashpoint"
 	"github.com/anyfs/anyfs/fs/chunk"
 	"github.com/anyfs/anyfs/fs/index"
 	"github.com/anyfs/anyfs/fs/journal"
@@ -23,12 +24,27 @@ type stream struct {
 	arena *arena
 	src   *index.Source
 	jobs  sync.WaitGroup
-	over  bool // settled: a writer that waited for mu looks again
+	job   *sealJob // the last one that was begun
+	over  bool     // settled: a writer that waited for mu looks again
 
 	// Under space.mu.
 	abandoned bool // the inode is gone
 	err       error
 	last      int64 // h.now() of the last write
+}
+
+// sealJob is one chunk that is being sealed.
+type sealJob struct {
+	before *sealJob      // that of the chunk before it in the file; nil for the first
+	done   chan struct{} // closed when the file refers to its block, or err is set
+	err    error
+}
+
+// stopped is a job behind which nothing may be referred to.
+func stopped(err error) *sealJob {
+	j := &sealJob{done: make(chan struct{}), err: err}
+	close(j.done)
+	return j
 }
 
 const (
@@ -132,12 +148,16 @@ func (s *space) cutStream(ctx context.Context, st *stream, final bool) error {
 		st.arena.refs++
 		s.mu.Unlock()
 		st.jobs.Add(1)
+		job := &sealJob{before: st.job, done: make(chan struct{})}
+		st.job = job
 		piece, skip, off := st.buf[pos:pos+n], int64(pos), st.start+int64(pos)
 		a := st.arena
+		s.keeping.refs.RLock() // here, so that a chunk which waits for the one before never holds that one up
 		go func() {
 			defer s.h.sealing.Release(1)
 			defer st.jobs.Done()
-			s.sealPiece(st, a, old, piece, skip, off)
+			defer s.keeping.refs.RUnlock()
+			s.sealPiece(st, job, a, old, piece, skip, off)
 		}()
 		pos += n
 	}
@@ -162,12 +182,20 @@ func (s *space) cutStream(ctx context.Context, st *stream, final bool) error {
 	return nil
 }
 
-// sealPiece seals one chunk and lets the file refer to the block. A chunk that can't be stored stays in memory, and the
-// writer, or the fsync, gets the error.
-func (s *space) sealPiece(st *stream, a *arena, src *index.Source, piece []byte, skip, off int64) {
-	s.keeping.refs.RLock()
-	defer s.keeping.refs.RUnlock()
+// sealPiece seals one chunk and lets the file refer to the block. A chunk that can't be stored stays in memory, with those behind
+// it, and the writer, or the fsync, gets the error. With keeping.refs held for reading.
+func (s *space) sealPiece(st *stream, job *sealJob, a *arena, src *index.Source, piece []byte, skip, off int64) {
+	defer close(job.done)
 	id, err := s.putChunk(piece)
+	crashpoint.Here(crashpoint.StreamSealed)
+	if b := job.before; b != nil {
+		// In the order of the file: a crash must not leave a later part behind a hole.
+		<-b.done
+		job.before = nil
+		if err == nil {
+			err = b.err
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err == nil {
@@ -175,7 +203,10 @@ func (s *space) sealPiece(st *stream, a *arena, src *index.Source, piece []byte,
 	}
 	if err == nil {
 		s.h.release(a)
-	} else if st.err == nil {
+		return
+	}
+	job.err = err
+	if st.err == nil {
 		st.err = err // the file still refers to the buffer: it is not given back
 	}
 }
@@ -256,9 +287,13 @@ func (s *space) settleStream(ino uint64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err := st.err
+	st.job = nil // all that was cut is in a block or in the journal, or never will be
 	if !st.abandoned {
-		if e := s.journalMem(ino); e != nil && err == nil {
-			err = e
+		if e := s.journalMem(ino); e != nil {
+			st.job = stopped(e)
+			if err == nil {
+				err = e
+			}
 		}
 	}
 	if err != nil {

@@ -10,6 +10,8 @@ import (
 
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/dag/block"
+	"github.com/anyfs/anyfs/dag/kv"
+	"github.com/anyfs/anyfs/dag/store"
 	"github.com/anyfs/anyfs/fs/index"
 	"github.com/anyfs/anyfs/fs/tree"
 )
@@ -28,6 +30,7 @@ const maxProblems = 1000
 type verifier struct {
 	h        *Home
 	space    string
+	dir      string // of the space
 	problems []Problem
 	done     int64
 	total    int64
@@ -35,10 +38,16 @@ type verifier struct {
 }
 
 func (v *verifier) found(where string, err error) {
+	if v.dir != "" {
+		err = inDB(v.dir, err)
+	}
 	if len(v.problems) < maxProblems {
 		v.problems = append(v.problems, Problem{Space: v.space, Where: where, Text: err.Error()})
 	}
 }
+
+// index notes what is wrong with the index, which is in the space's database.
+func (v *verifier) index(where string, err error) { v.found(v.dir+"/"+dbFile+": "+where, err) }
 
 func (v *verifier) step() {
 	if v.done++; v.done%64 == 0 && v.progress != nil {
@@ -61,6 +70,9 @@ func (h *Home) Verify(ctx context.Context, progress func(done, total int64)) ([]
 	if err := h.jr.Verify(); err != nil {
 		v.found("journal", err)
 	}
+	if _, err := h.readNext(); err != nil {
+		v.found(nextFile, err)
+	}
 	names := map[*space]string{h.home: ""}
 	infos, err := h.Spaces()
 	if err != nil {
@@ -79,10 +91,20 @@ func (h *Home) Verify(ctx context.Context, progress func(done, total int64)) ([]
 		v.total += int64(2*batches+changes) + 1
 	}
 	for _, s := range h.all() {
-		v.space = names[s]
+		v.space, v.dir = names[s], s.dir
 		if s.sick != nil {
 			v.found(s.dir, s.sick)
+			if s.db != nil {
+				if err := s.verifyDB(); err != nil {
+					v.index("structure", err)
+				}
+			}
 			continue
+		}
+		if id, _, err := h.readSpaceFile(s.dir); err != nil && !s.deleted() {
+			v.found(s.dir+"/"+spaceFile, err)
+		} else if err == nil && id != s.id {
+			v.found(s.dir+"/"+spaceFile, fmt.Errorf("it says that this is space %s, and it is %s", id, s.id))
 		}
 		if err := s.verify(ctx, v); err != nil {
 			return v.problems, fmt.Errorf("verify: %w", err)
@@ -105,9 +127,17 @@ func (s *space) verify(ctx context.Context, v *verifier) error {
 	if err := s.acl.Verify(); err != nil {
 		v.found("access list", err)
 	}
-	if c, ok := s.db.(interface{ Check() error }); ok {
-		if err := c.Check(); err != nil {
-			v.found(s.dir+"/"+dbFile, err)
+	if err := s.verifyDB(); err != nil {
+		v.index("structure", err)
+	}
+	index := func(err error) { v.found("index", err) }
+	for _, verify := range []func(context.Context, func(error)) error{
+		s.aclLog.VerifyIndex, s.log.VerifyIndex, s.ix.VerifyStored, s.verifyPruned,
+	} {
+		if err := verify(ctx, index); ctx.Err() != nil {
+			return ctx.Err()
+		} else if err != nil {
+			v.index("index", err)
 		}
 	}
 	if err := s.verifyBatches(ctx, v); err != nil {
@@ -136,6 +166,38 @@ func (s *space) verify(ctx context.Context, v *verifier) error {
 	}
 	v.step()
 	return ctx.Err()
+}
+
+// verifyDB checks the structure of the database, and that it has no bucket that nobody asks for: a name that changed takes what is
+// in the bucket away.
+func (s *space) verifyDB() error {
+	if err := s.db.Check(); err != nil {
+		return err
+	}
+	names, err := s.db.Buckets()
+	if err != nil {
+		return err
+	}
+	for _, known := range [][]string{{bucketPruned}, index.Buckets(), block.Buckets(), store.Buckets(logACL), store.Buckets(logFiles)} {
+		names = slices.DeleteFunc(names, func(n string) bool { return slices.Contains(known, n) })
+	}
+	if len(names) > 0 {
+		return fmt.Errorf("%w: unknown buckets %q", kv.ErrCorrupt, names)
+	}
+	return nil
+}
+
+// verifyPruned opens what is in the list of what was pruned.
+func (s *space) verifyPruned(ctx context.Context, report func(error)) error {
+	seal := s.prunedSeal()
+	return kv.Each(ctx, s.db, bucketPruned, func(k, v []byte) {
+		var id block.ID
+		if copy(id[:], k) != len(id) || len(k) != len(id) {
+			report(fmt.Errorf("%w: key %x in %s", index.ErrCorrupt, k, bucketPruned))
+		} else if _, err := seal.OpenLocal(nil, v, prunedAD(id)); err != nil {
+			report(fmt.Errorf("%w: value in %s, key %x: %w", index.ErrCorrupt, bucketPruned, k, err))
+		}
+	})
 }
 
 // verifyBatches holds the log against its index, with all signatures, links and rules, checks each batch's authorisation, and
@@ -203,7 +265,7 @@ func (s *space) verifyGraph(ctx context.Context, v *verifier) error {
 			_, err = s.graph.HeadsOf(id)
 		}
 		if err == nil && n == 0 {
-			err = errors.New("it has no changes")
+			err = fmt.Errorf("%w: it has no changes", dag.ErrIndex)
 		}
 		if err != nil {
 			v.found("object "+id.String(), err)
@@ -219,12 +281,12 @@ func (s *space) verifyGraph(ctx context.Context, v *verifier) error {
 		return nil
 	}
 	if _, after, _ := s.graph.Counters(); sum < before || sum > after {
-		v.found("objects", fmt.Errorf("they have %d changes together, the batches have %d", sum, after))
+		v.index("objects", fmt.Errorf("they have %d changes together, the batches have %d", sum, after))
 	}
 	return nil
 }
 
-// verifyContents checks that every content of the history is here whole, or was pruned; and that each present one is whole.
+// verifyContents checks that every content of the history is here whole, or was pruned; and that its layout fits to its blocks.
 func (s *space) verifyContents(ctx context.Context, v *verifier) {
 	err := s.eachContent(ctx, func(c *tree.Content) error {
 		if pruned, err := s.isPruned(c.Root); err != nil || pruned {
@@ -232,10 +294,13 @@ func (s *space) verifyContents(ctx context.Context, v *verifier) {
 		}
 		err := block.Leaves(ctx, s.getNode, c.Root, func(l block.Leaf) error {
 			if !s.blocks.Has(l.ID) {
-				return fmt.Errorf("block %s is not here", l.ID)
+				return s.lacks(l.ID)
 			}
 			return nil
 		})
+		if err == nil {
+			_, err = s.manifest(ctx, c)
+		}
 		if err != nil && ctx.Err() == nil {
 			if pruned, e := s.isPruned(c.Root); e == nil && pruned {
 				return nil // meanwhile
@@ -288,6 +353,16 @@ func (s *space) verifyInode(n *index.Inode, node *tree.Node, st *tree.MemStore) 
 		n.Base != nil && n.Base.Root.Defined() && (!n.Base.Root.Equals(view.Main.Base.Root) ||
 			n.Base.LayoutBlock != view.Main.Base.LayoutBlock || !slices.Equal(n.Base.Layout, view.Main.Base.Layout)) {
 		return errors.New("its content has another root than its history says")
+	}
+	if n.Patched.Count > 0 {
+		f, err := s.contentOf(view.Main.Ref)
+		if err != nil {
+			return err
+		}
+		var want index.Inode
+		if f.show(&want); !n.ShowsLike(&want) {
+			return errors.New("the patches of its content are not what its history says")
+		}
 	}
 	return nil
 }

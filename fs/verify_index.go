@@ -49,11 +49,12 @@ func (c *indexCheck) run(ctx context.Context) {
 		defer c.mu.Unlock()
 		c.new = append(c.new, b.ID())
 	})()
-	if err = c.f.all(ctx); err == nil {
-		err = c.list()
-	}
-	if err != nil {
+	if err := c.f.all(ctx); err != nil {
 		c.v.found("history", err)
+		return
+	}
+	if err := c.list(); err != nil {
+		c.v.index("index", err)
 		return
 	}
 	var again []uint64
@@ -69,7 +70,7 @@ func (c *indexCheck) run(ctx context.Context) {
 	// What is wrong is wrong twice: work under way can look like that once.
 	for _, dir := range again {
 		for _, p := range c.dir(ctx, dir, new(int)) {
-			c.v.found(p.Where, errors.New(p.Text))
+			c.v.index(p.Where, errors.New(p.Text))
 		}
 	}
 	s := c.s
@@ -77,7 +78,7 @@ func (c *indexCheck) run(ctx context.Context) {
 	quiet := len(s.dirty) == 0 && s.last == c.began
 	s.mu.Unlock()
 	if quiet && c.seen != c.entries {
-		c.v.found("index", fmt.Errorf("%d names in directories, and %d in inodes", c.seen, c.entries))
+		c.v.index("index", fmt.Errorf("%d names in directories, and %d in inodes", c.seen, c.entries))
 	}
 }
 

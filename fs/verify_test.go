@@ -185,6 +185,37 @@ func TestVerifyIndexDamage(t *testing.T) {
 	}
 }
 
+// TestVerifyMissesASpace: a space whose folder is gone is listed as unavailable, reported, and told by verify.
+func TestVerifyMissesASpace(t *testing.T) {
+	th := newTestHome(t)
+	th.fill()
+	s, err := th.namedSpace(PersonalName)
+	th.must(err)
+	id := s.id.String()
+	th.must(th.Home.Close())
+	th.must(th.sim.RemoveAll(s.dir))
+	th.root = 0
+	th.open()
+	problems, err := th.Verify(context.Background(), nil)
+	th.must(err)
+	if len(problems) != 1 || problems[0].Space != PersonalName || !strings.Contains(problems[0].Text, id) {
+		t.Errorf("problems: %+v", problems)
+	}
+	spaces, err := th.Spaces()
+	th.must(err)
+	if len(spaces) != 1 || spaces[0].Name != PersonalName || spaces[0].ID != id || spaces[0].State != "unavailable" {
+		t.Errorf("spaces: %+v", spaces)
+	}
+	if names := th.list(RootIno); len(names) != 0 {
+		t.Errorf("the root lists %q", names)
+	}
+	status, err := th.Status()
+	th.must(err)
+	if len(status.Errors) == 0 || !strings.Contains(status.Errors[0].Text, id) {
+		t.Errorf("errors: %+v", status.Errors)
+	}
+}
+
 func TestExportImport(t *testing.T) {
 	th := newTestHome(t)
 	want := th.fill()

@@ -105,6 +105,9 @@ func (w *where) choose(ctx context.Context, version string) (chosen, error) {
 	for _, object := range objects {
 		if parseErr == nil {
 			e, err := w.s.graph.Change(id)
+			if err != nil && !errors.Is(err, dag.ErrNotFound) {
+				return chosen{}, w.s.damaged(err)
+			}
 			if err != nil || e.Change.Object != object && e.ID != object {
 				continue
 			}

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestFirstMountOnATerminal holds that the phrase stands on one line of its own on a terminal too, and that it is said what it is
@@ -86,6 +88,32 @@ func TestStatusKeys(t *testing.T) {
 	}
 }
 
+// TestJSON holds that with --json each command that has a result prints one JSON value on one line, with the daemon and without.
+func TestJSON(t *testing.T) {
+	h := Mounted(t)
+	out := t.TempDir()
+	check(t, os.WriteFile(h.Personal("f"), []byte("one"), 0o644), os.Mkdir(h.Personal("d"), 0o755))
+	h.Settle()
+	check(t, os.WriteFile(h.Personal("f"), []byte("two"), 0o644), os.Remove(h.Personal("d")))
+	for _, daemon := range []string{"with", "without"} {
+		for _, line := range []string{
+			"status", "status Personal/f", "status --wait", "account show", "account phrase", "space create W", "space list",
+			"space info W", "space rename W V", "space delete V", "log Personal/f", "log --deleted Personal", "restore Personal/f",
+			"restore Personal/f --to " + out + "/" + daemon, "restore Personal/f --to Personal/" + daemon, "prune --dry-run",
+			"prune --keep-last 3", "verify", "export Personal " + out + "/p" + daemon, "space create S", "export S " + out + "/s" + daemon,
+			"space delete S", "import " + out + "/s" + daemon + " --as T", "space delete T", "version",
+		} {
+			r := h.Run(append(strings.Fields(line), "--json")...)
+			if r.Code != 0 || strings.Count(r.Stdout, "\n") != 1 || !json.Valid([]byte(r.Stdout)) {
+				t.Errorf("%s, %s a daemon: %+v", line, daemon, r)
+			}
+		}
+		if h.mounted {
+			h.Unmount()
+		}
+	}
+}
+
 // TestStatusWaitTimesOut holds that status --wait gives up after --timeout, with its own exit code, and says of a daemon that
 // does not answer that it does not.
 func TestStatusWaitTimesOut(t *testing.T) {
@@ -111,18 +139,13 @@ func TestStatusWaitTimesOut(t *testing.T) {
 // TestHeldHome holds that who has to wait for a home that another process has open says for whom, in the log too, and goes on when
 // that ends.
 func TestHeldHome(t *testing.T) {
-	Need(t, "python3")
 	NeedFUSE(t)
 	h := NewHome(t)
 	h.Must("init")
-	holder := shell("/", `exec 9<>"$LOCK"; python3 -c 'import fcntl,struct,time; fcntl.fcntl(9, 37, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0)); print("held", flush=True); time.sleep(5)'`,
-		"LOCK="+filepath.Join(h.Dir, "lock"))
-	out, err := holder.StdoutPipe()
-	check(t, err, holder.Start())
-	defer func() { _ = holder.Process.Kill(); _ = holder.Wait() }()
-	if _, err := out.Read(make([]byte, 8)); err != nil {
-		t.Fatal(err)
-	}
+	lock, err := os.OpenFile(filepath.Join(h.Dir, "lock"), os.O_RDWR, 0)
+	check(t, err, unix.FcntlFlock(lock.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}))
+	release := time.AfterFunc(5*time.Second, func() { lock.Close() })
+	defer release.Stop()
 	r := h.Run("mount", h.Mnt)
 	h.mounted = r.Code == 0
 	if r.Code != 0 || !strings.Contains(r.Stderr, "Waiting for") || !strings.Contains(r.Stderr, h.Dir) {
@@ -130,6 +153,38 @@ func TestHeldHome(t *testing.T) {
 	}
 	if log, err := os.ReadFile(filepath.Join(h.Dir, "anyfs.log")); err != nil || !strings.Contains(string(log), "waiting for who has the home open") {
 		t.Errorf("the log does not tell of the wait: %s %v", log, err)
+	}
+}
+
+// TestHeldDatabase holds that a daemon waits for a database that a dying process has open, says that it takes long, and gives up in
+// the end with a reason.
+func TestHeldDatabase(t *testing.T) {
+	NeedFUSE(t)
+	h := NewHome(t)
+	h.Must("init")
+	hold := func(d time.Duration) {
+		f, err := os.OpenFile(filepath.Join(h.Dir, "spaces/0001/space.db"), os.O_RDWR, 0)
+		check(t, err, unix.Flock(int(f.Fd()), unix.LOCK_EX))
+		release := time.AfterFunc(d, func() { f.Close() })
+		t.Cleanup(func() { release.Stop(); f.Close() })
+	}
+	hold(5 * time.Second)
+	r := h.Run("mount", h.Mnt)
+	h.mounted = r.Code == 0
+	if r.Code != 0 || !strings.Contains(r.Stderr, "takes long") {
+		t.Errorf("mount of a home whose database is held for a while: %+v", r)
+	}
+	if log, err := os.ReadFile(filepath.Join(h.Dir, "anyfs.log")); err != nil || !strings.Contains(string(log), "opening the home takes long") {
+		t.Errorf("the log does not tell of it: %s %v", log, err)
+	}
+	if !h.mounted {
+		return
+	}
+	h.Unmount()
+	hold(time.Hour)
+	start := time.Now()
+	if r := h.Run("mount", h.Mnt); r.Code == 0 || !strings.Contains(r.Stderr, "another process has it open") || time.Since(start) > time.Minute {
+		t.Errorf("mount of a home whose database is held, after %v: %+v", time.Since(start), r)
 	}
 }
 

@@ -2,8 +2,8 @@ package integration
 
 import (
 	"errors"
+	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -36,24 +36,67 @@ func TestKilledDaemon(t *testing.T) {
 	h.Mount()
 }
 
-// TestStoppedDaemon holds that who waits for a stopped daemon is free when that is killed.
+// TestStoppedDaemon holds that who waits for a stopped daemon, whatever for, is free when that is killed, and that the next
+// mount takes over.
 func TestStoppedDaemon(t *testing.T) {
 	h := Mounted(t)
+	check(t, os.Mkdir(h.Personal("d"), 0o755))
+	for _, name := range []string{"d/f", "read", "fault"} {
+		check(t, writeSynced(h.Personal(name), strings.Repeat(name, 1000)))
+	}
+	h.Remount() // the kernel knows nothing
+	var busy, waiting []*process
+	for i := range 3 {
+		p := newProcess(t)
+		p.start("store %s", h.Personal(fmt.Sprint("busy", i)))
+		busy = append(busy, p)
+	}
+	time.Sleep(200 * time.Millisecond) // requests are in the daemon's hands
 	pid := h.PID()
 	check(t, syscall.Kill(pid, syscall.SIGSTOP))
-	cmd := exec.Command("ls", h.Personal("not seen before"))
-	check(t, cmd.Start())
-	time.Sleep(200 * time.Millisecond)
-	check(t, cmd.Process.Kill())
+	for _, line := range []string{
+		"stat " + h.Personal("not seen before"), "list " + h.Personal("d"), "read " + h.Personal("read"), "fault " + h.Personal("fault"),
+		"statfs " + h.Mnt, "store " + h.Personal("new"),
+	} {
+		for range 2 {
+			p := newProcess(t)
+			p.start("%s", line)
+			waiting = append(waiting, p)
+		}
+	}
+	time.Sleep(300 * time.Millisecond)
+	// Half of those who wait are killed before the daemon is. They may hang on until that, and no longer.
+	for i, p := range waiting {
+		if i%2 == 0 {
+			check(t, p.cmd.Process.Kill())
+		}
+	}
+	check(t, busy[0].cmd.Process.Kill())
 	h.KillPID(pid)
-	ended := make(chan struct{})
-	go func() { _ = cmd.Wait(); close(ended) }()
-	select {
-	case <-ended:
-	case <-time.After(5 * time.Second):
-		t.Error("who waited for a stopped daemon hangs on after its end")
+	for i, p := range append(waiting, busy...) {
+		ended := make(chan string, 1)
+		go func() {
+			if p.out.Scan() {
+				ended <- p.out.Text()
+				return
+			}
+			ended <- "killed"
+		}()
+		select {
+		case s := <-ended:
+			if s != "killed" && s != "=ENOTCONN" && s != "=ECONNABORTED" && !strings.HasPrefix(s, "=the map") {
+				t.Errorf("process %d of those who waited was told %q", i, s)
+			}
+		case <-time.After(5 * time.Second):
+			state, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stack", p.cmd.Process.Pid))
+			t.Errorf("process %d hangs on after the daemon's end: %s", i, state)
+		}
+		p.kill()
 	}
 	h.Mount()
+	if b, err := os.ReadFile(h.Personal("read")); err != nil || string(b) != strings.Repeat("read", 1000) {
+		t.Errorf("after the next mount: %d bytes, %v", len(b), err)
+	}
 }
 
 // TestDaemonKeepsNothing holds that the daemon has no descriptor, folder or session of who mounted.
@@ -224,6 +267,18 @@ func TestPrompts(t *testing.T) {
 	m.Type("open sesame\r")
 	if code := m.Wait(); code != 0 {
 		t.Errorf("account phrase ends with %d: %q", code, m.Seen())
+	}
+	// Ctrl-C ends the question, and leaves the terminal as it was.
+	m = StartTerminal(t, h.Command("account", "phrase"))
+	m.Await("the question", asked(1))
+	m.Type("\x03")
+	start = time.Now()
+	if code := m.Wait(); code == 0 || time.Since(start) > 10*time.Second {
+		t.Errorf("account phrase after Ctrl-C ends with %d: %q", code, m.Seen())
+	}
+	m.Await("what it says", func(seen string) bool { return strings.Contains(seen, "interrupted") })
+	if !m.Echoes() {
+		t.Error("after Ctrl-C the terminal does not show what is typed")
 	}
 }
 

@@ -25,7 +25,7 @@ func flips() int {
 	if Long() {
 		return 100
 	}
-	return 5
+	return 3
 }
 
 // TestVerifyFindsDamage flips single bits in every kind of file of a home, of one that was unmounted and of one whose daemon was

@@ -37,6 +37,7 @@ type Home struct {
 	// Phrase is the recovery phrase that the first mount printed.
 	Phrase  string
 	mounted bool
+	binary  string // "": Binary
 }
 
 // Result is what a command left.
@@ -77,7 +78,11 @@ func (h *Home) Personal(elem ...string) string {
 
 // Command prepares an anyfs command on this home.
 func (h *Home) Command(args ...string) *exec.Cmd {
-	cmd := exec.Command(Binary, append([]string{"--home", h.Dir}, args...)...)
+	binary := Binary
+	if h.binary != "" {
+		binary = h.binary
+	}
+	cmd := exec.Command(binary, append([]string{"--home", h.Dir}, args...)...)
 	cmd.Env = append(os.Environ(), "HOME="+filepath.Dir(h.Dir))
 	return cmd
 }
@@ -249,10 +254,24 @@ func (h *Home) ID(path string) string {
 	return h.Xattr(path, "user.anyfs.id")
 }
 
+// keep copies the home of a test that failed to a new folder in the one that ANYFS_KEEP names.
+func (h *Home) keep() {
+	dir := os.Getenv("ANYFS_KEEP")
+	if dir == "" {
+		return
+	}
+	to, err := os.MkdirTemp(dir, h.t.Name()+"-")
+	if err == nil {
+		err = exec.Command("cp", "-a", h.Dir, to).Run()
+	}
+	h.t.Logf("the home is kept in %s: %v", to, err)
+}
+
 // cleanup leaves nothing mounted and no daemon.
 func (h *Home) cleanup() {
 	if h.t.Failed() {
 		h.t.Log(h.logTail())
+		defer h.keep()
 	}
 	if h.mounted {
 		done := make(chan Result, 1)

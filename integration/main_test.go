@@ -9,6 +9,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if os.Getenv(processEnv) != "" {
+		beProcess()
+		return
+	}
 	os.Exit(testMain(m))
 }
 
@@ -21,14 +25,21 @@ func testMain(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	Binary = filepath.Join(dir, "anyfs")
-	args := []string{"build", "-o", Binary}
-	if os.Getenv("ANYFS_RACE") != "" {
-		args = append(args, "-race")
-	}
-	build := exec.Command("go", append(args, "../cmd/anyfs")...)
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "building anyfs: %v\n%s", err, out)
+	if err := buildBinary(Binary); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return m.Run()
+}
+
+// buildBinary builds the command.
+func buildBinary(to string, flags ...string) error {
+	args := append([]string{"build", "-o", to}, flags...)
+	if os.Getenv("ANYFS_RACE") != "" {
+		args = append(args, "-race")
+	}
+	if out, err := exec.Command("go", append(args, "../cmd/anyfs")...).CombinedOutput(); err != nil {
+		return fmt.Errorf("building anyfs: %v\n%s", err, out)
+	}
+	return nil
 }

@@ -97,6 +97,16 @@ func (m *Terminal) Type(keys string) {
 	}
 }
 
+// Echoes reports whether the terminal shows what is typed.
+func (m *Terminal) Echoes() bool {
+	m.t.Helper()
+	s, err := unix.IoctlGetTermios(int(m.file.Fd()), unix.TCGETS)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return s.Lflag&unix.ECHO != 0
+}
+
 // Wait waits for the program's end and gives its exit code.
 func (m *Terminal) Wait() int {
 	m.t.Helper()

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -15,7 +16,7 @@ import (
 //
 // Besides testscript's own commands there are: killdaemon (the daemon, with SIGKILL), phrase FILE (stdout of the last command is
 // a recovery phrase on one line; keep it in FILE), json PATH [VALUE] (stdout is JSON and has this at a dotted path),
-// mounted DIR, and same FILE FILE for two files of any size.
+// mounted DIR, and xattr NAME PATH [VALUE]. The condition [missing:PROGRAM] holds where the machine lacks it, but not where CI is set.
 func TestScripts(t *testing.T) {
 	NeedFUSE(t)
 	testscript.Run(t, testscript.Params{
@@ -40,6 +41,14 @@ func TestScripts(t *testing.T) {
 				}
 			})
 			return nil
+		},
+		Condition: func(cond string) (bool, error) {
+			program, ok := strings.CutPrefix(cond, "missing:")
+			if !ok {
+				return false, fmt.Errorf("unknown condition %q", cond)
+			}
+			_, err := exec.LookPath(program)
+			return err != nil && os.Getenv("CI") == "", nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"killdaemon": scriptKill,

@@ -162,6 +162,9 @@ func mountByHelper(bin, dir string, s settings) (*device, error) {
 	theirs.Close()
 	if err != nil {
 		if text := strings.TrimSpace(said.String()); text != "" {
+			if strings.Contains(text, "/dev/fuse: Permission denied") {
+				text += "; root gives it to everybody with: chmod 666 /dev/fuse"
+			}
 			return nil, errors.New(text)
 		}
 		return nil, fmt.Errorf("%s: %w", bin, err)

@@ -196,6 +196,11 @@ func TestXattrs(t *testing.T) {
 		check("none", err, unix.ENODATA)
 		acl := []byte("\x02\x00\x00\x00" + "\x01\x00\x06\x00\xff\xff\xff\xff" + "\x04\x00\x04\x00\xff\xff\xff\xff" + "\x20\x00\x04\x00\xff\xff\xff\xff")
 		check("an access list", unix.Setxattr(path, "system.posix_acl_access", acl, 0), unix.EOPNOTSUPP)
+		check("a namespace that there is not", unix.Setxattr(path, "nothing", nil, 0), unix.EOPNOTSUPP)
+		_, err = unix.Getxattr(path, "other.x", nil)
+		check("asking in one", err, unix.EOPNOTSUPP)
+		check("a namespace alone", unix.Setxattr(path, "user.", nil, 0), unix.EINVAL)
+		check("a namespace alone, to remove", unix.Removexattr(path, "trusted."), unix.EINVAL)
 		for i := range 100 {
 			must(t, unix.Setxattr(path, fmt.Sprintf("user.n%d", i), []byte("x"), 0))
 		}

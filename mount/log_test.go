@@ -67,6 +67,26 @@ func TestLogRotates(t *testing.T) {
 	}
 }
 
+// TestLogRotatesAt10MiB holds the size itself, also of a log that an earlier daemon filled.
+func TestLogRotatesAt10MiB(t *testing.T) {
+	home := t.TempDir()
+	const full = 10 << 20
+	must(t, os.WriteFile(home+"/anyfs.log", make([]byte, full-400), 0o600))
+	l, err := OpenLog(home)
+	must(t, err)
+	for range 10 {
+		l.Info("one line of about a hundred bytes, with the time and its level before it")
+	}
+	must(t, l.Close())
+	old, err := os.Stat(home + "/anyfs.log.1")
+	must(t, err)
+	now, err := os.Stat(home + "/anyfs.log")
+	must(t, err)
+	if old.Size() > full || old.Size() < full-400 || now.Size() == 0 || now.Size() > 2000 {
+		t.Errorf("the old log has %d bytes, the new one %d", old.Size(), now.Size())
+	}
+}
+
 func TestErrno(t *testing.T) {
 	f := newFilesystem(newMem(), 1, 0, 0, quiet())
 	for _, c := range []struct {

@@ -1,7 +1,11 @@
 package mount
 
 import (
+	"fmt"
 	"math"
+	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/anyfs/anyfs/fs"
@@ -113,6 +117,11 @@ func (f *filesystem) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fu
 	}
 	c := new(attrChange)
 	c.from(in)
+	if in.InHeader.Uid != 0 && (in.Valid&attrFields == 0 || in.Valid&fuse.FATTR_KILL_SUIDGID != 0) {
+		if err := f.planKill(h, in, c); err != nil {
+			return f.status("setattr", err)
+		}
+	}
 	ctx := f.newWait(cancel, &in.InHeader)
 	defer ctx.finish()
 	a, err := f.back.Setattr(ctx, h, c.SetAttr)
@@ -124,11 +133,51 @@ func (f *filesystem) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fu
 	return fuse.OK
 }
 
+// planKill says what a change by one who is not root clears.
+//
+// One that names no attribute is a chown(2) that changes nothing, or what the kernel sends before a write to a file with suid
+// or sgid. It lets anybody do either. The write itself clears what it must, so that the rest is left for the owner. But sgid where
+// the group may not execute goes when one from outside the group writes, and of that no later request speaks.
+func (f *filesystem) planKill(h fs.Ino, in *fuse.SetAttrIn, c *attrChange) error {
+	a, err := f.back.Getattr(h)
+	if err != nil {
+		return err
+	}
+	if in.Valid&attrFields == 0 {
+		c.KillPriv = in.InHeader.Uid == a.UID
+	}
+	if a.Mode&(unix.S_ISGID|unix.S_IXGRP) != unix.S_ISGID || a.IsDir() || c.Mode != nil || inGroup(&in.InHeader, a.GID) {
+		return nil
+	}
+	c.mode = a.Mode & 0o7777 &^ unix.S_ISGID
+	if c.KillPriv {
+		c.mode &^= unix.S_ISUID
+	}
+	c.Mode = &c.mode
+	return nil
+}
+
+// inGroup says whether a caller is in a group; where that cannot be found out, it is.
+func inGroup(in *fuse.InHeader, gid uint32) bool {
+	if in.Gid == gid {
+		return true
+	}
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", in.Pid))
+	if err != nil {
+		return true
+	}
+	_, rest, ok := strings.Cut(string(b), "\nGroups:")
+	line, _, _ := strings.Cut(rest, "\n")
+	return !ok || slices.Contains(strings.Fields(line), fmt.Sprint(gid))
+}
+
+// attrFields are what a SetAttr can change.
+const attrFields = fuse.FATTR_MODE | fuse.FATTR_UID | fuse.FATTR_GID | fuse.FATTR_SIZE | fuse.FATTR_ATIME | fuse.FATTR_MTIME
+
 func (c *attrChange) from(in *fuse.SetAttrIn) {
-	const fields = fuse.FATTR_MODE | fuse.FATTR_UID | fuse.FATTR_GID | fuse.FATTR_SIZE | fuse.FATTR_ATIME | fuse.FATTR_MTIME
 	const owner = fuse.FATTR_UID | fuse.FATTR_GID
 	v := in.Valid
-	c.KillPriv = v&fuse.FATTR_KILL_SUIDGID != 0 || v&owner != 0 || v&fields == 0
+	c.KillPriv = v&fuse.FATTR_KILL_SUIDGID != 0 || v&owner != 0 || v&attrFields == 0
 	if v&fuse.FATTR_MODE != 0 {
 		c.mode = in.Mode & 0o7777
 		c.Mode = &c.mode

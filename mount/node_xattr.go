@@ -1,6 +1,7 @@
 package mount
 
 import (
+	"slices"
 	"strings"
 	"syscall"
 
@@ -23,9 +24,22 @@ func (f *filesystem) hasNoCaps(id uint64) bool {
 	return s != nil && s.caps.Load() == f.caps.Load()
 }
 
-// namespaceRefused reports the namespace that the kernel leaves to filesystems which have access lists. We have none,
-// and storing one that nobody heeds would be a lie.
-func namespaceRefused(attr string) bool { return strings.HasPrefix(attr, "system.") }
+// trusted is the namespace that the kernel shows to administrators alone.
+const trusted = "trusted."
+
+// checkName answers for names that Linux does not know. "system." is that of filesystems which have access lists: we have
+// none, and storing one that nobody heeds would be a lie.
+func checkName(attr string) fuse.Status {
+	for _, namespace := range [...]string{"user.", "security.", trusted} {
+		if name, ok := strings.CutPrefix(attr, namespace); ok {
+			if name == "" {
+				return fuse.EINVAL
+			}
+			return fuse.OK
+		}
+	}
+	return fuse.Status(syscall.EOPNOTSUPP)
+}
 
 // GetXAttr returns a value, or its size when dest is empty.
 func (f *filesystem) GetXAttr(_ <-chan struct{}, in *fuse.InHeader, attr string, dest []byte) (uint32, fuse.Status) {
@@ -33,8 +47,8 @@ func (f *filesystem) GetXAttr(_ <-chan struct{}, in *fuse.InHeader, attr string,
 	if !ok {
 		return 0, errStale
 	}
-	if namespaceRefused(attr) {
-		return 0, fuse.Status(syscall.EOPNOTSUPP)
+	if status := checkName(attr); status != fuse.OK {
+		return 0, status
 	}
 	caps := f.caps.Load()
 	if attr == capability && f.hasNoCaps(in.NodeId) {
@@ -72,6 +86,9 @@ func (f *filesystem) ListXAttr(_ <-chan struct{}, in *fuse.InHeader, dest []byte
 	if err != nil {
 		return 0, f.status("listxattr", err)
 	}
+	if in.Uid != 0 {
+		names = slices.DeleteFunc(names, func(name string) bool { return strings.HasPrefix(name, trusted) })
+	}
 	n := 0
 	for _, name := range names {
 		n += len(name) + 1
@@ -90,8 +107,8 @@ func (f *filesystem) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, attr strin
 	if !ok {
 		return errStale
 	}
-	if namespaceRefused(attr) {
-		return fuse.Status(syscall.EOPNOTSUPP)
+	if status := checkName(attr); status != fuse.OK {
+		return status
 	}
 	err := f.back.Setxattr(h, attr, data[:min(int(in.Size), len(data))], in.Flags)
 	if attr == capability {
@@ -106,8 +123,8 @@ func (f *filesystem) RemoveXAttr(_ <-chan struct{}, in *fuse.InHeader, attr stri
 	if !ok {
 		return errStale
 	}
-	if namespaceRefused(attr) {
-		return fuse.Status(syscall.EOPNOTSUPP)
+	if status := checkName(attr); status != fuse.OK {
+		return status
 	}
 	return f.status("removexattr", f.back.Removexattr(h, attr))
 }

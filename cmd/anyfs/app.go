@@ -97,6 +97,7 @@ func (e *env) setGlobals(home string, json bool) error {
 
 // run does what args say and returns the exit code. It writes the error, if any.
 func run(ctx context.Context, e *env, args []string) int {
+	e.interrupted = ctx.Done()
 	app := newApp(e)
 	arranged, path, err := arrange(app, args)
 	if err == nil {

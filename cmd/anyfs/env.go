@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bufio"
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -20,6 +22,8 @@ type env struct {
 	readSecret func() (string, error)
 	// hide turns the terminal's echo off, until what it returns is called; nil when stdin is no terminal.
 	hide func() (restore func())
+	// interrupted is closed by Ctrl-C and the like, which end a question; nil is never.
+	interrupted <-chan struct{}
 	// progress says that stderr is a terminal, where bars may be drawn.
 	progress bool
 	home     string // the home folder, absolute; set before a command runs
@@ -86,13 +90,43 @@ func (e *env) readSecretFile(name string, whole bool) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxSecretBytes))
-	if err != nil || whole {
-		return string(b), err
+	return e.await(func() (string, error) {
+		defer f.Close()
+		in := io.LimitReader(f, maxSecretBytes)
+		if whole {
+			b, err := io.ReadAll(in)
+			return string(b), err
+		}
+		return readLine(in)
+	})
+}
+
+// readLine reads up to the end of a line or of the input, and gives it without the line end.
+func readLine(r io.Reader) (string, error) {
+	line, err := bufio.NewReader(r).ReadString('\n')
+	if errors.Is(err, io.EOF) {
+		err = nil
 	}
-	line, _, _ := strings.Cut(string(b), "\n")
-	return strings.TrimSuffix(line, "\r"), nil
+	return strings.TrimRight(line, "\r\n"), err
+}
+
+// await gives what read gives, or an error once somebody has interrupted; read then goes on, until the process ends.
+func (e *env) await(read func() (string, error)) (string, error) {
+	type answer struct {
+		text string
+		err  error
+	}
+	got := make(chan answer, 1)
+	go func() {
+		text, err := read()
+		got <- answer{text, err}
+	}()
+	select {
+	case a := <-got:
+		return a.text, a.err
+	case <-e.interrupted:
+		return "", context.Canceled
+	}
 }
 
 // ask puts a question on the terminal and reads the hidden answer.
@@ -104,7 +138,7 @@ func (e *env) ask(question string) (string, error) {
 		defer e.hide()()
 	}
 	io.WriteString(e.stderr, question)
-	answer, err := e.readSecret()
+	answer, err := e.await(e.readSecret)
 	io.WriteString(e.stderr, "\n")
 	return answer, err
 }

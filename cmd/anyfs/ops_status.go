@@ -135,14 +135,21 @@ func notFound(what string, err error) error {
 	return err
 }
 
+// kindOf names a type as the log does.
 func kindOf(mode uint32) string {
 	switch mode & 0o170000 {
 	case 0o040000:
-		return "folder"
+		return "directory"
 	case 0o100000:
 		return "file"
 	case 0o120000:
 		return "symlink"
+	case 0o010000:
+		return "fifo"
+	case 0o140000:
+		return "socket"
+	case 0o020000:
+		return "char"
 	}
-	return "special file"
+	return "block"
 }

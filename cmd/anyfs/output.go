@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"fmt"
 	"io"
 	"strings"
@@ -41,11 +40,7 @@ func printable(s string) string {
 // askLine puts a question on the terminal and reads the shown answer.
 func (e *env) askLine(question string) (string, error) {
 	io.WriteString(e.stderr, question)
-	line, err := bufio.NewReader(io.LimitReader(e.stdin, maxSecretBytes)).ReadString('\n')
-	if err != nil && line == "" {
-		return "", err
-	}
-	return strings.TrimRight(line, "\r\n"), nil
+	return e.await(func() (string, error) { return readLine(io.LimitReader(e.stdin, maxSecretBytes)) })
 }
 
 // count gives a number with what it counts, in the plural where it is not one.

@@ -27,6 +27,8 @@ var (
 	// ErrCorrupt is returned when what lies on the disk is not what its ID, its header or the index says. The ID is in
 	// the error's text. A Put of the block repairs it.
 	ErrCorrupt = errors.New("block: corrupt")
+	// ErrIndex is the ErrCorrupt of what the DB holds.
+	ErrIndex = fmt.Errorf("%w: index", ErrCorrupt)
 	// ErrTooLarge is returned for a block longer than MaxSize.
 	ErrTooLarge = fmt.Errorf("block: longer than %d bytes", MaxSize)
 	// ErrHeld is returned by Evict for blocks that a Hold keeps.

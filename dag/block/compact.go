@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/anyfs/anyfs/dag/crashpoint"
 )
 
 // Compact gives back what eviction alone does not: it checkpoints, copies the blocks that are left in segments which are
@@ -162,6 +164,7 @@ func (s *Store) moveTo(id ID, data []byte, p place, epoch uint64) (done bool, er
 	if !at || !sure {
 		return false, nil
 	}
+	defer crashpoint.Here(crashpoint.BlockMoved)
 	return true, s.appendLocked(id, data, func(to place) {
 		// If it was evicted while the copy was written, nothing points to the copy. If a checkpoint ended meanwhile, it
 		// may have been: then it stays where it is, and moveAll says that the segment is not empty.
@@ -181,12 +184,14 @@ func (s *Store) remove(g *segment) error {
 	g.gone, g.changed = true, true
 	s.moves.Add(1)
 	s.mu.Unlock()
+	crashpoint.Here(crashpoint.BlockRemove)
 	if err := s.opt.Disk.Remove(s.segmentName(g.num)); err != nil {
 		s.mu.Lock()
 		g.gone = false
 		s.mu.Unlock()
 		return fmt.Errorf("block: remove segment %d: %w", g.num, err)
 	}
+	crashpoint.Here(crashpoint.BlockRemoved)
 	s.files.forget(g)
 	s.mu.Lock()
 	g.punched, g.end = 0, 0

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"syscall"
 	"testing"
@@ -128,6 +129,36 @@ func TestPowerLossAtEveryOperation(t *testing.T) {
 	}
 }
 
+// TestFailedSyncThenKill lets each sync in turn fail, kills the process after any step, and takes the power from the one that comes
+// after it: what was durable is there, and nothing is damaged.
+func TestFailedSyncThenKill(t *testing.T) {
+	landed := int64(0)
+	for n := int64(1); ; n++ {
+		rnd := rand.New(rand.NewPCG(uint64(n), 6))
+		m := &machine{live: map[int]bool{}, sure: map[int]bool{}, disk: disk.NewSim(rnd), rnd: rnd}
+		m.open(t)
+		m.disk.FailSyncAt(n, syscall.EIO)
+		scenario(m, func(_ string, do func() error) bool {
+			err := do()
+			for _, left := range []func(*disk.Sim) *disk.Sim{(*disk.Sim).Fork, func(d *disk.Sim) *disk.Sim { return d.CrashClone(rnd) }} {
+				k := &machine{live: maps.Clone(m.live), sure: maps.Clone(m.sure), disk: left(m.disk), rnd: rnd}
+				k.restart(t, m.sure)
+				k.disk = k.disk.Crash(func() disk.Keep { return disk.Drop })
+				k.restart(t, m.sure)
+			}
+			return err == nil
+		})
+		hit := m.disk.Landed()
+		if landed += hit; hit == 0 {
+			break
+		}
+	}
+	t.Logf("%d syncs failed", landed)
+	if landed < 5 {
+		t.Errorf("only %d syncs failed", landed)
+	}
+}
+
 // TestOpenUnderFaults makes each operation of Open fail. The next Open must find everything.
 func TestOpenUnderFaults(t *testing.T) {
 	landed := 0
@@ -197,6 +228,31 @@ func TestFullDisk(t *testing.T) {
 			t.Fatalf("after eviction, put %d: %v", n, err)
 		}
 	}
+	if err := s.Verify(t.Context(), func(id ID, err error) {
+		if err != nil {
+			t.Error(id, err)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestNewSegmentWithoutBlocks: the first block of a segment can't be written, and a checkpoint names the segment: its header is
+// durable by then.
+func TestNewSegmentWithoutBlocks(t *testing.T) {
+	d, db := disk.NewSim(nil), kv.NewMem()
+	s := open(t, d, db)
+	if err := s.Checkpoint(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	d.FailAt(2, io.ErrShortWrite) // behind the header of the segment
+	if _, err := s.Put(data(1)); err == nil || d.Landed() != 1 {
+		t.Fatalf("%v, %d faults", err, d.Landed())
+	}
+	if err := s.Checkpoint(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, d.Crash(func() disk.Keep { return disk.Drop }), db)
 	if err := s.Verify(t.Context(), func(id ID, err error) {
 		if err != nil {
 			t.Error(id, err)

@@ -14,6 +14,9 @@ const (
 	bucketSegments = "blocks.segments"
 )
 
+// Buckets lists the store's buckets.
+func Buckets() []string { return []string{bucketBlocks, bucketSegments} }
+
 // overlay is what the index in the DB does not say yet, and a cache of what it says.
 //
 // A place is looked for in fresh, frozen, the cache and the DB, in this order; in the first two the zero place says that
@@ -92,11 +95,11 @@ func (s *Store) getIndexed(tx kv.Tx, id ID) (place, bool, error) {
 func (s *Store) openPlace(id ID, v []byte) (place, error) {
 	b, err := s.opt.Seal.OpenLocal(nil, v, placeAD(id))
 	if err != nil {
-		return place{}, fmt.Errorf("%w: index entry of %s: %w", ErrCorrupt, id, err)
+		return place{}, fmt.Errorf("%w: entry of %s: %w", ErrIndex, id, err)
 	}
 	p, err := decodePlace(b)
 	if err != nil {
-		return place{}, fmt.Errorf("%w: index entry of %s: %w", ErrCorrupt, id, err)
+		return place{}, fmt.Errorf("%w: entry of %s: %w", ErrIndex, id, err)
 	}
 	return p, nil
 }

@@ -82,7 +82,7 @@ func (s *Store) locate(id ID) (located, error) {
 		return located{}, ErrClosed
 	}
 	if g == nil && s.moves.Load() == moves {
-		return located{}, fmt.Errorf("%w: %s: segment %d is missing", ErrCorrupt, id, p.seg)
+		return located{}, fmt.Errorf("%w: %s: %s is missing", ErrCorrupt, id, s.segmentName(p.seg))
 	}
 	if g == nil {
 		return s.locate(id) // it was moved and its segment removed meanwhile
@@ -112,12 +112,12 @@ func (s *Store) readPlace(g *segment, id ID, p place, buf []byte) ([]byte, error
 	data := slices.Grow(buf[:0], int(p.n))[:p.n]
 	if err := s.readAt(g, data, int64(p.off)+recordHeader); err != nil {
 		if missing(err) {
-			return nil, fmt.Errorf("%w: %s: segment %d ends before it or is missing", ErrCorrupt, id, p.seg)
+			return nil, fmt.Errorf("%w: %s: %s ends before it, at %d, or is missing", ErrCorrupt, id, s.segmentName(p.seg), p.off)
 		}
 		return nil, fmt.Errorf("block: read %s: %w", id, err)
 	}
 	if Sum(data) != id {
-		return nil, fmt.Errorf("%w: %s: other bytes in segment %d at %d", ErrCorrupt, id, p.seg, p.off)
+		return nil, fmt.Errorf("%w: %s: other bytes in %s at %d", ErrCorrupt, id, s.segmentName(p.seg), p.off)
 	}
 	return data, nil
 }
@@ -188,7 +188,7 @@ func (s *Store) readBlockAt(at located, p []byte, off int64) (int, error) {
 	}
 	if err := s.readAt(at.g, p, int64(at.p.off)+recordHeader+off); err != nil {
 		if missing(err) {
-			return 0, fmt.Errorf("%w: segment %d ends before a block does or is missing", ErrCorrupt, at.p.seg)
+			return 0, fmt.Errorf("%w: %s ends before a block does or is missing", ErrCorrupt, s.segmentName(at.p.seg))
 		}
 		return 0, fmt.Errorf("block: read: %w", err)
 	}

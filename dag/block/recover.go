@@ -79,7 +79,7 @@ func (s *Store) loadMarks() (map[uint32]marks, error) {
 				m, err = decodeMarks(b)
 			}
 			if err != nil {
-				bad = fmt.Errorf("%w: marks of segment %x: %w", ErrCorrupt, k, err)
+				bad = fmt.Errorf("%w: marks of segment %x: %w", ErrIndex, k, err)
 				return false
 			}
 			out[binary.BigEndian.Uint32(k)] = m
@@ -117,6 +117,7 @@ func (s *Store) recoverSegment(g *segment, rebuild bool) error {
 		return err
 	}
 	if end < size {
+		s.refuse(g.num, end)
 		if err := f.Truncate(end); err != nil {
 			return err
 		}
@@ -156,6 +157,7 @@ func (s *Store) scan(g *segment, f disk.File, size int64, rebuild bool) (int64, 
 			if next < 0 {
 				return at, nil
 			}
+			s.refuse(g.num, at)
 			if err := fill(f, g.num, at, next); err != nil {
 				return 0, err
 			}
@@ -202,6 +204,7 @@ func (s *Store) scanNew(f disk.File, r *record, p place, size int64, buf *[]byte
 				return false, err
 			}
 		} else if _, err := readHeader(f, p.seg, p.end(), size); err == nil {
+			s.refuse(p.seg, at)
 			r.dead = true
 		} else if errors.Is(err, errRecord) {
 			return false, nil

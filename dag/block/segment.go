@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/anyfs/anyfs/dag/crashpoint"
 	"github.com/anyfs/anyfs/dag/disk"
 )
 
@@ -79,6 +80,7 @@ func (s *Store) appendLocked(id ID, data []byte, placed func(place)) error {
 		return err
 	}
 	defer s.files.release(g)
+	crashpoint.Here(crashpoint.BlockWrite)
 	off := g.end // only who holds app changes it
 	var h [recordHeader]byte
 	encodeRecord(&h, record{id: id, n: uint32(len(data))}, g.num, off)
@@ -86,6 +88,7 @@ func (s *Store) appendLocked(id ID, data []byte, placed func(place)) error {
 		_, err = f.WriteAt(append(append(s.scratch[:0], h[:]...), data...), off)
 	} else if _, err = f.WriteAt(data, off+recordHeader); err == nil {
 		// The header comes second: where it is valid, the block was at least written.
+		crashpoint.Here(crashpoint.BlockBody)
 		_, err = f.WriteAt(h[:], off)
 	}
 	if err != nil {
@@ -98,6 +101,7 @@ func (s *Store) appendLocked(id ID, data []byte, placed func(place)) error {
 		}
 		return err
 	}
+	crashpoint.Here(crashpoint.BlockWritten)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	g.end += size
@@ -156,6 +160,7 @@ func (s *Store) createSegment(num uint32) (*segment, error) {
 		}
 		return nil, err
 	}
+	crashpoint.Here(crashpoint.BlockSegment)
 	g := &segment{num: num, end: segmentHeader, changed: true}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -163,6 +168,7 @@ func (s *Store) createSegment(num uint32) (*segment, error) {
 	s.segments[num] = g
 	s.files.add(g, f)
 	s.dirty[num] = g
+	s.appended += segmentHeader // a checkpoint that names the segment comes after its header is durable, though no block may follow
 	return g, nil
 }
 

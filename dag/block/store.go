@@ -33,6 +33,9 @@ type Options struct {
 	FlushEntries int     // 16,384: places not in the index yet, above which a checkpoint writes them there
 }
 
+// DefaultSegmentBytes is the size of a segment where Options name none.
+const DefaultSegmentBytes = 256 << 20
+
 // Store keeps blocks. All methods are safe for concurrent use.
 //
 // A block is in the store from the return of Put and durable from the return of a later Sync. The index in the DB is a
@@ -73,6 +76,21 @@ type Store struct {
 		flights map[ID]*flight
 	}
 	compacting sync.Mutex
+
+	refused []error // set in Open
+}
+
+// maxRefused bounds what Refused gives.
+const maxRefused = 16
+
+// Refused gives where Open met what is no block and was not known to be durable, which is gone: a crash may have torn it. To
+// who knows of a block that was durable it says where that was. At most 16 places are told.
+func (s *Store) Refused() []error { return s.refused }
+
+func (s *Store) refuse(num uint32, at int64) {
+	if len(s.refused) < maxRefused {
+		s.refused = append(s.refused, fmt.Errorf("%s holds no block at %d", s.segmentName(num), at))
+	}
 }
 
 // Open returns the store in o.Dir as the last checkpoint and the segments say. It reads what was appended since the
@@ -82,7 +100,7 @@ func Open(o Options) (*Store, error) {
 	if o.Disk == nil || o.DB == nil || o.Seal == nil || o.Dir == "" {
 		panic("block: Options without Disk, Dir, DB or Seal")
 	}
-	o.SegmentBytes = orDefault(o.SegmentBytes, 256<<20)
+	o.SegmentBytes = orDefault(o.SegmentBytes, DefaultSegmentBytes)
 	o.OpenFiles = orDefault(o.OpenFiles, 64)
 	o.CacheEntries = orDefault(o.CacheEntries, 32<<10)
 	o.FlushEntries = orDefault(o.FlushEntries, 16<<10)

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+
+	"github.com/anyfs/anyfs/dag/crashpoint"
 )
 
 // round is one sync of what was dirty when it began, shared by all who wait for it.
@@ -127,7 +129,9 @@ func (s *Store) syncParallel(todo []dirtySegment) {
 		}
 		f, err := s.files.acquire(s, d.segment)
 		if err == nil {
+			crashpoint.Here(crashpoint.BlockSync)
 			err = f.Sync()
+			crashpoint.Here(crashpoint.BlockSynced)
 			s.files.release(d.segment)
 		}
 		d.err = err

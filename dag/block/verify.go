@@ -37,6 +37,11 @@ func (s *Store) Verify(ctx context.Context, fn func(ID, error)) error {
 	}); err != nil {
 		return err
 	}
+	if _, err := s.loadMarks(); errors.Is(err, ErrCorrupt) {
+		fn(ID{}, err)
+	} else if err != nil {
+		return err
+	}
 	s.mu.RLock()
 	segments := slices.SortedFunc(maps.Values(s.segments), func(a, b *segment) int { return cmp.Compare(a.num, b.num) })
 	s.mu.RUnlock()
@@ -73,7 +78,7 @@ func (s *Store) verifySegment(ctx context.Context, g *segment) error {
 		return nil
 	}
 	if missing(err) || errors.Is(err, errRecord) || errors.Is(err, errSegment) {
-		return fmt.Errorf("%w: segment %d at %d: %w", ErrCorrupt, g.num, at, err)
+		return fmt.Errorf("%w: %s at %d: %w", ErrCorrupt, s.segmentName(g.num), at, err)
 	}
 	return err
 }
@@ -104,7 +109,7 @@ func (s *Store) verifyBlock(id ID, buf *[]byte) error {
 		}
 		if s.holdsAt(id, at) {
 			if missing(err) || errors.Is(err, errRecord) {
-				return fmt.Errorf("%w: %s: header in segment %d at %d: %w", ErrCorrupt, id, at.p.seg, at.p.off, err)
+				return fmt.Errorf("%w: %s: header in %s at %d: %w", ErrCorrupt, id, s.segmentName(at.p.seg), at.p.off, err)
 			}
 			return fmt.Errorf("block: verify %s: %w", id, err)
 		}
@@ -160,7 +165,7 @@ func (s *Store) all(ctx context.Context, fn func(ID, place, error) error) error 
 			return tx.Scan(bucketBlocks, from, func(k, v []byte) bool {
 				var e entry
 				if len(k) != len(e.id) {
-					e.err = fmt.Errorf("%w: an index key of %d bytes", ErrCorrupt, len(k))
+					e.err = fmt.Errorf("%w: a key of %d bytes", ErrIndex, len(k))
 				}
 				copy(e.id[:], k)
 				if e.err == nil {

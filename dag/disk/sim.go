@@ -21,6 +21,7 @@ type Sim struct {
 	root  *simNode
 	names []nameOp // that are not durable yet, in the order in which they happened
 	fault fault
+	watch func()
 	total int64 // capacity in bytes
 	used  int64 // by the files that have a name
 }

@@ -33,6 +33,65 @@ func (s *Sim) CrashClone(rnd *rand.Rand) *Sim {
 	return c
 }
 
+// Fork returns a disk in the same state, with the same operations unsynced: what a process finds that opens it after this one
+// was killed. It has no fault set.
+func (s *Sim) Fork() *Sim {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := NewSim(rand.New(rand.NewPCG(1, 2)))
+	c.total, c.used = s.total, s.used
+	copies := map[*simNode]*simNode{}
+	var fork func(n *simNode) *simNode
+	fork = func(n *simNode) *simNode {
+		if n == nil {
+			return nil
+		}
+		if m := copies[n]; m != nil {
+			return m
+		}
+		m := &simNode{isDir: n.isDir, cur: n.cur.share(), dur: n.dur.share(), dirty: slices.Clone(n.dirty)}
+		copies[n] = m
+		if n.isDir {
+			m.now, m.durable = map[string]*simNode{}, map[string]*simNode{}
+			for name, child := range n.now {
+				m.now[name] = fork(child)
+			}
+			for name, child := range n.durable {
+				m.durable[name] = fork(child)
+			}
+		}
+		return m
+	}
+	c.root = fork(s.root)
+	for _, op := range s.names {
+		c.names = append(c.names, nameOp{node: fork(op.node), from: fork(op.from), to: fork(op.to), old: op.old, new: op.new})
+	}
+	return c
+}
+
+// Same reports whether two disks hold the same files with the same content.
+func (s *Sim) Same(o *Sim) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s != o {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+	}
+	return s.root.same(o.root)
+}
+
+func (n *simNode) same(o *simNode) bool {
+	if n.isDir != o.isDir || len(n.now) != len(o.now) || !n.isDir && !n.cur.same(&o.cur) {
+		return false
+	}
+	for name, child := range n.now {
+		if other := o.now[name]; other == nil || !child.same(other) {
+			return false
+		}
+	}
+	return true
+}
+
 func randomKeep(rnd *rand.Rand) func() Keep {
 	drop := []float64{0, 0.1, 0.5, 0.9, 1}[rnd.IntN(5)]
 	torn := []float64{0, 0.2, 0.8}[rnd.IntN(3)]

@@ -134,6 +134,26 @@ func (m *image) copyFrom(src *image, off, end int64) {
 	m.write(from[off%pageBytes:][:end-off], off)
 }
 
+// same reports whether two images have the same content.
+func (m *image) same(o *image) bool {
+	if m.size != o.size {
+		return false
+	}
+	for i, p := range m.pages {
+		q := o.pages[i]
+		if p == q {
+			continue
+		}
+		if p == nil {
+			p, q = q, p
+		}
+		if q == nil && *p != (page{}) || q != nil && *p != *q {
+			return false
+		}
+	}
+	return true
+}
+
 func (m *image) bytes() []byte {
 	b := make([]byte, m.size)
 	_, _ = m.read(b, 0)

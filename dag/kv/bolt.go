@@ -18,8 +18,9 @@ const (
 	mapBytes = 64 << 30
 	// growBytes is by how much the file grows; what is not used of it is a hole.
 	growBytes = 1 << 20
-	// lockWait is how long OpenBolt waits for another process that has the file open.
-	lockWait = time.Second
+	// lockWait is how long OpenBolt waits for another process that has the file open: a killed one may take a while to give up
+	// what it had mapped.
+	lockWait = 10 * time.Second
 	// readsPerTrim is after how many reads the pages of the map are given back.
 	readsPerTrim = 10_000
 
@@ -36,8 +37,8 @@ type Bolt struct {
 
 var _ DB = (*Bolt)(nil)
 
-// OpenBolt opens or makes the file at path (mode 0600). Only one process may have it open: another gets an error matching
-// bbolt's ErrTimeout after a second. Where the file is new, the caller makes its name durable. A file that is no
+// OpenBolt opens or makes the file at path (mode 0600). Only one process may have it open: another gets ErrInUse
+// after ten seconds. Where the file is new, the caller makes its name durable. A file that is no
 // database, or whose both roots are damaged, gives ErrCorrupt.
 func OpenBolt(path string) (*Bolt, error) {
 	size := mapBytes
@@ -66,11 +67,54 @@ func OpenBolt(path string) (*Bolt, error) {
 	if errors.Is(err, berrors.ErrInvalid) || errors.Is(err, berrors.ErrChecksum) || errors.Is(err, berrors.ErrVersionMismatch) {
 		return nil, fmt.Errorf("%w: %s: %w", ErrCorrupt, path, err)
 	}
+	if errors.Is(err, berrors.ErrTimeout) {
+		return nil, fmt.Errorf("%w: %s", ErrInUse, path)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("kv: open %s: %w", path, err)
 	}
+	err = checkTop(path)
+	if err == nil {
+		err = settleRoots(path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("kv: open %s: %w", path, errors.Join(err, db.Close()))
+	}
 	db.AllocSize = growBytes
 	return &Bolt{db: db}, nil
+}
+
+// checkTop checks what bbolt can't be let read where it is damaged.
+func checkTop(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	return checkFile(f, st.Size(), true)
+}
+
+// settleRoots writes the two roots again as they were read, durably. The process before may have ended because the sync of a
+// root failed: then the system shows it, and holds it for written, though the disk does not have it, and after a power loss
+// what was done since would be gone. All that a root refers to was durable before it was written.
+func settleRoots(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	b := make([]byte, 2*pageSize)
+	if _, err := f.ReadAt(b, 0); err != nil {
+		return err
+	}
+	if _, err := f.WriteAt(b, 0); err != nil {
+		return err
+	}
+	return f.Sync()
 }
 
 func (b *Bolt) View(fn func(Tx) error) error {
@@ -145,6 +189,18 @@ func (b *Bolt) Size() int64 {
 	return n
 }
 
+func (b *Bolt) Buckets() (names []string, err error) {
+	err = guarded(func() error {
+		return b.db.View(func(tx *bbolt.Tx) error {
+			return tx.ForEach(func(name []byte, _ *bbolt.Bucket) error {
+				names = append(names, string(name))
+				return nil
+			})
+		})
+	})
+	return names, closed(err)
+}
+
 // Check reads all pages and holds updates up meanwhile, about a second for each GB.
 func (b *Bolt) Check() error {
 	undo := errors.New("nothing to do")
@@ -159,7 +215,7 @@ func (b *Bolt) Check() error {
 			if err != nil {
 				return err
 			}
-			if err := checkFile(f, st.Size()); err != nil {
+			if err := checkFile(f, st.Size(), false); err != nil {
 				return err
 			}
 			return undo

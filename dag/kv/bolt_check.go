@@ -12,17 +12,19 @@ import (
 // point. Numbers are in the machine's byte order, as bbolt writes them.
 type checker struct {
 	file io.ReaderAt
+	top  bool     // only the tree of buckets
 	high uint64   // pages
 	used []uint64 // a bit for each page that something refers to
 	todo []pageRef
 }
 
-// pageRef is a page that is still to be looked at. Its keys lie in [low, high), nil being no bound.
+// pageRef is a page that is still to be looked at. Its first key is low, and all are below high; nil where that is not known.
 type pageRef struct {
 	id        uint64
 	low, high []byte
 	depth     int
 	top       bool // in the tree of buckets
+	inline    bool // the page of a small bucket, in a value
 }
 
 const (
@@ -44,8 +46,12 @@ func corrupt(format string, args ...any) error {
 }
 
 // checkFile returns the first thing that is wrong with the structure of a database of size bytes. Nobody may write meanwhile.
-func checkFile(file io.ReaderAt, size int64) error {
-	c := &checker{file: file}
+//
+// With top it looks at the tree of buckets alone, which is a page or few, and takes a root that does not hold for none. What this
+// passes, bbolt may read: it follows what pages say within the map, where a fault is no more than an error, but copies small
+// buckets out of their pages into Go's heap, and would follow them there.
+func checkFile(file io.ReaderAt, size int64, top bool) error {
+	c := &checker{file: file, top: top}
 	var root, freelist, txid uint64
 	for id := range uint64(2) {
 		b := make([]byte, pageHeader+metaBytes)
@@ -58,11 +64,19 @@ func checkFile(file io.ReaderAt, size int64) error {
 		sum := fnv.New64a()
 		sum.Write(m[:metaBytes-8])
 		n := binary.NativeEndian
-		if n.Uint64(m[56:]) != sum.Sum64() || n.Uint64(m[48:]) < txid {
-			continue // the root of the update before, or one that a crash tore
+		if n.Uint64(m[56:]) != sum.Sum64() && top {
+			continue
 		}
-		if n.Uint64(b) != id || n.Uint16(b[8:]) != flagMeta {
+		if n.Uint64(m[56:]) != sum.Sum64() {
+			// A root fits into one sector, which no crash tears. The update before, whose root this one took the place of, is
+			// what the database shows.
+			return corrupt("page %d: a root that does not hold", id)
+		}
+		if n.Uint64(b) != id || n.Uint16(b[8:]) != flagMeta || !top && (n.Uint16(b[10:]) != 0 || n.Uint32(b[12:]) != 0) {
 			return corrupt("page %d is no root", id)
+		}
+		if n.Uint64(m[48:]) < txid {
+			continue // the root of the update before
 		}
 		root, freelist, c.high, txid = n.Uint64(m[16:]), n.Uint64(m[32:]), n.Uint64(m[40:]), n.Uint64(m[48:])
 	}
@@ -82,6 +96,9 @@ func checkFile(file io.ReaderAt, size int64) error {
 		if err := c.tree(b, ref); err != nil {
 			return err
 		}
+	}
+	if top {
+		return nil
 	}
 	return c.free(freelist)
 }
@@ -134,10 +151,11 @@ func (c *checker) tree(b []byte, ref pageRef) error {
 		return bad("neither branch nor leaf")
 	case pageHeader+count*element > len(b):
 		return bad("too many elements")
-	case flags == flagBranch && count == 0 || ref.depth > maxDepth:
+	case count == 0 && (flags == flagBranch || ref.low != nil) || ref.depth > maxDepth:
 		return bad("bad shape")
 	}
 	var last []byte
+	next := uint64(pageHeader + count*element) // where the data of an element begin: bbolt leaves no gaps
 	for i := range count {
 		at := pageHeader + i*element
 		e := b[at : at+element]
@@ -151,22 +169,23 @@ func (c *checker) tree(b []byte, ref pageRef) error {
 			ksize, vsize = uint64(ne.Uint32(e[8:])), uint64(ne.Uint32(e[12:]))
 		}
 		start := uint64(at) + pos
-		if start < uint64(pageHeader+count*element) || start+ksize+vsize > uint64(len(b)) || ksize == 0 || ksize > MaxKey {
+		if start != next || start+ksize+vsize > uint64(len(b)) || ksize == 0 || ksize > MaxKey {
 			return bad("an element lies outside")
 		}
+		next = start + ksize + vsize
 		key, value := b[start:start+ksize], b[start+ksize:start+ksize+vsize]
-		if i > 0 && bytes.Compare(last, key) >= 0 || bytes.Compare(key, ref.low) < 0 ||
+		if i > 0 && bytes.Compare(last, key) >= 0 || i == 0 && ref.low != nil && !bytes.Equal(key, ref.low) ||
 			ref.high != nil && bytes.Compare(key, ref.high) >= 0 {
 			return bad("keys out of order")
 		}
 		last = key
 		switch {
 		case flags == flagBranch:
-			next := pageRef{id: id, low: bytes.Clone(key), high: ref.high, depth: ref.depth + 1, top: ref.top}
+			below := pageRef{id: id, low: bytes.Clone(key), high: ref.high, depth: ref.depth + 1, top: ref.top}
 			if i > 0 {
-				c.todo[len(c.todo)-1].high = next.low
+				c.todo[len(c.todo)-1].high = below.low
 			}
-			c.todo = append(c.todo, next)
+			c.todo = append(c.todo, below)
 		case !ref.top && kind != 0 || ref.top && kind != 1:
 			return bad("a bucket where none may be, or none where one must be")
 		case ref.top:
@@ -174,6 +193,9 @@ func (c *checker) tree(b []byte, ref pageRef) error {
 				return err
 			}
 		}
+	}
+	if ref.inline && next != uint64(len(b)) {
+		return bad("an inline bucket with something behind it")
 	}
 	return nil
 }
@@ -183,14 +205,21 @@ func (c *checker) bucket(head []byte, ref pageRef) error {
 	if len(head) < 16 {
 		return corrupt("page %d: short bucket", ref.id)
 	}
+	if binary.NativeEndian.Uint64(head[8:]) != 0 {
+		return corrupt("page %d: a bucket with a sequence, of which we have none", ref.id)
+	}
 	if root := binary.NativeEndian.Uint64(head); root != 0 {
+		if c.top {
+			return nil
+		}
 		c.todo = append(c.todo, pageRef{id: root})
 		return nil
 	}
-	if len(head) < 16+pageHeader || binary.NativeEndian.Uint16(head[16+8:]) != flagLeaf {
+	if len(head) < 16+pageHeader || binary.NativeEndian.Uint16(head[16+8:]) != flagLeaf ||
+		binary.NativeEndian.Uint64(head[16:]) != 0 || binary.NativeEndian.Uint32(head[16+12:]) != 0 {
 		return corrupt("page %d: bad inline bucket", ref.id)
 	}
-	return c.tree(head[16:], pageRef{id: ref.id})
+	return c.tree(head[16:], pageRef{id: ref.id, inline: true})
 }
 
 // free checks that each page which nothing refers to is in the list of free ones, and no other.

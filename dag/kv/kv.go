@@ -30,8 +30,10 @@ var (
 	ErrClosed = errors.New("kv: closed")
 	// ErrCorrupt says that the file is damaged. What it was about to return is not returned.
 	ErrCorrupt = errors.New("kv: corrupt")
+	// ErrInUse is returned where another process has the database open.
+	ErrInUse = errors.New("kv: another process has it open")
 	// ErrBroken says that an earlier commit failed in such a way that nobody knows whether it is durable. The DB must be
-	// opened again; it will then hold that commit whole or not at all.
+	// opened again; it will then hold that commit whole or not at all, durably.
 	ErrBroken = fmt.Errorf("kv: a commit failed, open again: %w", syscall.EIO)
 )
 
@@ -49,6 +51,8 @@ type DB interface {
 	// Trim gives the memory that caches the file back to the system. It is cheap, and done by the DB itself after each
 	// Update and every few thousand reads.
 	Trim()
+	// Buckets lists, in order, the buckets that hold something; there may be empty ones among them.
+	Buckets() ([]string, error)
 	// Check walks everything and returns an error matching ErrCorrupt when the structure is damaged.
 	Check() error
 	// Close waits for running transactions.

@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/tidwall/btree"
@@ -81,6 +82,18 @@ func (m *Mem) Size() int64 {
 
 // Trim does nothing: there is no file whose pages are cached.
 func (m *Mem) Trim() {}
+
+func (m *Mem) Buckets() ([]string, error) {
+	s, err := m.snapshot()
+	var names []string
+	for name, b := range s.buckets {
+		if b.Len() > 0 {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names, err
+}
 
 // Check finds nothing: there is no file that could be damaged.
 func (m *Mem) Check() error { return nil }

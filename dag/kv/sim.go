@@ -77,13 +77,28 @@ func (l *simLog) open() (memState, error) {
 	for {
 		ops, n, ok := decodeCommit(b[l.end:])
 		if !ok {
-			return tx.state, nil
+			return tx.state, l.settle(b[:l.end])
 		}
 		for _, op := range ops {
 			tx.apply(op)
 		}
 		l.end += int64(n)
 	}
+}
+
+// settle makes durable what was found, as OpenBolt does.
+func (l *simLog) settle(b []byte) error {
+	if len(b) == 0 {
+		return nil
+	}
+	_, err := l.file.WriteAt(b, 0)
+	if err == nil {
+		err = l.file.Sync()
+	}
+	if err != nil {
+		l.file.Close()
+	}
+	return err
 }
 
 func (l *simLog) commit(ops []memOp, next memState) error {

@@ -10,11 +10,12 @@ import (
 	"sync"
 
 	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/dag/crashpoint"
 	"github.com/anyfs/anyfs/dag/disk"
 )
 
 const (
-	segmentBits  = 26
+	segmentBits  = 26 - crashpoint.Shrink
 	segmentBytes = 1 << segmentBits // of positions; a position is the segment's number and an offset in its file
 )
 
@@ -126,6 +127,7 @@ func (l *log) writeSegmentHead(n int) error {
 	if err := l.disk.SyncDir(l.dirName()); err != nil {
 		return err
 	}
+	crashpoint.Here(crashpoint.BatchSegment)
 	l.end = uint64(n)<<segmentBits + segmentHead
 	return nil
 }
@@ -161,9 +163,11 @@ func (l *log) append(rec dag.Record) (end uint64, err error) {
 	if small {
 		l.prewrite(f, rec.At, end)
 	}
+	crashpoint.Here(crashpoint.BatchAppend)
 	if _, err := f.WriteAt(buf, int64(rec.At%segmentBytes)); err != nil {
 		return 0, err
 	}
+	crashpoint.Here(crashpoint.BatchAppended)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.end, l.crc = end, crc

@@ -10,11 +10,13 @@ import (
 	"github.com/anyfs/anyfs/dag/disk"
 )
 
-func errRecord(at uint64, err error) error {
+// errRecord says of the record at a position that it does not verify, or that the disk does not give it.
+func (l *log) errRecord(at uint64, err error) error {
+	name, off := l.path(int(at>>segmentBits)), at%segmentBytes
 	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return fmt.Errorf("store: record at %d: %w", at, err)
+		return fmt.Errorf("store: %s: record at %d: %w", name, off, err)
 	}
-	return fmt.Errorf("%w: record at %d", dag.ErrCorrupt, at)
+	return fmt.Errorf("%w: %s: record at %d", dag.ErrCorrupt, name, off)
 }
 
 // guess is how much is read when only a head is wanted.
@@ -29,21 +31,21 @@ func (l *log) readHead(at uint64) (dag.Record, error) {
 	p := make([]byte, guess)
 	n, err := f.ReadAt(p, int64(at%segmentBytes))
 	if n < recordHead {
-		return dag.Record{}, errRecord(at, noEOF(err))
+		return dag.Record{}, l.errRecord(at, noEOF(err))
 	}
 	h, ok := parseRecordHeader(p)
 	if !ok {
-		return dag.Record{}, errRecord(at, nil)
+		return dag.Record{}, l.errRecord(at, nil)
 	}
 	if need := recordHead + int(h.head); n < need {
 		p = append(p[:n], make([]byte, need-n)...)
 		if err := readFull(f, p[n:], int64(at%segmentBytes)+int64(n)); err != nil {
-			return dag.Record{}, errRecord(at, err)
+			return dag.Record{}, l.errRecord(at, err)
 		}
 	}
 	frame := p[recordHead : recordHead+h.head : recordHead+h.head]
 	if !h.headOK(frame) {
-		return dag.Record{}, errRecord(at, nil)
+		return dag.Record{}, l.errRecord(at, nil)
 	}
 	return h.record(at, frame), nil
 }
@@ -68,11 +70,11 @@ func (l *log) read(at uint64) (dag.Record, error) {
 	p := make([]byte, 4096)
 	n, err := f.ReadAt(p, int64(at%segmentBytes))
 	if n < recordHead {
-		return dag.Record{}, errRecord(at, noEOF(err))
+		return dag.Record{}, l.errRecord(at, noEOF(err))
 	}
 	h, ok := parseRecordHeader(p)
 	if !ok {
-		return dag.Record{}, errRecord(at, nil)
+		return dag.Record{}, l.errRecord(at, nil)
 	}
 	need := recordHead + int(h.size)
 	if n < need {
@@ -80,11 +82,11 @@ func (l *log) read(at uint64) (dag.Record, error) {
 		copy(whole, p[:n])
 		p = whole
 		if err := readFull(f, p[n:], int64(at%segmentBytes)+int64(n)); err != nil {
-			return dag.Record{}, errRecord(at, err)
+			return dag.Record{}, l.errRecord(at, err)
 		}
 	}
 	if !h.whole(p) {
-		return dag.Record{}, errRecord(at, nil)
+		return dag.Record{}, l.errRecord(at, nil)
 	}
 	return h.record(at, p[recordHead:need:need]), nil
 }
@@ -98,8 +100,10 @@ func (l *log) walk(from uint64, fn func(dag.Record) error) error {
 		if err != nil {
 			return err
 		}
-		if _, ok := readSegmentHead(f, 0); !ok {
-			return fmt.Errorf("%w: head of segment 0", dag.ErrCorrupt)
+		if _, ok, err := readSegmentHead(f, 0); err != nil {
+			return fmt.Errorf("store: %s: %w", l.path(0), err)
+		} else if !ok {
+			return fmt.Errorf("%w: %s: its head, at 0", dag.ErrCorrupt, l.path(0))
 		}
 	}
 	if from >= end {
@@ -121,10 +125,14 @@ func (l *log) walkFrom(at uint64, last *uint32, stop uint64, fn func(dag.Record,
 		w.use(f)
 		rec, h, ok, err := w.record(at)
 		if err != nil {
-			return errRecord(at, err)
+			return l.errRecord(at, err)
 		}
 		if !ok || last != nil && h.prev != *last {
-			if prev, next := l.nextSegment(at); next && (last == nil || prev == *last) {
+			prev, next, err := l.nextSegment(at)
+			if err != nil {
+				return err
+			}
+			if next && (last == nil || prev == *last) {
 				at = (at>>segmentBits+1)<<segmentBits + segmentHead
 				last = &prev
 				continue
@@ -140,17 +148,17 @@ func (l *log) walkFrom(at uint64, last *uint32, stop uint64, fn func(dag.Record,
 		at, last = rec.End, &h.crc
 	}
 	if at < stop {
-		return errRecord(at, nil)
+		return l.errRecord(at, nil)
 	}
 	return nil
 }
 
 // nextSegment returns the checksum with which the segment behind a position begins, if there is one.
-func (l *log) nextSegment(at uint64) (prev uint32, ok bool) {
+func (l *log) nextSegment(at uint64) (prev uint32, ok bool, err error) {
 	n := at>>segmentBits + 1
 	f, err := l.file(n << segmentBits)
 	if err != nil {
-		return 0, false
+		return 0, false, nil
 	}
 	return readSegmentHead(f, uint32(n))
 }
@@ -173,7 +181,11 @@ func (w *window) use(f disk.File) {
 // bytes returns n bytes at off, fewer at the end of the file.
 func (w *window) bytes(off int64, n int) ([]byte, error) {
 	if off < w.off || off+int64(n) > w.off+int64(len(w.buf)) {
-		buf := make([]byte, max(n, walkBuffer)) // records that were given out keep the old one
+		size, err := w.f.Size()
+		if err != nil {
+			return nil, err
+		}
+		buf := make([]byte, max(int64(n), min(walkBuffer, size-off))) // records that were given out keep the old one
 		m, err := w.f.ReadAt(buf, off)
 		if err != nil && err != io.EOF {
 			return nil, err
@@ -256,7 +268,7 @@ func (l *log) readGroup(spans []dag.Span, group []int, from, to uint64, start, s
 	}
 	buf := make([]byte, to-from)
 	if err := readFull(f, buf, int64(from%segmentBytes)); err != nil {
-		return errRecord(from, err)
+		return l.errRecord(from, err)
 	}
 	for _, i := range group {
 		s := &spans[i]
@@ -268,14 +280,14 @@ func (l *log) readGroup(spans []dag.Span, group []int, from, to uint64, start, s
 		s.Data = nil
 		h, ok := parseRecordHeader(p)
 		if !ok {
-			return errRecord(s.At, nil)
+			return l.errRecord(s.At, nil)
 		}
 		if h.head > s.Len {
 			continue
 		}
 		s.ID, s.Data = h.id, p[recordHead:recordHead+h.head:recordHead+h.head]
 		if !h.headOK(s.Data) {
-			return errRecord(s.At, nil)
+			return l.errRecord(s.At, nil)
 		}
 	}
 	return nil

@@ -2,7 +2,9 @@ package store
 
 import (
 	"encoding/binary"
+	"errors"
 	"hash/crc32"
+	"io"
 
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/dag/disk"
@@ -82,12 +84,14 @@ func encodeSegmentHead(n, prev uint32) []byte {
 	return le.AppendUint32(p, crc32.Checksum(p, castagnoli))
 }
 
-// readSegmentHead returns the checksum that a segment's head names, if the head is valid.
-func readSegmentHead(f disk.File, n uint32) (prev uint32, ok bool) {
+// readSegmentHead returns the checksum that a segment's head names, if the head is valid. An error is the disk's.
+func readSegmentHead(f disk.File, n uint32) (prev uint32, ok bool, err error) {
 	var p [segmentHead]byte
-	if err := readFull(f, p[:], 0); err != nil {
-		return 0, false
+	if err := readFull(f, p[:], 0); errors.Is(err, io.ErrUnexpectedEOF) {
+		return 0, false, nil
+	} else if err != nil {
+		return 0, false, err
 	}
 	prev = binary.LittleEndian.Uint32(p[16:])
-	return prev, string(p[:]) == string(encodeSegmentHead(n, prev))
+	return prev, string(p[:]) == string(encodeSegmentHead(n, prev)), nil
 }

@@ -22,7 +22,9 @@ func (l *log) recover(from logState) error {
 	}
 	if l.end == 0 {
 		l.end = segmentHead
-		if _, ok := readSegmentHead(l.files[0], 0); !ok { // made, and lost before anything was in it
+		if _, ok, err := readSegmentHead(l.files[0], 0); err != nil {
+			return err
+		} else if !ok { // made, and lost before anything was in it
 			return l.restart()
 		}
 	}

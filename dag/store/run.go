@@ -96,11 +96,11 @@ func (s *Store) block(tx kv.Tx, k runKey, n uint32) ([]byte, error) {
 	bucket, key := s.name+bucketRuns, k.key(n)
 	sealed := tx.Get(bucket, key)
 	if sealed == nil {
-		return nil, fmt.Errorf("%w: block %d of run %d is missing", dag.ErrCorrupt, n, k.num)
+		return nil, fmt.Errorf("%w: block %d of run %d is missing", dag.ErrIndex, n, k.num)
 	}
 	p, err := s.open(bucket, key, sealed)
 	if err == nil && n < filterBlock && len(p)%entryBytes != 0 {
-		err = fmt.Errorf("%w: block %d of run %d", dag.ErrCorrupt, n, k.num)
+		err = fmt.Errorf("%w: block %d of run %d", dag.ErrIndex, n, k.num)
 	}
 	return p, err
 }
@@ -175,14 +175,14 @@ func (s *Store) loadRun(tx kv.Tx, k runKey) (*run, error) {
 		return nil, err
 	}
 	if len(p) < 9 || (len(p)-9)%8 != 0 {
-		return nil, fmt.Errorf("%w: record of run %d", dag.ErrCorrupt, k.num)
+		return nil, fmt.Errorf("%w: record of run %d", dag.ErrIndex, k.num)
 	}
 	r := &run{runKey: k, level: p[0], entries: binary.BigEndian.Uint64(p[1:])}
 	for p = p[9:]; len(p) > 0; p = p[8:] {
 		r.firsts = append(r.firsts, binary.BigEndian.Uint64(p))
 	}
 	if r.entries > uint64(len(r.firsts))*blockEntries {
-		return nil, fmt.Errorf("%w: record of run %d", dag.ErrCorrupt, k.num)
+		return nil, fmt.Errorf("%w: record of run %d", dag.ErrIndex, k.num)
 	}
 	r.filter = newFilter(r.entries)
 	for n, rest := uint32(0), r.filter; len(rest) > 0; n++ {
@@ -191,7 +191,7 @@ func (s *Store) loadRun(tx kv.Tx, k runKey) (*run, error) {
 			return nil, err
 		}
 		if len(piece) != min(filterPiece, len(rest)) {
-			return nil, fmt.Errorf("%w: filter of run %d", dag.ErrCorrupt, k.num)
+			return nil, fmt.Errorf("%w: filter of run %d", dag.ErrIndex, k.num)
 		}
 		copy(rest, piece)
 		rest = rest[len(piece):]

@@ -104,7 +104,7 @@ func (s *Store) writeRun(tx kv.Tx, set dag.Set, p *runPlan, level uint8, n uint6
 		return nil, err
 	}
 	if r.entries != n {
-		return nil, fmt.Errorf("%w: run %d has %d entries, not %d", dag.ErrCorrupt, r.num, r.entries, n)
+		return nil, fmt.Errorf("%w: run %d has %d entries, not %d", dag.ErrIndex, r.num, r.entries, n)
 	}
 	return r, w.finish()
 }
@@ -188,7 +188,7 @@ func (rd *reader) next() (bool, error) {
 		}
 		rd.block++
 		if len(rd.rest) == 0 {
-			return false, fmt.Errorf("%w: empty block in run %d", dag.ErrCorrupt, rd.r.num)
+			return false, fmt.Errorf("%w: empty block in run %d", dag.ErrIndex, rd.r.num)
 		}
 	}
 	rd.entry, rd.rest = decodeEntry(rd.rest), rd.rest[entryBytes:]
@@ -229,14 +229,14 @@ func (s *Store) loadRuns() error {
 		return err
 	}
 	if len(v)%5 != 4 {
-		return fmt.Errorf("%w: list of runs", dag.ErrCorrupt)
+		return fmt.Errorf("%w: list of runs", dag.ErrIndex)
 	}
 	s.next = binary.BigEndian.Uint32(v)
 	return s.db.View(func(tx kv.Tx) error {
 		for v = v[4:]; len(v) > 0; v = v[5:] {
 			k := runKey{dag.Set(v[0] & 0x7f), binary.BigEndian.Uint32(v[1:])}
 			if k.set >= dag.Sets || k.num >= s.next {
-				return fmt.Errorf("%w: list of runs", dag.ErrCorrupt)
+				return fmt.Errorf("%w: list of runs", dag.ErrIndex)
 			}
 			if v[0]&0x80 != 0 {
 				s.drop = append(s.drop, k)

@@ -215,7 +215,7 @@ func TestVerifyGoesOn(t *testing.T) {
 		said += err.Error() + "\n"
 	}))
 	for _, at := range bad {
-		if n := strings.Count("\n"+said, fmt.Sprintf("\n%v: record at %d\n", dag.ErrCorrupt, at)); n != 1 {
+		if n := strings.Count("\n"+said, fmt.Sprintf("\n%v: batches/files-000000.log: record at %d\n", dag.ErrCorrupt, at)); n != 1 {
 			t.Errorf("damage at %d is told %d times:\n%s", at, n, said)
 		}
 	}

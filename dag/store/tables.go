@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"fmt"
 
@@ -36,7 +37,7 @@ func ad(bucket string, key []byte) []byte {
 func (s *Store) open(bucket string, key, sealed []byte) ([]byte, error) {
 	p, err := s.seal.OpenLocal(nil, sealed, ad(bucket, key))
 	if err != nil {
-		return nil, fmt.Errorf("%w: value in %s: %v", dag.ErrCorrupt, bucket, err)
+		return nil, fmt.Errorf("%w: value in %s: %w", dag.ErrIndex, bucket, err)
 	}
 	return p, nil
 }
@@ -153,7 +154,7 @@ func (s *Store) loadIndex() error {
 	}
 	if p != nil {
 		if len(p) != 16 {
-			return fmt.Errorf("%w: state of the log", dag.ErrCorrupt)
+			return fmt.Errorf("%w: state of the log", dag.ErrIndex)
 		}
 		s.state = logState{binary.BigEndian.Uint64(p), binary.BigEndian.Uint64(p[8:])}
 	}
@@ -162,4 +163,28 @@ func (s *Store) loadIndex() error {
 
 func (st logState) encode() []byte {
 	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, st.end), st.last)
+}
+
+// Buckets lists those of the DB that a store of this name uses.
+func Buckets(name string) []string {
+	out := []string{name + bucketRuns, name + bucketStore}
+	for _, t := range tableNames {
+		out = append(out, name+t)
+	}
+	return out
+}
+
+// VerifyIndex opens all that the checkpoint holds of the index, and calls report, with an error that matches dag.ErrIndex, for
+// what does not open. It goes beside other work; ctx ends it.
+func (s *Store) VerifyIndex(ctx context.Context, report func(error)) error {
+	for _, bucket := range Buckets(s.name) {
+		if err := kv.Each(ctx, s.db, bucket, func(k, v []byte) {
+			if _, err := s.open(bucket, k, v); err != nil {
+				report(fmt.Errorf("%w, key %x", err, k))
+			}
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -193,6 +193,7 @@ const (
 	hasDirty
 	hasGone
 	isDir
+	hasPatches
 )
 
 // AppendInode appends the stored form of an inode; its number is the key it is stored under.
@@ -215,6 +216,7 @@ func AppendInode(b []byte, n *Inode) []byte {
 	set(hasDirty, n.Dirty())
 	set(hasGone, len(n.Gone) > 0)
 	set(isDir, n.IsDir())
+	set(hasPatches, n.Patched.Count > 0)
 	e.uint(has)
 	e.uint(uint64(n.Mode))
 	e.int(n.Size)
@@ -265,12 +267,11 @@ func AppendInode(b []byte, n *Inode) []byte {
 		e.content(n.Base) // inline bytes too, where no change holds them
 		e.ref(n.BaseAt, n.Object)
 	}
+	if has&hasPatches != 0 {
+		e.patched(n)
+	}
 	if has&hasCuts != 0 {
-		e.uint(uint64(len(n.Cuts)))
-		for _, c := range n.Cuts {
-			e.seq(c.Seq)
-			e.int(c.Size)
-		}
+		e.cuts(n.Cuts)
 	}
 	if has&hasExt != 0 {
 		e.extents(n.Ext)
@@ -353,10 +354,11 @@ func DecodeInode(b []byte) (*Inode, error) {
 		n.Base = d.content()
 		n.BaseAt = d.ref(n.Object)
 	}
+	if has&hasPatches != 0 {
+		d.patched(n)
+	}
 	if has&hasCuts != 0 {
-		for range d.count(2) {
-			n.Cuts = append(n.Cuts, Cut{Seq: d.seq(), Size: d.int()})
-		}
+		n.Cuts = d.cuts()
 	}
 	if has&hasExt != 0 {
 		n.Ext = d.extents()
@@ -448,6 +450,9 @@ func (e *encoder) source(s *Source) {
 	case SourceBlock:
 		e.b = append(e.b, s.Block[:]...)
 		e.int(s.Size)
+	case SourcePatch:
+		e.b = append(e.b, s.At.Change[:]...)
+		e.uint(uint64(s.At.Place))
 	}
 }
 
@@ -489,10 +494,76 @@ func (d *decoder) source() *Source {
 	case SourceBlock:
 		s.Block = block.ID(d.id())
 		s.Size = d.int()
+	case SourcePatch:
+		s.At = tree.Ref{Change: d.id(), Place: uint32(d.uint())}
 	default:
 		d.fail()
 	}
 	return s
+}
+
+// AppendPatches appends the published patches over the base of an inode, without what was done since; nothing where there are none.
+func AppendPatches(b []byte, n *Inode) []byte {
+	if n.Patched.Count == 0 {
+		return b
+	}
+	e := &encoder{b}
+	e.patched(n)
+	e.cuts(n.Cuts)
+	ext := n.Ext
+	if ext == nil {
+		ext = &Extents{}
+	}
+	e.extents(ext)
+	return e.b
+}
+
+// DecodePatches sets what AppendPatches wrote. Errors match ErrCorrupt.
+func (n *Inode) DecodePatches(b []byte) error {
+	d := &decoder{b: b}
+	d.patched(n)
+	n.Cuts = d.cuts()
+	n.Ext = d.extents()
+	if d.err == nil && len(d.b) != 0 {
+		d.fail()
+	}
+	if d.err != nil {
+		return fmt.Errorf("%w: patches", d.err)
+	}
+	if n.Ext.Len() == 0 {
+		n.Ext = nil
+	}
+	n.Size = n.Patched.Size
+	return nil
+}
+
+func (e *encoder) patched(n *Inode) {
+	e.ref(n.Patched.At, n.Object)
+	e.uint(uint64(n.Patched.Count))
+	e.int(n.Patched.Bytes)
+	e.int(n.Patched.Size)
+}
+
+func (d *decoder) patched(n *Inode) {
+	n.Patched = Patched{At: d.ref(n.Object), Count: int(d.uint()), Bytes: d.int(), Size: d.int()}
+	if n.Base == nil || n.Patched.Count <= 0 || n.Patched.Bytes < 0 || n.Patched.Size < 0 {
+		d.fail()
+	}
+}
+
+func (e *encoder) cuts(cuts []Cut) {
+	e.uint(uint64(len(cuts)))
+	for _, c := range cuts {
+		e.seq(c.Seq)
+		e.int(c.Size)
+	}
+}
+
+func (d *decoder) cuts() (cuts []Cut) {
+	for range d.count(2) {
+		cuts = append(cuts, Cut{Seq: d.seq(), Size: d.int()})
+	}
+	return cuts
 }
 
 // AppendContent appends the stored form of a content, without the bytes that a change holds: those are read from there.

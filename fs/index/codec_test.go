@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/dag/block"
 	"github.com/anyfs/anyfs/fs/journal"
 	"github.com/anyfs/anyfs/fs/tree"
 )
@@ -40,8 +41,24 @@ func fullInode() *Inode {
 	return n
 }
 
+// patchedInode has published patches over its base.
+func patchedInode() *Inode {
+	obj := dag.ID{1, 2, 3}
+	last := tree.Ref{Change: dag.ID{7}, Place: 1}
+	n := &Inode{
+		Mode: 0100644, Size: 1 << 30, Object: obj, NextKey: 2, Contents: []tree.Ref{last},
+		Base: &tree.Content{Size: 1 << 30, LayoutBlock: block.ID{5}}, BaseAt: tree.Ref{Change: obj, Place: 2},
+		Patched: Patched{At: last, Count: 2, Bytes: 4104, Size: 1 << 30}, Cuts: []Cut{{Size: 1 << 29}},
+	}
+	n.Ext = &Extents{}
+	n.Ext.Put(1<<20, Extent{Len: 4096, Src: &Source{Kind: SourcePatch, At: tree.Ref{Change: dag.ID{6}}}})
+	n.Ext.Put(2<<20, Extent{Len: 4, Skip: 4, Src: &Source{Kind: SourcePatch, At: last}})
+	n.Ext.Put(3<<20, Extent{Len: 4096, Src: &Source{Kind: SourceZero}})
+	return n
+}
+
 func TestInodeRoundTrip(t *testing.T) {
-	for _, n := range []*Inode{{Mode: 0100600}, {Mode: 040755, Subdirs: 3, Entries: 4, Parent: 1}, {Mode: 0120777, Target: "a/b"}, fullInode()} {
+	for _, n := range []*Inode{{Mode: 0100600}, {Mode: 040755, Subdirs: 3, Entries: 4, Parent: 1}, {Mode: 0120777, Target: "a/b"}, fullInode(), patchedInode()} {
 		b := AppendInode(nil, n)
 		m, err := DecodeInode(b)
 		if err != nil {
@@ -61,6 +78,7 @@ func TestVectors(t *testing.T) {
 		"directory":         hex.EncodeToString(AppendInode(nil, &Inode{Mode: 040755, Subdirs: 3, Entries: 4, Parent: 1})),
 		"symlink":           hex.EncodeToString(AppendInode(nil, &Inode{Mode: 0120777, Target: "a/b"})),
 		"everything":        hex.EncodeToString(AppendInode(nil, fullInode())),
+		"patched":           hex.EncodeToString(AppendInode(nil, patchedInode())),
 		"entry":             hex.EncodeToString(AppendEntry(nil, &Entry{Name: "name", Ino: 77, Type: 0100000})),
 		"entry of no more":  hex.EncodeToString(AppendEntry(nil, &Entry{Next: true})),
 		"content in blocks": hex.EncodeToString(AppendContent(nil, &tree.Content{Size: 9, Layout: []tree.Chunk{{Off: 0, Len: 4}, {Off: 5, Len: 4}}})),

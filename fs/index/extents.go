@@ -5,6 +5,7 @@ import (
 
 	"github.com/anyfs/anyfs/dag/block"
 	"github.com/anyfs/anyfs/fs/journal"
+	"github.com/anyfs/anyfs/fs/tree"
 )
 
 // SourceKind says where the bytes of an extent are.
@@ -16,17 +17,24 @@ const (
 	SourceJournal SourceKind = 2 // in a record of the journal
 	SourceBlock   SourceKind = 3 // in a sealed block that no published content names yet
 	SourceMem     SourceKind = 4
+	SourcePatch   SourceKind = 5 // in a published patch: the bytes of its edits, one after the other
 )
 
 // Source is a run of bytes that one write made. Extents that a later write has cut share it. It is immutable but for Mem,
 // whose buffer only grows at its end, under the lock of the inode's writer.
 type Source struct {
 	Kind  SourceKind
-	Seq   journal.Seq // the record that wrote it
+	Seq   journal.Seq // the record that wrote it; 0: it is published
 	Loc   journal.Loc // SourceJournal
 	Block block.ID    // SourceBlock
 	Size  int64       // SourceBlock: length of the plaintext
 	Mem   []byte      // SourceMem
+	At    tree.Ref    // SourcePatch: its operation
+}
+
+// Published reports whether a published patch has what the source gives, so that nothing needs to be said of it.
+func (s *Source) Published() bool {
+	return s.Kind == SourcePatch || s.Kind == SourceZero && s.Seq == 0
 }
 
 // Extent is Len bytes of a file, from Skip in Src.

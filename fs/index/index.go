@@ -7,6 +7,7 @@
 package index
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -33,6 +34,9 @@ const (
 	bucketObjects = "objects"
 	bucketNamed   = "values"
 )
+
+// Buckets lists them.
+func Buckets() []string { return []string{bucketInodes, bucketEntries, bucketObjects, bucketNamed} }
 
 // cacheInodes and cacheEntries bound what is kept of clean records (about 300 and 100 bytes each).
 const (
@@ -391,7 +395,7 @@ func (x *Index) Scan(parent, after uint64, fn func(at uint64, e *Entry) bool) er
 						return true
 					}
 				}
-				bad = fmt.Errorf("entry of directory %d: %w", parent, err)
+				bad = fmt.Errorf("%w: entry of directory %d: %w", ErrCorrupt, parent, err)
 				return false
 			})
 			return errors.Join(err, bad)
@@ -482,7 +486,7 @@ func (x *Index) InodesFrom(next uint64, fn func(n *Inode) bool) error {
 						return true
 					}
 				}
-				bad = fmt.Errorf("inode %x: %w", k, err)
+				bad = fmt.Errorf("%w: inode %x: %w", ErrCorrupt, k, err)
 				return false
 			})
 			return errors.Join(err, bad)
@@ -521,6 +525,21 @@ func (x *Index) InodesFrom(next uint64, fn func(n *Inode) bool) error {
 		}
 		next = end + 1
 	}
+}
+
+// VerifyStored opens all that is stored, and calls report, with an error that matches ErrCorrupt, for what does not open. It needs
+// no lock; ctx ends it.
+func (x *Index) VerifyStored(ctx context.Context, report func(error)) error {
+	for _, bucket := range Buckets() {
+		if err := kv.Each(ctx, x.db, bucket, func(k, v []byte) {
+			if _, err := x.seal.OpenLocal(nil, v, appendAD(nil, bucket, k)); err != nil {
+				report(fmt.Errorf("%w: value in %s, key %x: %w", ErrCorrupt, bucket, k, err))
+			}
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // load reads one stored value, if it is there.

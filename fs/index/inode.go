@@ -108,7 +108,8 @@ type Inode struct {
 	Contents []tree.Ref // the content values that are shown, and that the next one replaces
 	Base     *tree.Content
 	BaseAt   tree.Ref // the change that holds Base.Inline, when Base is inline and not held here
-	Cuts     []Cut    // sizes strictly growing with Seq
+	Patched  Patched  // the published patches over Base; what they hold is in Ext and Cuts
+	Cuts     []Cut    // sizes strictly growing with Seq; the first one may be published (Seq 0)
 	Ext      *Extents // nil when nothing was written since the base
 
 	DirtyNew, DirtyMode, DirtyOwner, DirtyMtime, DirtyContent, DirtyTarget journal.Seq

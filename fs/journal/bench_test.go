@@ -12,7 +12,7 @@ import (
 
 // benchJournal is a journal on the disk of ANYFS_BENCH_DIR, or of the temporary folder. It releases what it can, so that
 // it runs for ever.
-func benchJournal(b *testing.B) *Journal {
+func benchJournal(b testing.TB) *Journal {
 	b.Helper()
 	dir := b.TempDir()
 	if base := os.Getenv("ANYFS_BENCH_DIR"); base != "" {
@@ -26,7 +26,7 @@ func benchJournal(b *testing.B) *Journal {
 	j, err := Open(Options{Disk: d, Dir: "journal", Key: seal.NewLocal([32]byte{1})}, 0, nil)
 	must(b, err)
 	b.Cleanup(func() { j.Close() })
-	must(b, j.prepare(true))
+	must(b, j.prepare())
 	return j
 }
 

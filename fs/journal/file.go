@@ -12,7 +12,7 @@ import (
 
 const (
 	pageBytes = 4096
-	markBytes = 32 << 10 // how far apart marks are at least
+	markBytes = 8 << 10 // how far apart marks are at least
 )
 
 // file is one use of a file on the disk.
@@ -53,9 +53,9 @@ type mark struct {
 
 // slot is a file on the disk, whatever it is used for.
 type slot struct {
-	number uint32
-	file   disk.File
-	zeroed bool // all of it was written once: making a record durable there changes no metadata
+	number  uint32
+	file    disk.File
+	written bool // as a whole, once: making a record durable there changes no metadata
 }
 
 func (s slot) name(dir string) string { return fmt.Sprintf("%s/%08d", dir, s.number) }
@@ -78,7 +78,7 @@ func (f *file) readAt(p []byte, off uint32, buf *readBuf) error {
 	f.io.RLock()
 	defer f.io.RUnlock()
 	if uint64(off)+uint64(len(p)) > uint64(f.done) {
-		return fmt.Errorf("%w: file %d ends at %d", ErrCorrupt, f.gen, f.done)
+		return fmt.Errorf("%w: it ends at %d", ErrCorrupt, f.pos)
 	}
 	for len(p) > 0 {
 		i := sort.Search(len(f.marks), func(i int) bool { return f.marks[i].off > off }) - 1
@@ -89,7 +89,7 @@ func (f *file) readAt(p []byte, off uint32, buf *readBuf) error {
 		b := buf.b[:end-int64(m.pos)]
 		if k, err := f.slot.file.ReadAt(b, int64(m.pos)); k < len(b) {
 			if err == io.EOF {
-				err = fmt.Errorf("%w: file %d is cut", ErrCorrupt, f.gen)
+				err = fmt.Errorf("%w: it is cut at %d", ErrCorrupt, int64(m.pos)+int64(k))
 			}
 			return err
 		}
@@ -100,13 +100,13 @@ func (f *file) readAt(p []byte, off uint32, buf *readBuf) error {
 				size = frameSize(b)
 			}
 			if size == 0 || size > len(b) {
-				return fmt.Errorf("%w: file %d, frame %d", ErrCorrupt, f.gen, counter)
+				return errFrame(end - int64(len(b)))
 			}
 			next := at + uint32(size-frameOverhead)
 			if next > off {
 				body, _, ok := openFrame(b[:size], f.aead, buf.nonce.set(counter))
 				if !ok {
-					return fmt.Errorf("%w: file %d, frame %d", ErrCorrupt, f.gen, counter)
+					return errFrame(end - int64(len(b)))
 				}
 				k := copy(p, body[off-at:])
 				p, off = p[k:], off+uint32(k)
@@ -114,11 +114,13 @@ func (f *file) readAt(p []byte, off uint32, buf *readBuf) error {
 			b, at, counter = b[size:], next, counter+1
 		}
 		if len(p) > 0 && at != off {
-			return fmt.Errorf("%w: file %d, before frame %d", ErrCorrupt, f.gen, counter)
+			return errFrame(end)
 		}
 	}
 	return nil
 }
+
+func errFrame(at int64) error { return fmt.Errorf("%w: frame at %d", ErrCorrupt, at) }
 
 // readBuf has room for the longest stretch between two marks.
 type readBuf struct {
@@ -171,7 +173,12 @@ func (j *Journal) ReadAt(loc Loc, p []byte, off int) error {
 	if err := j.scanOld(f); err != nil {
 		return err
 	}
-	return f.readAt(p, at, buf)
+	if err := f.readAt(p, at, buf); err != nil {
+		f.io.RLock()
+		defer f.io.RUnlock()
+		return fmt.Errorf("%s: %w", f.slot.name(j.o.Dir), err)
+	}
+	return nil
 }
 
 // fileLocked returns the live file of the use, or nil.

@@ -135,8 +135,11 @@ func openFrame(b []byte, aead cipher.AEAD, nonce []byte) (body []byte, synced Se
 	return plain[frameSynced:], Seq(binary.BigEndian.Uint64(plain)), true
 }
 
-// frames returns how many frames n bytes of records make.
-func frames(n int64) int64 { return (n + frameMax - 1) / frameMax }
+// frameFill is how many bytes a frame is filled with, ours to tune: a read of a record decrypts whole frames.
+const frameFill = 16 << 10
+
+// frames returns how many frames n bytes of records make that are written at once.
+func frames(n int64) int64 { return (n + frameFill - 1) / frameFill }
 
 func appendRecord(b, rec []byte) []byte {
 	b = binary.AppendUvarint(b, uint64(len(rec)))

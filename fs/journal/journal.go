@@ -1,9 +1,9 @@
 // Package journal is the log that comes before everything: what a home acknowledges is in it first.
 //
-// A record is bytes, numbered by a Seq from 1 on without gaps. Records go into a ring of files of equal size, which have been
-// written as a whole once, with zeros or in an earlier use, before syncs become frequent there: then making a record durable
-// changes no metadata. Each use of a file has a salt and a
-// key of its own; a file is never appended to after a restart. FORMAT.md gives the bytes.
+// A record is bytes, numbered by a Seq from 1 on without gaps. Records go into a ring of files of equal size, which
+// are reserved, and where syncs are frequent written with zeros ahead of the records: then making a record durable changes no
+// metadata. Each use of a file has a salt and a key of its own; a file is never appended to after a restart. FORMAT.md gives the
+// bytes.
 //
 //	Append   gives a record its place; no I/O
 //	Write    hands it to the kernel: it survives the end of the process
@@ -114,12 +114,15 @@ type Journal struct {
 	writeDone chan struct{} // closed when the running write ends; nil when nobody waits
 	syncing   bool
 	syncDone  chan struct{}
-	syncs     int // since the current file began, and
-	syncsThen int // while the one before it was written
+	sinceSync int64 // bytes appended since the last sync
+	perSync   int64 // between two syncs, lately
+	ahead     bool  // write zeros ahead, of who writes
 
 	slots    slots // of files without use
 	trimmed  Seq   // number of the next record at the last Release
 	damage   error
+	ended    error  // in recovery: why replay ended before the last record
+	rot      error  // in recovery: a frame that was durable and does not open
 	out      []byte // sealed frames; of who writes
 	nonce    nonce
 	readBufs sync.Pool
@@ -162,6 +165,7 @@ func (j *Journal) append(rec []byte, reserved bool) (Seq, Loc, error) {
 	f.end += uint32(grown)
 	f.waiting += int64(grown)
 	j.buffered += int64(grown)
+	j.sinceSync += int64(grown)
 	seq := j.next
 	j.next++
 	c.last, f.last = seq, seq

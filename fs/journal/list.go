@@ -36,7 +36,7 @@ func (j *Journal) list() (uses []found, err error) {
 		if err != nil || name != fmt.Sprintf("%08d", number) {
 			continue
 		}
-		u := found{file: &file{slot: slot{number: uint32(number), zeroed: true}}}
+		u := found{file: &file{slot: slot{number: uint32(number)}}}
 		j.slots.last = max(j.slots.last, u.slot.number)
 		if u.slot.file, err = d.Open(path); err != nil {
 			return uses, err

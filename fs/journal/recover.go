@@ -18,7 +18,7 @@ func Open(o Options, from Seq, replay func(seq Seq, rec []byte, loc Loc) error) 
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	j := &Journal{o: o, secret: o.Key.Key(keyLabel), slots: slots{keep: spares}}
+	j := &Journal{o: o, secret: o.Key.Key(keyLabel), slots: slots{keep: spares}, perSync: 64 * smallSync}
 	if err := j.recover(from, replay); err != nil {
 		j.slots.close()
 		return nil, fmt.Errorf("journal: open: %w", err)
@@ -140,12 +140,24 @@ func (j *Journal) adopt(uses []found, buf []byte, from Seq, replay func(Seq, []b
 // judge notes what only damage can explain.
 func (j *Journal) judge(uses []found, last, durable Seq) {
 	if durable > last {
-		j.damage = fmt.Errorf("%w: records %d to %d were durable and are lost", ErrCorrupt, last+1, durable)
+		where := j.o.Dir
+		if n := len(j.files); n > 0 {
+			f := j.files[n-1]
+			where = fmt.Sprintf("%s at %d", f.slot.name(j.o.Dir), f.pos)
+		}
+		j.damage = fmt.Errorf("%w: %s: records %d to %d were durable and are lost", ErrCorrupt, where, last+1, durable)
+		if j.ended != nil {
+			j.damage = fmt.Errorf("%w: %w", j.damage, j.ended)
+		}
+		return
+	}
+	if j.rot != nil { // of records that a checkpoint holds
+		j.damage = j.rot
 		return
 	}
 	for _, u := range uses {
 		if u.rotten && u.first <= durable {
-			j.damage = fmt.Errorf("%w: a header of %s", ErrCorrupt, u.slot.name(j.o.Dir))
+			j.damage = fmt.Errorf("%s: %w: a header, at 0", u.slot.name(j.o.Dir), ErrCorrupt)
 			return
 		}
 	}
@@ -184,6 +196,7 @@ func (j *Journal) replayFile(f *file, buf []byte, from Seq, replay func(Seq, []b
 				loc := Loc{File: f.gen, Off: at - uint32(len(rec)), Len: uint32(len(rec))}
 				err := replay(seq, rec, loc)
 				if errors.Is(err, ErrEnd) {
+					j.ended = err
 					ended, f.cut, end = true, true, loc.Off-uint32(recordBytes(len(rec))-len(rec))
 					return nil
 				}
@@ -203,5 +216,9 @@ func (j *Journal) replayFile(f *file, buf []byte, from Seq, replay func(Seq, []b
 		f.done = end
 	}
 	f.end, f.taken, f.last = f.done, f.pos, seq-1
-	return max(durable, s.probe()), nil
+	behind := s.probe()
+	if behind > f.last && !f.cut && j.rot == nil {
+		j.rot = fmt.Errorf("%s: %w", f.slot.name(j.o.Dir), errFrame(f.pos))
+	}
+	return max(durable, behind), nil
 }

@@ -3,6 +3,8 @@ package journal
 import (
 	"fmt"
 	"io"
+
+	"github.com/anyfs/anyfs/dag/crashpoint"
 )
 
 // replace moves a use away from a file that failed with cause. The caller is the one who writes.
@@ -47,6 +49,7 @@ func (j *Journal) move(f *file, c *chunk, cause error) (old slot, err error) {
 	if err := to.file.Sync(); err != nil {
 		return fail(err)
 	}
+	crashpoint.Here(crashpoint.JournalMove)
 	j.mu.Lock()
 	f.io.Lock()
 	old = f.slot
@@ -61,9 +64,9 @@ func (j *Journal) move(f *file, c *chunk, cause error) (old slot, err error) {
 // copyUse writes what f holds into n.
 func (j *Journal) copyUse(f, n *file, synced Seq) error {
 	buf := new(readBuf)
-	part := make([]byte, frameMax)
+	part := make([]byte, frameFill)
 	for n.done < f.done {
-		p := part[:min(uint32(frameMax), f.done-n.done)]
+		p := part[:min(uint32(frameFill), f.done-n.done)]
 		if err := f.readAt(p, n.done, buf); err != nil {
 			return err
 		}

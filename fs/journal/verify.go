@@ -17,7 +17,9 @@ func (j *Journal) Verify() error {
 			gone := !slices.Contains(j.files, f)
 			j.mu.Unlock()
 			if !gone {
-				return err
+				f.io.RLock()
+				defer f.io.RUnlock()
+				return fmt.Errorf("%s: %w", f.slot.name(j.o.Dir), err)
 			}
 		}
 	}
@@ -48,7 +50,7 @@ func (j *Journal) verifyFile(f *file) error {
 	u := found{file: &file{size: f.size, slot: f.slot}}
 	used, err := j.readHeader(&u)
 	if err == nil && (!used || u.rotten || u.header != f.header) {
-		err = fmt.Errorf("%w: a header of %s", ErrCorrupt, f.slot.name(j.o.Dir))
+		err = fmt.Errorf("%w: a header, at 0", ErrCorrupt)
 	}
 	return err
 }

@@ -1,6 +1,11 @@
 package journal
 
-import "context"
+import (
+	"context"
+	"slices"
+
+	"github.com/anyfs/anyfs/dag/crashpoint"
+)
 
 // Write returns when every record up to seq is with the kernel. Callers that come while a write runs are served by the
 // next, all at once.
@@ -50,6 +55,7 @@ func wake(done *chan struct{}) {
 // writeAllLocked writes what is appended. Nobody else writes meanwhile.
 func (j *Journal) writeAllLocked() {
 	j.writing = true
+	j.ahead = j.eagerLocked()
 	j.busy, j.pend = j.pend, j.busy[:0]
 	j.buffered = 0
 	for _, c := range j.busy {
@@ -62,9 +68,11 @@ func (j *Journal) writeAllLocked() {
 		c := j.busy[0]
 		synced := j.synced
 		j.mu.Unlock()
+		crashpoint.Here(crashpoint.JournalWrite)
 		if err = j.writeChunk(c, synced); err != nil {
 			err = j.replace(c.f, c, err)
 		}
+		crashpoint.Here(crashpoint.JournalWritten)
 		j.mu.Lock()
 		if err != nil {
 			j.breakLocked(err)
@@ -93,14 +101,18 @@ func (j *Journal) writeChunk(c *chunk, synced Seq) error {
 		pos = 0
 	}
 	for body := c.buf; len(body) > 0; counter++ {
-		n := min(len(body), frameMax)
+		n := min(len(body), frameFill)
 		b = appendFrame(b, f.aead, j.nonce.set(counter), synced, body[:n])
 		body = body[n:]
 	}
 	end := pos + int64(len(b))
 	// Zeros up to the end of the page: it is whole then, and the kernel need not read it first.
 	if end > padded {
-		padded = min((end+pageBytes-1)&^(pageBytes-1), f.size)
+		padded = end
+		if j.ahead && !f.slot.written {
+			padded += aheadBytes
+		}
+		padded = min((padded+pageBytes-1)&^(pageBytes-1), f.size)
 		b = appendZeros(b, padded-end)
 	}
 	file := f.slot.file
@@ -113,7 +125,7 @@ func (j *Journal) writeChunk(c *chunk, synced Seq) error {
 	defer f.io.Unlock()
 	for left := int64(len(c.buf)); left > 0; {
 		f.mark()
-		n := min(left, frameMax)
+		n := min(left, frameFill)
 		f.pos += n + frameOverhead
 		f.done += uint32(n)
 		f.counter++
@@ -127,8 +139,10 @@ func (j *Journal) writeChunk(c *chunk, synced Seq) error {
 }
 
 func appendZeros(b []byte, n int64) []byte {
-	var zeros [pageBytes]byte
-	return append(b, zeros[:n]...)
+	at := len(b)
+	b = slices.Grow(b, int(n))[:at+int(n)]
+	clear(b[at:])
+	return b
 }
 
 // Sync returns when every record up to seq is durable. One fdatasync serves all who wait when it begins; who comes later
@@ -166,7 +180,7 @@ func (j *Journal) Sync(ctx context.Context, seq Seq) error {
 // syncAllLocked makes what is written now durable. Nobody else syncs meanwhile; writes go on.
 func (j *Journal) syncAllLocked() {
 	j.syncing = true
-	j.syncs++
+	j.perSync, j.sinceSync = (j.perSync+j.sinceSync)/2, 0
 	var dirty []*file
 	defer func() {
 		for _, f := range dirty {
@@ -191,7 +205,9 @@ func (j *Journal) syncAllLocked() {
 		f.io.RLock()
 		file := f.slot.file
 		f.io.RUnlock()
+		crashpoint.Here(crashpoint.JournalSync)
 		err := file.Sync()
+		crashpoint.Here(crashpoint.JournalSynced)
 		j.mu.Lock()
 		if err == nil {
 			continue

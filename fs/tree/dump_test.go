@@ -96,6 +96,15 @@ func (s *State) valueByRef(t testing.TB, r Ref) *ContentValue {
 	return &c
 }
 
+// blocksName tells one content in blocks from another: by its root, and where its chunks lie if that is not from the start on.
+func blocksName(c *Content) string {
+	name := c.Root.String()
+	if len(c.Layout) > 0 && c.Layout[0].Off > 0 {
+		name += fmt.Sprint(c.Layout)
+	}
+	return name
+}
+
 // showValue is the content of a value as one string, as nValue.show gives it.
 func showValue(v *ContentValue) string {
 	switch {
@@ -106,7 +115,7 @@ func showValue(v *ContentValue) string {
 		for i := range v.Patches {
 			patches = append(patches, fmt.Sprint(v.Sizes[i], v.Patches[i]))
 		}
-		return fmt.Sprint(v.Size, v.Base.Root.String(), patches)
+		return fmt.Sprint(v.Size, blocksName(&v.Base), patches)
 	}
 	if len(v.Patches) > 0 {
 		return fmt.Sprint("patches over inline ", v.Size, v.Patches)

@@ -137,7 +137,7 @@ func FuzzCopyName(f *testing.F) {
 		if !ok || whole && lost != name {
 			t.Fatalf("%q leads to %q %v %v", c, lost, whole, ok)
 		}
-		if l.copyName(k+1) == c {
+		if (whole || k >= allLetters) && l.copyName(k+1) == c { // one that is cut has all letters at once
 			t.Fatalf("%q twice", c)
 		}
 		if !whole && k < allLetters && len(name)+100 < MaxName {

@@ -233,7 +233,7 @@ func (v *nValue) fill() {
 	c := v.op.Content
 	switch {
 	case c.Root.Defined():
-		v.blocks = c.Root.String()
+		v.blocks = blocksName(c)
 	case c.Patch == nil:
 		v.text = slices.Clone(c.Inline)
 	case len(v.over) == 0:

@@ -325,38 +325,66 @@ func (w *planner) removeNode(n *Node) error {
 	return w.remove(tw)
 }
 
-// Complete fills in what the patches of a Missing value lie over, from the history of its object.
+// Complete fills in what the patches of a Missing value lie over, from the history of its object. It goes through that twice:
+// contents are held in memory only where they are needed.
 func (t *Tree) Complete(object dag.ID, v ContentValue) (*ContentValue, error) {
-	contents := make(map[Ref]*Op)
-	if err := t.store.History(object, func(at Stamp, p *Payload) error {
-		if p == nil {
-			return nil
-		}
-		for i := range p.Ops {
-			if p.Ops[i].Kind == OpContent {
-				contents[Ref{at.ID, uint32(i)}] = &p.Ops[i]
+	each := func(fn func(Ref, *Op)) error {
+		return t.store.History(object, func(at Stamp, p *Payload) error {
+			if p == nil {
+				return nil
 			}
+			for i := range p.Ops {
+				if p.Ops[i].Kind == OpContent {
+					fn(Ref{at.ID, uint32(i)}, &p.Ops[i])
+				}
+			}
+			return nil
+		})
+	}
+	type lower struct {
+		over  Ref
+		patch bool
+	}
+	under := make(map[Ref]lower) // what each patch lies over
+	if err := each(func(r Ref, o *Op) {
+		if under[r] = (lower{}); o.Content.IsPatch() {
+			under[r] = lower{o.Over[0], true}
 		}
-		return nil
+	}); err != nil {
+		return nil, err
+	}
+	var way []Ref // from what v names to the whole content
+	for r, patch := v.BaseRef, true; patch; {
+		l, ok := under[r]
+		if way = append(way, r); !ok || len(way) > maxChain+1 {
+			return nil, ErrNotExist
+		}
+		r, patch = l.over, l.patch
+	}
+	contents := make(map[Ref]*Content, len(way))
+	for _, r := range way {
+		contents[r] = nil
+	}
+	if err := each(func(r Ref, o *Op) {
+		if _, needed := contents[r]; needed {
+			contents[r] = o.Content
+		}
 	}); err != nil {
 		return nil, err
 	}
 	var patches [][]Edit
 	var sizes []int64
-	for r := v.BaseRef; ; {
-		o := contents[r]
-		if o == nil || len(patches) > maxChain {
+	for _, r := range slices.Backward(way) {
+		c := contents[r]
+		switch {
+		case c == nil:
 			return nil, ErrNotExist
+		case !c.IsPatch():
+			v.Base, v.BaseRef, v.Missing = *c, r, false
+		default:
+			patches, sizes = append(patches, c.Patch), append(sizes, c.Size)
 		}
-		if !o.Content.IsPatch() {
-			v.Base, v.BaseRef, v.Missing = *o.Content, r, false
-			break
-		}
-		patches, sizes = append(patches, o.Content.Patch), append(sizes, o.Content.Size)
-		r = o.Over[0]
 	}
-	slices.Reverse(patches)
-	slices.Reverse(sizes)
 	v.Patches, v.Sizes = append(patches, v.Patches...), append(sizes, v.Sizes...)
 	for !v.Base.Root.Defined() && len(v.Patches) > 0 && v.Sizes[0] <= MaxInline {
 		v.Base = *patchInline(v.Base.Inline, v.Base.Size, &Content{Size: v.Sizes[0], Patch: v.Patches[0]})

@@ -263,6 +263,13 @@ func scenarios() []scenario {
 			u[0].write("f", blocks("1"))
 			u[1].write("f", blocks("1"))
 		}, []string{"f = " + showBlocks("1")}},
+		{"equal chunks at other places", 2, func(u []*user, sync func()) {
+			u[0].create("f", blocks("0"))
+			sync()
+			u[0].write("f", &Content{Size: 2 << 20, Root: blocks("1").Root, Layout: []Chunk{{0, 1 << 20}}})
+			u[1].mkdir("d")
+			u[1].write("f", &Content{Size: 2 << 20, Root: blocks("1").Root, Layout: []Chunk{{1 << 20, 1 << 20}}})
+		}, []string{"d", "f = " + blocks("1").Root.String() + "[{1048576 1048576}][]", "f (conflict device 0 " + day + " XXXX) = " + showBlocks("1")}},
 		{"a copy that is written is a file of its own", 2, func(u []*user, sync func()) {
 			u[0].create("f", text("a"))
 			sync()

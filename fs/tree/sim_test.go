@@ -261,7 +261,7 @@ func (s *script) content(v *View) *Content {
 		text = strings.Join(ls, "")
 	case 2:
 		id := block.Sum([]byte(line))
-		return &Content{Size: 1 << 20, Root: id.CID(), Layout: []Chunk{{0, 1 << 20}}}
+		return &Content{Size: 1 << 20, Root: id.CID(), Layout: []Chunk{{int64(s.choose(2)) << 18, 3 << 18}}}
 	case 3:
 		if s.choose(2) == 0 {
 			text = "the same for all\n"
@@ -274,6 +274,25 @@ func (s *script) content(v *View) *Content {
 		text = strings.Join(ls, "")
 	}
 	return &Content{Size: int64(len(text)), Inline: []byte(text)}
+}
+
+// patch makes a patch over what a file shows: some bytes put behind it or into it, zeros, or an end cut off.
+func (s *script) patch(v *View) *Content {
+	s.values++
+	size, text := v.Size(), []byte(fmt.Sprintf("%02d\n", s.values%100))
+	into := int64(0) // where an edit within goes
+	if size > 3 {
+		into = int64(s.choose(int(min(size-3, 64))))
+	}
+	switch what := s.choose(6); {
+	case what == 0 && size > 3:
+		return &Content{Size: size - 3, Patch: []Edit{}}
+	case what == 1 && size > 3:
+		return &Content{Size: size, Patch: []Edit{{into, 3, text}}}
+	case what == 2 && size > 3:
+		return &Content{Size: size + 1, Patch: []Edit{{into, 3, text[:1]}, {size, 1, nil}}}
+	}
+	return &Content{Size: size + 3, Patch: []Edit{{size, 3, text}}}
 }
 
 // act lets a replica do one random operation. It may come to nothing.
@@ -331,7 +350,7 @@ func (s *script) act(r *replica) *simBatch {
 				}
 				if len(over) == 1 && s.choose(3) == 0 {
 					want.patched = true
-					return &Content{Size: v.Size() + 3, Patch: []Edit{{v.Size(), 3, []byte(fmt.Sprintf("%02d\n", s.values%100))}}}
+					return s.patch(&v)
 				}
 				c := s.content(&v)
 				want.content = (&nValue{op: nOp{Op: Op{Content: c}}, size: c.Size}).filled().show()

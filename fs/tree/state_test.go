@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -147,6 +148,28 @@ func TestPatchesOverWhatIsForgotten(t *testing.T) {
 	full, err := tr.Complete(w.s.Object, v[1])
 	if err != nil || full.Missing || len(full.Patches) != 1 || full.Size != big.Size || !full.Base.Root.Equals(big.Root) {
 		t.Fatalf("completed: %+v %v", full, err)
+	}
+	// Through patches that are in the history alone, the oldest first.
+	under := base
+	for i := range 2 {
+		id := dag.Sum([]byte{byte(i)})
+		st.AddChange(w.s.Object, Stamp{ID: id, Pos: dag.Pos{Clock: uint64(i + 1)}}, &Payload{Ops: []Op{
+			{Kind: OpContent, Over: []Ref{under}, Content: &Content{Size: int64(i), Patch: []Edit{}}}, {Kind: OpContent, Content: text("else")},
+		}})
+		under = Ref{id, 0}
+	}
+	v[1].BaseRef = under
+	if full, err = tr.Complete(w.s.Object, v[1]); err != nil || !slices.Equal(full.Sizes, []int64{0, 1, big.Size}) || full.BaseRef != base {
+		t.Fatalf("completed: %+v %v", full, err)
+	}
+	for _, over := range []Ref{{dag.Sum([]byte("nowhere")), 0}, {dag.Sum([]byte("itself")), 0}} {
+		st.AddChange(w.s.Object, Stamp{ID: dag.Sum([]byte("itself")), Pos: dag.Pos{Clock: 9}}, &Payload{Ops: []Op{
+			{Kind: OpContent, Over: []Ref{{dag.Sum([]byte("itself")), 0}}, Content: &Content{Patch: []Edit{}}},
+		}})
+		v[1].BaseRef = over
+		if _, err = tr.Complete(w.s.Object, v[1]); err != ErrNotExist {
+			t.Fatalf("over %v: %v", over, err)
+		}
 	}
 }
 

@@ -226,7 +226,8 @@ func (c *ContentValue) text() ([]byte, bool) {
 	return c.Base.Inline, true
 }
 
-// SameContent reports whether two values name the same content: the same inline bytes, or the same root and size.
+// SameContent reports whether two values name the same content: the same inline bytes, or the same root, layout and size. (The
+// tree of blocks does not say where in the file they lie.)
 // Content with patches over blocks is only the same as itself.
 func SameContent(a, b *ContentValue) bool {
 	switch {
@@ -235,7 +236,7 @@ func SameContent(a, b *ContentValue) bool {
 	case a.Missing || b.Missing || len(a.Patches)+len(b.Patches) > 0 || a.Size != b.Size:
 		return false
 	case a.Base.Root.Defined() || b.Base.Root.Defined():
-		return a.Base.Root.Equals(b.Base.Root)
+		return a.Base.Root.Equals(b.Base.Root) && a.Base.LayoutBlock == b.Base.LayoutBlock && slices.Equal(a.Base.Layout, b.Base.Layout)
 	}
 	return bytes.Equal(trimZeros(a.Base.Inline), trimZeros(b.Base.Inline))
 }

@@ -44,6 +44,11 @@ func must(tb testing.TB, err error) {
 
 func values(t *testing.T, db kv.DB) {
 	defer db.Close()
+	defer func() {
+		if names, err := db.Buckets(); err != nil || !slices.Equal(names, []string{"b", "c/d"}) {
+			t.Errorf("buckets %q, %v", names, err)
+		}
+	}()
 	key, value := []byte("k"), []byte("value")
 	must(t, db.Update(func(tx kv.Tx) error {
 		must(t, tx.Put("b", key, value))

@@ -1,0 +1,288 @@
+package fs
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+
+	"github.com/anyfs/anyfs/acl/seal"
+	"github.com/anyfs/anyfs/dag/block"
+	"github.com/anyfs/anyfs/fs/chunk"
+	"github.com/anyfs/anyfs/fs/index"
+)
+
+// Ours to tune.
+const (
+	// What is stored anew is rounded out to pages: shorter parts of a block would cost more to keep apart than to store.
+	pageBytes = 4 << 10
+	// A run of at least shortRun is cut into chunks of its own; shorter ones share blocks.
+	shortRun = chunk.MinSize
+	// A file of at most smallWhole is stored anew where anything of a block was written over: patches say what is less.
+	smallWhole = sealedRatio * inlineMax
+	// More than maxSmall blocks of less than smallLeaf become fewer.
+	smallLeaf = 64 << 10
+	maxSmall  = 64
+	// An append is cut on from the last chunk where that seals at most growRatio times what was appended.
+	growRatio = sealedRatio - 1
+	// Beyond maxParts a file is put together again where it has most of them, a window at a time.
+	maxParts    = 1 << 18
+	windowBytes = 1 << 20
+)
+
+// span is a run of a file that is to be published: bytes of a block that is there, or bytes to be stored.
+type span struct {
+	off, n int64
+	leaf   int32 // in spans.leaves; negative: to be stored
+	skip   int64
+}
+
+const anew int32 = -1
+
+func (p *span) end() int64 { return p.off + p.n }
+
+// spans is a file as its next content will have it. What is between them is holes.
+type spans struct {
+	n      *index.Inode
+	m      *manifest // of the base; nil where it has no blocks
+	inline int64     // how many bytes an inline base has
+	limit  int64     // how much of the base shows
+	leaves []leaf    // those of the base first
+	fresh  map[block.ID]int32
+	list   []span
+}
+
+// spans plans the next content of a file: what of it is stored anew, and what stays in the blocks where it is.
+//
+//   - A chunk that was written in stays as long as more than half of it shows. What was written goes into other blocks.
+//   - What is left of a block of which half or less shows is stored anew, so that the blocks of a file have at most twice its
+//     bytes; this costs no more than what was written over it did.
+//   - Small blocks, of which each publication may make one, are put together when there are many.
+//   - An append is cut on from the last chunk, unless that is large beside it.
+func (s *space) spans(ctx context.Context, n *index.Inode) (*spans, error) {
+	p := &spans{n: n, limit: min(n.Limit(), n.Size), fresh: map[block.ID]int32{}}
+	switch b := n.Base; {
+	case b == nil:
+	case b.Root.Defined():
+		m, err := s.manifest(ctx, b)
+		if err != nil {
+			return nil, err
+		}
+		p.m, p.leaves = m, slices.Clone(m.leaves)
+	case len(b.Layout) > 0:
+		p.inline = b.Layout[0].Len // its bytes are in the change
+	default:
+		p.inline = int64(len(b.Inline))
+	}
+	at := int64(0)
+	if n.Ext != nil {
+		n.Ext.Range(0, n.Size, func(off int64, x index.Extent) bool {
+			p.base(at, off)
+			at = off + x.Len
+			switch src := x.Src; {
+			case src.Kind == index.SourceZero:
+			case src.Kind == index.SourceBlock && src.Size > 0 && src.Size <= seal.MaxChunk:
+				size, _ := s.blocks.Size(src.Block)
+				p.list = append(p.list, span{off: off, n: x.Len, leaf: p.freshLeaf(src, size), skip: x.Skip})
+			default:
+				p.list = append(p.list, span{off: off, n: x.Len, leaf: anew})
+			}
+			return true
+		})
+	}
+	p.base(at, n.Size)
+	p.round()
+	p.move()
+	p.join()
+	if len(p.list) > maxParts {
+		p.mend(maxParts / 4 * 3)
+	}
+	return p, nil
+}
+
+// base adds what the base shows in [from, to).
+func (p *spans) base(from, to int64) {
+	to = min(to, p.limit)
+	if from >= to {
+		return
+	}
+	if p.m == nil {
+		if n := min(to, p.inline) - from; n > 0 {
+			p.list = append(p.list, span{off: from, n: n, leaf: anew})
+		}
+		return
+	}
+	for i := p.m.find(from); i < len(p.m.parts); i++ {
+		l := &p.m.parts[i]
+		if l.off >= to {
+			return
+		}
+		off, end := max(l.off, from), min(l.end(), to)
+		p.list = append(p.list, span{off: off, n: end - off, leaf: int32(l.leaf), skip: off - l.off + int64(l.skip)})
+	}
+}
+
+// freshLeaf gives the leaf of a block that was written since the file was published.
+func (p *spans) freshLeaf(src *index.Source, sealed int64) int32 {
+	i, ok := p.fresh[src.Block]
+	if !ok {
+		i = int32(len(p.leaves))
+		p.leaves = append(p.leaves, leaf{id: src.Block, sealed: uint32(sealed), size: uint32(src.Size)})
+		p.fresh[src.Block] = i
+	}
+	return i
+}
+
+// round rounds what is stored out to pages where it lies within a block, not beside one.
+func (p *spans) round() {
+	out := make([]span, 0, len(p.list)+len(p.list)/2)
+	edge := int64(0) // of the page that the last stored run ends in
+	for _, q := range p.list {
+		if q.leaf == anew {
+			edge = (q.end() + pageBytes - 1) &^ (pageBytes - 1)
+		} else if k := min(q.n, edge-q.off); k > 0 && q.skip > 0 {
+			out = append(out, span{off: q.off, n: k, leaf: anew})
+			q.off, q.n, q.skip = q.off+k, q.n-k, q.skip+k
+		}
+		if q.n > 0 {
+			out = append(out, q)
+		}
+	}
+	p.list = p.list[:0]
+	edge = p.n.Size + pageBytes
+	for i := len(out) - 1; i >= 0; i-- {
+		q := out[i]
+		if q.leaf == anew {
+			edge = q.off &^ (pageBytes - 1)
+		} else if k := min(q.n, q.end()-edge); k > 0 && q.skip+q.n < int64(p.leaves[q.leaf].size) {
+			p.list = append(p.list, span{off: q.end() - k, n: k, leaf: anew})
+			q.n -= k
+		}
+		if q.n > 0 {
+			p.list = append(p.list, q)
+		}
+	}
+	slices.Reverse(p.list)
+}
+
+// move lets what shows of a block be stored anew where that costs little.
+func (p *spans) move() {
+	live := make([]int64, len(p.leaves))
+	for i := range p.list {
+		if q := &p.list[i]; q.leaf != anew {
+			live[q.leaf] += q.n
+		}
+	}
+	moved := make([]bool, len(p.leaves))
+	for i := range p.leaves {
+		moved[i] = 2*live[i] <= int64(p.leaves[i].size) || p.n.Size <= smallWhole && live[i] < int64(p.leaves[i].size)
+	}
+	base := len(p.leaves) - len(p.fresh)
+	small := 0
+	for i := range p.leaves[:base] {
+		if live[i] > 0 && p.leaves[i].size < smallLeaf {
+			small++
+		}
+	}
+	for i := range p.leaves[:base] {
+		moved[i] = moved[i] || small > maxSmall && p.leaves[i].size < smallLeaf
+	}
+	for i := range p.list {
+		q := &p.list[i]
+		if q.leaf == anew {
+			continue
+		}
+		l := &p.leaves[q.leaf]
+		whole := q.skip == 0 && q.n == int64(l.size)
+		switch {
+		case int(q.leaf) >= base && l.size < shortRun && !(whole && q.end() == p.n.Size):
+			moved[q.leaf] = true // a small block of a stream
+		case whole && int(q.leaf) < base && q.end() == p.m.parts[len(p.m.parts)-1].end() && l.size < chunk.MaxSize:
+			// It ended where the file did, not at a cut point.
+			moved[q.leaf] = moved[q.leaf] || q.n <= growRatio*p.stored(i+1, q.end())
+		}
+	}
+	for i := range p.list {
+		if q := &p.list[i]; q.leaf != anew && moved[q.leaf] {
+			q.leaf, q.skip = anew, 0
+		}
+	}
+}
+
+// stored is how many bytes from off on are to be stored, from the i-th span on.
+func (p *spans) stored(i int, off int64) int64 {
+	at := off
+	for ; i < len(p.list) && p.list[i].leaf == anew && p.list[i].off == at; i++ {
+		at = p.list[i].end()
+	}
+	return at - off
+}
+
+// wholeLeaves reports whether what stays in blocks is whole blocks, each once.
+func (p *spans) wholeLeaves() bool {
+	used := make([]bool, len(p.leaves))
+	for i := range p.list {
+		if q := &p.list[i]; q.leaf != anew {
+			if used[q.leaf] || q.skip != 0 || q.n != int64(p.leaves[q.leaf].size) {
+				return false
+			}
+			used[q.leaf] = true
+		}
+	}
+	return true
+}
+
+// mend stores the windows of the file anew that have the most parts, until at most so many are left.
+func (p *spans) mend(most int) {
+	counts := map[int64]int{}
+	for i := range p.list {
+		counts[p.list[i].off/windowBytes]++
+	}
+	windows := slices.SortedFunc(maps.Keys(counts), func(a, b int64) int {
+		return cmp.Or(counts[b]-counts[a], cmp.Compare(a, b))
+	})
+	left := len(p.list)
+	for i, at := range windows {
+		if left <= most || counts[at] < 2 {
+			windows = windows[:i]
+			break
+		}
+		left -= counts[at] - 1
+	}
+	mended := map[int64]bool{}
+	for _, at := range windows {
+		mended[at] = true
+	}
+	out, last := p.list[:0], int64(-1)
+	for _, q := range p.list {
+		at := q.off / windowBytes
+		if !mended[at] {
+			at = -1
+		} else if at == last {
+			out[len(out)-1].n = q.end() - out[len(out)-1].off
+			continue
+		} else {
+			q.leaf, q.skip = anew, 0
+		}
+		out, last = append(out, q), at
+	}
+	p.list = out
+	p.join()
+}
+
+// join makes one span of those that touch; holes of less than a page between runs that are stored are stored too.
+func (p *spans) join() {
+	out := p.list[:0]
+	for _, q := range p.list {
+		if k := len(out) - 1; k >= 0 && q.leaf == out[k].leaf {
+			last := &out[k]
+			gap := q.off - last.end()
+			if q.leaf == anew && gap < pageBytes || q.leaf != anew && gap == 0 && q.skip == last.skip+last.n {
+				last.n += gap + q.n
+				continue
+			}
+		}
+		out = append(out, q)
+	}
+	p.list = out
+}
