@@ -44,6 +44,14 @@ const (
 	manyReads  = 8
 )
 
+// Who makes one call after another sends the next request some microseconds after the answer, and waking a thread takes several
+// times that (measured in files of 4 KiB made one after another: 3,700 a second, and 6,200 when nobody sleeps in between). So
+// where requests came spinGap apart lately, the leader looks for the next one for spinFor before it sleeps.
+const (
+	spinFor = 50 * time.Microsecond
+	spinGap = 80 * time.Microsecond
+)
+
 const (
 	watchTick  = 2 * time.Millisecond
 	watchQuiet = 50 // ticks without a request after which nobody watches
@@ -71,6 +79,8 @@ type server struct {
 	begun   atomic.Int64 // requests so far
 	inHand  atomic.Int64 // of these, those that are not answered
 	reading atomic.Int64 // nanoseconds that a read takes lately
+	gap     atomic.Int64 // nanoseconds that the leader waits for a request lately
+	spins   bool         // there are processors enough for a caller to go on while the leader looks for its request
 
 	watching atomic.Bool
 	wake     chan struct{}
@@ -84,7 +94,7 @@ func newServer(dev *device, raw fuse.RawFileSystem, o fuse.MountOptions, log *sl
 	}
 	return &server{
 		dev: dev, proto: fuse.NewProtocolServer(raw, &o), log: log, ended: ended,
-		done: make(chan struct{}), wake: make(chan struct{}, 1),
+		done: make(chan struct{}), wake: make(chan struct{}, 1), spins: runtime.GOMAXPROCS(0) > 1,
 		requests: pool(requestBytes), small: pool(smallBytes), medium: pool(mediumBytes), large: pool(largeBytes),
 	}
 }
@@ -123,9 +133,21 @@ func (j *job) free() {
 // await waits for a request and reports whether there is one; else the connection has ended.
 func (j *job) await() bool {
 	j.waited = false
-	if err := j.s.dev.conn.Read(j.try); err != nil {
-		j.errno = unix.ENODEV // closed
+	s, start := j.s, time.Now()
+	found := j.try(0)
+	if s.spins && s.gap.Load() < int64(spinGap) {
+		for !found && time.Since(start) < spinFor {
+			found = j.try(0)
+		}
 	}
+	if !found {
+		if err := s.dev.conn.Read(j.try); err != nil {
+			j.errno = unix.ENODEV // closed
+		}
+	}
+	// Lost updates of leaders that come and go do not matter.
+	old := s.gap.Load()
+	s.gap.Store(old + (int64(min(time.Since(start), 10*spinGap))-old)/8)
 	return j.ok()
 }
 

@@ -96,8 +96,21 @@ func (j *Journal) adopt(uses []found, buf []byte, from Seq, replay func(Seq, []b
 	}
 	last := from
 	if start < 0 && len(uses) > 0 {
-		// Nothing is erased for it: the files hold what was written, behind records that are nowhere.
-		return fmt.Errorf("%w: records %d to %d are missing", ErrCorrupt, from+1, uses[0].first-1)
+		for _, u := range uses {
+			synced, err := j.replayFile(u.file, buf, ^Seq(0), nil)
+			if err != nil {
+				return err
+			}
+			durable = max(durable, synced)
+		}
+		if durable > from {
+			// Nothing is erased for it: the files hold what was written, behind records that are nowhere.
+			return fmt.Errorf("%w: records %d to %d are missing", ErrCorrupt, from+1, uses[0].first-1)
+		}
+		// All of them lie behind a hole: a loss of power took a file before them that was never synced.
+		j.rot = nil
+		retire(uses)
+		uses = nil
 	}
 	start = max(start, 0)
 	for _, u := range uses[:start] {
