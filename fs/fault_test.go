@@ -41,6 +41,7 @@ type task struct {
 	home func(r *drilling) error // where it is not the action
 	data bool                    // it is a write: a kill may take what comes in the second before
 	some bool                    // where it fails a part of it may have happened
+	late bool                    // where it fails it may be seen whole after the next opening
 	acks acks
 }
 
@@ -192,6 +193,8 @@ type drilling struct {
 	ops    []*action // ops[i] leads to states[i+1]
 	some   map[int]bool
 	lag    uint64
+	did    []*task // what succeeded
+	late   []*tree // that may be seen after the next opening, beside the last state
 	trace  []string
 	acked  int // the last state that is durable
 	named  int // the last one that a kill leaves
@@ -307,6 +310,7 @@ func (p *prepared) run(w *way, n int64, seed uint64) (f failure, err error) {
 
 // done notes that a step succeeded.
 func (r *drilling) done(s *task) error {
+	r.did = append(r.did, s)
 	if s.do != nil {
 		if err := s.do(r.model); err != nil {
 			return fmt.Errorf("%s: the home does it, the model says: %w", s.name, err)
@@ -364,11 +368,15 @@ func (r *drilling) doubt(s *task) (stop bool, err error) {
 	}
 	before := r.states[len(r.states)-1]
 	if got.equal(before) {
-		return false, nil
+		if s.late {
+			err = r.mayBeLate(s)
+		}
+		return false, err
 	}
 	if err := s.do(r.model); err != nil {
 		return false, err
 	}
+	r.did = append(r.did, s)
 	if err := r.push(s); err != nil {
 		return false, err
 	}
@@ -386,6 +394,25 @@ func (r *drilling) doubt(s *task) (stop bool, err error) {
 	}
 	return false, fmt.Errorf("the tree is neither that of before nor that of after:\n%s\nor:\n%s\ncontent of %q", diffLines(got.names, before.names),
 		diffLines(got.names, after.names), got.difference(after))
+}
+
+// mayBeLate notes the state that a step would have led to which failed, on a model of its own.
+func (r *drilling) mayBeLate(s *task) error {
+	m, err := r.p.model()
+	if err != nil {
+		return err
+	}
+	for _, d := range append(slices.Clone(r.did), s) {
+		if d.do == nil {
+			continue
+		}
+		if d.do(m) != nil {
+			return nil // a step before it, which makes room for it, failed too
+		}
+	}
+	t, err := m.tree()
+	r.late = append(r.late, t)
+	return err
 }
 
 // between reports whether each line and content of a tree is one of two others'.
@@ -504,6 +531,9 @@ func (r *drilling) works() (refused bool, err error) {
 
 // match finds the state between lo and hi that a tree is; -1: none.
 func (r *drilling) match(got *tree, lo, hi int) int {
+	if slices.ContainsFunc(r.late, got.equal) {
+		return hi
+	}
 	if i := matchState(r.states, r.ops, got, lo, hi, r.lag); i >= 0 {
 		return i
 	}
