@@ -41,6 +41,7 @@ type Options struct {
 	Log      *slog.Logger                     // default none; gets no names and no content
 	OpenDB   func(name string) (kv.DB, error) // default: bbolt below Dir
 	Keep     KeepPolicy                       // what stays of old content when the disk is full
+	Idle     func()                           // called, if not nil, each time that nothing has been done for some seconds
 
 	sim simulation
 }

@@ -367,7 +367,9 @@ func (h *Home) checkpointer(ctx context.Context) {
 		}
 		if !behind && !trimmed && time.Since(last) >= trimAfter {
 			h.jr.Trim()
-			trimmed = true
+			if trimmed = true; h.opt.Idle != nil {
+				h.opt.Idle()
+			}
 		}
 		full := weight >= checkpointBytes || h.journalLive() >= journalHalf
 		since := time.Since(last)

@@ -7,6 +7,7 @@ import (
 	iofs "io/fs"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 
@@ -85,6 +86,7 @@ func openWith(ctx context.Context, dir string, keys *acl.Keys, log *slog.Logger)
 	opened, err := fs.Open(ctx, fs.Options{
 		Disk: d, Dir: dir, Keys: keys, Rand: rand.Reader,
 		UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Log: log,
+		Idle: debug.FreeOSMemory, // what a burst of work took is of use to others
 	})
 	if err != nil {
 		return nil, err
