@@ -80,6 +80,14 @@ func (s *space) checkpoint(ctx context.Context, always bool) error {
 			return err
 		}
 	}
+	if s.unnoted != nil && !s.applied {
+		// The checkpoint holds its batch, and so what that published: else it would be published a second time.
+		if err := s.applyPublished(s.last, s.unnoted); err != nil {
+			s.mu.Unlock()
+			return err
+		}
+		s.applied = true
+	}
 	seq, passing := s.last, s.passing
 	need, dirty, err := s.needed()
 	if err != nil {
@@ -121,6 +129,7 @@ func (s *space) checkpoint(ctx context.Context, always bool) error {
 	doneIndex(err == nil)
 	if err == nil {
 		s.loaded, s.need = seq, need
+		s.unnoted, s.applied = nil, false
 	}
 	s.mu.Unlock()
 	doneLog(err == nil)

@@ -98,8 +98,10 @@ func (s *space) note(ctx context.Context) error {
 	rec.encode(w)
 	m, err := s.commit(w, true)
 	if err == nil {
-		s.unnoted = nil
-		err = s.applyPublished(m.seq, rec)
+		if !s.applied {
+			err = s.applyPublished(m.seq, rec)
+		}
+		s.unnoted, s.applied = nil, false
 	}
 	s.mu.Unlock()
 	if err != nil {

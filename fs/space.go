@@ -73,6 +73,7 @@ type space struct {
 	moments  map[database]journal.Seq
 	held     map[uint64]heldBack
 	unnoted  *publishedRecord // under pubMu: in the batch log, and not in the journal yet
+	applied  bool             // under pubMu: what unnoted says is in the index
 
 	chunker  *chunk.Chunker
 	released journal.Seq // in recovery: up to where no space needs the journal, by this space's checkpoint
