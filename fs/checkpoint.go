@@ -70,6 +70,10 @@ func (s *space) checkpoint(ctx context.Context, always bool) error {
 	s.pubMu.Lock()
 	defer s.pubMu.Unlock()
 	s.mu.Lock()
+	if s.gone && always {
+		s.mu.Unlock()
+		return ErrStale // who needs one has none, should the space stay
+	}
 	if s.gone || s.sick != nil || s.last == s.loaded && !always {
 		s.mu.Unlock()
 		return nil

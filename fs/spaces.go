@@ -504,8 +504,9 @@ func (h *Home) removeSpaceLocked(name string, onlyEmpty bool) error {
 	if err != nil {
 		return err
 	}
+	// What is under way ends, and nothing begins any more. pubMu is let go of again: where the journal is full, the removal of the
+	// name lets all spaces have checkpoints.
 	s.pubMu.Lock()
-	defer s.pubMu.Unlock()
 	s.mu.Lock()
 	if onlyEmpty {
 		err = s.usable()
@@ -516,12 +517,12 @@ func (h *Home) removeSpaceLocked(name string, onlyEmpty bool) error {
 			}
 		}
 	}
+	s.gone = err == nil
+	s.mu.Unlock()
+	s.pubMu.Unlock()
 	if err != nil {
-		s.mu.Unlock()
 		return err
 	}
-	s.gone = true
-	s.mu.Unlock()
 	back := func(err error) error {
 		s.mu.Lock()
 		s.gone = false
@@ -569,6 +570,8 @@ func (h *Home) removeSpaceLocked(name string, onlyEmpty bool) error {
 	if err := home.checkpoint(context.Background(), true); err != nil {
 		return h.broken(err)
 	}
+	s.pubMu.Lock()
+	defer s.pubMu.Unlock()
 	if err := errors.Join(s.close(), h.removeFolder(s.dir)); err != nil {
 		h.report(fmt.Errorf("delete space: %w", err)) // what is left goes at the next start
 	}
