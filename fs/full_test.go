@@ -68,6 +68,9 @@ func TestDeletionWithAFullJournal(t *testing.T) {
 	case <-time.After(30 * time.Second):
 		t.Fatal("a deletion without room does not end")
 	}
+	if _, err := th.sim.ReadFile("spaces/0002/" + deletingFile); err == nil {
+		t.Fatal("the space is marked as being deleted")
+	}
 	full.Store(false)
 	th.wantContent(must2(th.SpaceRoot(name)), "f", []byte("in it"))
 	th.must(th.checkpoint(ctx))

@@ -529,7 +529,9 @@ func (h *Home) removeSpaceLocked(name string, onlyEmpty bool) error {
 		s.mu.Unlock()
 		return err
 	}
-	if err := h.opt.Disk.WriteFileAtomic(s.dir+"/"+deletingFile, nil); err != nil {
+	mark := s.dir + "/" + deletingFile
+	if err := h.opt.Disk.WriteFileAtomic(mark, nil); err != nil {
+		_ = h.opt.Disk.Remove(mark)
 		return back(err)
 	}
 	crashpoint.Here(crashpoint.SpaceDelete)
@@ -555,6 +557,9 @@ func (h *Home) removeSpaceLocked(name string, onlyEmpty bool) error {
 		}, nil
 	})
 	if err != nil {
+		if h.fail.Load() == nil { // else whether the journal holds the removal is not known
+			err = errors.Join(err, h.opt.Disk.Remove(mark))
+		}
 		return back(err)
 	}
 	// The entry's removal is durable before the folder goes: a crash between the two must not leave a name without its space.
