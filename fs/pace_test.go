@@ -291,3 +291,25 @@ func TestCheckpointsWaitForFsyncs(t *testing.T) {
 	stop()
 	th.must(<-done)
 }
+
+// TestHeldBackAndAClockThatWasSetBack: what could not be published once does not wait for a clock to come back to where it was.
+func TestHeldBackAndAClockThatWasSetBack(t *testing.T) {
+	th := newTestHome(t)
+	s := th.spaceOf(th.root)
+	f, db := th.create(th.root, "f", []byte("f")), th.create(th.root, "x.db", []byte("x"))
+	th.create(th.root, "x.db-wal", []byte("w"))
+	th.tick(time.Second)
+	s.holdBack(uint64(f)&localMask, ErrIO)
+	s.holdBack(uint64(db)&localMask, ErrIO)
+	th.wantReady("what is held back", 0)
+	th.tick(-24 * time.Hour)
+	for range 4 {
+		th.ready()
+		th.tick(3 * time.Second)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.dirty) > 0 {
+		t.Fatalf("%d inodes wait still", len(s.dirty))
+	}
+}

@@ -121,6 +121,9 @@ type heldBack struct {
 	err   error
 }
 
+// holds reports whether it is still held back. A clock that was set back ends that.
+func (b heldBack) holds(now int64) bool { return now < b.until && b.until-now <= int64(holdFor) }
+
 // holdFor is for how long it is held back.
 const holdFor = 10 * time.Second
 
@@ -198,7 +201,7 @@ func (s *space) capture(pick func(uint64, dirtyState, *index.Inode) bool) (items
 		}
 		members := s.members(db)
 		for _, ino := range members {
-			if h, ok := s.held[ino]; ok && now < h.until {
+			if h, ok := s.held[ino]; ok && h.holds(now) {
 				return nil
 			}
 			if s.streams[ino] != nil {
@@ -233,7 +236,7 @@ func (s *space) capture(pick func(uint64, dirtyState, *index.Inode) bool) (items
 			left = true
 			break
 		}
-		if h, ok := s.held[ino]; ok && now < h.until {
+		if h, ok := s.held[ino]; ok && h.holds(now) {
 			continue
 		}
 		n, err := s.ix.Inode(ino)
