@@ -271,7 +271,7 @@ func (s *space) capture(pick func(uint64, dirtyState, *index.Inode) bool) (items
 		return 0
 	})
 	if len(items) > maxItems {
-		items, left = items[:maxItems], true
+		items, left = items[:firstOf(items, maxItems)], true // no database is cut in two
 	}
 	for i := range items {
 		s.inflight[items[i].n.Ino] = struct{}{}
