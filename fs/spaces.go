@@ -629,6 +629,9 @@ func (h *Home) tidySpaces(ctx context.Context) error {
 	if h.home == nil || h.home.sick != nil {
 		return nil
 	}
+	if err := h.settleTwins(); err != nil {
+		return err
+	}
 	named := map[*space]bool{}
 	var strangers []dag.ID // the spaces of entries that stand for none which is here
 	home := h.home
@@ -682,6 +685,31 @@ func (h *Home) tidySpaces(ctx context.Context) error {
 			}
 		case s.sick == nil:
 			if err := h.nameAgain(s); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// settleTwins chooses between two folders of one space, of which the newer was to take the place of the older when a crash came. It does
+// where nothing was ever made in the older, or the deletion of that had begun; else nobody was told that it had, and it goes.
+func (h *Home) settleTwins() error {
+	for _, s := range h.all() {
+		newer := h.spaceOf(s.id)
+		if newer == nil || newer.slot <= s.slot || s.sick != nil || s.untouched() {
+			continue
+		}
+		if _, err := h.opt.Disk.ReadFile(s.dir + "/" + deletingFile); err == nil {
+			continue
+		} else if !errors.Is(err, iofs.ErrNotExist) {
+			return err
+		}
+		h.mu.Lock()
+		h.byID[s.id] = s
+		h.mu.Unlock()
+		if newer.sick == nil {
+			if err := h.dropSpace(newer); err != nil {
 				return err
 			}
 		}
