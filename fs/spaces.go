@@ -685,7 +685,7 @@ func (h *Home) tidySpaces(ctx context.Context) error {
 			}
 		case s.sick == nil:
 			if err := h.nameAgain(s); err != nil {
-				return err
+				h.report(fmt.Errorf("space %s has no name, and gets none: %w", s.id, err)) // the next start tries again
 			}
 		}
 	}
@@ -724,10 +724,15 @@ func (h *Home) nameAgain(s *space) error {
 	if checkName(s.as.name) == nil {
 		err = h.enterSpace(s.as.name, ref)
 	}
-	if errors.Is(err, ErrExist) {
-		name := "Recovered " + s.id.String()[len(s.id.String())-8:]
-		h.report(fmt.Errorf("space %s had no name; it is %q now", s.id, name))
-		err = h.enterSpace(name, ref)
+	base := "Recovered " + s.id.String()[len(s.id.String())-8:]
+	for n := 1; errors.Is(err, ErrExist) && n < 100; n++ {
+		name := base
+		if n > 1 {
+			name = fmt.Sprintf("%s %d", base, n)
+		}
+		if err = h.enterSpace(name, ref); err == nil {
+			h.report(fmt.Errorf("space %s had no name; it is %q now", s.id, name))
+		}
 	}
 	return err
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/anyfs/anyfs/acl"
 	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/dag/disk"
 )
 
 // TestTwinsAfterACrash: of two folders of one space, of which the newer was to take the place of the older when a crash came, the older
@@ -51,4 +52,48 @@ func TestTwinsAfterACrash(t *testing.T) {
 			th.sound()
 		}
 	}
+}
+
+// TestNameAgain: a space without a name gets one, whatever names are taken; where there is no room for that, the home opens all the same.
+func TestNameAgain(t *testing.T) {
+	th := newTestHome(t)
+	must2(th.CreateSpace("lost"))
+	lost := must2(th.namedSpace("lost"))
+	th.create(lost.ino(rootDir), "f", []byte("in it"))
+	th.flush()
+	unname := func() {
+		t.Helper()
+		name := must2(th.nameOf(th.Home.spaceOf(lost.id)))
+		th.must(th.home.do(true, func() (*writer, func(*mutation) error, error) {
+			r := &unlinkRecord{Parent: rootDir, Name: name, Time: th.now()}
+			w := th.home.record(recUnlink)
+			r.encode(w)
+			return w, func(m *mutation) error { return th.home.applyUnlink(m.seq, r) }, nil
+		}))
+	}
+	recovered := "Recovered " + lost.id.String()[len(lost.id.String())-8:]
+	for _, want := range []string{"lost", recovered, recovered + " 2"} {
+		unname()
+		if want != "lost" {
+			must2(th.CreateSpace("lost"))
+			th.create(must2(th.SpaceRoot("lost")), "other", nil)
+		}
+		if want == recovered+" 2" {
+			must2(th.CreateSpace(recovered))
+			th.create(must2(th.SpaceRoot(recovered)), "other", nil)
+		}
+		th.kill()
+		th.wantContent(must2(th.SpaceRoot(want)), "f", []byte("in it"))
+		if want != "lost" {
+			th.must(th.DeleteSpace("lost"))
+		}
+	}
+	unname()
+	th.Home.abandon()
+	th.sim = th.sim.Crash(func() disk.Keep { return disk.Whole })
+	th.sim.SetCapacity(reserveBytes)
+	th.open()
+	th.sim.SetCapacity(1 << 40)
+	th.kill()
+	th.wantContent(must2(th.SpaceRoot("lost")), "f", []byte("in it"))
 }
