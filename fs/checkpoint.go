@@ -207,25 +207,21 @@ func (h *Home) makeRoom() error {
 	if h.journalLive() < journalFull {
 		return nil
 	}
+	var failed error
 	for _, s := range h.each() {
-		if err := s.publishAll(ctx); err != nil {
-			return fmt.Errorf("%w: %w", ErrNoSpace, err)
-		}
-		if err := s.sealOrphans(ctx); err != nil {
-			return fmt.Errorf("%w: %w", ErrNoSpace, err)
-		}
+		failed = errors.Join(failed, s.publishAll(ctx), s.sealOrphans(ctx)) // what can't be published may hold nothing, and keeps no other from it
 	}
 	if err := h.checkpoint(ctx); err != nil {
-		return fmt.Errorf("%w: %w", ErrNoSpace, err)
+		return fmt.Errorf("%w: %w", ErrNoSpace, errors.Join(err, failed))
 	}
 	const most = journalLimit - journalLimit/4 - 16<<20
-	if h.journalLive() >= most {
+	if h.journalLive() >= most && failed == nil {
 		if _, err := h.giveUp(ctx); err != nil {
 			return fmt.Errorf("%w: %w", ErrNoSpace, err)
 		}
 	}
 	if h.journalLive() >= most {
-		return fmt.Errorf("%w: the journal is full: %s", ErrNoSpace, h.journalHolders())
+		return errors.Join(fmt.Errorf("%w: the journal is full: %s", ErrNoSpace, h.journalHolders()), failed)
 	}
 	return nil
 }
