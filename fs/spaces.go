@@ -657,6 +657,13 @@ func (h *Home) tidySpaces(ctx context.Context) error {
 	if err != nil {
 		return nil // the root can't be read whole: nothing is judged by it
 	}
+	for _, s := range h.all() {
+		if len(strangers) == 0 && errors.Is(s.sick, errUnfinished) {
+			if err := h.dropSpace(s); err != nil {
+				return err
+			}
+		}
+	}
 	h.recognize(strangers)
 	for _, id := range strangers {
 		if h.spaceOf(id) == nil {
