@@ -86,11 +86,10 @@ func (s *space) checkpoint(ctx context.Context, always bool) error {
 	}
 	if s.unnoted != nil && !s.applied {
 		// The checkpoint holds its batch, and so what that published: else it would be published a second time.
-		if err := s.applyPublished(s.last, s.unnoted); err != nil {
+		if err := s.applyUnnoted(s.last); err != nil {
 			s.mu.Unlock()
 			return err
 		}
-		s.applied = true
 	}
 	seq, passing := s.last, s.passing
 	need, dirty, err := s.needed()

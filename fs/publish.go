@@ -64,7 +64,9 @@ func (s *space) publish(ctx context.Context, pick func(ino uint64, d dirtyState,
 	}
 	crashpoint.Here(crashpoint.PublishNote)
 	rec.Seq = uint64(upTo)
+	s.mu.Lock()
 	s.unnoted = rec
+	s.mu.Unlock()
 	if err := s.note(ctx); err != nil {
 		return 0, left, err
 	}
@@ -99,7 +101,7 @@ func (s *space) note(ctx context.Context) error {
 	m, err := s.commit(w, true)
 	if err == nil {
 		if !s.applied {
-			err = s.applyPublished(m.seq, rec)
+			err = s.applyUnnoted(m.seq)
 		}
 		s.unnoted, s.applied = nil, false
 	}
@@ -113,6 +115,27 @@ func (s *space) note(ctx context.Context) error {
 	}
 	crashpoint.Here(crashpoint.PublishSynced)
 	return s.h.sync(ctx, m.seq)
+}
+
+// applyUnnoted ends what the publication that is not noted yet has published, and reclaims what lost its last name meanwhile. Under
+// pubMu and mu.
+func (s *space) applyUnnoted(seq journal.Seq) error {
+	if err := s.applyPublished(seq, s.unnoted); err != nil {
+		return err
+	}
+	s.applied = true
+	for i := range s.unnoted.Changes {
+		if _, ok := s.orphaned[s.unnoted.Changes[i].Ino]; ok {
+			s.reclaim(s.unnoted.Changes[i].Ino)
+		}
+	}
+	return nil
+}
+
+// isUnnoted reports whether an inode is in a publication that the index does not know of yet. Under mu.
+func (s *space) isUnnoted(ino uint64) bool {
+	return s.unnoted != nil && !s.applied &&
+		slices.ContainsFunc(s.unnoted.Changes, func(p publishedChange) bool { return p.Ino == ino })
 }
 
 // heldBack is an inode that could not be published, and until when it is not tried again.

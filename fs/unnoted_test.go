@@ -35,7 +35,9 @@ func (s *space) commitUnnoted(t *testing.T) {
 		t.Fatal(rec, err)
 	}
 	rec.Seq = uint64(upTo)
+	s.mu.Lock()
 	s.unnoted = rec
+	s.mu.Unlock()
 }
 
 // TestCheckpointOfAnUnnotedPublication: a batch that a checkpoint holds is not published a second time, whatever the journal says
@@ -88,6 +90,42 @@ func TestCheckpointOfAnUnnotedPublication(t *testing.T) {
 				t.Fatalf("the new file has %d versions", n)
 			}
 			th.verify()
+		})
+	}
+}
+
+// TestRemovalOfWhatIsUnnoted: what is removed while its publication is not noted yet is gone in the history too.
+func TestRemovalOfWhatIsUnnoted(t *testing.T) {
+	ctx := context.Background()
+	for _, how := range []string{"noted", "checkpoint", "noted and kill"} {
+		t.Run(how, func(t *testing.T) {
+			th := newTestHome(t)
+			s := th.spaceOf(th.root)
+			th.create(th.root, "new", []byte("new"))
+			d := th.mkdir(th.root, "d")
+			th.create(d, "deep", []byte("deep"))
+			s.commitUnnoted(t)
+			th.must(th.Unlink(th.root, "new"))
+			th.removeAll("Personal/d")
+			if how == "checkpoint" {
+				th.must(s.checkpoint(ctx, true))
+			}
+			th.flush()
+			if how == "noted and kill" {
+				th.kill()
+			}
+			th.verify()
+			s = th.spaceOf(th.root)
+			s.mu.Lock()
+			if len(s.orphaned) > 0 {
+				t.Fatalf("%d inodes without a name are left", len(s.orphaned))
+			}
+			s.mu.Unlock()
+			tr, _, err := s.foldAll(ctx)
+			th.must(err)
+			if nodes, err := tr.List(tr.Root()); err != nil || len(nodes) > 0 {
+				t.Fatalf("the history shows %d names: %v", len(nodes), err)
+			}
 		})
 	}
 }
