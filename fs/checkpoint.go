@@ -70,12 +70,23 @@ func (s *space) checkpoint(ctx context.Context, always bool) error {
 	s.pubMu.Lock()
 	defer s.pubMu.Unlock()
 	s.mu.Lock()
+	if s.gone && always {
+		s.mu.Unlock()
+		return ErrStale // who needs one has none, should the space stay
+	}
 	if s.gone || s.sick != nil || s.last == s.loaded && !always {
 		s.mu.Unlock()
 		return nil
 	}
 	for ino := range s.streams {
 		if err := s.journalMem(ino); err != nil {
+			s.mu.Unlock()
+			return err
+		}
+	}
+	if s.unnoted != nil && !s.applied {
+		// The checkpoint holds its batch, and so what that published: else it would be published a second time.
+		if err := s.applyUnnoted(s.last); err != nil {
 			s.mu.Unlock()
 			return err
 		}
@@ -121,6 +132,7 @@ func (s *space) checkpoint(ctx context.Context, always bool) error {
 	doneIndex(err == nil)
 	if err == nil {
 		s.loaded, s.need = seq, need
+		s.unnoted, s.applied = nil, false
 	}
 	s.mu.Unlock()
 	doneLog(err == nil)
@@ -194,25 +206,21 @@ func (h *Home) makeRoom() error {
 	if h.journalLive() < journalFull {
 		return nil
 	}
+	var failed error
 	for _, s := range h.each() {
-		if err := s.publishAll(ctx); err != nil {
-			return fmt.Errorf("%w: %w", ErrNoSpace, err)
-		}
-		if err := s.sealOrphans(ctx); err != nil {
-			return fmt.Errorf("%w: %w", ErrNoSpace, err)
-		}
+		failed = errors.Join(failed, s.publishAll(ctx), s.sealOrphans(ctx)) // what can't be published may hold nothing, and keeps no other from it
 	}
 	if err := h.checkpoint(ctx); err != nil {
-		return fmt.Errorf("%w: %w", ErrNoSpace, err)
+		return fmt.Errorf("%w: %w", ErrNoSpace, errors.Join(err, failed))
 	}
 	const most = journalLimit - journalLimit/4 - 16<<20
-	if h.journalLive() >= most {
+	if h.journalLive() >= most && failed == nil {
 		if _, err := h.giveUp(ctx); err != nil {
 			return fmt.Errorf("%w: %w", ErrNoSpace, err)
 		}
 	}
 	if h.journalLive() >= most {
-		return fmt.Errorf("%w: the journal is full: %s", ErrNoSpace, h.journalHolders())
+		return errors.Join(fmt.Errorf("%w: the journal is full: %s", ErrNoSpace, h.journalHolders()), failed)
 	}
 	return nil
 }

@@ -219,9 +219,13 @@ func (s *space) manifest(ctx context.Context, c *tree.Content) (*manifest, error
 		return m, nil
 	}
 	m := &manifest{root: c.Root}
-	err := block.Leaves(ctx, s.getNode, c.Root, func(l block.Leaf) error {
-		if len(m.leaves) == maxLeaves {
-			return fmt.Errorf("more than %d chunks", maxLeaves)
+	most := len(c.Layout)
+	if !c.LayoutBlock.IsZero() {
+		most = maxLeaves + 1
+	}
+	err := eachLeaf(ctx, s.getNode, c.Root, func(l block.Leaf) error {
+		if len(m.leaves) == most {
+			return fmt.Errorf("more than %d chunks", most)
 		}
 		if l.Size == 0 { // the root is the leaf: no node says its size
 			size, _ := s.blocks.Size(l.ID)

@@ -120,7 +120,7 @@ func (s *space) databaseIn(now int64, db database) time.Duration {
 		if s.streams[ino] != nil {
 			return flushEvery
 		}
-		if h, ok := s.held[ino]; ok && now < h.until {
+		if h, ok := s.held[ino]; ok && h.holds(now) {
 			return time.Duration(h.until - now)
 		}
 		q, a := time.Duration(now-d.last), time.Duration(now-d.first)

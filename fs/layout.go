@@ -2,8 +2,10 @@ package fs
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"sort"
 
 	"github.com/ipfs/go-cid"
@@ -62,8 +64,22 @@ const inlineLayout = 64
 
 const (
 	layoutVersion = 1
-	maxLeaves     = 1 << 24 // 16 TiB of small chunks
+	maxLeaves     = seal.MaxChunk / 3 // the layout is a block, and has at least a byte for each one's size and two for its place
 )
+
+var errLeaves = fmt.Errorf("fs: a content with more than %d chunks", maxLeaves)
+
+// eachLeaf is block.Leaves that ends with errLeaves behind as many as a content has at most, and its layout. A tree may name a node
+// more than once, so that few blocks name leaves without end.
+func eachLeaf(ctx context.Context, get block.GetFunc, root cid.Cid, fn func(block.Leaf) error) error {
+	n := 0
+	return block.Leaves(ctx, get, root, func(l block.Leaf) error {
+		if n++; n > maxLeaves+1 {
+			return errLeaves
+		}
+		return fn(l)
+	})
+}
 
 var errLayout = errors.New("fs: the layout of the content is damaged")
 

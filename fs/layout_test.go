@@ -2,6 +2,7 @@ package fs
 
 import (
 	"bytes"
+	"context"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -9,10 +10,12 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/ipfs/go-cid"
 	"pgregory.net/rapid"
 
 	"github.com/anyfs/anyfs/acl/seal"
 	"github.com/anyfs/anyfs/dag/block"
+	"github.com/anyfs/anyfs/fs/tree"
 )
 
 // layoutSamples are layouts of a file of layoutSize bytes.
@@ -169,4 +172,40 @@ func FuzzLayout(f *testing.F) {
 			end = p.end()
 		}
 	})
+}
+
+// TestContentWithoutEnd: a few blocks that name more chunks than any file has cost no more than a file of the largest size.
+func TestContentWithoutEnd(t *testing.T) {
+	ctx := context.Background()
+	th := newTestHome(t)
+	s := th.spaceOf(th.root)
+	id, err := s.putChunk([]byte("a chunk"))
+	th.must(err)
+	size, _ := s.blocks.Size(id)
+	leaves := slices.Repeat([]block.Leaf{{ID: id, Size: uint64(size)}}, maxLeaves+block.MaxLinks)
+	before := s.blocks.Len()
+	root, err := block.BuildTree(s.putBlock, leaves)
+	th.must(err)
+	if n := s.blocks.Len() - before; n > 100 {
+		t.Fatalf("it takes %d nodes", n)
+	}
+	seen := 0
+	if err := s.eachBlock(ctx, root, func(block.ID) bool { seen++; return true }); !errors.Is(err, errLeaves) || seen > maxLeaves*102/100 {
+		t.Fatalf("%d blocks are seen: %v", seen, err)
+	}
+	reads := 0
+	get := func(ctx context.Context, c cid.Cid) ([]byte, error) { reads++; return s.getNode(ctx, c) }
+	if err := eachLeaf(ctx, get, root, func(block.Leaf) error { return nil }); !errors.Is(err, errLeaves) {
+		t.Fatalf("after %d nodes: %v", reads, err)
+	}
+	for _, c := range []*tree.Content{
+		{Size: 7, Root: root, Layout: []tree.Chunk{{Off: 0, Len: 7}}},
+		{Size: 1 << 40, Root: root, LayoutBlock: id},
+	} {
+		if _, err := s.manifest(ctx, c); !errors.Is(err, ErrIO) {
+			t.Fatal(err)
+		}
+		p := pruner{s: s, dry: true, doomed: map[block.ID]int64{}}
+		th.must(p.spareContent(ctx, c))
+	}
 }

@@ -457,7 +457,16 @@ func (h *Home) CopyRange(ctx context.Context, src Ino, srcOff int64, dst Ino, ds
 			return 0, err
 		}
 	}
-	return s.copyRange(ctx, from, srcOff, to, dstOff, n)
+	var done int64
+	for try := 0; ; try++ {
+		k, err := s.copyRange(ctx, from, srcOff+done, to, dstOff+done, n-done)
+		if done += k; k > 0 {
+			try = 0
+		}
+		if !errors.Is(err, errMoved) || try == 2 { // as in Read
+			return done, err
+		}
+	}
 }
 
 var _ io.ReaderAt = (*fileReader)(nil)

@@ -2,10 +2,12 @@ package fs
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
 	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/fs/index"
 )
 
 // batchOf gives the batch that brought the last change of a file.
@@ -290,4 +292,60 @@ func TestCheckpointsWaitForFsyncs(t *testing.T) {
 	}
 	stop()
 	th.must(<-done)
+}
+
+// TestHeldBackAndAClockThatWasSetBack: what could not be published once does not wait for a clock to come back to where it was.
+func TestHeldBackAndAClockThatWasSetBack(t *testing.T) {
+	th := newTestHome(t)
+	s := th.spaceOf(th.root)
+	f, db := th.create(th.root, "f", []byte("f")), th.create(th.root, "x.db", []byte("x"))
+	th.create(th.root, "x.db-wal", []byte("w"))
+	th.tick(time.Second)
+	s.holdBack(uint64(f)&localMask, ErrIO)
+	s.holdBack(uint64(db)&localMask, ErrIO)
+	th.wantReady("what is held back", 0)
+	th.tick(-24 * time.Hour)
+	for range 4 {
+		th.ready()
+		th.tick(3 * time.Second)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.dirty) > 0 {
+		t.Fatalf("%d inodes wait still", len(s.dirty))
+	}
+}
+
+// TestNoDatabaseIsCutByAFullBatch: where more is ready than one batch takes, a database is in one of the batches as a whole.
+func TestNoDatabaseIsCutByAFullBatch(t *testing.T) {
+	th := newTestHome(t)
+	s := th.spaceOf(th.root)
+	const n = maxItems/3 + 50 // of three files each, so that no number of them fills a batch
+	for i := range n {
+		for _, x := range []string{"", mateSuffixes[0], mateSuffixes[1]} {
+			th.create(th.root, fmt.Sprint(i, x), []byte{byte(i)})
+		}
+	}
+	for left := 3 * n; left > 0; {
+		items, _, _, err := s.capture(func(uint64, dirtyState, *index.Inode) bool { return true })
+		th.must(err)
+		parts := map[database]int{}
+		for i := range items {
+			if items[i].db == (database{}) {
+				t.Fatalf("inode %d belongs to no database", items[i].n.Ino)
+			}
+			parts[items[i].db]++
+		}
+		for db, k := range parts {
+			if k != 3 {
+				t.Fatalf("%d of 3 files of %s are in a batch of %d", k, db.name, len(items))
+			}
+		}
+		s.settle(items)
+		n, _, err := s.publish(context.Background(), func(uint64, dirtyState, *index.Inode) bool { return true })
+		th.must(err)
+		if left -= n; n == 0 {
+			t.Fatalf("%d are left", left)
+		}
+	}
 }

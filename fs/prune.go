@@ -364,6 +364,9 @@ func (p *pruner) spareContent(ctx context.Context, c *tree.Content) error {
 	if err == nil {
 		err = ctx.Err()
 	}
+	if errors.Is(err, errLeaves) {
+		return nil // nobody can read it
+	}
 	if err != nil && ctx.Err() == nil {
 		if pruned, e := p.s.isPruned(c.Root); e == nil && pruned {
 			return nil // an earlier prune had another policy

@@ -158,7 +158,7 @@ func (s *space) isWhole(ctx context.Context, root cid.Cid) bool {
 		whole = s.blocks.Has(id)
 		return whole
 	})
-	return whole && err == nil
+	return whole && (err == nil || errors.Is(err, errLeaves)) // that nobody can read
 }
 
 // eachBlock calls fn for the blocks of a content, nodes before what is under them, until fn returns false. It reads the nodes.
@@ -178,7 +178,7 @@ func (s *space) eachNode(ctx context.Context, root cid.Cid, fn func(id block.ID,
 		}
 		return s.blocks.GetLocal(id)
 	}
-	err := block.Leaves(ctx, get, root, func(l block.Leaf) error {
+	err := eachLeaf(ctx, get, root, func(l block.Leaf) error {
 		if !fn(l.ID, false) {
 			return errStop
 		}

@@ -64,7 +64,9 @@ func (s *space) publish(ctx context.Context, pick func(ino uint64, d dirtyState,
 	}
 	crashpoint.Here(crashpoint.PublishNote)
 	rec.Seq = uint64(upTo)
+	s.mu.Lock()
 	s.unnoted = rec
+	s.mu.Unlock()
 	if err := s.note(ctx); err != nil {
 		return 0, left, err
 	}
@@ -98,8 +100,10 @@ func (s *space) note(ctx context.Context) error {
 	rec.encode(w)
 	m, err := s.commit(w, true)
 	if err == nil {
-		s.unnoted = nil
-		err = s.applyPublished(m.seq, rec)
+		if !s.applied {
+			err = s.applyUnnoted(m.seq)
+		}
+		s.unnoted, s.applied = nil, false
 	}
 	s.mu.Unlock()
 	if err != nil {
@@ -113,11 +117,35 @@ func (s *space) note(ctx context.Context) error {
 	return s.h.sync(ctx, m.seq)
 }
 
+// applyUnnoted ends what the publication that is not noted yet has published, and reclaims what lost its last name meanwhile. Under
+// pubMu and mu.
+func (s *space) applyUnnoted(seq journal.Seq) error {
+	if err := s.applyPublished(seq, s.unnoted); err != nil {
+		return err
+	}
+	s.applied = true
+	for i := range s.unnoted.Changes {
+		if _, ok := s.orphaned[s.unnoted.Changes[i].Ino]; ok {
+			s.reclaim(s.unnoted.Changes[i].Ino)
+		}
+	}
+	return nil
+}
+
+// isUnnoted reports whether an inode is in a publication that the index does not know of yet. Under mu.
+func (s *space) isUnnoted(ino uint64) bool {
+	return s.unnoted != nil && !s.applied &&
+		slices.ContainsFunc(s.unnoted.Changes, func(p publishedChange) bool { return p.Ino == ino })
+}
+
 // heldBack is an inode that could not be published, and until when it is not tried again.
 type heldBack struct {
 	until int64
 	err   error
 }
+
+// holds reports whether it is still held back. A clock that was set back ends that.
+func (b heldBack) holds(now int64) bool { return now < b.until && b.until-now <= int64(holdFor) }
 
 // holdFor is for how long it is held back.
 const holdFor = 10 * time.Second
@@ -196,7 +224,7 @@ func (s *space) capture(pick func(uint64, dirtyState, *index.Inode) bool) (items
 		}
 		members := s.members(db)
 		for _, ino := range members {
-			if h, ok := s.held[ino]; ok && now < h.until {
+			if h, ok := s.held[ino]; ok && h.holds(now) {
 				return nil
 			}
 			if s.streams[ino] != nil {
@@ -231,7 +259,7 @@ func (s *space) capture(pick func(uint64, dirtyState, *index.Inode) bool) (items
 			left = true
 			break
 		}
-		if h, ok := s.held[ino]; ok && now < h.until {
+		if h, ok := s.held[ino]; ok && h.holds(now) {
 			continue
 		}
 		n, err := s.ix.Inode(ino)
@@ -266,7 +294,7 @@ func (s *space) capture(pick func(uint64, dirtyState, *index.Inode) bool) (items
 		return 0
 	})
 	if len(items) > maxItems {
-		items, left = items[:maxItems], true
+		items, left = items[:firstOf(items, maxItems)], true // no database is cut in two
 	}
 	for i := range items {
 		s.inflight[items[i].n.Ino] = struct{}{}

@@ -73,6 +73,7 @@ func (h *Home) recover(ctx context.Context) error {
 	}
 	from, released := ^journal.Seq(0), journal.Seq(0)
 	var sick []*space
+	var unfinished []uint16
 	unread := false // a space's database, and so perhaps what is known of the journal's released records
 	for _, name := range names {
 		var slot uint16
@@ -84,6 +85,7 @@ func (h *Home) recover(ctx context.Context) error {
 			return fmt.Errorf("open home: %w", err)
 		}
 		if s == nil {
+			unfinished = append(unfinished, slot)
 			continue
 		}
 		h.addSpace(s)
@@ -106,7 +108,22 @@ func (h *Home) recover(ctx context.Context) error {
 	if from == ^journal.Seq(0) {
 		from = 0
 	}
-	unread = unread || h.lostFolder()
+	lost := h.lostFolder()
+	for _, slot := range unfinished {
+		if !lost {
+			if err := h.removeFolder(spaceDir(slot)); err != nil {
+				return fmt.Errorf("open home: remove the unfinished space in %s: %w", spaceDir(slot), err)
+			}
+			continue
+		}
+		// Perhaps it is the one that is missing, and no more than its spaceFile is lost. The root of the home will tell.
+		s := h.emptySpace(slot, dag.ID{})
+		s.fallSick(fmt.Errorf("space in %s: %w", s.dir, errUnfinished))
+		h.addSpace(s)
+		h.next = max(h.next, slot+1)
+		sick = append(sick, s)
+	}
+	unread = unread || lost
 	from = max(from, released) // a quiet space's own checkpoint may be older than that
 	// The journal makes durable what it finds, so the blocks that its records name come first.
 	for _, s := range h.each() {
@@ -191,15 +208,15 @@ func (h *Home) lostFolder() bool {
 	return false
 }
 
-// openFolder opens the space in a folder. Nil: there was none, or one that was never finished. A space that can't be opened
+// errUnfinished is why a folder without a spaceFile is sick: it may have had one.
+var errUnfinished = errors.New("its file " + spaceFile + " is missing")
+
+// openFolder opens the space in a folder. Nil: there is no spaceFile, as where it was never finished. A space that can't be opened
 // is sick, and the others go on without it; the home space alone has to be there.
 func (h *Home) openFolder(ctx context.Context, slot uint16) (*space, error) {
 	d, dir := h.opt.Disk, spaceDir(slot)
 	id, as, err := h.readSpaceFile(dir)
 	if errors.Is(err, iofs.ErrNotExist) {
-		if err := h.removeFolder(dir); err != nil {
-			return nil, fmt.Errorf("remove the unfinished space in %s: %w", dir, err)
-		}
 		return nil, nil
 	}
 	if err != nil {

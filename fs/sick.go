@@ -69,7 +69,9 @@ func (h *Home) giveUp(ctx context.Context) (bool, error) {
 	}
 	var err error
 	for _, s := range h.each() {
-		err = errors.Join(err, s.checkpoint(ctx, true))
+		if e := s.checkpoint(ctx, true); !errors.Is(e, ErrStale) { // one that is being deleted needs none
+			err = errors.Join(err, e)
+		}
 	}
 	return true, err
 }

@@ -229,3 +229,53 @@ func TestDamagedSpaceDoesNotFillTheJournal(t *testing.T) {
 		t.Fatal(problems)
 	}
 }
+
+// TestMissingSpaceFile: a folder without the file that says which space is in it is removed where it was never finished, and kept where a
+// space is missing.
+func TestMissingSpaceFile(t *testing.T) {
+	th := newTestHome(t)
+	must2(th.CreateSpace("Broken"))
+	for _, name := range []string{PersonalName, "Broken"} {
+		th.create(must2(th.SpaceRoot(name)), "f", []byte("in "+name))
+	}
+	th.flush()
+	th.reopen()
+	th.create(must2(th.SpaceRoot("Broken")), "late", []byte("late"))
+	th.must(th.SyncAll(context.Background()))
+	file := "spaces/0002/" + spaceFile
+	good := must2(th.sim.ReadFile(file))
+	th.Home.abandon()
+	whole := func() disk.Keep { return disk.Whole }
+	th.sim = th.sim.Crash(whole)
+	th.must(th.sim.Remove(file))
+	th.open()
+	th.wantWorking(PersonalName)
+	th.wantSick("Broken")
+	th.must(th.checkpoint(context.Background()))
+	th.kill()
+	th.wantSick("Broken")
+	th.Home.abandon()
+	th.sim = th.sim.Crash(whole)
+	th.must(th.sim.WriteFileAtomic(file, good))
+	th.open()
+	th.wantWorking("Broken")
+	th.wantContent(must2(th.SpaceRoot("Broken")), "late", []byte("late"))
+	th.verify()
+
+	// And one that goes while it is deleted.
+	th.must(th.checkpoint(context.Background()))
+	s := must2(th.namedSpace("Broken"))
+	th.must(th.sim.WriteFileAtomic(s.dir+"/"+deletingFile, nil))
+	th.must(th.home.do(true, func() (*writer, func(*mutation) error, error) {
+		r := &unlinkRecord{Parent: rootDir, Name: "Broken", Time: th.now()}
+		w := th.home.record(recUnlink)
+		r.encode(w)
+		return w, func(m *mutation) error { return th.home.applyUnlink(m.seq, r) }, nil
+	}))
+	th.must(th.sim.Remove(file))
+	th.kill()
+	if names, err := th.sim.ReadDir(s.dir); err == nil {
+		t.Fatalf("the folder of what was deleted holds %q", names)
+	}
+	th.verify()
+}

@@ -72,7 +72,8 @@ type space struct {
 	due      map[uint64]database   // members of databases that wait for an fsync
 	moments  map[database]journal.Seq
 	held     map[uint64]heldBack
-	unnoted  *publishedRecord // under pubMu: in the batch log, and not in the journal yet
+	unnoted  *publishedRecord // in the batch log, and not in the journal yet; changed under pubMu too
+	applied  bool             // what unnoted says is in the index
 
 	chunker  *chunk.Chunker
 	released journal.Seq // in recovery: up to where no space needs the journal, by this space's checkpoint
@@ -183,6 +184,9 @@ func (s *space) reclaim(ino uint64) {
 	}
 	if _, ok := s.inflight[ino]; ok {
 		return // the publisher reclaims it when it is done
+	}
+	if s.isUnnoted(ino) {
+		return // or when what it did is noted: others know of the inode, and are to hear that it is gone
 	}
 	n, err := s.ix.Inode(ino)
 	if err != nil || n == nil || len(n.Links) > 0 || len(n.Gone) > 0 {

@@ -504,8 +504,9 @@ func (h *Home) removeSpaceLocked(name string, onlyEmpty bool) error {
 	if err != nil {
 		return err
 	}
+	// What is under way ends, and nothing begins any more. pubMu is let go of again: where the journal is full, the removal of the
+	// name lets all spaces have checkpoints.
 	s.pubMu.Lock()
-	defer s.pubMu.Unlock()
 	s.mu.Lock()
 	if onlyEmpty {
 		err = s.usable()
@@ -516,19 +517,21 @@ func (h *Home) removeSpaceLocked(name string, onlyEmpty bool) error {
 			}
 		}
 	}
+	s.gone = err == nil
+	s.mu.Unlock()
+	s.pubMu.Unlock()
 	if err != nil {
-		s.mu.Unlock()
 		return err
 	}
-	s.gone = true
-	s.mu.Unlock()
 	back := func(err error) error {
 		s.mu.Lock()
 		s.gone = false
 		s.mu.Unlock()
 		return err
 	}
-	if err := h.opt.Disk.WriteFileAtomic(s.dir+"/"+deletingFile, nil); err != nil {
+	mark := s.dir + "/" + deletingFile
+	if err := h.opt.Disk.WriteFileAtomic(mark, nil); err != nil {
+		_ = h.opt.Disk.Remove(mark)
 		return back(err)
 	}
 	crashpoint.Here(crashpoint.SpaceDelete)
@@ -554,6 +557,9 @@ func (h *Home) removeSpaceLocked(name string, onlyEmpty bool) error {
 		}, nil
 	})
 	if err != nil {
+		if h.fail.Load() == nil { // else whether the journal holds the removal is not known
+			err = errors.Join(err, h.opt.Disk.Remove(mark))
+		}
 		return back(err)
 	}
 	// The entry's removal is durable before the folder goes: a crash between the two must not leave a name without its space.
@@ -569,6 +575,8 @@ func (h *Home) removeSpaceLocked(name string, onlyEmpty bool) error {
 	if err := home.checkpoint(context.Background(), true); err != nil {
 		return h.broken(err)
 	}
+	s.pubMu.Lock()
+	defer s.pubMu.Unlock()
 	if err := errors.Join(s.close(), h.removeFolder(s.dir)); err != nil {
 		h.report(fmt.Errorf("delete space: %w", err)) // what is left goes at the next start
 	}
@@ -621,6 +629,9 @@ func (h *Home) tidySpaces(ctx context.Context) error {
 	if h.home == nil || h.home.sick != nil {
 		return nil
 	}
+	if err := h.settleTwins(); err != nil {
+		return err
+	}
 	named := map[*space]bool{}
 	var strangers []dag.ID // the spaces of entries that stand for none which is here
 	home := h.home
@@ -645,6 +656,13 @@ func (h *Home) tidySpaces(ctx context.Context) error {
 	home.mu.Unlock()
 	if err != nil {
 		return nil // the root can't be read whole: nothing is judged by it
+	}
+	for _, s := range h.all() {
+		if len(strangers) == 0 && errors.Is(s.sick, errUnfinished) {
+			if err := h.dropSpace(s); err != nil {
+				return err
+			}
+		}
 	}
 	h.recognize(strangers)
 	for _, id := range strangers {
@@ -674,6 +692,31 @@ func (h *Home) tidySpaces(ctx context.Context) error {
 			}
 		case s.sick == nil:
 			if err := h.nameAgain(s); err != nil {
+				h.report(fmt.Errorf("space %s has no name, and gets none: %w", s.id, err)) // the next start tries again
+			}
+		}
+	}
+	return nil
+}
+
+// settleTwins chooses between two folders of one space, of which the newer was to take the place of the older when a crash came. It does
+// where nothing was ever made in the older, or the deletion of that had begun; else nobody was told that it had, and it goes.
+func (h *Home) settleTwins() error {
+	for _, s := range h.all() {
+		newer := h.spaceOf(s.id)
+		if newer == nil || newer.slot <= s.slot || s.sick != nil || s.untouched() {
+			continue
+		}
+		if _, err := h.opt.Disk.ReadFile(s.dir + "/" + deletingFile); err == nil {
+			continue
+		} else if !errors.Is(err, iofs.ErrNotExist) {
+			return err
+		}
+		h.mu.Lock()
+		h.byID[s.id] = s
+		h.mu.Unlock()
+		if newer.sick == nil {
+			if err := h.dropSpace(newer); err != nil {
 				return err
 			}
 		}
@@ -688,10 +731,15 @@ func (h *Home) nameAgain(s *space) error {
 	if checkName(s.as.name) == nil {
 		err = h.enterSpace(s.as.name, ref)
 	}
-	if errors.Is(err, ErrExist) {
-		name := "Recovered " + s.id.String()[len(s.id.String())-8:]
-		h.report(fmt.Errorf("space %s had no name; it is %q now", s.id, name))
-		err = h.enterSpace(name, ref)
+	base := "Recovered " + s.id.String()[len(s.id.String())-8:]
+	for n := 1; errors.Is(err, ErrExist) && n < 100; n++ {
+		name := base
+		if n > 1 {
+			name = fmt.Sprintf("%s %d", base, n)
+		}
+		if err = h.enterSpace(name, ref); err == nil {
+			h.report(fmt.Errorf("space %s had no name; it is %q now", s.id, name))
+		}
 	}
 	return err
 }

@@ -25,9 +25,11 @@ const (
 	maxSmall  = 64
 	// An append is cut on from the last chunk where that seals at most growRatio times what was appended.
 	growRatio = sealedRatio - 1
-	// Beyond maxParts a file is put together again where it has most of them, a window at a time.
+	// Beyond maxParts a file is put together again where it has most of them, a window at a time. A window with less than windowParts
+	// is not worth that, unless the layout grows too long: whole chunks are up to four in each.
 	maxParts    = 1 << 18
 	windowBytes = 1 << 20
+	windowParts = 8
 )
 
 // span is a run of a file that is to be published: bytes of a block that is there, or bytes to be stored.
@@ -241,9 +243,13 @@ func (p *spans) mend(most int) {
 	windows := slices.SortedFunc(maps.Keys(counts), func(a, b int64) int {
 		return cmp.Or(counts[b]-counts[a], cmp.Compare(a, b))
 	})
+	least := windowParts
+	if p.layoutBytes() > seal.MaxChunk {
+		least = 2
+	}
 	left := len(p.list)
 	for i, at := range windows {
-		if left <= most || counts[at] < 2 {
+		if left <= most || counts[at] < least {
 			windows = windows[:i]
 			break
 		}
@@ -268,6 +274,22 @@ func (p *spans) mend(most int) {
 	}
 	p.list = out
 	p.join()
+}
+
+// layoutBytes is about how long the layout becomes at most.
+func (p *spans) layoutBytes() int64 {
+	n := 4 * int64(len(p.leaves))
+	for i := range p.list {
+		switch q := &p.list[i]; {
+		case q.leaf == anew:
+			n += 6 * (q.n/chunk.MinSize + 1)
+		case q.skip == 0 && q.n == int64(p.leaves[q.leaf].size):
+			n += 2
+		default:
+			n += 14
+		}
+	}
+	return n
 }
 
 // join makes one span of those that touch; holes of less than a page between runs that are stored are stored too.

@@ -209,3 +209,33 @@ func TestPartsAreRead(t *testing.T) {
 		}
 	}
 }
+
+// TestMendLeavesWholeChunks: a file that is so large that its chunks alone are many is not stored anew for that.
+func TestMendLeavesWholeChunks(t *testing.T) {
+	p := &spans{n: &index.Inode{}}
+	r := mrand.New(mrand.NewPCG(1, 2))
+	for range maxParts + maxParts/4 {
+		n := r.Int64N(2<<20-256<<10) + 256<<10
+		p.list = append(p.list, span{off: p.n.Size, n: n, leaf: int32(len(p.leaves))})
+		p.leaves = append(p.leaves, leaf{size: uint32(n)})
+		p.n.Size += n
+	}
+	// And a window of small parts in it.
+	last := &p.list[len(p.list)-1]
+	at := (last.end() + windowBytes - 1) / windowBytes * windowBytes
+	for i := range int64(200) {
+		p.list = append(p.list, span{off: at + i*2000, n: 1000, leaf: int32(len(p.leaves))})
+		p.leaves = append(p.leaves, leaf{size: 5000})
+	}
+	p.n.Size = at + 200*2000
+	p.mend(maxParts / 4 * 3)
+	stored := int64(0)
+	for _, q := range p.list {
+		if q.leaf == anew {
+			stored += q.n
+		}
+	}
+	if stored == 0 || stored > windowBytes {
+		t.Fatalf("%d of %d bytes are stored anew", stored, p.n.Size)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"testing"
+	"time"
 )
 
 // TestChangesOfTimes holds which operations change mtime and ctime where that is easily missed.
@@ -44,5 +45,41 @@ func TestChangesOfTimes(t *testing.T) {
 		if after.Ctime == future || c.what == "an entry after that" && after.Mtime == future {
 			t.Errorf("%s leaves a time in the future", c.what)
 		}
+	}
+}
+
+// TestPastAndAClockThatWasSetBack: what was in a directory at a moment comes back though it was removed, by a clock that was set back
+// since, before that moment; also where the trash was made anew.
+func TestPastAndAClockThatWasSetBack(t *testing.T) {
+	for _, how := range []string{"removed", "moved", "removed and imported"} {
+		t.Run(how, func(t *testing.T) {
+			th := newTestHome(t)
+			d := th.mkdir(th.root, "d")
+			th.tick(time.Hour)
+			ino := th.create(d, "f", []byte("one"))
+			th.flush()
+			th.tick(time.Minute)
+			m := th.clock().UTC().Format("2006-01-02T15:04:05Z")
+			th.tick(4 * time.Minute)
+			th.write(ino, []byte("two"), 0)
+			th.flush()
+			th.tick(-55 * time.Minute)
+			if how == "moved" {
+				th.must(th.Rename(d, "f", th.root, "f", 0))
+			} else {
+				th.must(th.Unlink(d, "f"))
+			}
+			th.flush()
+			if how == "removed and imported" {
+				th.reimport()
+				d = th.look(th.root, "d")
+			}
+			th.tick(2 * time.Hour)
+			res, err := th.Restore(context.Background(), "Personal/d", m, "")
+			if err != nil || res.Files != 1 || len(res.Skipped) > 0 {
+				t.Fatalf("%+v, %v", res, err)
+			}
+			th.wantContent(d, "f", []byte("one"))
+		})
 	}
 }

@@ -51,6 +51,9 @@ func (s *space) noteTrash(kind trashKind, n *index.Inode, object dag.ID, dir uin
 	if s.slot == 0 {
 		return // spaces do not come back
 	}
+	if c := n.Ctime; c > t && c-maxAhead <= t {
+		t = c // the clock was set back since its last change: a moment sees the removal no earlier than that
+	}
 	b := make([]byte, 0, 48+len(name))
 	b = append(b, byte(kind))
 	b = append(b, object[:]...)

@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"fmt"
+	"math"
 
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/fs/index"
@@ -58,12 +59,16 @@ func (b *trashBuilder) object(id dag.ID) error {
 	at := map[tree.Ref]place{}
 	removed := map[tree.Ref]int64{} // when a link that is none now was taken away: a later mark of it, which saw more, is no removal
 	var left []leaving
+	m, last := moment{math.MaxInt64, b.s.h.opt.Clock().UnixNano()}, int64(math.MinInt64)
 	st := tree.NewState(id)
 	if id == tree.RootObject(b.s.id) {
 		st = tree.NewRootState(b.s.id)
 	}
 	err := b.s.graph.Changes(id, func(e dag.Entry) error {
 		p := b.s.opened(&e)
+		if p != nil {
+			m.in(p.Time, &last)
+		}
 		for i := 0; p != nil && i < len(p.Ops); i++ {
 			o := &p.Ops[i]
 			switch o.Kind {
@@ -71,12 +76,12 @@ func (b *trashBuilder) object(id dag.ID) error {
 				at[tree.Ref{Change: e.ID, Place: uint32(i)}] = place{o.Parent, o.Name}
 			case tree.OpMove:
 				if was, ok := at[o.Link]; ok && was.parent != o.Parent {
-					left = append(left, leaving{trashMoved, was, p.Time})
+					left = append(left, leaving{trashMoved, was, last})
 				}
 				at[o.Link] = place{o.Parent, o.Name}
 			case tree.OpUnlink:
 				if _, again := removed[o.Link]; !again || liveLinks(st)[o.Link] {
-					removed[o.Link] = p.Time
+					removed[o.Link] = last
 				}
 			}
 		}

@@ -292,7 +292,7 @@ func (s *space) verifyContents(ctx context.Context, v *verifier) {
 		if pruned, err := s.isPruned(c.Root); err != nil || pruned {
 			return err
 		}
-		err := block.Leaves(ctx, s.getNode, c.Root, func(l block.Leaf) error {
+		err := eachLeaf(ctx, s.getNode, c.Root, func(l block.Leaf) error {
 			if !s.blocks.Has(l.ID) {
 				return s.lacks(l.ID)
 			}

@@ -215,7 +215,9 @@ func (n *Inode) Clamp(seq journal.Seq) {
 			if c.Seq > seq {
 				c.Seq = seq
 				if c.Kind == SourceJournal {
-					c.Seq = 0 // its record is lost: it pins nothing, and reading it fails
+					// Its record is lost: it pins nothing, and reading it fails. No use of a file has the number 0; the one that it
+					// had may be given to a use that comes.
+					c.Seq, c.Loc.File = 0, 0
 				}
 			}
 			to = &c
