@@ -118,7 +118,7 @@ func (h *Home) recover(ctx context.Context) error {
 		}
 		// Perhaps it is the one that is missing, and no more than its spaceFile is lost. The root of the home will tell.
 		s := h.emptySpace(slot, dag.ID{})
-		s.fallSick(fmt.Errorf("space in %s: %w", s.dir, errUnfinished))
+		s.sick = fmt.Errorf("space in %s: %w", s.dir, errUnfinished)
 		h.addSpace(s)
 		h.next = max(h.next, slot+1)
 		sick = append(sick, s)
@@ -231,11 +231,15 @@ func (h *Home) openFolder(ctx context.Context, slot uint16) (*space, error) {
 	if err != nil && (slot == 0 || ctx.Err() != nil || passes(err)) {
 		return nil, err
 	}
-	if err != nil {
+	damage := err
+	if damage != nil {
 		s = h.emptySpace(slot, id)
-		s.fallSick(err)
 	}
-	s.as = as
+	_, err = d.ReadFile(dir + "/" + deletingFile)
+	s.as, s.leaving = as, err == nil
+	if damage != nil {
+		s.fallSick(damage)
+	}
 	return s, nil
 }
 

@@ -171,6 +171,10 @@ func (s *space) publishWorked() {
 
 func (s *space) publishFailed(err error) {
 	s.mu.Lock()
+	if s.gone { // it is being deleted; should it stay, it is tried again
+		s.mu.Unlock()
+		return
+	}
 	seen := s.pubErr != nil && s.pubErr.Error() == err.Error()
 	s.pubErr = err
 	s.mu.Unlock()

@@ -658,7 +658,11 @@ func (h *Home) tidySpaces(ctx context.Context) error {
 		return nil // the root can't be read whole: nothing is judged by it
 	}
 	for _, s := range h.all() {
-		if len(strangers) == 0 && errors.Is(s.sick, errUnfinished) {
+		switch {
+		case !errors.Is(s.sick, errUnfinished):
+		case len(strangers) > 0:
+			h.report(s.sick)
+		default:
 			if err := h.dropSpace(s); err != nil {
 				return err
 			}
@@ -682,6 +686,9 @@ func (h *Home) tidySpaces(ctx context.Context) error {
 		switch {
 		case named[s]:
 			if deleting {
+				if s.sick != nil {
+					h.report(s.sick)
+				}
 				if err := h.opt.Disk.Remove(s.dir + "/" + deletingFile); err != nil {
 					return err
 				}

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -103,22 +105,44 @@ func (f *filesystem) end() { f.once.Do(func() { close(f.stop) }) }
 // prime has the kernel learn that opens need no message and that files are not polled, and gives it a larger read-ahead
 // where we may. It returns the mount's device.
 func prime(dir string) (dev uint64) {
-	if fd, err := unix.Open(filepath.Join(dir, probeName), unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil {
-		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-		unix.Close(fd)
-	}
-	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return 0
-	}
-	defer unix.Close(fd)
 	var st unix.Stat_t
-	if unix.Fstat(fd, &st) != nil {
-		return 0
+	apart(func() {
+		if fd, err := unix.Open(filepath.Join(dir, probeName), unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil {
+			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+			unix.Close(fd)
+		}
+		if fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err == nil {
+			_ = unix.Fstat(fd, &st)
+			unix.Close(fd)
+		}
+	})
+	if st.Dev != 0 {
+		name := fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", unix.Major(st.Dev), unix.Minor(st.Dev))
+		_ = os.WriteFile(name, fmt.Appendf(nil, "%d", readAheadKiB), 0)
 	}
-	name := fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", unix.Major(st.Dev), unix.Minor(st.Dev))
-	_ = os.WriteFile(name, fmt.Appendf(nil, "%d", readAheadKiB), 0)
 	return st.Dev
+}
+
+// apart runs fn, which asks our own mount for something, on a thread that holds none of our files, and which ends with it. A thread
+// that waits for an answer of ours when we are killed can't die before the connection ends, and that lasts for as long as anyone
+// holds it: on a thread like all others, this process would wait for itself for ever.
+func apart(fn func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() { // /proc/self is this thread, and it can't go
+			apart(fn)
+			runtime.UnlockOSThread()
+			return
+		}
+		// Never unlocked: the thread goes.
+		if unix.Unshare(unix.CLONE_FILES) == nil {
+			_ = unix.CloseRange(3, math.MaxUint32, 0)
+		}
+		fn()
+	}()
+	<-done
 }
 
 // unmount unmounts, where that has not happened, and waits until the last request is answered.
