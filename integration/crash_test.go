@@ -384,9 +384,11 @@ func (w *crasher) run() {
 	}
 }
 
-// disconnected reports an error that says that there is no daemon, or was none any more.
+// disconnected reports an error that says that there is no daemon, or was none any more. EIO is what the kernel gives (fuse_dev_do_read,
+// fuse_dev_do_write) where the signal meets a thread that takes a request or hands an answer over; one of the daemon's own stands in its
+// log, which is looked at.
 func disconnected(err error) bool {
-	return errors.Is(err, syscall.ENOTCONN) || errors.Is(err, syscall.ECONNABORTED)
+	return errors.Is(err, syscall.ENOTCONN) || errors.Is(err, syscall.ECONNABORTED) || errors.Is(err, syscall.EIO)
 }
 
 // choose picks an operation and writes into next what it will have done.
