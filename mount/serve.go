@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -81,7 +80,7 @@ func (f *filesystem) serve(ctx context.Context, server *server, dir string, read
 	wg.Go(func() { f.stale.run(f.stop) })
 	quiet := f.back.Events(f.announce)
 
-	dev := prime(dir)
+	dev := prime(dir, server.dev.fd)
 	if ready != nil {
 		ready()
 	}
@@ -103,10 +102,10 @@ func (f *filesystem) serve(ctx context.Context, server *server, dir string, read
 func (f *filesystem) end() { f.once.Do(func() { close(f.stop) }) }
 
 // prime has the kernel learn that opens need no message and that files are not polled, and gives it a larger read-ahead
-// where we may. It returns the mount's device.
-func prime(dir string) (dev uint64) {
+// where we may. fuse is our end of the connection. It returns the mount's device.
+func prime(dir string, fuse int) (dev uint64) {
 	var st unix.Stat_t
-	apart(func() {
+	apart(fuse, func() {
 		if fd, err := unix.Open(filepath.Join(dir, probeName), unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil {
 			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
 			unix.Close(fd)
@@ -123,22 +122,23 @@ func prime(dir string) (dev uint64) {
 	return st.Dev
 }
 
-// apart runs fn, which asks our own mount for something, on a thread that holds none of our files, and which ends with it. A thread
-// that waits for an answer of ours when we are killed can't die before the connection ends, and that lasts for as long as anyone
-// holds it: on a thread like all others, this process would wait for itself for ever.
-func apart(fn func()) {
+// apart runs fn, which asks our own mount for something, on a thread that does not hold our end of the connection, and that ends
+// with it. A thread that waits for an answer of ours when we are killed can't die before the connection ends, and that lasts for as
+// long as anyone holds it: on a thread like all others, this process would wait for itself for ever. (The thread keeps all other
+// descriptors: the runtime may poll on it.)
+func apart(fuse int, fn func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		runtime.LockOSThread()
 		if unix.Gettid() == unix.Getpid() { // /proc/self is this thread, and it can't go
-			apart(fn)
+			apart(fuse, fn)
 			runtime.UnlockOSThread()
 			return
 		}
 		// Never unlocked: the thread goes.
 		if unix.Unshare(unix.CLONE_FILES) == nil {
-			_ = unix.CloseRange(3, math.MaxUint32, 0)
+			unix.Close(fuse)
 		}
 		fn()
 	}()
