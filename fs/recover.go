@@ -231,15 +231,11 @@ func (h *Home) openFolder(ctx context.Context, slot uint16) (*space, error) {
 	if err != nil && (slot == 0 || ctx.Err() != nil || passes(err)) {
 		return nil, err
 	}
-	damage := err
-	if damage != nil {
+	if err != nil {
 		s = h.emptySpace(slot, id)
+		s.fallSick(err)
 	}
-	_, err = d.ReadFile(dir + "/" + deletingFile)
-	s.as, s.leaving = as, err == nil
-	if damage != nil {
-		s.fallSick(damage)
-	}
+	s.as = as
 	return s, nil
 }
 

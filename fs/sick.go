@@ -32,13 +32,10 @@ func passes(err error) bool {
 	return slices.ContainsFunc(passing, func(p error) bool { return errors.Is(err, p) })
 }
 
-// fallSick takes a space out of use. In recovery, before anyone can work with it. Of one that was being deleted the journal may have given
-// records back: it is reported when it proves to have a name still.
+// fallSick takes a space out of use. In recovery, before anyone can work with it.
 func (s *space) fallSick(err error) {
 	s.sick = err
-	if !s.leaving {
-		s.h.report(err)
-	}
+	s.h.report(err)
 }
 
 // holdJournal keeps the records behind seq in the journal, for a start that can open the space.

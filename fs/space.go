@@ -60,7 +60,6 @@ type space struct {
 	streams  map[uint64]*stream
 	buf      []byte // scratch for records
 	gone     bool   // the space was deleted
-	leaving  bool   // in recovery: its deletion had begun
 	passing  bool   // no entry of the root names it yet: it may be thrown away, with what its database knows of the journal
 	sick     error  // set in recovery: the space is damaged, and can't be used; what it is open with may be nil
 	objects  int64  // inodes there are

@@ -686,9 +686,6 @@ func (h *Home) tidySpaces(ctx context.Context) error {
 		switch {
 		case named[s]:
 			if deleting {
-				if s.sick != nil {
-					h.report(s.sick)
-				}
 				if err := h.opt.Disk.Remove(s.dir + "/" + deletingFile); err != nil {
 					return err
 				}
