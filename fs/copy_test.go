@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/anyfs/anyfs/dag/disk"
-	"github.com/anyfs/anyfs/dag/kv"
 )
 
 // readHook is a disk that calls a function, once it is set, before the next read of a block.
@@ -45,14 +44,7 @@ func TestCopyOfWhatIsPublishedMeanwhile(t *testing.T) {
 	th := newTestHome(t)
 	th.must(th.Close())
 	var hook atomic.Pointer[func()]
-	h, err := Open(ctx, Options{
-		Disk: readHook{th.sim, &hook}, Keys: th.keys, Rand: th.rand, UID: 1000, GID: 1000, Clock: th.clock,
-		sim:    simulation{inline: true, journalBytes: 256 << 10},
-		OpenDB: func(name string) (kv.DB, error) { return kv.NewSimDB(th.sim, name) },
-	})
-	th.must(err)
-	th.Home = h
-	th.find()
+	th.openInline(readHook{th.sim, &hook}, 256<<10)
 	want := random(1, 30<<10) // too short for a reference
 	src := th.create(th.root, "src", want)
 	th.flush()

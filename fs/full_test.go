@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/anyfs/anyfs/dag/disk"
-	"github.com/anyfs/anyfs/dag/kv"
 )
 
 // noNewJournal is a disk that takes no new file of the journal while it is full.
@@ -37,16 +36,10 @@ func TestDeletionWithAFullJournal(t *testing.T) {
 	th.flush()
 	th.must(th.Close())
 	var full atomic.Bool
-	h, err := Open(ctx, Options{
-		Disk: noNewJournal{th.sim, &full}, Keys: th.keys, Rand: th.rand, UID: 1000, GID: 1000, Clock: th.clock,
-		sim:    simulation{inline: true, journalBytes: 16 << 10},
-		OpenDB: func(name string) (kv.DB, error) { return kv.NewSimDB(th.sim, name) },
-	})
-	th.must(err)
-	th.Home = h
-	th.find()
+	th.openInline(noNewJournal{th.sim, &full}, 16<<10)
 	th.create(th.root, "a", random(1, 3000)) // what is not published keeps the journal's files
 	full.Store(true)
+	var err error
 	for i := 0; err == nil; i++ {
 		if err = th.Rename(th.root, "a", th.root, "b", 0); err == nil {
 			err = th.Rename(th.root, "b", th.root, "a", 0)

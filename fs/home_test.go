@@ -350,3 +350,16 @@ func TestJournalAfterADeletedSpace(t *testing.T) {
 		th.verify()
 	}
 }
+
+// openInline opens the home on a disk over its own, with files of the journal of that size, and nothing happening beside what is called.
+func (th *testHome) openInline(d disk.FS, journalBytes int64) {
+	th.t.Helper()
+	h, err := Open(context.Background(), Options{
+		Disk: d, Keys: th.keys, Rand: th.rand, UID: 1000, GID: 1000, Clock: th.clock,
+		sim:    simulation{inline: true, journalBytes: journalBytes},
+		OpenDB: func(name string) (kv.DB, error) { return kv.NewSimDB(th.sim, name) },
+	})
+	th.must(err)
+	th.Home = h
+	th.find()
+}

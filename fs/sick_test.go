@@ -88,9 +88,9 @@ func (th *testHome) wantSick(name string) {
 	th.StatFS()
 }
 
-// TestDamagedSpaceKeepsNoOtherShut damages each file of a space, in turn. The other spaces work as before, and the damaged one is
-// whole again when its file is.
-func TestDamagedSpaceKeepsNoOtherShut(t *testing.T) {
+// newHomeToBreak has a space Broken beside Personal, with a file in each, checkpointed.
+func newHomeToBreak(t *testing.T) *testHome {
+	t.Helper()
 	th := newTestHome(t)
 	must2(th.CreateSpace("Broken"))
 	for _, name := range []string{PersonalName, "Broken"} {
@@ -98,6 +98,13 @@ func TestDamagedSpaceKeepsNoOtherShut(t *testing.T) {
 	}
 	th.flush()
 	th.reopen()
+	return th
+}
+
+// TestDamagedSpaceKeepsNoOtherShut damages each file of a space, in turn. The other spaces work as before, and the damaged one is
+// whole again when its file is.
+func TestDamagedSpaceKeepsNoOtherShut(t *testing.T) {
+	th := newHomeToBreak(t)
 	// And what only the journal has.
 	th.create(must2(th.SpaceRoot("Broken")), "late", []byte("late"))
 	th.must(th.SyncAll(context.Background()))
@@ -233,13 +240,7 @@ func TestDamagedSpaceDoesNotFillTheJournal(t *testing.T) {
 // TestMissingSpaceFile: a folder without the file that says which space is in it is removed where it was never finished, and kept where a
 // space is missing.
 func TestMissingSpaceFile(t *testing.T) {
-	th := newTestHome(t)
-	must2(th.CreateSpace("Broken"))
-	for _, name := range []string{PersonalName, "Broken"} {
-		th.create(must2(th.SpaceRoot(name)), "f", []byte("in "+name))
-	}
-	th.flush()
-	th.reopen()
+	th := newHomeToBreak(t)
 	th.create(must2(th.SpaceRoot("Broken")), "late", []byte("late"))
 	th.must(th.SyncAll(context.Background()))
 	file := "spaces/0002/" + spaceFile
