@@ -248,6 +248,10 @@ func (s *Store) fetch(ctx context.Context, id ID, why error) ([]byte, error) {
 }
 
 func (s *Store) fetchVerified(ctx context.Context, by Fetcher, id ID) ([]byte, error) {
+	// A fetch may have ended between the caller's look for the block and this one.
+	if data, err := s.GetLocal(id); err == nil {
+		return data, nil
+	}
 	data, err := by.Fetch(ctx, id)
 	if err != nil {
 		return nil, fmt.Errorf("block: fetch %s: %w", id, err)

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/anyfs/anyfs/dag/disk"
 	"github.com/anyfs/anyfs/dag/kv"
@@ -249,5 +250,23 @@ func TestFreezeDoesNotWait(t *testing.T) {
 	done1(err == nil)
 	if err := s.Checkpoint(t.Context()); err != nil || !s.Has(dataID(5)) {
 		t.Fatal(err)
+	}
+}
+
+// TestFetchAfterAnother: who looked for a block before a fetch of it ended, and asks after that, finds it here.
+func TestFetchAfterAnother(t *testing.T) {
+	s := open(t, disk.NewSim(nil), kv.NewMem())
+	f := &source{answer: make(chan error)}
+	s.SetFetcher(f)
+	if _, err := s.Put(data(1)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second) // nobody answers
+	defer cancel()
+	if got, err := s.fetch(ctx, dataID(1), ErrAbsent); err != nil || !bytes.Equal(got, data(1)) {
+		t.Fatal(err)
+	}
+	if n := f.asked.Load(); n != 0 {
+		t.Errorf("asked %d times", n)
 	}
 }
