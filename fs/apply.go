@@ -42,7 +42,7 @@ func (s *space) change(ino uint64) (*index.Inode, error) {
 // damaged notes an error of the store and turns it into EIO.
 func (s *space) damaged(err error) error {
 	err = inDB(s.dir, err)
-	s.h.report(fmt.Errorf("space %s: %w", s.id, err))
+	s.h.report(fmt.Sprintf("space %s", s.id), err)
 	return fmt.Errorf("%w: %w", ErrIO, err)
 }
 

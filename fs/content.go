@@ -207,9 +207,9 @@ func (s *space) blockError(id block.ID, err error) error {
 	if errors.Is(err, context.Canceled) {
 		return fmt.Errorf("%w: %w", errInterrupted, err)
 	}
-	err = fmt.Errorf("space %s: block %s: %w", s.id, id, err)
-	s.h.report(err)
-	return fmt.Errorf("%w: %w", ErrIO, err)
+	what := fmt.Sprintf("space %s: block %s", s.id, id)
+	s.h.report(what, err)
+	return fmt.Errorf("%w: %s: %w", ErrIO, what, err)
 }
 
 // manifest says where the bytes of a content are that is not inline.
@@ -293,9 +293,9 @@ func (s *space) place(ctx context.Context, m *manifest, c *tree.Content) error {
 }
 
 func (s *space) contentError(root cid.Cid, err error) error {
-	err = fmt.Errorf("space %s: content %s: %w", s.id, root, err)
-	s.h.report(err)
-	return fmt.Errorf("%w: %w", ErrIO, err)
+	what := fmt.Sprintf("space %s: content %s", s.id, root)
+	s.h.report(what, err)
+	return fmt.Errorf("%w: %s: %w", ErrIO, what, err)
 }
 
 func (s *space) getNode(ctx context.Context, c cid.Cid) ([]byte, error) {
@@ -313,9 +313,9 @@ func (s *space) opBytes(at tree.Ref) ([]byte, error) {
 	}
 	p, err := s.payload(at.Change)
 	if err != nil {
-		err = fmt.Errorf("space %s: content in change %s: %w", s.id, at.Change, err)
-		s.h.report(err)
-		return nil, fmt.Errorf("%w: %w", ErrIO, err)
+		what := fmt.Sprintf("space %s: content in change %s", s.id, at.Change)
+		s.h.report(what, err)
+		return nil, fmt.Errorf("%w: %s: %w", ErrIO, what, err)
 	}
 	c := contentAt(p, at.Place)
 	if c == nil {

@@ -34,7 +34,7 @@ func (s *space) machine(object dag.ID) *dag.Machine[*tree.State, *tree.Payload] 
 		Apply: func(st *tree.State, e dag.Entry, p *tree.Payload) *tree.State {
 			// Entries come in total order: Apply can't refuse one.
 			if err := st.Apply(tree.Stamp{ID: e.ID, Pos: e.Pos, Device: e.Change.Device}, p); err != nil {
-				s.h.report(fmt.Errorf("space %s: fold: %w", s.id, err))
+				s.h.report(fmt.Sprintf("space %s: fold", s.id), err)
 			}
 			return st
 		},

@@ -181,10 +181,11 @@ func (h *Home) all() []*space {
 	return out
 }
 
-// report logs an error and keeps it for Status.
-func (h *Home) report(err error) {
-	h.errs.add(h.opt.Clock(), err)
-	h.opt.Log.Error("fs", "err", err)
+// report logs an error and keeps it for Status. what says what it is about, and holds no name of a file: a log may leave out of
+// err all but its cause.
+func (h *Home) report(what string, err error) {
+	h.errs.add(h.opt.Clock(), fmt.Errorf("%s: %w", what, err))
+	h.opt.Log.Error("fs", "what", what, "err", err)
 }
 
 // broken makes the home read-only after the journal or a disk failed for good.
@@ -193,7 +194,7 @@ func (h *Home) broken(err error) error {
 		return fmt.Errorf("%w: %w", errInterrupted, err)
 	}
 	if h.fail.CompareAndSwap(nil, &err) {
-		h.report(fmt.Errorf("the home is read-only from now on: %w", err))
+		h.report("the home is read-only from now on", err)
 	}
 	return fmt.Errorf("%w: %w", ErrIO, err)
 }

@@ -56,7 +56,7 @@ func (h *Home) freeHistory(ctx context.Context, n int64) bool {
 			if s.slot != 0 {
 				res, err := s.prune(ctx, h.opt.Keep, math.MaxInt64, pruneDryInNeed)
 				if err != nil {
-					h.report(err)
+					h.report("drop old versions, since the disk is full", err)
 				}
 				most += res.Bytes
 			}
@@ -72,7 +72,7 @@ func (h *Home) freeHistory(ctx context.Context, n int64) bool {
 		}
 		res, err := s.prune(ctx, h.opt.Keep, short+spareRoom, pruneInNeed)
 		if err != nil {
-			h.report(err)
+			h.report("drop old versions, since the disk is full", err)
 		}
 		if res.Bytes > 0 {
 			h.opt.Log.Info("old versions dropped, since the disk is full", "bytes", res.Bytes)

@@ -157,7 +157,7 @@ func (s *space) holdBack(ino uint64, err error) {
 	s.held[ino] = heldBack{s.h.opt.Clock().UnixNano() + int64(holdFor), err}
 	s.mu.Unlock()
 	if !again || old.err.Error() != err.Error() {
-		s.h.report(fmt.Errorf("space %s: inode %d can't be published: %w", s.id, ino, err))
+		s.h.report(fmt.Sprintf("space %s: inode %d can't be published", s.id, ino), err)
 	}
 }
 

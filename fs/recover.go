@@ -58,7 +58,7 @@ func (h *Home) recover(ctx context.Context) error {
 	if next, err := h.readNext(); errors.Is(err, errDamaged) {
 		// The folders that are there say as much, but for those that came last and were deleted: what a new space finds of such a
 		// one is in the journal, where its own first record comes later. The next space that is made writes the file anew.
-		h.report(fmt.Errorf("%s: %w", nextFile, err))
+		h.report(nextFile, err)
 	} else if err != nil {
 		return fmt.Errorf("open home: %w", err)
 	} else {
@@ -141,7 +141,7 @@ func (h *Home) recover(ctx context.Context) error {
 	}
 	first, _ := h.jr.Oldest()
 	if unread && first > from+1 {
-		h.report(fmt.Errorf("the journal begins with record %d; while a space is damaged it can't be told whether %d to %d are missing", first, from+1, first-1))
+		h.report("journal", fmt.Errorf("it begins with record %d; while a space is damaged it can't be told whether %d to %d are missing", first, from+1, first-1))
 	}
 	if len(sick) > 0 {
 		from = min(from, max(first, 1)-1) // what they need is not known: everything that is there stays
@@ -164,6 +164,11 @@ func (h *Home) recover(ctx context.Context) error {
 	}
 	if err := h.tidySpaces(ctx); err != nil {
 		return err
+	}
+	for _, s := range h.all() {
+		if s.sick != nil {
+			h.report("damaged", s.sick)
+		}
 	}
 	if h.home == nil {
 		return h.makeHomeSpace(ctx)

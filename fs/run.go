@@ -179,7 +179,7 @@ func (s *space) publishFailed(err error) {
 	s.pubErr = err
 	s.mu.Unlock()
 	if !seen {
-		s.h.report(err)
+		s.h.report(fmt.Sprintf("space %s: publish", s.id), err)
 	}
 }
 
@@ -312,7 +312,7 @@ func (h *Home) flusher(ctx context.Context) {
 		var last journal.Seq
 		for _, s := range h.each() {
 			if err := s.settleStreams(flushEvery); err != nil {
-				h.report(err)
+				h.report(fmt.Sprintf("space %s: store what was written", s.id), err)
 			}
 			s.mu.Lock()
 			last = max(last, s.last)
@@ -381,7 +381,7 @@ func (h *Home) checkpointer(ctx context.Context) {
 			continue
 		}
 		if err := h.checkpoint(ctx); err != nil && ctx.Err() == nil {
-			h.report(err)
+			h.report("checkpoint", err)
 			if !sleep(ctx, latest) {
 				return
 			}

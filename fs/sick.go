@@ -32,11 +32,9 @@ func passes(err error) bool {
 	return slices.ContainsFunc(passing, func(p error) bool { return errors.Is(err, p) })
 }
 
-// fallSick takes a space out of use. In recovery, before anyone can work with it.
-func (s *space) fallSick(err error) {
-	s.sick = err
-	s.h.report(err)
-}
+// fallSick takes a space out of use. In recovery, before anyone can work with it; its end reports those that are sick: one whose
+// deletion was cut short may have lost records that it would need, and goes.
+func (s *space) fallSick(err error) { s.sick = err }
 
 // holdJournal keeps the records behind seq in the journal, for a start that can open the space.
 func (s *space) holdJournal(seq journal.Seq) { s.loaded, s.last = seq, max(s.last, seq+1) }
@@ -58,7 +56,7 @@ func (h *Home) giveUp(ctx context.Context) (bool, error) {
 		if err := h.opt.Disk.WriteFileAtomic(s.dir+"/"+abandonedFile, nil); err != nil {
 			return found, err
 		}
-		h.report(fmt.Errorf("space in %s: it is damaged, and the journal is full: what it had there is given up", s.dir))
+		h.report("space in "+s.dir, errors.New("it is damaged, and the journal is full: what it had there is given up"))
 		s.mu.Lock()
 		s.loaded, s.need = s.last, 0
 		s.mu.Unlock()

@@ -101,7 +101,7 @@ func (h *Home) removeSpaceLocked(name string, onlyEmpty bool) error {
 	s.pubMu.Lock()
 	defer s.pubMu.Unlock()
 	if err := errors.Join(s.close(), h.removeFolder(s.dir)); err != nil {
-		h.report(fmt.Errorf("delete space: %w", err)) // what is left goes at the next start
+		h.report("delete space", err) // what is left goes at the next start
 	}
 	return nil
 }
@@ -181,11 +181,7 @@ func (h *Home) tidySpaces(ctx context.Context) error {
 		return nil // the root can't be read whole: nothing is judged by it
 	}
 	for _, s := range h.all() {
-		switch {
-		case !errors.Is(s.sick, errUnfinished):
-		case len(strangers) > 0:
-			h.report(s.sick)
-		default:
+		if errors.Is(s.sick, errUnfinished) && len(strangers) == 0 {
 			if err := h.dropSpace(s); err != nil {
 				return err
 			}
@@ -194,7 +190,7 @@ func (h *Home) tidySpaces(ctx context.Context) error {
 	h.recognize(strangers)
 	for _, id := range strangers {
 		if h.spaceOf(id) == nil {
-			h.report(fmt.Errorf("space %s is not on this device any more", id))
+			h.report(fmt.Sprintf("space %s", id), errors.New("it is not on this device any more"))
 		}
 	}
 	for _, s := range h.all() {
@@ -219,7 +215,7 @@ func (h *Home) tidySpaces(ctx context.Context) error {
 			}
 		case s.sick == nil:
 			if err := h.nameAgain(s); err != nil {
-				h.report(fmt.Errorf("space %s has no name, and gets none: %w", s.id, err)) // the next start tries again
+				h.report(fmt.Sprintf("space %s has no name, and gets none", s.id), err) // the next start tries again
 			}
 		}
 	}
@@ -265,7 +261,7 @@ func (h *Home) nameAgain(s *space) error {
 			name = fmt.Sprintf("%s %d", base, n)
 		}
 		if err = h.enterSpace(name, ref); err == nil {
-			h.report(fmt.Errorf("space %s had no name; it is %q now", s.id, name))
+			h.report(fmt.Sprintf("space %s", s.id), fmt.Errorf("it had no name; it is %q now", name))
 		}
 	}
 	return err
