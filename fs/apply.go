@@ -2,6 +2,7 @@ package fs
 
 import (
 	"fmt"
+	"slices"
 	"syscall"
 
 	"github.com/anyfs/anyfs/dag"
@@ -181,8 +182,14 @@ func (s *space) dropLink(seq journal.Seq, n *index.Inode, dir uint64, name strin
 		}
 		if !l.ID.Change.IsZero() {
 			n.Gone = append(n.Gone, index.Gone{
-				Key: l.Key, Object: n.Object, Link: l.ID, Over: []tree.Ref{l.Val}, Contents: n.Contents, Seq: seq,
+				Key: l.Key, Object: n.Object, Link: l.ID, Over: n.Over(l), Contents: n.Contents, Seq: seq,
 			})
+			for _, a := range n.Also {
+				if a.Object != n.Object {
+					n.Gone = append(n.Gone, index.Gone{Object: a.Object, Link: a.Link, Over: a.Over, Seq: seq})
+				}
+			}
+			n.Also = slices.DeleteFunc(slices.Clone(n.Also), func(a index.Also) bool { return a.Object != n.Object || a.Link == l.ID })
 			s.noteTrash(trashRemoved, n, n.Object, dir, name, t)
 		}
 		n.Links = append(n.Links[:i], n.Links[i+1:]...)
@@ -333,13 +340,13 @@ func (s *space) repoint(seq journal.Seq, dst *index.Inode, i int, src *index.Ino
 		if !l.ID.Change.IsZero() {
 			was, as := l.Place()
 			s.noteTrash(trashMoved, dst, dst.Object, was, as, dst.Ctime)
-			dst.Gone = append(dst.Gone, index.Gone{Key: l.Key, Object: dst.Object, Link: l.ID, Over: []tree.Ref{l.Val}, Contents: dst.Contents, Seq: seq})
+			dst.Gone = append(dst.Gone, index.Gone{Key: l.Key, Object: dst.Object, Link: l.ID, Over: dst.Over(l), Contents: dst.Contents, Seq: seq})
 		}
 	}
 	parent, name := old.Place()
 	l.ID, l.Val = tree.Ref{}, tree.Ref{}
 	l.Published(seq, old.ID, old.Val, parent, name)
-	dst.Object, dst.Contents = src.Object, src.Contents
+	dst.Object, dst.Contents, dst.Also = src.Object, src.Contents, src.Also
 	dst.NextKey = max(dst.NextKey, src.NextKey) // it tells whether the object ever had another link
 	s.ix.SetObject(dst.Object, dst.Ino)
 	dst.DirtyNew = 0

@@ -161,7 +161,15 @@ func (c *composer) link(l *index.Link) bool {
 	if made {
 		c.op(tree.Op{Kind: tree.OpLink, Parent: parent, Name: l.Name})
 	} else {
-		c.op(tree.Op{Kind: tree.OpMove, Link: l.ID, Over: []tree.Ref{l.Val}, Parent: parent, Name: l.Name})
+		n := c.item.n
+		c.op(tree.Op{Kind: tree.OpMove, Link: l.ID, Over: n.Over(l), Parent: parent, Name: l.Name})
+		for _, a := range n.Also {
+			if a.Object != n.Object {
+				c.others = append(c.others, otherChange{a.Object, tree.Payload{Time: c.now, Ops: []tree.Op{
+					{Kind: tree.OpMove, Link: a.Link, Over: a.Over, Parent: parent, Name: l.Name},
+				}}})
+			}
+		}
 	}
 	return true
 }

@@ -85,6 +85,7 @@ type Home struct {
 	fsyncs   fsyncs
 	kick     chan struct{} // wakes the publisher where nothing was dirty
 	urgent   chan struct{} // wakes it at once
+	arrived  chan struct{} // wakes the arriver
 	logged   atomic.Int64  // written bytes that are in the journal alone
 	events   events
 	errs     errorLog
@@ -117,7 +118,7 @@ func Open(ctx context.Context, opt Options) (*Home, error) {
 		sealing:   semaphore.NewWeighted(4),
 		manifests: newCache[string, *manifest](manifestBytes), inlines: newCache[tree.Ref, []byte](inlineBytes),
 		layouts: newCache[string, []tree.Chunk](layoutBytes),
-		kick:    make(chan struct{}, 1), urgent: make(chan struct{}, 1),
+		kick:    make(chan struct{}, 1), urgent: make(chan struct{}, 1), arrived: make(chan struct{}, 1),
 	}
 	h.views = newViews(h)
 	if err := h.recover(ctx); err != nil {

@@ -73,6 +73,7 @@ func (s *space) publish(ctx context.Context, pick func(ino uint64, d dirtyState,
 	s.mu.Lock()
 	s.noteCost(items)
 	s.mu.Unlock()
+	s.again()
 	return len(rec.Changes), left, nil
 }
 
@@ -553,6 +554,7 @@ func (s *space) publishedLink(seq, upTo journal.Seq, n *index.Inode, l placed, v
 				k.Dirty = 0
 			}
 			k.Published(seq, id, val, l.Parent, l.Name)
+			n.Also = slices.DeleteFunc(slices.Clone(n.Also), func(a index.Also) bool { return a.Link == k.ID })
 			if k.Dirty != 0 && k.WasParent != k.Parent {
 				s.noteTrash(trashMoved, n, n.Object, k.WasParent, k.WasName, n.Ctime) // it had moved on meanwhile
 			}

@@ -31,7 +31,7 @@ func (s *space) rebuild(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		b.attributes(root, o.State)
+		setAttributes(root, o.State)
 	}
 	err = b.dir(ctx, t.Root(), rootDir)
 	if err == nil {
@@ -76,12 +76,13 @@ func (f *folder) all(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		return f.add(b, bodies)
+		_, err := f.add(b, bodies)
+		return err
 	})
 }
 
-// add adds a batch, of which nothing or everything was added before.
-func (f *folder) add(b *dag.Batch, bodies [][]byte) error {
+// add adds a batch, of which nothing or everything was added before, and says what of the tree that may have changed.
+func (f *folder) add(b *dag.Batch, bodies [][]byte) (*tree.Delta, error) {
 	id := b.ID()
 	if _, known := f.names[b.Device]; !known {
 		f.names[b.Device], _ = f.s.acl.DeviceName(b.Device)
@@ -90,12 +91,12 @@ func (f *folder) add(b *dag.Batch, bodies [][]byte) error {
 	for i, body := range bodies {
 		c, err := dag.DecodeChange(body)
 		if err != nil {
-			return fmt.Errorf("change %s: %w", b.Changes[i], err)
+			return nil, fmt.Errorf("change %s: %w", b.Changes[i], err)
 		}
 		e := dag.Entry{ID: b.Changes[i], Pos: dag.Pos{Clock: b.Clock, Batch: id, Place: uint32(i)}, Change: c, Batch: b}
 		p, err := f.s.open(&e)
 		if errors.Is(err, seal.ErrNoKey) {
-			return fmt.Errorf("change %s: %w", e.ID, err)
+			return nil, fmt.Errorf("change %s: %w", e.ID, err)
 		}
 		if err != nil {
 			p = nil // an empty operation for everybody
@@ -109,8 +110,7 @@ func (f *folder) add(b *dag.Batch, bodies [][]byte) error {
 			changes = append(changes, change)
 		}
 	}
-	_, err := f.t.Apply(changes...)
-	return err
+	return f.t.Apply(changes...)
 }
 
 type rebuilder struct {
@@ -203,7 +203,7 @@ func (b *rebuilder) inode(d *tree.Node, st *tree.State) (*index.Inode, error) {
 	if len(st.Links) > 1 {
 		n.NextKey = revivedKey // it had other links
 	}
-	b.attributes(n, st)
+	setAttributes(n, st)
 	if n.Type() == syscall.S_IFLNK {
 		n.Size = int64(len(n.Target))
 	}
@@ -226,7 +226,8 @@ func (b *rebuilder) inode(d *tree.Node, st *tree.State) (*index.Inode, error) {
 	return n, nil
 }
 
-func (b *rebuilder) attributes(n *index.Inode, st *tree.State) {
+// setAttributes gives an inode those of an object.
+func setAttributes(n *index.Inode, st *tree.State) {
 	mode := uint32(0644)
 	switch {
 	case st.ModeSet:

@@ -29,6 +29,7 @@ const (
 	recPublished recordKind = 10
 	recRefs      recordKind = 12
 	recPlace     recordKind = 13
+	recArrive    recordKind = 14
 )
 
 // createRecord makes an inode, with a name or (Parent 0) without.

@@ -369,6 +369,7 @@ func (s *space) openGraph() (err error) {
 	if s.graph, err = dag.Open(s.id, s.log, s.acl.Files(), dag.Options{}); err != nil {
 		return fmt.Errorf("open space in %s: %w", s.dir, inDB(s.dir, err))
 	}
+	s.watchArrivals()
 	return nil
 }
 
@@ -509,8 +510,18 @@ func (s *space) replay(k recordKind, seq journal.Seq, loc journal.Loc, size int,
 		if c.Mark > uint64(s.log.Mark()) {
 			return nil // it was never durable, hence never sent: what it published is dirty still
 		}
-		s.mark = c.Mark
+		s.mark = max(s.mark, c.Mark)
 		return s.applyPublished(seq, &c)
+	case recArrive:
+		var c arriveRecord
+		if err := c.decode(r); err != nil {
+			return err
+		}
+		if c.Mark > uint64(s.log.Mark()) {
+			return fmt.Errorf("%w: batches that were taken in are not in the log", journal.ErrEnd)
+		}
+		s.mark = max(s.mark, c.Mark)
+		return s.applyArrive(seq, &c)
 	}
 	return s.replayHistory(k, seq, r)
 }

@@ -284,7 +284,7 @@ func (s *space) takeOver(seq journal.Seq, n, o *index.Inode, t int64) error {
 		s.ix.SetEntry(l.Parent, at, x)
 		touch(dir, t)
 	}
-	n.Object, n.Contents = o.Object, o.Contents
+	n.Object, n.Contents, n.Also = o.Object, o.Contents, o.Also
 	n.Links, n.NextKey, n.Parent = append([]index.Link(nil), o.Links...), max(o.NextKey, n.NextKey), o.Parent
 	n.Gone = append(append([]index.Gone(nil), n.Gone...), o.Gone...)
 	if !n.Object.IsZero() {
@@ -298,7 +298,7 @@ func (s *space) takeOver(seq journal.Seq, n, o *index.Inode, t int64) error {
 	}
 	attributesOver(seq, n, o)
 	n.DirtyXattrs = unionDirty(seq, n.Xattrs, o.Xattrs, o.DirtyXattrs)
-	o.Object, o.Contents, o.Gone, o.Links = dag.ID{}, nil, nil, nil
+	o.Object, o.Contents, o.Also, o.Gone, o.Links = dag.ID{}, nil, nil, nil, nil
 	o.DirtyNew, o.DirtyMode, o.DirtyContent = seq, seq, seq
 	o.DirtyXattrs = unionDirty(seq, o.Xattrs, nil, nil)
 	o.Ctime = changed(o.Ctime, t)

@@ -43,7 +43,8 @@ type space struct {
 
 	pubMu sync.Mutex // one publication or checkpoint at a time
 
-	keeping keeping // of blocks against eviction
+	keeping keeping  // of blocks against eviction
+	in      arrivals // what comes from other devices
 
 	mu       sync.Mutex
 	ix       *index.Index

@@ -346,7 +346,7 @@ func (s *space) verifyInode(n *index.Inode, node *tree.Node, st *tree.MemStore) 
 	if n.Size != view.Size() {
 		return fmt.Errorf("its size is %d, its history says %d", n.Size, view.Size())
 	}
-	if len(n.Contents) > 0 && n.Contents[0] != view.Main.Ref {
+	if len(n.Contents) > 0 && !shows(n, &view) {
 		return errors.New("its content is not the one that its history says")
 	}
 	if n.Base != nil && n.Base.Root.Defined() != view.Main.Base.Root.Defined() ||

@@ -108,7 +108,7 @@ func (c *indexCheck) catchUp() error {
 	for _, id := range ids {
 		b, bodies, err := c.s.graph.Batch(id)
 		if err == nil {
-			err = c.f.add(b, bodies)
+			_, err = c.f.add(b, bodies)
 		}
 		if err != nil {
 			return err

@@ -194,6 +194,7 @@ const (
 	hasGone
 	isDir
 	hasPatches
+	hasAlso
 )
 
 // AppendInode appends the stored form of an inode; its number is the key it is stored under.
@@ -217,6 +218,7 @@ func AppendInode(b []byte, n *Inode) []byte {
 	set(hasGone, len(n.Gone) > 0)
 	set(isDir, n.IsDir())
 	set(hasPatches, n.Patched.Count > 0)
+	set(hasAlso, len(n.Also) > 0)
 	e.uint(has)
 	e.uint(uint64(n.Mode))
 	e.int(n.Size)
@@ -260,6 +262,14 @@ func AppendInode(b []byte, n *Inode) []byte {
 		if l.Dirty != 0 && !l.ID.Change.IsZero() {
 			e.uint(l.WasParent)
 			e.str(l.WasName)
+		}
+	}
+	if has&hasAlso != 0 {
+		e.uint(uint64(len(n.Also)))
+		for _, a := range n.Also {
+			e.b = append(e.b, a.Object[:]...)
+			e.ref(a.Link, a.Object)
+			e.refs(a.Over, a.Object)
 		}
 	}
 	e.refs(n.Contents, n.Object)
@@ -348,6 +358,13 @@ func DecodeInode(b []byte) (*Inode, error) {
 			l.WasParent, l.WasName = d.uint(), d.str()
 		}
 		n.Links = append(n.Links, l)
+	}
+	if has&hasAlso != 0 {
+		for range d.count(34) {
+			a := Also{Object: d.id()}
+			a.Link, a.Over = d.ref(a.Object), d.refs(a.Object)
+			n.Also = append(n.Also, a)
+		}
 	}
 	n.Contents = d.refs(n.Object)
 	if has&hasBase != 0 {

@@ -68,6 +68,14 @@ type Gone struct {
 	Seq      journal.Seq
 }
 
+// Also is what a name stands for besides its link's placement: other placements of that link, which were made concurrently, or of a
+// directory the link of another that it shows too. What removes or moves the name concerns them as well.
+type Also struct {
+	Object dag.ID
+	Link   tree.Ref
+	Over   []tree.Ref // placements
+}
+
 // Xattr is one extended attribute.
 type Xattr struct {
 	Name  string
@@ -104,7 +112,8 @@ type Inode struct {
 	NextKey             uint32
 	Parent              uint64 // of a directory: the same as its link's, kept while it is removed
 
-	Object   dag.ID     // zero until published
+	Object   dag.ID // zero until published
+	Also     []Also
 	Contents []tree.Ref // the content values that are shown, and that the next one replaces
 	Base     *tree.Content
 	BaseAt   tree.Ref // the change that holds Base.Inline, when Base is inline and not held here
@@ -115,6 +124,17 @@ type Inode struct {
 	DirtyNew, DirtyMode, DirtyOwner, DirtyMtime, DirtyContent, DirtyTarget journal.Seq
 	DirtyXattrs                                                            []XattrDirty
 	Gone                                                                   []Gone
+}
+
+// Over gives the placements of a published link that its next one replaces.
+func (n *Inode) Over(l *Link) []tree.Ref {
+	over := []tree.Ref{l.Val}
+	for i := range n.Also {
+		if a := &n.Also[i]; a.Link == l.ID {
+			over = append(over, a.Over...)
+		}
+	}
+	return over
 }
 
 // IsDir, IsRegular and Type look at the mode.
@@ -236,7 +256,7 @@ func (n *Inode) Clone() *Inode {
 	c := *n
 	c.Links = append([]Link(nil), n.Links...)
 	c.Xattrs, c.Cuts, c.Gone = clip(n.Xattrs), clip(n.Cuts), clip(n.Gone)
-	c.DirtyXattrs, c.Contents = clip(n.DirtyXattrs), clip(n.Contents)
+	c.DirtyXattrs, c.Contents, c.Also = clip(n.DirtyXattrs), clip(n.Contents), clip(n.Also)
 	if n.Ext != nil {
 		c.Ext = n.Ext.Clone()
 	}

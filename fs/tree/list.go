@@ -266,3 +266,13 @@ func (t *Tree) Conflicts(fn func(dir dag.ID, n Node) bool) error {
 	}
 	return nil
 }
+
+// Group returns the entries that the claims to a name in the directory that shows dir come to: the one that keeps the name first,
+// then its conflict copies, each under its own.
+func (t *Tree) Group(dir dag.ID, name string) ([]Node, error) {
+	class, err := t.Class(dir)
+	if err != nil {
+		return nil, err
+	}
+	return t.group(class, name)
+}

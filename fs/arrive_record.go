@@ -1,0 +1,180 @@
+package fs
+
+import (
+	"syscall"
+
+	"github.com/anyfs/anyfs/fs/index"
+	"github.com/anyfs/anyfs/fs/journal"
+)
+
+// arriveRecord is what a round of arrival changes in the index. It says all of it: the tree that it follows from is not there in a
+// replay.
+type arriveRecord struct {
+	Mark uint64 // the end of the space's batch log: what it took in stays
+	Time int64
+	Drop []entryAt // entries that go
+	Put  [][]byte  // encoded inodes as they are now, of which each takes the place of the one with its number
+	Inos []uint64  // their numbers
+	Add  []entryAt // entries that come
+	Objs []objectAt
+	Gone []goneAt // what goes into the trash
+}
+
+// goneAt says that an inode's object left a directory.
+type goneAt struct {
+	Kind trashKind
+	entryAt
+	Time int64
+}
+
+// entryAt is a name in a directory, and the inode that it is of.
+type entryAt struct {
+	Dir  uint64
+	Name string
+	Ino  uint64
+}
+
+// objectAt says which inode stands for an object.
+type objectAt struct {
+	Object [32]byte
+	Ino    uint64
+}
+
+func (c *arriveRecord) encode(w *writer) {
+	w.uint(c.Mark)
+	w.int(c.Time)
+	for _, list := range [][]entryAt{c.Drop, c.Add} {
+		w.uint(uint64(len(list)))
+		for _, e := range list {
+			w.uint(e.Dir)
+			w.str(e.Name)
+			w.uint(e.Ino)
+		}
+	}
+	w.uint(uint64(len(c.Put)))
+	for i, b := range c.Put {
+		w.uint(c.Inos[i])
+		w.bytes(b)
+	}
+	w.uint(uint64(len(c.Objs)))
+	for _, o := range c.Objs {
+		w.id(o.Object)
+		w.uint(o.Ino)
+	}
+	w.uint(uint64(len(c.Gone)))
+	for _, g := range c.Gone {
+		w.uint(uint64(g.Kind))
+		w.uint(g.Dir)
+		w.str(g.Name)
+		w.uint(g.Ino)
+		w.int(g.Time)
+	}
+}
+
+func (c *arriveRecord) decode(r *reader) error {
+	c.Mark, c.Time = r.uint(), r.int()
+	for _, list := range []*[]entryAt{&c.Drop, &c.Add} {
+		n := r.uint()
+		if n > uint64(len(r.b)) {
+			return errRecord
+		}
+		for range n {
+			*list = append(*list, entryAt{r.uint(), r.str(), r.uint()})
+		}
+	}
+	n := r.uint()
+	if n > uint64(len(r.b)) {
+		return errRecord
+	}
+	for range n {
+		c.Inos = append(c.Inos, r.uint())
+		c.Put = append(c.Put, r.bytes())
+	}
+	if n = r.uint(); n > uint64(len(r.b)) {
+		return errRecord
+	}
+	for range n {
+		c.Objs = append(c.Objs, objectAt{r.id(), r.uint()})
+	}
+	if n = r.uint(); n > uint64(len(r.b)) {
+		return errRecord
+	}
+	for range n {
+		c.Gone = append(c.Gone, goneAt{trashKind(r.uint()), entryAt{r.uint(), r.str(), r.uint()}, r.int()})
+	}
+	return r.end()
+}
+
+// applyArrive brings in what a round found. Under mu.
+func (s *space) applyArrive(seq journal.Seq, r *arriveRecord) error {
+	for _, d := range r.Drop {
+		e, at, err := s.lookup(d.Dir, d.Name)
+		if err != nil {
+			return err
+		}
+		if e == nil || e.Ino != d.Ino {
+			return ErrNotExist
+		}
+		dir, err := s.change(d.Dir)
+		if err != nil {
+			return err
+		}
+		s.removeEntry(dir, e, at, r.Time)
+	}
+	for i, b := range r.Put {
+		n, err := index.DecodeInode(b)
+		if err != nil {
+			return s.damaged(err)
+		}
+		n.Ino = r.Inos[i]
+		old, err := s.ix.Inode(n.Ino)
+		if err != nil {
+			return s.damaged(err)
+		}
+		if old == nil {
+			s.objects++
+		} else if n.IsDir() { // these are counted by the entries that come and go
+			n.Entries, n.Subdirs = old.Entries, old.Subdirs
+			n.Mtime, n.Ctime = max(n.Mtime, old.Mtime), max(n.Ctime, old.Ctime)
+		}
+		s.nextIno = max(s.nextIno, n.Ino+1)
+		s.ix.Add(n)
+		if n.Ino != rootDir {
+			s.setOrphan(n, len(n.Links) == 0)
+		}
+	}
+	for _, a := range r.Add {
+		dir, err := s.change(a.Dir)
+		if err != nil {
+			return err
+		}
+		n, err := s.change(a.Ino)
+		if err != nil {
+			return err
+		}
+		if err := s.addEntry(dir, a.Name, n, r.Time); err != nil {
+			return err
+		}
+	}
+	for _, o := range r.Objs {
+		s.ix.SetObject(o.Object, o.Ino)
+	}
+	for _, g := range r.Gone {
+		n, err := s.inode(g.Ino)
+		if err != nil {
+			return err
+		}
+		s.noteTrash(g.Kind, n, n.Object, g.Dir, g.Name, g.Time)
+	}
+	for _, ino := range r.Inos {
+		n, err := s.inode(ino)
+		if err != nil {
+			return err
+		}
+		s.markDirty(n)
+		if n.Mode&syscall.S_IFMT == syscall.S_IFREG && n.Patched.Count > 0 {
+			s.notePatched(n)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,90 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/fs/tree"
+)
+
+// Conflicts that came with others' changes are ended before they show: what the tree would show as a conflict copy, or as the merge
+// of several texts, is published so, and becomes files like any other. Each device that can write does it; what two do at once is the
+// same, and shows once.
+
+// maxSettled bounds the changes of one batch that ends conflicts.
+const maxSettled = dag.MaxChanges / 2
+
+// errEnough ends a walk through the conflicts.
+var errEnough = errors.New("fs: a batch is full")
+
+// settleConflicts publishes the ends of conflicts, and takes them into the tree. It reports whether there were any. Under pubMu.
+func (s *space) settleConflicts() (bool, error) {
+	if s.acl.Writable() != nil {
+		return false, nil
+	}
+	in := &s.in
+	var drafts []*tree.Draft
+	touched := map[dag.ID]bool{}
+	err := in.f.t.Unsettled(func(at tree.DirName) error {
+		plan, err := in.f.t.PlanSettle(at)
+		if errors.Is(err, tree.ErrUnknown) || errors.Is(err, tree.ErrNotExist) {
+			return nil // of a later version, or what a value lay over is gone: it stays as it is shown
+		}
+		if err != nil {
+			return err
+		}
+		for _, d := range plan.Drafts {
+			if touched[d.Object] {
+				return nil // with the next batch
+			}
+		}
+		for _, d := range plan.Drafts {
+			touched[d.Object] = !d.Object.IsZero()
+		}
+		if drafts = append(drafts, plan.Drafts...); len(drafts) >= maxSettled {
+			return errEnough
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errEnough) || len(drafts) == 0 {
+		return false, err
+	}
+	batch, err := s.commitDrafts(drafts)
+	if err != nil {
+		return false, fmt.Errorf("end conflicts: %w", err)
+	}
+	return true, s.foldBatch(batch)
+}
+
+// commitDrafts publishes drafts as one batch, as far as they fit.
+func (s *space) commitDrafts(drafts []*tree.Draft) (dag.ID, error) {
+	b, err := s.graph.Begin(s.h.keys.Author(), s.acl.Heads(), s.acl.Epoch())
+	if err != nil {
+		return dag.ID{}, err
+	}
+	now := s.h.now()
+	var snapshots []dag.ID
+	for _, d := range drafts {
+		p := &tree.Payload{Kind: d.Kind, Time: now, Ops: d.Ops}
+		id, err := b.Add(d.Object, func(h dag.Header) ([]byte, error) { return s.seal(h, p) })
+		if errors.Is(err, dag.ErrBatchFull) {
+			break
+		}
+		if err != nil {
+			b.Abort()
+			return dag.ID{}, err
+		}
+		if p.Snapshot != nil {
+			snapshots = append(snapshots, id)
+		}
+	}
+	batch, err := b.Commit()
+	if err != nil {
+		return dag.ID{}, err
+	}
+	for _, id := range snapshots {
+		trust{s}.Trust(id)
+	}
+	return batch.ID(), nil
+}

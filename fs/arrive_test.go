@@ -1,0 +1,232 @@
+package fs
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/dag/block"
+)
+
+// devices are the homes of one account, that exchange what they have when they are told to.
+type devices struct {
+	t   *testing.T
+	all []*testHome
+}
+
+// newDevices makes n homes, each with the derived space Personal.
+func newDevices(t *testing.T, n int) *devices {
+	t.Helper()
+	d := &devices{t: t, all: []*testHome{newTestHome(t)}}
+	for len(d.all) < n {
+		o := d.all[0].another(d.all[0].keys.Account)
+		must2(o.CreatePersonal())
+		o.find()
+		d.all = append(d.all, o)
+	}
+	return d
+}
+
+// send hands b what a has of the space Personal, and b takes it in.
+func (d *devices) send(a, b *testHome) {
+	d.t.Helper()
+	d.sendSpace(must2(a.namedSpace(PersonalName)), must2(b.namedSpace(PersonalName)))
+	d.sendSpace(a.home, b.home)
+}
+
+func (d *devices) sendSpace(from, to *space) {
+	d.t.Helper()
+	ctx := context.Background()
+	must := from.h.must0(d.t)
+	must(from.publishAll(ctx))
+	must(from.acl.List().Export(func(f []byte) error { return to.acl.List().Import(f) }))
+	_, err := to.graph.Rejudge(nil)
+	must(err)
+	var have []dag.ID
+	for _, t := range to.graph.Tips() {
+		have = append(have, t.Batch)
+	}
+	must(from.graph.FramesSince(have, func(id dag.ID, frame []byte) error {
+		r, err := to.graph.Ingest(frame)
+		if err == nil && r.Status != dag.Accepted {
+			err = fmt.Errorf("batch %s: %v", id, r.Status)
+		}
+		return err
+	}))
+	must(to.arrive(ctx))
+}
+
+func (h *Home) must0(t *testing.T) func(error) {
+	return func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// settle lets all exchange until nothing is new.
+func (d *devices) settle() {
+	d.t.Helper()
+	for range 10 {
+		before := d.batches()
+		for _, a := range d.all {
+			for _, b := range d.all {
+				if a != b {
+					d.send(a, b)
+				}
+			}
+		}
+		if d.batches() == before {
+			return
+		}
+	}
+	d.t.Fatal("the devices do not come to rest")
+}
+
+func (d *devices) batches() (n uint64) {
+	for _, h := range d.all {
+		for _, s := range h.each() {
+			b, _, _ := s.graph.Counters()
+			n += b
+		}
+	}
+	return n
+}
+
+// same fails where the devices show different trees, or one shows another than want, or its index is not what its history says.
+func (d *devices) same(want ...string) {
+	d.t.Helper()
+	first := d.tree(d.all[0])
+	for i, h := range d.all[1:] {
+		if got := d.tree(h); !slices.Equal(got, first) {
+			d.t.Fatalf("device 0 shows\n  %s\ndevice %d\n  %s", strings.Join(first, "\n  "), i+1, strings.Join(got, "\n  "))
+		}
+	}
+	if want != nil && !slices.Equal(first, want) {
+		d.t.Fatalf("the devices show\n  %s\nwant\n  %s", strings.Join(first, "\n  "), strings.Join(want, "\n  "))
+	}
+	for _, h := range d.all {
+		h.verify()
+	}
+}
+
+// tree lists what a device shows in Personal: a line for each name, sorted.
+func (d *devices) tree(h *testHome) []string {
+	d.t.Helper()
+	var out []string
+	var walk func(dir Ino, at string)
+	walk = func(dir Ino, at string) {
+		if len(at) > 1000 {
+			d.t.Fatalf("a directory below itself: %.60s…", at)
+		}
+		h.must(h.ReadDir(dir, 0, func(e Dirent) bool {
+			a, err := h.Lookup(dir, e.Name)
+			h.must(err)
+			line := fmt.Sprintf("%s%s %o", at, e.Name, a.Mode)
+			switch a.Mode & 0170000 {
+			case 0100000:
+				line += fmt.Sprintf(" %q", h.read(handle(&a)))
+			case 0120000:
+				line += " -> " + must2(h.Readlink(handle(&a)))
+			}
+			for _, x := range must2(h.Listxattr(handle(&a))) {
+				line += fmt.Sprintf(" %s=%q", x, must2(h.Getxattr(handle(&a), x)))
+			}
+			out = append(out, line)
+			if a.Mode&0170000 == 0040000 {
+				walk(handle(&a), at+e.Name+"/")
+			}
+			return true
+		}))
+	}
+	walk(h.root, "")
+	slices.Sort(out)
+	return out
+}
+
+func handle(a *Attr) Ino {
+	if a.Handle != 0 {
+		return a.Handle
+	}
+	return a.Ino
+}
+
+func (h *Home) dir(t *testing.T, parent Ino, name string) Ino {
+	t.Helper()
+	a, err := h.Mkdir(parent, name, 0o755, Cred{1000, 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a.Ino
+}
+
+// TestArrival: what one device does shows on the other.
+func TestArrival(t *testing.T) {
+	d := newDevices(t, 2)
+	a, b := d.all[0], d.all[1]
+	dir := a.dir(t, a.root, "dir")
+	a.create(a.root, "f", []byte("one"))
+	a.create(dir, "g", []byte("in a directory"))
+	a.create(dir, "big", random(1, 100<<10))
+	must2(a.Symlink(a.root, "link", "dir/g", Cred{1000, 1000}))
+	f := a.look(a.root, "f")
+	must2(a.Link(f, dir, "f too"))
+	a.must(a.Setxattr(f, "user.colour", []byte("red"), 0))
+	d.sendBlocks(a, b)
+	d.settle()
+	d.same()
+	if n := len(d.tree(b)); n != 6 {
+		t.Fatalf("%d entries", n)
+	}
+
+	// And back: changes, moves, removals.
+	at := b.look(b.root, "dir")
+	b.must(b.Rename(b.root, "f", at, "moved", 0))
+	b.must(b.Unlink(at, "g"))
+	b.must(b.Rename(b.root, "dir", b.root, "renamed", 0))
+	b.write(b.look(at, "moved"), []byte("TWO!"), 0)
+	d.settle()
+	d.same()
+	a.wantContent(a.look(a.root, "renamed"), "moved", []byte("TWO!"))
+	a.wantContent(a.look(a.root, "renamed"), "f too", []byte("TWO!"))
+
+	// A kill changes nothing of it.
+	for _, h := range d.all {
+		h.kill()
+		h.must(h.arriveAll())
+	}
+	d.same()
+	b.must(b.Unlink(b.look(b.root, "renamed"), "big"))
+	b.must(b.Unlink(b.look(b.root, "renamed"), "moved"))
+	b.must(b.Unlink(b.look(b.root, "renamed"), "f too"))
+	b.must(b.Rmdir(b.root, "renamed"))
+	d.settle()
+	d.same(`link 120777 -> dir/g`)
+}
+
+func (h *Home) arriveAll() error {
+	for _, s := range h.each() {
+		if err := s.arrive(context.Background()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sendBlocks lets a device ask another for blocks.
+func (d *devices) sendBlocks(from, to *testHome) {
+	d.t.Helper()
+	to.must(from.Flush(context.Background()))
+	must2(to.namedSpace(PersonalName)).blocks.SetFetcher(fetchFrom{must2(from.namedSpace(PersonalName))})
+}
+
+// fetchFrom gets blocks from another device's space.
+type fetchFrom struct{ s *space }
+
+func (f fetchFrom) Fetch(ctx context.Context, id block.ID) ([]byte, error) {
+	return f.s.blocks.Get(ctx, id)
+}

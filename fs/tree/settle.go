@@ -1,0 +1,102 @@
+package tree
+
+import (
+	"slices"
+
+	"github.com/anyfs/anyfs/dag"
+)
+
+// Unsettled calls fn for the names with a conflict that a publication can end: where there are conflict copies, files hidden behind
+// equal ones, or a file whose candidates are merged for who reads it. It costs what they cost.
+func (t *Tree) Unsettled(fn func(DirName) error) error {
+	var rivals []DirName
+	if err := t.store.Marks(SetRivals, func(dir dag.ID, name string) bool {
+		rivals = append(rivals, DirName{dir, name})
+		return true
+	}); err != nil {
+		return err
+	}
+	slices.SortFunc(rivals, func(a, b DirName) int {
+		if c := a.Dir.Compare(b.Dir); c != 0 || a.Name == b.Name {
+			return c
+		}
+		if a.Name < b.Name {
+			return -1
+		}
+		return 1
+	})
+	for _, r := range rivals {
+		if r.Dir != t.root {
+			if _, ok, err := t.Path(r.Dir); err != nil || !ok {
+				if err != nil {
+					return err
+				}
+				continue
+			}
+		}
+		due, err := t.unsettled(r)
+		if err == nil && due {
+			err = fn(r)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *Tree) unsettled(r DirName) (bool, error) {
+	nodes, err := t.Group(r.Dir, r.Name)
+	if err != nil {
+		return false, err
+	}
+	for i := range nodes {
+		n := &nodes[i]
+		if n.Conflict || len(n.Twins) > 0 {
+			return true, nil
+		}
+		if n.Kind != KindFile {
+			continue
+		}
+		s, err := t.State(n.Object)
+		if err != nil {
+			return false, err
+		}
+		if v := s.View(); v.Merged {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// PlanSettle ends the conflict at a name: a conflict copy gets the name that it shows for its own, of a losing content value it makes
+// a file, what is hidden behind an equal file is taken away, and a merge is written down. Who looks at the tree sees no difference.
+// Devices that do it at once make the same files, which are shown once.
+func (t *Tree) PlanSettle(at DirName) (*Plan, error) {
+	class, err := t.Class(at.Dir)
+	if err != nil {
+		return nil, err
+	}
+	nodes, err := t.group(class, at.Name)
+	if err != nil || len(nodes) == 0 {
+		return &Plan{}, err
+	}
+	w := t.planner()
+	if err := w.settle(class, nodes); err != nil {
+		return nil, err
+	}
+	for i := range nodes {
+		n := &nodes[i]
+		if n.Kind != KindFile || n.Loser == ContentLoser {
+			continue
+		}
+		s, err := w.state(n.Object)
+		if err != nil {
+			return nil, err
+		}
+		if v := s.View(); v.Merged {
+			w.plan.of(n.Object).op(s.Merge(&Content{Size: int64(len(v.Text)), Inline: v.Text}))
+		}
+	}
+	return w.plan, nil
+}
