@@ -137,7 +137,7 @@ func (j *Journal) adopt(uses []found, buf []byte, from Seq, replay func(Seq, []b
 		retire(uses[at+1 : next])
 		at = next
 	}
-	j.judge(uses, last, durable)
+	j.judge(uses[start:], last, durable) // the header of one before may have been cut short in its erasure
 	j.next = last + 1
 	j.written, j.synced = last, last
 	for _, f := range j.files {
