@@ -33,7 +33,6 @@ func Prefetch(ctx context.Context) context.Context { return context.WithValue(ct
 
 // client asks a peer for blocks over one stream.
 type client struct {
-	ahead    bool
 	inFlight atomic.Int64
 
 	mu   sync.Mutex
