@@ -267,3 +267,57 @@ func (g *Graph) advance(c *cursor) (bool, error) {
 	defer g.mu.RUnlock()
 	return true, g.place(c)
 }
+
+// CountSince returns how many frames FramesSince would give, without reading them.
+func (g *Graph) CountSince(have []ID) (n uint64, err error) {
+	g.mu.RLock()
+	var past vector
+	for _, id := range have {
+		k, ok, err := g.find(id)
+		var v vector
+		if err == nil && ok {
+			v, err = g.vectorOf(k)
+		}
+		if err != nil {
+			g.mu.RUnlock()
+			return 0, err
+		}
+		past = past.join(v)
+	}
+	g.mu.RUnlock()
+	all, err := g.cursors(past, true)
+	for _, c := range all {
+		n += c.last - c.seq + 1
+	}
+	return n, err
+}
+
+// FeedsAt returns what a replica holds that is known to hold a batch with the given seq of each of the given feeds: the batch
+// with this seq or, where fewer are here, the last; one of each branch.
+func (g *Graph) FeedsAt(seqs map[ID]uint64) (ids []ID, err error) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	for _, c := range g.chains {
+		seq, ok := seqs[c.feed]
+		if !ok || c.shown.at == 0 {
+			continue
+		}
+		if seq >= c.shown.seq {
+			ids = append(ids, c.shown.id)
+			continue
+		}
+		at, err := g.feedAt(c.num, seq)
+		if err != nil {
+			return nil, err
+		}
+		if at == 0 {
+			continue // a branch that begins later
+		}
+		h, err := g.headAt(at)
+		if err != nil {
+			return nil, err
+		}
+		ids = append(ids, h.id)
+	}
+	return ids, nil
+}

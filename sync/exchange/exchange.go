@@ -1,0 +1,322 @@
+// Package exchange connects this device to its peers and keeps the spaces that they share equal.
+//
+// An Engine has a libp2p host. With each peer it does a handshake, in which both prove the spaces they are in before they
+// say who they are. For each space in common it runs a session (package session), serves blocks, and asks for blocks. It
+// judges no batch and opens none: the graphs and the block store do the first, and nothing here could do the second.
+// ../PROTOCOL.md gives what goes over the wire.
+package exchange
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+
+	"github.com/anyfs/anyfs/acl/list"
+	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/dag/block"
+)
+
+// Errors that callers tell apart.
+var (
+	// ErrOffline: there is nobody to ask.
+	ErrOffline = errors.New("exchange: no peer of the space is connected")
+	// ErrAddr: a multiaddr that does not name a peer.
+	ErrAddr = errors.New("exchange: an address without /p2p/ID")
+)
+
+// DefaultPort is where a device listens, by TCP and QUIC, unless it is told otherwise or the port is taken.
+const DefaultPort = 7327
+
+// Options of an Engine. Key and Certificate are required.
+type Options struct {
+	Key         ed25519.PrivateKey // the device's
+	Certificate *list.Certificate  // for it, of its account
+	Listen      []string           // multiaddrs; nil: all interfaces at DefaultPort. A port that is taken is replaced by any
+	Peers       []string           // multiaddrs with /p2p/ID, dialled as long as the engine runs; more by AddPeer
+	MDNS        bool               // look for peers on the local network, and let them find this device
+	Log         *slog.Logger       // nil: none
+
+	// Changed is called when peers have come or gone, or what they share has changed; quick, from any goroutine.
+	Changed func()
+	Clock   Clock // nil: the system's
+}
+
+// Clock is where the engine has the time from.
+type Clock interface {
+	Now() time.Time
+	After(time.Duration) <-chan time.Time
+}
+
+type systemClock struct{}
+
+func (systemClock) Now() time.Time                         { return time.Now() }
+func (systemClock) After(d time.Duration) <-chan time.Time { return time.After(d) }
+
+// Replica is one space on this device, as the exchange sees it.
+type Replica struct {
+	ID      dag.ID
+	ACL     *dag.Graph               // batches of the access list
+	Files   *dag.Graph               // batches of files
+	Durable func() error             // makes what both graphs took in durable; called by several goroutines
+	Blocks  *block.Store             // its Fetcher is the engine while the replica is added
+	Grown   func()                   // the access list has grown: the owner judges the files again; may be nil
+	Member  func(dag.PublicKey) bool // whether an account may have the files by the access list as it is now; nil: all may
+
+	// Tags proves being in the space: HMACs of transcript under a discovery key of each epoch key. Who has one of these keys
+	// gets one of these tags from the same transcript.
+	Tags func(transcript []byte) [][32]byte
+}
+
+// Engine exchanges spaces with peers. It is safe for concurrent use.
+type Engine struct {
+	opt     Options
+	log     *slog.Logger
+	clock   Clock
+	self    peer.ID
+	key     dag.PublicKey
+	account dag.PublicKey
+
+	running sync.WaitGroup // all goroutines but those of libp2p
+
+	// mu guards what follows. It comes before the locks of sessions, and is not held across I/O.
+	mu      sync.Mutex
+	ctx     context.Context // of Run; nil before and after
+	host    host.Host
+	spaces  map[dag.ID]*space
+	remotes map[peer.ID]*remote
+	hellos  int // handshakes under way
+	dials   map[peer.ID]*dial
+	banned  map[peer.ID]time.Time
+	paused  bool
+	changed chan struct{} // closed and replaced at each change of spaces and remotes
+}
+
+// New returns an engine that does nothing before Run.
+func New(opt Options) (*Engine, error) {
+	if len(opt.Key) != ed25519.PrivateKeySize || opt.Certificate == nil {
+		return nil, errors.New("exchange: Options without Key or Certificate")
+	}
+	key := dag.PublicKey(opt.Key.Public().(ed25519.PublicKey))
+	if opt.Certificate.Device != key {
+		return nil, errors.New("exchange: the certificate is another device's")
+	}
+	self, err := peer.Decode(list.PeerID(key))
+	if err != nil {
+		return nil, fmt.Errorf("exchange: peer id: %w", err)
+	}
+	if opt.Listen == nil {
+		opt.Listen = defaultListen()
+	}
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.DiscardHandler)
+	}
+	if opt.Clock == nil {
+		opt.Clock = systemClock{}
+	}
+	if opt.Changed == nil {
+		opt.Changed = func() {}
+	}
+	e := &Engine{
+		opt: opt, log: opt.Log, clock: opt.Clock, self: self, key: key, account: opt.Certificate.Account,
+		spaces: make(map[dag.ID]*space), remotes: make(map[peer.ID]*remote), dials: make(map[peer.ID]*dial),
+		banned: make(map[peer.ID]time.Time), changed: make(chan struct{}),
+	}
+	for _, a := range opt.Peers {
+		if err := e.AddPeer(a); err != nil {
+			return nil, err
+		}
+	}
+	return e, nil
+}
+
+// Run listens, dials and exchanges until ctx ends, and returns why. When it returns, all its goroutines have ended. It runs
+// once.
+func (e *Engine) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	h, err := e.newHost()
+	if err != nil {
+		return err
+	}
+	e.mu.Lock()
+	e.ctx, e.host = ctx, h
+	for _, sp := range e.spaces {
+		e.startSpace(sp)
+	}
+	for _, d := range e.dials {
+		e.startDial(d)
+	}
+	e.mu.Unlock()
+	e.handle(h)
+	closeMDNS, err := e.startMDNS(h)
+	if err != nil {
+		e.log.Warn("no discovery on the local network", "err", err)
+	}
+	e.noteChange()
+
+	<-ctx.Done()
+	closeMDNS()
+	e.mu.Lock()
+	e.ctx = nil // nothing is started any more
+	e.mu.Unlock()
+	err = h.Close()
+	e.running.Wait()
+	e.noteChange()
+	if err != nil {
+		return fmt.Errorf("exchange: close: %w", err)
+	}
+	return context.Cause(ctx)
+}
+
+// start runs fn in a goroutine that Run waits for; not at all where Run has ended or not begun.
+func (e *Engine) start(fn func(ctx context.Context)) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.startLocked(fn)
+}
+
+func (e *Engine) startLocked(fn func(ctx context.Context)) bool {
+	ctx := e.ctx
+	if ctx == nil {
+		return false
+	}
+	e.running.Go(func() { fn(ctx) })
+	return true
+}
+
+// noteChange wakes who waits for a change, and tells the owner.
+func (e *Engine) noteChange() {
+	e.mu.Lock()
+	close(e.changed)
+	e.changed = make(chan struct{})
+	e.mu.Unlock()
+	e.opt.Changed()
+}
+
+// await calls ok, with mu held, at each change until it returns true or ctx ends.
+func (e *Engine) await(ctx context.Context, ok func() bool) bool {
+	for {
+		e.mu.Lock()
+		done, changed := ok(), e.changed
+		e.mu.Unlock()
+		if done {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// Add begins the exchange of a space. One that is there already is replaced.
+func (e *Engine) Add(r *Replica) {
+	e.Remove(r.ID)
+	sp := e.newSpace(r)
+	e.mu.Lock()
+	e.spaces[r.ID] = sp
+	if e.ctx != nil {
+		e.startSpace(sp)
+	}
+	e.mu.Unlock()
+	r.Blocks.SetFetcher(sp)
+	e.announce()
+}
+
+// Remove ends the exchange of a space, and waits for what uses its graphs.
+func (e *Engine) Remove(id dag.ID) {
+	e.mu.Lock()
+	sp := e.spaces[id]
+	delete(e.spaces, id)
+	e.mu.Unlock()
+	if sp == nil {
+		return
+	}
+	sp.r.Blocks.SetFetcher(nil)
+	// There is no message that takes a tag back: peers that knew of the space are met anew.
+	e.mu.Lock()
+	for _, r := range e.remotes {
+		if r.common[id] {
+			r.cancel()
+		}
+	}
+	sp.cancel()
+	e.mu.Unlock()
+	sp.running.Wait()
+	sp.session.Close()
+	e.noteChange()
+}
+
+// Announce has peers told of the tags that came since: the keys of a space have changed. Add, and growth of an access list
+// that came through the engine, do it themselves.
+func (e *Engine) Announce() { e.announce() }
+
+func (e *Engine) announce() {
+	e.mu.Lock()
+	remotes := slices.Collect(maps.Values(e.remotes))
+	e.dialNow()
+	e.mu.Unlock()
+	for _, r := range remotes {
+		r.wakeTags()
+	}
+	e.noteChange()
+}
+
+// Pause closes all connections, and makes and takes none until Resume.
+func (e *Engine) Pause() {
+	e.mu.Lock()
+	e.paused = true
+	h := e.host
+	e.mu.Unlock()
+	if h != nil {
+		for _, p := range h.Network().Peers() {
+			_ = h.Network().ClosePeer(p)
+		}
+	}
+	e.noteChange()
+}
+
+// Resume ends a Pause.
+func (e *Engine) Resume() {
+	e.mu.Lock()
+	e.paused = false
+	e.dialNow()
+	e.mu.Unlock()
+	e.noteChange()
+}
+
+// splitAddr takes a multiaddr with /p2p/ID apart.
+func splitAddr(s string) (*peer.AddrInfo, error) {
+	a, err := ma.NewMultiaddr(s)
+	if err != nil {
+		return nil, fmt.Errorf("exchange: address %q: %w", s, err)
+	}
+	info, err := peer.AddrInfoFromP2pAddr(a)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s", ErrAddr, s)
+	}
+	if _, err := deviceOf(info.ID); err != nil {
+		return nil, err
+	}
+	return info, nil
+}
+
+// deviceOf is the key that a peer id is made of.
+func deviceOf(id peer.ID) (dag.PublicKey, error) {
+	k, err := list.ParsePeerID(id.String())
+	if err != nil {
+		return k, fmt.Errorf("exchange: %w", err)
+	}
+	return k, nil
+}

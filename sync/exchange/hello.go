@@ -1,0 +1,488 @@
+package exchange
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	mrand "math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+
+	"github.com/anyfs/anyfs/acl/list"
+	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/sync/session"
+	"github.com/anyfs/anyfs/sync/wire"
+)
+
+// Domains of what is bound to a connection.
+const (
+	domainTags  = "anyfs/tags/1\x00"
+	domainHello = "anyfs/hello/1\x00"
+)
+
+// Bounds of handshakes.
+const (
+	maxHellos   = 64   // under way at once
+	maxPeerTags = 4096 // of one peer
+	greetDelay  = 5 * time.Second
+	banTime     = 15 * time.Minute
+)
+
+var (
+	errNothing = errors.New("exchange: no space in common")
+	errBye     = errors.New("exchange: the peer said bye")
+	errBanned  = errors.New("exchange: the peer broke the protocol before")
+)
+
+// remote is a peer with which a handshake is under way or done.
+type remote struct {
+	id   peer.ID
+	key  dag.PublicKey
+	addr ma.Multiaddr
+
+	ctx    context.Context // ends with the handshake's stream
+	cancel context.CancelFunc
+	ended  chan struct{}
+	tags   chan struct{} // tags may have to be sent
+
+	toThem, toUs []byte // transcripts
+
+	// What follows is guarded by Engine.mu.
+	theirs  map[wire.Tag]struct{}
+	said    map[dag.ID]int // how many of a space's tags were sent
+	common  map[dag.ID]bool
+	account dag.PublicKey
+	proved  bool
+	counted bool // in Engine.hellos
+}
+
+// ready says whether the peer and this device have a space in common and the peer has said who it is.
+func (r *remote) ready() bool { return r.proved && len(r.common) > 0 }
+
+func (r *remote) wakeTags() {
+	select {
+	case r.tags <- struct{}{}:
+	default:
+	}
+}
+
+// connected greets a peer that has connected. The one with the lower ID does, the other if nothing comes.
+func (e *Engine) connected(ctx context.Context, id peer.ID) {
+	if err := e.refusal(id); err != nil {
+		e.closePeer(id)
+		return
+	}
+	if e.self > id {
+		wait, cancel := context.WithTimeout(ctx, greetDelay)
+		greeted := e.await(wait, func() bool { return e.remotes[id] != nil })
+		cancel()
+		if greeted || ctx.Err() != nil {
+			return
+		}
+	}
+	e.mu.Lock()
+	known, h := e.remotes[id] != nil, e.host
+	e.mu.Unlock()
+	if known || h.Network().Connectedness(id) != network.Connected {
+		return
+	}
+	t, err := e.open(ctx, id, protocolHello)
+	if err != nil {
+		e.failed(id, "hello", err)
+		e.closePeer(id)
+		return
+	}
+	defer t.closeOn(ctx)()
+	if err := e.hello(ctx, id, t); err != nil {
+		_ = t.Reset()
+		e.failed(id, "hello", err)
+		return
+	}
+	_ = t.Close()
+}
+
+func (e *Engine) takeHello(ctx context.Context, id peer.ID, t *stream) error {
+	return e.hello(ctx, id, t)
+}
+
+// refusal says why nothing is exchanged with a peer.
+func (e *Engine) refusal(id peer.ID) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if until, ok := e.banned[id]; ok {
+		if e.clock.Now().Before(until) {
+			return errBanned
+		}
+		delete(e.banned, id)
+	}
+	if e.paused {
+		return errors.New("exchange: paused")
+	}
+	return nil
+}
+
+// failed judges an error of a stream: a peer that broke the protocol is left alone for a while.
+func (e *Engine) failed(id peer.ID, what string, err error) {
+	if !errors.Is(err, session.ErrPeer) && !errors.Is(err, wire.ErrFormat) && !errors.Is(err, wire.ErrTooLong) {
+		e.log.Debug("a stream ended", "peer", id, "what", what, "err", err)
+		return
+	}
+	e.mu.Lock()
+	_, known := e.banned[id]
+	if len(e.banned) > 4096 {
+		clear(e.banned)
+	}
+	e.banned[id] = e.clock.Now().Add(banTime)
+	e.mu.Unlock()
+	if !known {
+		e.log.Warn("a peer broke the protocol", "peer", id, "what", what, "err", err)
+	}
+	e.closePeer(id)
+}
+
+func (e *Engine) disconnected(id peer.ID) {
+	e.mu.Lock()
+	r := e.remotes[id]
+	d := e.dials[id]
+	e.mu.Unlock()
+	if r != nil {
+		r.cancel()
+	}
+	if d != nil {
+		d.kick()
+	}
+}
+
+// hello does the handshake and keeps the peer until the stream ends.
+func (e *Engine) hello(ctx context.Context, id peer.ID, t *stream) error {
+	if err := e.refusal(id); err != nil {
+		return err
+	}
+	key, err := deviceOf(id)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	r := &remote{
+		id: id, key: key, addr: t.Conn().RemoteMultiaddr(), ctx: ctx, cancel: cancel, ended: make(chan struct{}), tags: make(chan struct{}, 1),
+		theirs: make(map[wire.Tag]struct{}), said: make(map[dag.ID]int), common: make(map[dag.ID]bool),
+	}
+	if err := e.enter(ctx, r); err != nil {
+		return err
+	}
+	defer e.exit(r)
+	defer t.closeOn(ctx)()
+
+	if err := e.greet(t, r); err != nil {
+		return err
+	}
+	var wg sync.WaitGroup
+	var outErr error
+	wg.Go(func() {
+		if outErr = e.sendTags(ctx, t, r); outErr != nil {
+			cancel()
+		}
+	})
+	err = e.hear(ctx, t, r)
+	cancel()
+	wg.Wait()
+	if outErr != nil && (err == nil || ctx.Err() != nil) {
+		err = outErr
+	}
+	return err
+}
+
+// enter makes r the remote of its peer, in the place of one before.
+func (e *Engine) enter(ctx context.Context, r *remote) error {
+	for {
+		e.mu.Lock()
+		old := e.remotes[r.id]
+		if old == nil {
+			defer e.mu.Unlock()
+			if e.hellos >= maxHellos {
+				return errors.New("exchange: too many handshakes at once")
+			}
+			e.hellos++
+			r.counted = true
+			e.remotes[r.id] = r
+			close(e.changed)
+			e.changed = make(chan struct{})
+			return nil
+		}
+		e.mu.Unlock()
+		old.cancel()
+		select {
+		case <-old.ended:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (e *Engine) exit(r *remote) {
+	e.mu.Lock()
+	delete(e.remotes, r.id)
+	e.uncount(r)
+	e.mu.Unlock()
+	close(r.ended)
+	e.noteChange()
+	e.closePeer(r.id) // a connection is of no use without it
+}
+
+// uncount takes r out of the handshakes under way. Engine.mu is held.
+func (e *Engine) uncount(r *remote) {
+	if r.counted {
+		r.counted = false
+		e.hellos--
+	}
+}
+
+// greet exchanges the first messages, which bind all that follows to this connection.
+func (e *Engine) greet(t *stream, r *remote) error {
+	ours := wire.Hello{Version: wire.Version}
+	_, _ = rand.Read(ours.Nonce[:])
+	if err := t.write(&ours); err != nil {
+		return err
+	}
+	m, err := t.read(helloTimeout)
+	if err != nil {
+		return err
+	}
+	theirs, ok := m.(*wire.Hello)
+	if !ok {
+		return unexpected(m)
+	}
+	if theirs.Version != wire.Version {
+		e.useless(r.id)
+		t.bye(wire.ByeVersion)
+		return fmt.Errorf("exchange: the peer speaks version %d", theirs.Version)
+	}
+	r.toThem = transcript(e.key, r.key, ours.Nonce, theirs.Nonce)
+	r.toUs = transcript(r.key, e.key, theirs.Nonce, ours.Nonce)
+	return nil
+}
+
+// transcript is what the tags that one peer sends to another are bound to.
+func transcript(from, to dag.PublicKey, fromNonce, toNonce [32]byte) []byte {
+	return slices.Concat([]byte(domainTags), from[:], to[:], fromNonce[:], toNonce[:])
+}
+
+func unexpected(m wire.Message) error {
+	return fmt.Errorf("%w: %T out of place", session.ErrPeer, m)
+}
+
+// hear takes the peer's messages until the stream ends.
+func (e *Engine) hear(ctx context.Context, t *stream, r *remote) error {
+	for first := true; ; first = false {
+		var wait time.Duration
+		if e.unproved(r) {
+			wait = helloTimeout
+		}
+		m, err := t.read(wait)
+		if err != nil {
+			return err
+		}
+		switch m := m.(type) {
+		case *wire.Tags:
+			if err := e.hearTags(r, m); err != nil {
+				return err
+			}
+			if first && !e.shares(r) {
+				e.useless(r.id)
+				t.bye(wire.ByeNothing)
+				return errNothing
+			}
+		case *wire.Proof:
+			if err := e.hearProof(r, m); err != nil {
+				return err
+			}
+		case *wire.Bye:
+			if m.Reason == wire.ByeNothing {
+				e.useless(r.id)
+			}
+			return fmt.Errorf("%w: reason %d", errBye, m.Reason)
+		default:
+			return unexpected(m)
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (e *Engine) unproved(r *remote) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return !r.ready()
+}
+
+func (e *Engine) shares(r *remote) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(r.common) > 0
+}
+
+func (e *Engine) hearTags(r *remote, m *wire.Tags) error {
+	e.mu.Lock()
+	if len(r.theirs)+len(m.Tags) > maxPeerTags {
+		e.mu.Unlock()
+		return fmt.Errorf("%w: more than %d tags", session.ErrPeer, maxPeerTags)
+	}
+	for _, t := range m.Tags {
+		r.theirs[t] = struct{}{}
+	}
+	e.mu.Unlock()
+	e.match(r)
+	return nil
+}
+
+// match finds the spaces that the peer has proved to be in.
+func (e *Engine) match(r *remote) {
+	e.mu.Lock()
+	var todo []*space
+	for id, sp := range e.spaces {
+		if !r.common[id] {
+			todo = append(todo, sp)
+		}
+	}
+	e.mu.Unlock()
+	for _, sp := range todo {
+		tags := sp.r.Tags(r.toUs)
+		e.mu.Lock()
+		for _, t := range tags {
+			if _, ok := r.theirs[t]; ok && e.spaces[sp.id] == sp {
+				r.common[sp.id] = true
+			}
+		}
+		e.mu.Unlock()
+	}
+	r.wakeTags()
+	e.meet(r)
+}
+
+// meet begins what a peer that is ready shares.
+func (e *Engine) meet(r *remote) {
+	e.mu.Lock()
+	if r.ready() && e.remotes[r.id] == r {
+		e.uncount(r)
+		for id := range r.common {
+			if sp := e.spaces[id]; sp != nil {
+				e.joinLocked(sp, r)
+			}
+		}
+	}
+	e.mu.Unlock()
+	e.noteChange()
+}
+
+// hearProof takes who the peer is.
+func (e *Engine) hearProof(r *remote, m *wire.Proof) error {
+	cert, err := list.DecodeCertificate(m.Certificate)
+	if err == nil {
+		err = cert.Verify()
+	}
+	if err == nil && cert.Device != r.key {
+		err = errors.New("another device's certificate")
+	}
+	if err == nil && !ed25519.Verify(cert.Device[:], proofText(r.toUs, m.Certificate), m.Signature[:]) {
+		err = errors.New("a wrong signature")
+	}
+	if err != nil {
+		return fmt.Errorf("%w: proof: %w", session.ErrPeer, err)
+	}
+	e.mu.Lock()
+	r.account, r.proved = cert.Account, true
+	e.mu.Unlock()
+	e.meet(r)
+	return nil
+}
+
+// proofText is what a Proof's signature is of.
+func proofText(transcript, certificate []byte) []byte {
+	h := dag.Sum(slices.Concat(transcript, certificate))
+	return append([]byte(domainHello), h[:]...)
+}
+
+// sendTags sends the tags of all spaces, and of others as they come; after a match, who this device is.
+func (e *Engine) sendTags(ctx context.Context, t *stream, r *remote) error {
+	proved, first := false, true
+	for {
+		if ms := e.newTags(r, first); len(ms) > 0 {
+			if err := t.write(ms...); err != nil {
+				return err
+			}
+			if !first {
+				e.match(r) // its tags may have been waiting for this
+			}
+			first = false
+		}
+		if !proved && e.shares(r) {
+			p := &wire.Proof{Certificate: e.opt.Certificate.Encode()}
+			copy(p.Signature[:], ed25519.Sign(e.opt.Key, proofText(r.toThem, p.Certificate)))
+			if err := t.write(p); err != nil {
+				return err
+			}
+			proved = true
+		}
+		select {
+		case <-r.tags:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// newTags is the tags that were not sent yet. Each message has some that prove nothing, up to a power of two.
+func (e *Engine) newTags(r *remote, first bool) []wire.Message {
+	e.mu.Lock()
+	var todo []*space
+	for id, sp := range e.spaces {
+		if !r.common[id] || r.said[id] == 0 {
+			todo = append(todo, sp)
+		}
+	}
+	e.mu.Unlock()
+	var tags []wire.Tag
+	for _, sp := range todo {
+		all := sp.r.Tags(r.toThem)
+		e.mu.Lock()
+		if n := r.said[sp.id]; n < len(all) {
+			for _, t := range all {
+				tags = append(tags, t)
+			}
+			r.said[sp.id] = len(all)
+		}
+		e.mu.Unlock()
+	}
+	if len(tags) == 0 && !first {
+		return nil
+	}
+	mrand.Shuffle(len(tags), func(i, j int) { tags[i], tags[j] = tags[j], tags[i] })
+	var out []wire.Message
+	for {
+		n := wire.MinTags
+		for n < len(tags) && n < wire.MaxTags {
+			n *= 2
+		}
+		m := &wire.Tags{Tags: make([]wire.Tag, n)}
+		for i := range m.Tags {
+			_, _ = rand.Read(m.Tags[i][:])
+		}
+		k := min(n, len(tags))
+		for i, at := range mrand.Perm(n)[:k] {
+			m.Tags[at] = tags[i]
+		}
+		tags = tags[k:]
+		if out = append(out, m); len(tags) == 0 {
+			return out
+		}
+	}
+}

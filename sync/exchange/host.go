@@ -1,0 +1,205 @@
+package exchange
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	libp2p "github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/discovery/mdns"
+	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	"github.com/libp2p/go-libp2p/p2p/security/noise"
+	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
+	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
+	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+)
+
+func defaultListen() []string {
+	port := strconv.Itoa(DefaultPort)
+	return []string{
+		"/ip4/0.0.0.0/tcp/" + port, "/ip4/0.0.0.0/udp/" + port + "/quic-v1",
+		"/ip6/::/tcp/" + port, "/ip6/::/udp/" + port + "/quic-v1",
+	}
+}
+
+// limits bound what all peers, and each of them, can take of this device.
+func limits() rcmgr.ConcreteLimitConfig {
+	l := rcmgr.PartialLimitConfig{
+		System: rcmgr.ResourceLimits{Conns: 256, ConnsInbound: 192, ConnsOutbound: 128, FD: 256, Streams: 8192,
+			StreamsInbound: 4096, StreamsOutbound: 4096, Memory: 512 << 20},
+		Transient: rcmgr.ResourceLimits{Conns: 64, ConnsInbound: 32, ConnsOutbound: 64, FD: 64, Streams: 256,
+			StreamsInbound: 128, StreamsOutbound: 256, Memory: 32 << 20},
+		PeerDefault: rcmgr.ResourceLimits{Conns: 8, ConnsInbound: 4, ConnsOutbound: 8, FD: 8, Streams: 2048,
+			StreamsInbound: 1024, StreamsOutbound: 1024, Memory: 128 << 20},
+		Conn:   rcmgr.ResourceLimits{Memory: 64 << 20},
+		Stream: rcmgr.ResourceLimits{Memory: 16 << 20},
+	}
+	return l.Build(rcmgr.InfiniteLimits)
+}
+
+func (e *Engine) newHost() (host.Host, error) {
+	key, err := crypto.UnmarshalEd25519PrivateKey(e.opt.Key)
+	if err != nil {
+		return nil, fmt.Errorf("exchange: the device's key: %w", err)
+	}
+	rm, err := rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits()), rcmgr.WithMetricsDisabled())
+	if err != nil {
+		return nil, fmt.Errorf("exchange: limits: %w", err)
+	}
+	h, err := libp2p.New(
+		libp2p.Identity(key),
+		libp2p.NoListenAddrs,
+		libp2p.Transport(tcp.NewTCPTransport),
+		libp2p.Transport(quic.NewTransport),
+		libp2p.Security(noise.ID, noise.New),
+		libp2p.Security(libp2ptls.ID, libp2ptls.New),
+		libp2p.ResourceManager(rm),
+		libp2p.SwarmOpts(swarm.WithDialRanker(rank)),
+		libp2p.DisableRelay(),
+		libp2p.DisableMetrics(),
+		libp2p.DisableIdentifyAddressDiscovery(),
+		libp2p.Ping(false),
+		libp2p.UserAgent("anyfs"),
+		libp2p.ProtocolVersion("anyfs/1"),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("exchange: start the host: %w", err)
+	}
+	if err := listen(h, e.opt.Listen); err != nil {
+		return nil, errors.Join(err, h.Close())
+	}
+	return h, nil
+}
+
+// listen listens at each address; where its port is taken, at any. It fails when there is none to listen at.
+func listen(h host.Host, addrs []string) error {
+	var errs []error
+	listening := len(addrs) == 0
+	for _, s := range addrs {
+		a, err := ma.NewMultiaddr(s)
+		if err != nil {
+			return fmt.Errorf("exchange: listen address %q: %w", s, err)
+		}
+		if err = h.Network().Listen(a); err != nil {
+			err = errors.Join(err, h.Network().Listen(anyPort(a)))
+			if len(h.Network().ListenAddresses()) == 0 {
+				errs = append(errs, fmt.Errorf("%s: %w", s, err))
+				continue
+			}
+		}
+		listening = true
+	}
+	if !listening {
+		return fmt.Errorf("exchange: listen: %w", errors.Join(errs...))
+	}
+	return nil
+}
+
+// anyPort is the address with a port of the system's choice.
+func anyPort(a ma.Multiaddr) ma.Multiaddr {
+	var out ma.Multiaddr
+	for _, c := range a {
+		if p := c.Protocol().Code; p == ma.P_TCP || p == ma.P_UDP {
+			if z, err := ma.NewComponent(c.Protocol().Name, "0"); err == nil {
+				c = *z
+			}
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+// rank dials private addresses by TCP first, which carries more there, and public ones by QUIC first; the others a little
+// later.
+func rank(addrs []ma.Multiaddr) []network.AddrDelay {
+	out := make([]network.AddrDelay, 0, len(addrs))
+	for _, a := range addrs {
+		_, err := a.ValueForProtocol(ma.P_TCP)
+		byTCP, private := err == nil, manet.IsPrivateAddr(a) || manet.IsIPLoopback(a)
+		var delay time.Duration
+		if byTCP != private {
+			delay = 200 * time.Millisecond
+		}
+		if !private {
+			delay += 100 * time.Millisecond
+		}
+		out = append(out, network.AddrDelay{Addr: a, Delay: delay})
+	}
+	return out
+}
+
+// onLAN says whether an address is one of the local network.
+func onLAN(a ma.Multiaddr) bool {
+	ip, err := manet.ToIP(a)
+	return err == nil && (ip.IsPrivate() || ip.IsLoopback() || ip.IsLinkLocalUnicast())
+}
+
+// mdnsService names anyfs, and nobody who uses it.
+const mdnsService = "_anyfs._udp"
+
+// startMDNS announces the host on the local network and dials who is announced there.
+func (e *Engine) startMDNS(h host.Host) (stop func(), err error) {
+	if !e.opt.MDNS {
+		return func() {}, nil
+	}
+	s := mdns.NewMdnsService(h, mdnsService, found{e})
+	if err := s.Start(); err != nil {
+		return func() { _ = s.Close() }, err
+	}
+	return func() { _ = s.Close() }, nil
+}
+
+type found struct{ e *Engine }
+
+// HandlePeerFound hears of a peer on the local network.
+func (f found) HandlePeerFound(info peer.AddrInfo) {
+	if info.ID == f.e.self || len(info.Addrs) > 64 {
+		return
+	}
+	if _, err := deviceOf(info.ID); err != nil {
+		return
+	}
+	f.e.discovered(info)
+}
+
+// closePeer ends all connections to a peer.
+func (e *Engine) closePeer(id peer.ID) {
+	e.mu.Lock()
+	h := e.host
+	e.mu.Unlock()
+	if h != nil {
+		_ = h.Network().ClosePeer(id)
+	}
+}
+
+// handle takes connections and streams.
+func (e *Engine) handle(h host.Host) {
+	e.serve(h, protocolHello, e.takeHello)
+	e.serve(h, protocolSpace, e.takeSpace)
+	e.serve(h, protocolBlocks, e.takeBlocks)
+	e.serve(h, protocolAccess, e.takeAccess)
+	h.Network().Notify(&network.NotifyBundle{
+		ConnectedF: func(_ network.Network, c network.Conn) {
+			id := c.RemotePeer()
+			e.start(func(ctx context.Context) { e.connected(ctx, id) })
+		},
+		DisconnectedF: func(n network.Network, c network.Conn) {
+			if n.Connectedness(c.RemotePeer()) != network.Connected {
+				e.disconnected(c.RemotePeer())
+			}
+		},
+	})
+	for _, c := range h.Network().Conns() {
+		id := c.RemotePeer()
+		e.start(func(ctx context.Context) { e.connected(ctx, id) })
+	}
+}

@@ -1,0 +1,120 @@
+package exchange
+
+import (
+	"bytes"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+
+	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/sync/session"
+	"github.com/anyfs/anyfs/sync/wire"
+)
+
+// Status is what the engine is doing.
+type Status struct {
+	ID     string   // the peer id of this device
+	Listen []string // multiaddrs with /p2p/ID; none before Run
+	Paused bool
+	Peers  []PeerStatus  // connected and proved, by ID
+	Spaces []SpaceStatus // by ID
+}
+
+// PeerStatus is a connected peer.
+type PeerStatus struct {
+	ID      string
+	Device  dag.PublicKey
+	Account dag.PublicKey
+	Addr    string
+	LAN     bool
+	Spaces  []dag.ID // in common
+}
+
+// SpaceStatus is how far a space is.
+type SpaceStatus struct {
+	ID    dag.ID
+	Peers []SpacePeer
+	// ToSend is how many batches the peer that holds the most is not known to hold durably. It is 0 without a peer.
+	ToSend uint64
+	// ToFetch is how many batches, at least, peers hold that are not here.
+	ToFetch uint64
+	// Fetching is how many blocks are asked for now.
+	Fetching int
+}
+
+// SpacePeer is how far a space is with one peer.
+type SpacePeer struct {
+	ID              string
+	Known           bool // the peer has told what it holds
+	Equal           bool // both hold the same, durably
+	ToSend, ToFetch uint64
+}
+
+// Status returns what the engine is doing.
+func (e *Engine) Status() Status {
+	e.mu.Lock()
+	st := Status{ID: e.self.String(), Paused: e.paused}
+	running, h := e.ctx != nil, e.host
+	type pair struct {
+		id peer.ID
+		s  *session.Session
+	}
+	sessions := make(map[*space][]pair)
+	for _, sp := range e.spaces {
+		sessions[sp] = nil
+		for id, l := range sp.links {
+			sessions[sp] = append(sessions[sp], pair{id, l.session.Load()})
+		}
+	}
+	for _, r := range e.remotes {
+		if r.ready() {
+			st.Peers = append(st.Peers, PeerStatus{
+				ID: r.id.String(), Device: r.key, Account: r.account, Addr: r.addr.String(), LAN: onLAN(r.addr),
+				Spaces: slices.SortedFunc(maps.Keys(r.common), dag.ID.Compare),
+			})
+		}
+	}
+	e.mu.Unlock()
+	if running {
+		st.Listen = addresses(h.Addrs(), e.self)
+	}
+	slices.SortFunc(st.Peers, func(a, b PeerStatus) int { return strings.Compare(a.ID, b.ID) })
+	for sp, pairs := range sessions {
+		x := SpaceStatus{ID: sp.id, Fetching: int(sp.fetching.Load())}
+		for _, p := range pairs {
+			y := SpacePeer{ID: p.id.String()}
+			if p.s != nil {
+				a, aok := p.s.Status(wire.ACL)
+				f, fok := p.s.Status(wire.Files)
+				y.Known, y.Equal = aok && fok, aok && fok && a.Equal && f.Equal
+				y.ToSend, y.ToFetch = a.ToSend+f.ToSend, a.ToFetch+f.ToFetch
+			}
+			x.Peers = append(x.Peers, y)
+		}
+		slices.SortFunc(x.Peers, func(a, b SpacePeer) int { return strings.Compare(a.ID, b.ID) })
+		first := true
+		for _, y := range x.Peers {
+			if y.Known {
+				if first || y.ToSend < x.ToSend {
+					x.ToSend = y.ToSend
+				}
+				x.ToFetch, first = max(x.ToFetch, y.ToFetch), false
+			}
+		}
+		st.Spaces = append(st.Spaces, x)
+	}
+	slices.SortFunc(st.Spaces, func(a, b SpaceStatus) int { return bytes.Compare(a.ID[:], b.ID[:]) })
+	return st
+}
+
+func addresses(addrs []ma.Multiaddr, id peer.ID) []string {
+	out := make([]string, 0, len(addrs))
+	for _, a := range addrs {
+		out = append(out, a.String()+"/p2p/"+id.String())
+	}
+	slices.Sort(out)
+	return out
+}

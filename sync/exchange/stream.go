@@ -1,0 +1,155 @@
+package exchange
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+
+	"github.com/anyfs/anyfs/sync/wire"
+)
+
+const (
+	protocolHello  = protocol.ID(wire.ProtocolHello)
+	protocolSpace  = protocol.ID(wire.ProtocolSpace)
+	protocolBlocks = protocol.ID(wire.ProtocolBlocks)
+	protocolAccess = protocol.ID(wire.ProtocolAccess)
+)
+
+// How long a peer may take.
+const (
+	helloTimeout = 10 * time.Second // for each message of a handshake
+	ioTimeout    = 30 * time.Second // for any piece of a message that has begun, and for a write
+	byeTimeout   = 2 * time.Second  // for the other's end, after a bye
+	openTimeout  = 10 * time.Second // to open a stream and say what it is about
+)
+
+// stream is a libp2p stream that carries messages. One goroutine reads, one writes.
+type stream struct {
+	network.Stream
+	in  *wire.Reader
+	got progress
+
+	writing sync.Mutex // guards out, where several write
+	out     []byte
+}
+
+// progress counts what comes over a stream.
+type progress struct {
+	s       network.Stream
+	n       uint64
+	waiting bool // between two messages: no deadline, unless one was set
+	first   time.Duration
+}
+
+// Read reads with a deadline, but for the first piece of a message.
+func (p *progress) Read(b []byte) (int, error) {
+	var at time.Time
+	if !p.waiting {
+		at = time.Now().Add(ioTimeout)
+	} else if p.first > 0 {
+		at = time.Now().Add(p.first)
+	}
+	if err := p.s.SetReadDeadline(at); err != nil {
+		return 0, err
+	}
+	n, err := p.s.Read(b)
+	if n > 0 {
+		p.waiting = false
+	}
+	p.n += uint64(n)
+	return n, err
+}
+
+func newStream(s network.Stream) *stream {
+	t := &stream{Stream: s, got: progress{s: s}}
+	t.in = wire.NewReader(&t.got)
+	return t
+}
+
+// read returns the next message, for which it waits as long as `first` says; zero: for ever.
+func (t *stream) read(first time.Duration) (wire.Message, error) {
+	t.got.waiting, t.got.first = true, first
+	return t.in.Read()
+}
+
+// write sends messages in one piece.
+func (t *stream) write(ms ...wire.Message) error {
+	t.writing.Lock()
+	defer t.writing.Unlock()
+	t.out = t.out[:0]
+	for _, m := range ms {
+		t.out = wire.Append(t.out, m)
+	}
+	return t.flush()
+}
+
+func (t *stream) flush() error {
+	if err := t.SetWriteDeadline(time.Now().Add(ioTimeout)); err != nil {
+		return err
+	}
+	_, err := t.Write(t.out)
+	if cap(t.out) > 512<<10 {
+		t.out = nil
+	}
+	return err
+}
+
+// bye says why no more is to come, and waits for a moment until that is read.
+func (t *stream) bye(reason wire.Reason) {
+	if t.write(&wire.Bye{Reason: reason}) == nil && t.CloseWrite() == nil {
+		for range 8 {
+			if _, err := t.read(byeTimeout); err != nil {
+				return
+			}
+		}
+	}
+}
+
+// closeOn resets the stream when ctx ends, which ends a read or write under way; done ends the watch.
+func (t *stream) closeOn(ctx context.Context) (done func()) {
+	stop := context.AfterFunc(ctx, func() { _ = t.Reset() })
+	return func() { stop() }
+}
+
+// serve has streams of a protocol handled by a goroutine that Run waits for. A stream whose handler failed is reset.
+func (e *Engine) serve(h host.Host, p protocol.ID, fn func(context.Context, peer.ID, *stream) error) {
+	h.SetStreamHandler(p, func(s network.Stream) {
+		done := make(chan struct{})
+		ok := e.start(func(ctx context.Context) {
+			defer close(done)
+			t := newStream(s)
+			defer t.closeOn(ctx)()
+			id := s.Conn().RemotePeer()
+			if err := fn(ctx, id, t); err != nil {
+				_ = s.Reset()
+				e.failed(id, string(p), err)
+				return
+			}
+			_ = s.Close()
+		})
+		if !ok {
+			_ = s.Reset()
+			return
+		}
+		<-done
+	})
+}
+
+// open opens a stream to a connected peer.
+func (e *Engine) open(ctx context.Context, id peer.ID, p protocol.ID) (*stream, error) {
+	e.mu.Lock()
+	h := e.host
+	e.mu.Unlock()
+	ctx, cancel := context.WithTimeout(network.WithNoDial(ctx, "only peers that are connected"), openTimeout)
+	defer cancel()
+	s, err := h.NewStream(ctx, id, p)
+	if err != nil {
+		return nil, err
+	}
+	return newStream(s), nil
+}

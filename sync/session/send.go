@@ -1,0 +1,282 @@
+package session
+
+import (
+	"errors"
+	"iter"
+	"slices"
+
+	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/sync/wire"
+)
+
+// serving is the answer to a Pull under way: it costs memory for one batch of each feed.
+type serving struct {
+	next func() (dag.ID, []byte, bool)
+	stop func()
+	err  error
+
+	durable bool // all of it: it may be sent
+
+	id    dag.ID // read and not sent
+	frame []byte
+}
+
+// serve begins to give what a holder of some batches lacks.
+func serve(g *dag.Graph, have []dag.ID) *serving {
+	v := new(serving)
+	stopped := errors.New("stopped")
+	v.next, v.stop = iter.Pull2(func(yield func(dag.ID, []byte) bool) {
+		err := g.FramesSince(have, func(id dag.ID, frame []byte) error {
+			if !yield(id, frame) {
+				return stopped
+			}
+			return nil
+		})
+		if err != stopped {
+			v.err = err
+		}
+	})
+	v.advance()
+	return v
+}
+
+func (v *serving) advance() { v.id, v.frame, _ = v.next() }
+
+func (d *side) stopServing() {
+	if d.serving != nil {
+		d.serving.stop()
+		d.serving = nil
+	}
+}
+
+// pull takes the peer's tips, and begins to give what it lacks when that is durable.
+func (s *Session) pull(m *wire.Pull) error {
+	s.mu.Lock()
+	d := &s.sides[m.Graph]
+	v, err := d.pulled(m)
+	s.mu.Unlock()
+	if v == nil || err != nil {
+		return err
+	}
+	if err := s.sp.cfg.Durable(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	v.durable = true
+	s.mu.Unlock()
+	s.cfg.Wake()
+	return nil
+}
+
+func (d *side) pulled(m *wire.Pull) (*serving, error) {
+	if len(d.tips)+len(m.Tips) > maxTips {
+		return nil, fault("more than %d tips", maxTips)
+	}
+	d.tips = append(d.tips, m.Tips...)
+	if m.More || d.s.closed {
+		return nil, nil
+	}
+	tips := d.tips
+	d.tips = nil
+	have, err := d.held(tips)
+	if err != nil {
+		return nil, err
+	}
+	d.stopServing()
+	d.live, d.queue, d.overflow = false, nil, false
+	d.serving = serve(d.g, have)
+	return d.serving, nil
+}
+
+// held is what of this graph a peer with the given tips holds. A tip that is not known here lies ahead of what is here of its
+// feed, so the peer holds what is here up to its seq, unless the feed has branches. Then the peer asks for what it lacks.
+func (d *side) held(tips []wire.Tip) ([]dag.ID, error) {
+	have := make([]dag.ID, 0, len(tips))
+	var ahead map[dag.ID]uint64
+	for _, t := range tips {
+		held, err := d.g.Has(t.Batch)
+		if err != nil {
+			return nil, err
+		}
+		if held {
+			have = append(have, t.Batch)
+			continue
+		}
+		if ahead == nil {
+			ahead = make(map[dag.ID]uint64)
+		}
+		ahead[t.Feed] = max(ahead[t.Feed], t.Seq)
+	}
+	if ahead == nil {
+		return have, nil
+	}
+	more, err := d.g.FeedsAt(ahead)
+	return append(have, more...), err
+}
+
+// wanted takes what the peer asks for, with what comes before it in its feed.
+func (d *side) wanted(m *wire.Want) error {
+	for _, id := range m.IDs {
+		if len(d.answers) >= maxAnswers {
+			return fault("more than %d batches asked for", maxAnswers)
+		}
+		at := len(d.answers)
+		d.answers = append(d.answers, id)
+		for n := uint64(0); n < m.Back && len(d.answers) < maxAnswers; n++ {
+			b, _, err := d.g.Batch(id)
+			if err != nil || b.Prev.IsZero() {
+				break
+			}
+			id = b.Prev
+			d.answers = append(d.answers, id)
+		}
+		slices.Reverse(d.answers[at:])
+	}
+	return nil
+}
+
+// next returns the next message about this graph. Without reads the peer gets no batch of it.
+func (d *side) next(reads bool) (wire.Message, error) {
+	if m := d.tell(); m != nil {
+		return m, nil
+	}
+	if len(d.wants) > 0 {
+		m := &wire.Want{Graph: d.kind, Back: d.wants[0].back}
+		for len(d.wants) > 0 && d.wants[0].back == m.Back && len(m.IDs) < wire.MaxIDs {
+			m.IDs = append(m.IDs, d.wants[0].id)
+			d.wants = d.wants[1:]
+		}
+		return m, nil
+	}
+	if !reads {
+		d.answers, d.queue, d.live = nil, nil, false
+		if d.serving != nil {
+			d.stopServing()
+			return &wire.End{Graph: d.kind}, nil
+		}
+		return nil, nil
+	}
+	if m, err := d.answer(); m != nil || err != nil {
+		return m, err
+	}
+	if d.serving != nil {
+		if !d.serving.durable {
+			return nil, nil
+		}
+		return d.serveNext()
+	}
+	if d.live && len(d.queue) > 0 {
+		return d.push()
+	}
+	return nil, nil
+}
+
+// tell tells the heads to a peer that waits for them, or to which nothing is pushed.
+func (d *side) tell() wire.Message {
+	if !d.durable.known || d.said.known && (slices.Equal(d.said.heads, d.durable.heads) || !d.owe && (d.live || d.serving != nil)) {
+		return nil
+	}
+	d.said = d.durable
+	d.owe = d.owe && !slices.Equal(d.durable.heads, d.g.Heads()) // the rest of what it sent is told when it is durable
+	return d.said.message(d.kind)
+}
+
+// group collects frames for one message.
+type group struct {
+	frames [][]byte
+	bytes  int
+}
+
+func (p *group) fits(frame []byte) bool {
+	return len(p.frames) == 0 || p.bytes+len(frame) <= chunkBytes && len(p.frames) < wire.MaxFrames
+}
+
+func (p *group) add(frame []byte) {
+	p.frames = append(p.frames, frame)
+	p.bytes += len(frame)
+}
+
+func (d *side) answer() (wire.Message, error) {
+	var p group
+	for len(d.answers) > 0 {
+		id := d.answers[0]
+		frame, err := d.g.Frame(id)
+		if errors.Is(err, dag.ErrNotFound) {
+			d.absents = append(d.absents, id)
+			d.answers = d.answers[1:]
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if !p.fits(frame) {
+			break
+		}
+		p.add(frame)
+		d.recent.add(id)
+		d.answers = d.answers[1:]
+	}
+	if len(p.frames) > 0 {
+		return &wire.Frames{Graph: d.kind, Frames: p.frames}, nil
+	}
+	if n := min(len(d.absents), wire.MaxIDs); n > 0 {
+		m := &wire.Absent{Graph: d.kind, IDs: d.absents[:n:n]}
+		d.absents = d.absents[n:]
+		return m, nil
+	}
+	return nil, nil
+}
+
+func (d *side) serveNext() (wire.Message, error) {
+	var p group
+	v := d.serving
+	for v.frame != nil && p.fits(v.frame) {
+		p.add(v.frame)
+		d.recent.add(v.id)
+		v.advance()
+	}
+	if len(p.frames) > 0 {
+		return &wire.Frames{Graph: d.kind, Frames: p.frames}, nil
+	}
+	d.stopServing()
+	d.live, d.overflow = !d.overflow, false
+	return &wire.End{Graph: d.kind}, v.err
+}
+
+// push offers what is new: own batches whole, and of those from others the IDs, which cost little where the peer has them
+// from elsewhere.
+func (d *side) push() (wire.Message, error) {
+	var p group
+	for len(d.queue) > 0 && d.queue[0].own {
+		id := d.queue[0].id
+		if !d.recent.has(id) {
+			frame, err := d.g.Frame(id)
+			if err != nil {
+				return nil, err
+			}
+			if !p.fits(frame) {
+				break
+			}
+			p.add(frame)
+			d.recent.add(id)
+		}
+		d.queue = d.queue[1:]
+	}
+	if len(p.frames) > 0 {
+		return &wire.Frames{Graph: d.kind, Frames: p.frames}, nil
+	}
+	var ids []dag.ID
+	for len(d.queue) > 0 && !d.queue[0].own && len(ids) < wire.MaxIDs {
+		if id := d.queue[0].id; !d.recent.has(id) {
+			ids = append(ids, id)
+		}
+		d.queue = d.queue[1:]
+	}
+	if len(ids) > 0 {
+		return &wire.Have{Graph: d.kind, IDs: ids}, nil
+	}
+	if len(d.queue) > 0 {
+		return d.push()
+	}
+	return nil, nil
+}

@@ -1,0 +1,427 @@
+package session
+
+import (
+	"bytes"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/sync/wire"
+)
+
+// Bounds of what is kept for a peer.
+const (
+	maxQueue   = 8192     // batches to offer; with more the peer is told the heads and pulls
+	maxOffered = 4096     // batches that the peer told of and that are asked of another
+	maxAnswers = 4 * 1024 // batches that the peer asked for and that are not sent yet
+	maxTips    = 1 << 16  // tips of a Pull
+	maxPending = 64 << 20 // bytes of batches that name what did not come, while none comes that does not; the graph keeps fewer
+	maxStrikes = 3        // refused batches
+	chunkBytes = 128 << 10
+)
+
+// Peer is what a session knows of the peer.
+type Peer struct {
+	Name  string      // for the log
+	Reads func() bool // whether the peer may have the files; nil: it may
+	Wake  func()      // Next has something; called by any goroutine, and is quick
+}
+
+// Session is the exchange of one space with one peer. Receive is called by one goroutine at a time; all else is safe for
+// concurrent use.
+type Session struct {
+	sp    *Space
+	cfg   Peer
+	log   *slog.Logger
+	poked atomic.Bool // look again at what is lacking
+
+	// mu is held for moments and reads of the graph, not while batches are taken in. It comes before Space.mu.
+	mu        sync.Mutex
+	closed    bool
+	ingesting bool
+	out       []wire.Message // small ones, which go first
+	sides     [wire.Graphs]side
+	strikes   int
+	pending   int // bytes
+	err       error
+}
+
+// New returns a session that Space hands events to until Close. Its first messages tell what is held; they come after the
+// next Settle.
+func (sp *Space) New(p Peer) *Session {
+	if p.Reads == nil {
+		p.Reads = func() bool { return true }
+	}
+	s := &Session{sp: sp, cfg: p, log: sp.cfg.Log.With("peer", p.Name, "space", sp.cfg.ID)}
+	for kind := range s.sides {
+		s.sides[kind] = side{s: s, kind: wire.Graph(kind), g: sp.graphs[kind]}
+	}
+	sp.join(s)
+	return s
+}
+
+// Close ends the session; what it was to bring is asked of others.
+func (s *Session) Close() {
+	s.mu.Lock()
+	s.closed = true
+	for i := range s.sides {
+		s.sides[i].stopServing()
+	}
+	s.mu.Unlock()
+	s.sp.leave(s)
+}
+
+// offer takes what came to count.
+func (s *Session) offer(events *[wire.Graphs][]offer) {
+	s.mu.Lock()
+	for kind := range s.sides {
+		d := &s.sides[kind]
+		for _, o := range events[kind] {
+			// Whether another's batch came from this very peer is known when the group that it came in is through.
+			if !o.own && s.ingesting {
+				d.inbox = append(d.inbox, o)
+			} else {
+				d.enqueue(o)
+			}
+		}
+	}
+	s.mu.Unlock()
+	s.cfg.Wake()
+}
+
+// settled takes what is durable now.
+func (s *Session) settled(now *[wire.Graphs]frontier) {
+	s.mu.Lock()
+	for kind := range s.sides {
+		s.sides[kind].durable = now[kind]
+	}
+	s.mu.Unlock()
+	s.cfg.Wake()
+}
+
+// Tick is to be called now and then: what came to nothing is tried again, and the peer is told what it may not know.
+func (s *Session) Tick() {
+	s.mu.Lock()
+	for kind := range s.sides {
+		d := &s.sides[kind]
+		d.stalled, d.headsAsked, d.back = false, false, 0
+		d.owe = true
+	}
+	s.mu.Unlock()
+	s.poked.Store(true)
+	s.cfg.Wake()
+}
+
+// Next returns the next message for the peer, nil when there is none for now. Frames are read when they are asked for.
+func (s *Session) Next() (wire.Message, error) {
+	poked := s.poked.Swap(false)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.err != nil {
+		return nil, s.err
+	}
+	if poked {
+		s.consider()
+	}
+	if len(s.out) > 0 {
+		m := s.out[0]
+		s.out = s.out[1:]
+		return m, nil
+	}
+	reads := s.cfg.Reads()
+	for kind := range s.sides {
+		m, err := s.sides[kind].next(kind == int(wire.ACL) || reads)
+		if m != nil || err != nil {
+			s.err = err
+			return m, err
+		}
+	}
+	return nil, nil
+}
+
+// Receive takes a message from the peer. An error ends the session; it wraps ErrPeer where that is the peer's fault.
+func (s *Session) Receive(m wire.Message) error {
+	switch m := m.(type) {
+	case *wire.Frames:
+		return s.takeIn(m)
+	case *wire.Heads:
+		return s.with(m.Graph, func(d *side) error { return d.heard(m) })
+	case *wire.Pull:
+		return s.pull(m)
+	case *wire.End:
+		return s.with(m.Graph, func(d *side) error { return d.ended() })
+	case *wire.Have:
+		return s.with(m.Graph, func(d *side) error { return d.told(m.IDs) })
+	case *wire.Want:
+		return s.with(m.Graph, func(d *side) error { return d.wanted(m) })
+	case *wire.Absent:
+		return s.with(m.Graph, func(d *side) error { return d.absent(m.IDs) })
+	}
+	return fault("%T in a session", m)
+}
+
+func (s *Session) with(kind wire.Graph, fn func(*side) error) error {
+	s.mu.Lock()
+	err := fn(&s.sides[kind])
+	if err == nil {
+		s.consider()
+	}
+	s.mu.Unlock()
+	s.cfg.Wake()
+	return err
+}
+
+// consider asks for what is lacking and can be asked for, the access list first.
+func (s *Session) consider() {
+	if s.closed {
+		return
+	}
+	acl := &s.sides[wire.ACL]
+	acl.consider()
+	if acl.hears && (acl.stalled || !acl.behind()) {
+		s.sides[wire.Files].consider()
+	}
+}
+
+// Status is how far two peers are with one graph.
+type Status struct {
+	Equal   bool   // both hold the same
+	ToSend  uint64 // batches that the peer is not known to hold durably
+	ToFetch uint64 // batches that the peer holds and this device does not
+}
+
+// Status tells how far a graph is; false while the peer has not told what it holds.
+func (s *Session) Status(kind wire.Graph) (Status, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := &s.sides[kind]
+	if !d.hears {
+		return Status{}, false
+	}
+	return d.status(), true
+}
+
+// Expects reports whether the peer owes an answer.
+func (s *Session) Expects() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sides[wire.ACL].pulling || s.sides[wire.Files].pulling
+}
+
+// side is a session's half for one graph. Session.mu guards it.
+type side struct {
+	s    *Session
+	kind wire.Graph
+	g    *dag.Graph
+
+	// Towards the peer.
+	live     bool    // all that is held was offered but for what stands in queue
+	queue    []offer // in the order in which it came to count
+	inbox    []offer // comes into the queue when a group is through
+	serving  *serving
+	overflow bool       // the queue overflowed while serving: the peer is to pull again
+	tips     []wire.Tip // of a Pull that is not complete
+	answers  []dag.ID   // that the peer asked for
+	absents  []dag.ID
+	durable  frontier
+	said     frontier
+	owe      bool // the peer sent something, and waits to hear that it is durable
+
+	// From the peer.
+	hears      bool // it told its heads
+	heads      wire.Heads
+	sent       []dag.ID // the last that it sent or told of, since it told its heads
+	recent     recent   // batches that it has, beside those
+	pulling    bool
+	progress   int  // batches taken in since the last Pull
+	stalled    bool // it has what this device lacks, and asking again would change nothing
+	headsAsked bool
+	wants      []want   // to ask for
+	offered    []dag.ID // that it told of and that are asked of another
+	back       uint64
+}
+
+// enqueue offers a batch to the peer, unless it has it.
+func (d *side) enqueue(o offer) {
+	if d.recent.has(o.id) || !d.live && d.serving == nil {
+		return // a peer that is not up to date is told the heads
+	}
+	if len(d.queue) >= maxQueue {
+		d.queue, d.live, d.overflow = nil, false, d.serving != nil
+		d.said.known = false
+	}
+	if !d.live && d.overflow {
+		return
+	}
+	d.queue = append(d.queue, o)
+}
+
+// behind says whether the peer holds what this device does not.
+func (d *side) behind() bool {
+	if len(d.heads.Digest) > 0 {
+		return !bytes.Equal(d.heads.Digest, digest(d.g.Heads()))
+	}
+	return len(d.lacking()) > 0
+}
+
+// lacking is the peer's heads that are not held.
+func (d *side) lacking() (ids []dag.ID) {
+	for _, id := range d.heads.Heads {
+		if held, err := d.g.Has(id); err == nil && !held {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+func (d *side) equal() bool {
+	mine := d.g.Heads()
+	if len(d.heads.Digest) > 0 {
+		return bytes.Equal(d.heads.Digest, digest(mine))
+	}
+	return slices.Equal(mine, d.heads.Heads)
+}
+
+// heard takes the peer's heads.
+func (d *side) heard(m *wire.Heads) error {
+	d.hears, d.heads, d.sent = true, *m, nil
+	d.stalled, d.headsAsked = false, false
+	if d.equal() && d.serving == nil {
+		d.live, d.queue = true, nil
+	}
+	return nil
+}
+
+// consider asks the peer for what it has and this device lacks.
+func (d *side) consider() {
+	if len(d.offered) > 0 {
+		offered := d.offered
+		d.offered = nil
+		d.want(offered)
+	}
+	if !d.hears || d.pulling || d.stalled || !d.behind() || !d.s.sp.takeTurn(d.kind, d.s) {
+		return
+	}
+	d.pulling, d.progress = true, 0
+	tips := d.g.Tips()
+	for {
+		n := min(len(tips), wire.MaxTips)
+		m := &wire.Pull{Graph: d.kind, More: n < len(tips)}
+		for _, t := range tips[:n] {
+			m.Tips = append(m.Tips, wire.Tip{Feed: t.Feed, Batch: t.Batch, Seq: t.Seq})
+		}
+		d.s.out = append(d.s.out, m)
+		if tips = tips[n:]; len(tips) == 0 {
+			return
+		}
+	}
+}
+
+// want is a batch to ask for, with some that come before it in its feed.
+type want struct {
+	id   dag.ID
+	back uint64
+}
+
+// want asks for batches that are not held and that nobody is asked for.
+func (d *side) want(ids []dag.ID) {
+	for _, id := range ids {
+		if held, err := d.g.Has(id); held || err != nil {
+			continue
+		}
+		switch {
+		case d.s.sp.ask(d.kind, id, d.s):
+			d.wants = append(d.wants, want{id, d.back})
+		case len(d.offered) < maxOffered: // beyond that, the peer's heads will tell
+			d.offered = append(d.offered, id)
+		}
+	}
+}
+
+// ended takes the end of what a Pull gave.
+func (d *side) ended() error {
+	if !d.pulling {
+		return fault("the end of nothing")
+	}
+	d.pulling = false
+	d.s.sp.giveTurn(d.kind, d.s)
+	if d.progress > 0 || !d.behind() {
+		return nil
+	}
+	// It has what it believes that this device has: the end of another branch of a feed. Or it has what was refused here.
+	if !d.headsAsked {
+		d.headsAsked = true
+		d.back = max(d.back, 16)
+		d.want(d.lacking())
+	}
+	d.stalled = true
+	return nil
+}
+
+// told takes what the peer took in from others.
+func (d *side) told(ids []dag.ID) error {
+	for _, id := range ids {
+		d.peerHas(id)
+	}
+	d.want(ids)
+	d.owe = true
+	return nil
+}
+
+// absent takes what the peer could not give.
+func (d *side) absent(ids []dag.ID) error {
+	d.s.sp.unasked(d.kind, ids, d.s)
+	return nil
+}
+
+// peerHas notes that the peer has a batch.
+func (d *side) peerHas(id dag.ID) {
+	if d.recent.has(id) {
+		return
+	}
+	d.recent.add(id)
+	if d.sent = append(d.sent, id); len(d.sent) > 128 {
+		d.sent = slices.Delete(d.sent, 0, 64)
+	}
+	if i := slices.IndexFunc(d.queue, func(o offer) bool { return o.id == id }); i >= 0 {
+		d.queue = slices.Delete(d.queue, i, i+1)
+	}
+}
+
+func (d *side) status() Status {
+	if d.equal() {
+		return Status{Equal: true}
+	}
+	var st Status
+	st.ToSend, _ = d.g.CountSince(slices.Concat(d.heads.Heads, d.sent))
+	if d.behind() {
+		st.ToFetch = 1 // at least
+		mine, _, _ := d.g.Counters()
+		if theirs := d.heads.Batches + st.ToSend; theirs > mine {
+			st.ToFetch = theirs - mine
+		}
+	}
+	st.Equal = st.ToSend+st.ToFetch == 0
+	return st
+}
+
+// recent is a set that forgets what was not added for long.
+type recent struct{ now, before map[dag.ID]struct{} }
+
+// recentSize is after how many the set forgets.
+const recentSize = 4096
+
+func (r *recent) add(id dag.ID) {
+	if len(r.now) >= recentSize || r.now == nil {
+		r.now, r.before = make(map[dag.ID]struct{}), r.now
+	}
+	r.now[id] = struct{}{}
+}
+
+func (r *recent) has(id dag.ID) bool {
+	_, now := r.now[id]
+	_, before := r.before[id]
+	return now || before
+}

@@ -1,0 +1,251 @@
+// Package session exchanges the graphs of a space between two peers.
+//
+// A Session is one space with one peer: a state machine that takes messages and events (Receive, and what the Space hands
+// on) and gives messages (Next). A Space is what all sessions of a space share: its graphs, what is new in them, and who
+// is asked for what, so that no batch is asked of two peers at once. ../PROTOCOL.md gives the rules between peers.
+//
+// The package does no I/O but through the graphs, starts no goroutine and reads no clock.
+package session
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+
+	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/sync/wire"
+)
+
+// Config is what a Space is made of.
+type Config struct {
+	ID         dag.ID
+	ACL, Files *dag.Graph
+	Device     dag.PublicKey // of this device: what it writes is pushed, what others wrote is told of
+	Durable    func() error  // makes what both graphs took in durable
+	Grown      func()        // the access list has grown; may be nil
+	Wake       func()        // Step has work; called by any goroutine that writes to a graph, and is quick
+	Log        *slog.Logger  // nil: nothing is logged
+}
+
+// Space is one space on this device, and the sessions in which it is exchanged. It is safe for concurrent use.
+type Space struct {
+	cfg     Config
+	graphs  [wire.Graphs]*dag.Graph
+	cancels []func()
+
+	// mu is held for moments, and no lock is taken under it. It comes after Session.mu.
+	mu       sync.Mutex
+	events   [wire.Graphs][]offer
+	unsaid   bool // something arrived since the last Settle
+	sessions []*Session
+	puller   [wire.Graphs]*Session
+	asked    [wire.Graphs]map[dag.ID]*Session
+}
+
+// offer is a batch that came to count here.
+type offer struct {
+	id  dag.ID
+	own bool
+}
+
+// NewSpace returns a space that hears what its graphs take in from now on, until Close.
+func NewSpace(cfg Config) *Space {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Grown == nil {
+		cfg.Grown = func() {}
+	}
+	sp := &Space{cfg: cfg, graphs: [wire.Graphs]*dag.Graph{cfg.ACL, cfg.Files}}
+	for kind, g := range sp.graphs {
+		sp.asked[kind] = make(map[dag.ID]*Session)
+		sp.cancels = append(sp.cancels, g.Subscribe(func(b *dag.Batch) {
+			sp.mu.Lock()
+			sp.events[kind] = append(sp.events[kind], offer{b.ID(), b.Device == cfg.Device})
+			sp.unsaid = true
+			sp.mu.Unlock()
+			cfg.Wake()
+		}))
+	}
+	return sp
+}
+
+// Close ends the hearing. Sessions are closed by who made them.
+func (sp *Space) Close() {
+	for _, cancel := range sp.cancels {
+		cancel()
+	}
+}
+
+// Step hands what is new to the sessions. What this device wrote is durable before. It reports whether something is new
+// that is not known to be durable, so that Settle is due.
+func (sp *Space) Step() (unsettled bool, err error) {
+	sp.mu.Lock()
+	events := sp.events
+	sp.events = [wire.Graphs][]offer{}
+	sessions := slices.Clone(sp.sessions)
+	unsettled = sp.unsaid
+	sp.mu.Unlock()
+	for _, e := range events {
+		if slices.ContainsFunc(e, func(o offer) bool { return o.own }) {
+			if err := sp.cfg.Durable(); err != nil {
+				return unsettled, fmt.Errorf("session: make own batches durable: %w", err)
+			}
+			break
+		}
+	}
+	for _, s := range sessions {
+		s.offer(&events)
+	}
+	return unsettled, nil
+}
+
+// Settle makes all durable that the graphs hold, and has the peers told that wait to hear it.
+func (sp *Space) Settle() error {
+	sp.mu.Lock()
+	sp.unsaid = false
+	sessions := slices.Clone(sp.sessions)
+	sp.mu.Unlock()
+	var now [wire.Graphs]frontier
+	for kind, g := range sp.graphs {
+		now[kind] = frontierOf(g)
+	}
+	if err := sp.cfg.Durable(); err != nil {
+		return fmt.Errorf("session: make batches durable: %w", err)
+	}
+	for _, s := range sessions {
+		s.settled(&now)
+	}
+	return nil
+}
+
+// frontier is the heads of a graph at a moment.
+type frontier struct {
+	heads   []dag.ID
+	batches uint64
+	known   bool
+}
+
+func frontierOf(g *dag.Graph) frontier {
+	n, _, _ := g.Counters()
+	return frontier{g.Heads(), n, true}
+}
+
+// message is what tells a frontier to a peer.
+func (f *frontier) message(kind wire.Graph) *wire.Heads {
+	m := &wire.Heads{Graph: kind, Batches: f.batches}
+	if len(f.heads) > wire.MaxHeads {
+		m.Digest = digest(f.heads)
+	} else {
+		m.Heads = f.heads
+	}
+	return m
+}
+
+// digest stands for sorted heads.
+func digest(heads []dag.ID) []byte {
+	b := []byte("anyfs/heads/1\x00")
+	for i := range heads {
+		b = append(b, heads[i][:]...)
+	}
+	d := dag.Sum(b)
+	return d[:]
+}
+
+// takeTurn makes s the one session that pulls a graph, if none does: what several peers have is not sent by each of them.
+func (sp *Space) takeTurn(kind wire.Graph, s *Session) bool {
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	if sp.puller[kind] == nil {
+		sp.puller[kind] = s
+	}
+	return sp.puller[kind] == s
+}
+
+// giveTurn lets others pull.
+func (sp *Space) giveTurn(kind wire.Graph, s *Session) {
+	sp.mu.Lock()
+	given := sp.puller[kind] == s
+	if given {
+		sp.puller[kind] = nil
+	}
+	others := slices.Clone(sp.sessions)
+	sp.mu.Unlock()
+	if given {
+		poke(others, s)
+	}
+}
+
+// ask makes s the one session that asks for a batch, if none does.
+func (sp *Space) ask(kind wire.Graph, id dag.ID, s *Session) bool {
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	if sp.asked[kind][id] != nil {
+		return false
+	}
+	sp.asked[kind][id] = s
+	return true
+}
+
+// answered ends the asking for batches.
+func (sp *Space) answered(kind wire.Graph, id dag.ID) {
+	sp.mu.Lock()
+	delete(sp.asked[kind], id)
+	sp.mu.Unlock()
+}
+
+// unasked lets others ask for what s asked for in vain.
+func (sp *Space) unasked(kind wire.Graph, ids []dag.ID, s *Session) {
+	sp.mu.Lock()
+	for _, id := range ids {
+		if sp.asked[kind][id] == s {
+			delete(sp.asked[kind], id)
+		}
+	}
+	others := slices.Clone(sp.sessions)
+	sp.mu.Unlock()
+	poke(others, s)
+}
+
+func (sp *Space) join(s *Session) {
+	sp.mu.Lock()
+	sp.sessions = append(sp.sessions, s)
+	sp.mu.Unlock()
+}
+
+func (sp *Space) leave(s *Session) {
+	sp.mu.Lock()
+	sp.sessions = slices.DeleteFunc(sp.sessions, func(o *Session) bool { return o == s })
+	others := slices.Clone(sp.sessions)
+	for kind := range sp.puller {
+		if sp.puller[kind] == s {
+			sp.puller[kind] = nil
+		}
+		for id, by := range sp.asked[kind] {
+			if by == s {
+				delete(sp.asked[kind], id)
+			}
+		}
+	}
+	sp.mu.Unlock()
+	poke(others, s)
+}
+
+// poke has sessions look again at what they lack.
+func poke(sessions []*Session, but *Session) {
+	for _, s := range sessions {
+		if s != but {
+			s.poked.Store(true)
+			s.cfg.Wake()
+		}
+	}
+}
+
+// ErrPeer is wrapped by errors that are the peer's fault.
+var ErrPeer = errors.New("session: the peer broke the protocol")
+
+func fault(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrPeer, fmt.Sprintf(format, args...))
+}

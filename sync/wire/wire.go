@@ -1,0 +1,182 @@
+// Package wire is the messages that two peers exchange, as bytes.
+//
+// A message goes over a stream as its length (4 bytes, big-endian) and its body: a CBOR array that begins with the
+// message's type. Encodings are canonical: every other byte string is refused, by encoding again. Lists of things of one
+// size are one byte string, so that no list takes more memory than its bytes. ../PROTOCOL.md gives the messages.
+//
+// The package keeps no state and opens nothing: what a message means is said elsewhere.
+package wire
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/fxamacker/cbor/v2"
+
+	"github.com/anyfs/anyfs/dag"
+)
+
+// Version is the version of the protocol. A peer with another one is told so, and nothing else.
+const Version = 1
+
+// Names of the protocols, one for each kind of stream.
+const (
+	ProtocolHello  = "/anyfs/hello/1.0.0"
+	ProtocolSpace  = "/anyfs/space/1.0.0"
+	ProtocolBlocks = "/anyfs/blocks/1.0.0"
+	ProtocolAccess = "/anyfs/access/1.0.0"
+)
+
+// Limits fixed by the protocol.
+const (
+	MaxHello  = 34 << 10            // bytes of a body before the peer has proved a common space
+	MaxBody   = dag.MaxFrame + 1024 // bytes of any body
+	MaxTags   = 1024                // tags of one message
+	MinTags   = 16                  // the fewest, with padding
+	MaxCert   = 2 << 10             // bytes of a certificate
+	MaxHeads  = 16                  // heads that are named; of more there is a digest
+	MaxTips   = 4096                // tips of one message
+	MaxIDs    = 1024                // IDs of one message
+	MaxBack   = 1024                // batches that one Want asks for beside each that it names
+	MaxFrames = 2048                // frames of one message
+	MaxPart   = 256 << 10           // bytes of a block in one message
+)
+
+var (
+	// ErrFormat: bytes that no writer of this protocol makes.
+	ErrFormat = errors.New("wire: not canonical")
+	// ErrTooLong: a message beyond its limit.
+	ErrTooLong = errors.New("wire: message too long")
+)
+
+var (
+	encMode = must(encOptions().EncMode())
+	decMode = must(cbor.DecOptions{
+		MaxNestedLevels:  4,
+		MaxArrayElements: MaxFrames,
+		MaxMapPairs:      16,
+		IndefLength:      cbor.IndefLengthForbidden,
+		TagsMd:           cbor.TagsForbidden,
+	}.DecMode())
+)
+
+// encOptions are those of RFC 8949, 4.2.1; a list of nothing is an empty one, not null.
+func encOptions() cbor.EncOptions {
+	o := cbor.CoreDetEncOptions()
+	o.NilContainers = cbor.NilContainerAsEmpty
+	return o
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic("wire: options of cbor: " + err.Error())
+	}
+	return v
+}
+
+// Message is one of the messages of this package. check says whether its values are within their bounds.
+type Message interface {
+	kind() Kind
+	check() error
+}
+
+// Append appends a message as it goes over a stream. A message beyond its bounds panics: it is ours.
+func Append(dst []byte, m Message) []byte {
+	if err := m.check(); err != nil {
+		panic(fmt.Sprintf("wire: %T: %v", m, err))
+	}
+	at := len(dst)
+	buf := bytes.NewBuffer(append(dst, 0, 0, 0, 0))
+	if err := encMode.NewEncoder(buf).Encode(m); err != nil {
+		panic(fmt.Sprintf("wire: %T: %v", m, err))
+	}
+	dst = buf.Bytes()
+	binary.BigEndian.PutUint32(dst[at:], uint32(len(dst)-at-4))
+	return dst
+}
+
+// Decode reads a body and refuses every byte string that Append does not make. The message does not alias it.
+func Decode(body []byte) (Message, error) {
+	if len(body) > MaxBody {
+		return nil, ErrTooLong
+	}
+	// An array of fewer than 24 items, the first of which is a number below 24.
+	if len(body) < 2 || body[0] < 0x81 || body[0] > 0x97 || body[1] >= 24 {
+		return nil, ErrFormat
+	}
+	m := Kind(body[1]).new()
+	if m == nil {
+		return nil, fmt.Errorf("%w: message of kind %d", ErrFormat, body[1])
+	}
+	if err := decMode.Unmarshal(body, m); err != nil {
+		return nil, fmt.Errorf("%w: %T: %w", ErrFormat, m, err)
+	}
+	if err := m.check(); err != nil {
+		return nil, fmt.Errorf("%w: %T: %w", ErrFormat, m, err)
+	}
+	again := same{rest: body}
+	if err := encMode.NewEncoder(&again).Encode(m); err != nil || len(again.rest) > 0 {
+		return nil, fmt.Errorf("%w: %T", ErrFormat, m)
+	}
+	return m, nil
+}
+
+// same is a writer that takes only the bytes that it holds.
+type same struct{ rest []byte }
+
+func (s *same) Write(p []byte) (int, error) {
+	if !bytes.HasPrefix(s.rest, p) {
+		return 0, ErrFormat
+	}
+	s.rest = s.rest[len(p):]
+	return len(p), nil
+}
+
+// Reader reads messages from a stream. Limit bounds the next body, and may be changed between two reads.
+type Reader struct {
+	Limit int
+	Bytes uint64 // read so far, with lengths
+
+	r   io.Reader
+	buf []byte
+}
+
+// NewReader returns a reader with the limit of a stream that has proved nothing yet.
+func NewReader(r io.Reader) *Reader { return &Reader{Limit: MaxHello, r: r} }
+
+// Read returns the next message. io.EOF ends the stream between two messages. What a length promises is allocated as it
+// arrives.
+func (r *Reader) Read() (Message, error) {
+	var head [4]byte
+	if _, err := io.ReadFull(r.r, head[:]); err != nil {
+		return nil, err
+	}
+	n := int64(binary.BigEndian.Uint32(head[:]))
+	if n > int64(r.Limit) {
+		return nil, fmt.Errorf("%w: %d bytes", ErrTooLong, n)
+	}
+	body := r.buf[:0]
+	for int64(len(body)) < n {
+		at := len(body)
+		step := int(min(n-int64(at), int64(max(64<<10, at))))
+		if cap(body)-at < step {
+			body = append(make([]byte, 0, at+step), body...)
+		}
+		body = body[:at+step]
+		if _, err := io.ReadFull(r.r, body[at:]); err != nil {
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return nil, err
+		}
+	}
+	r.buf = body
+	if cap(body) > 512<<10 {
+		r.buf = nil // one long batch is no reason to keep as much for the next
+	}
+	r.Bytes += uint64(n) + 4
+	return Decode(body)
+}

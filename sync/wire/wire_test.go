@@ -1,0 +1,217 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"flag"
+	"io"
+	"os"
+	"reflect"
+	"runtime"
+	"testing"
+
+	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/dag/block"
+)
+
+var update = flag.Bool("update", false, "write testdata/vectors.json anew")
+
+func id(n byte) (id dag.ID) {
+	for i := range id {
+		id[i] = n
+	}
+	return id
+}
+
+// examples has one of each message at least.
+func examples() map[string]Message {
+	return map[string]Message{
+		"hello":          &Hello{Version: 1, Nonce: [32]byte(id(7))},
+		"tags":           &Tags{Tags: make(List[Tag], MinTags)},
+		"proof":          &Proof{Certificate: []byte("certificate"), Signature: [64]byte{1, 2, 3}},
+		"bye":            &Bye{Reason: ByeNothing},
+		"open":           &Open{Space: id(1)},
+		"no heads":       &Heads{Graph: ACL},
+		"two heads":      &Heads{Graph: Files, Batches: 12, Heads: List[dag.ID]{id(1), id(2)}},
+		"digest":         &Heads{Graph: Files, Batches: 1 << 40, Digest: bytes.Repeat([]byte{9}, 32)},
+		"pull":           &Pull{Graph: Files, Tips: List[Tip]{{Feed: id(1), Batch: id(2), Seq: 3}}},
+		"pull more":      &Pull{Graph: ACL, More: true},
+		"frames":         &Frames{Graph: Files, Frames: [][]byte{[]byte("one"), bytes.Repeat([]byte("x"), 300)}},
+		"end":            &End{Graph: ACL},
+		"have":           &Have{Graph: Files, IDs: List[dag.ID]{id(3)}},
+		"want":           &Want{Graph: Files, Back: 8, IDs: List[dag.ID]{id(3), id(1)}},
+		"absent":         &Absent{Graph: ACL, IDs: List[dag.ID]{id(3)}},
+		"ask":            &Ask{Space: id(5)},
+		"get block":      &GetBlock{Request: 1, ID: block.ID(id(6)), Offset: 1 << 18},
+		"part":           &Part{Request: 1, Left: 4, Data: []byte("data")},
+		"last part":      &Part{Request: 1, Data: []byte("data")},
+		"no block":       &Part{Request: 1, Absent: true},
+		"has blocks":     &HasBlocks{Request: 2, IDs: List[block.ID]{block.ID(id(8))}},
+		"held blocks":    &HeldBlocks{Request: 2, Bits: []byte{1}},
+		"held no blocks": &HeldBlocks{Request: 3, Bits: []byte{0}},
+	}
+}
+
+func TestEveryKindHasAnExample(t *testing.T) {
+	seen := map[Kind]bool{}
+	for _, m := range examples() {
+		seen[m.kind()] = true
+	}
+	for k := KindHello; k < kinds; k++ {
+		if !seen[k] || k.new() == nil || k.new().kind() != k {
+			t.Errorf("kind %d", k)
+		}
+	}
+}
+
+func TestVectors(t *testing.T) {
+	const name = "testdata/vectors.json"
+	if *update {
+		v := map[string]string{}
+		for n, m := range examples() {
+			v[n] = hex.EncodeToString(Append(nil, m))
+		}
+		p, _ := json.MarshalIndent(v, "", " ")
+		if err := os.WriteFile(name, append(p, '\n'), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var vectors map[string]string
+	if err := json.Unmarshal(p, &vectors); err != nil {
+		t.Fatal(err)
+	}
+	if len(vectors) != len(examples()) {
+		t.Errorf("%d vectors, %d examples", len(vectors), len(examples()))
+	}
+	for n, m := range examples() {
+		b := Append(nil, m)
+		if got := hex.EncodeToString(b); got != vectors[n] {
+			t.Errorf("%s: encodes as %s, not %s", n, got, vectors[n])
+		}
+		r := NewReader(bytes.NewReader(b))
+		back, err := r.Read()
+		if err != nil || !reflect.DeepEqual(back, m) && !bytes.Equal(Append(nil, back), b) {
+			t.Errorf("%s: decodes as %+v, %v", n, back, err)
+		}
+		if _, err := r.Read(); !errors.Is(err, io.EOF) {
+			t.Errorf("%s: %v", n, err)
+		}
+		// Cut short and with another byte behind it is refused.
+		for cut := range b {
+			if _, err := NewReader(bytes.NewReader(b[:cut])).Read(); err == nil {
+				t.Errorf("%s: %d bytes of it are a message", n, cut)
+			}
+		}
+		if _, err := Decode(append(b[4:], 0)); err == nil {
+			t.Errorf("%s: a byte behind it is taken", n)
+		}
+	}
+}
+
+func TestRefused(t *testing.T) {
+	for name, h := range map[string]string{
+		"nothing":              "",
+		"no array":             "01",
+		"empty array":          "80",
+		"unknown kind":         "8117",
+		"kind beyond a byte":   "811818",
+		"number of two bytes":  "82041801",
+		"indefinite array":     "9f0401ff",
+		"missing item":         "8104",
+		"further item":         "83040101",
+		"graph 2":              "820902",
+		"negative reason":      "820420",
+		"text for bytes":       "82057820" + "6161616161616161616161616161616161616161616161616161616161616161",
+		"space of 31 bytes":    "8205581f" + "61616161616161616161616161616161616161616161616161616161616161",
+		"a million items":      "9a000f424009",
+		"frames, a billion":    "8308009a3b9aca00",
+		"list in two pieces":   "83" + "0a" + "01" + "5f40ff",
+		"list of half an item": "830a0150" + "61616161616161616161616161616161",
+		"unsorted heads":       "8506010040" + "5840" + hex.EncodeToString(append(bytes.Repeat([]byte{2}, 32), bytes.Repeat([]byte{1}, 32)...)),
+		"empty frames":         "83080080",
+		"an empty frame":       "8308008140",
+		"tagged":               "c18104",
+		"null for a list":      "830a01f6",
+		"null for bytes":       "850f01f400f6",
+	} {
+		b, err := hex.DecodeString(h)
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		if m, err := Decode(b); err == nil {
+			t.Errorf("%s: %T %+v", name, m, m)
+		}
+	}
+}
+
+// A length that lies costs no more than what came.
+func TestLyingLength(t *testing.T) {
+	head := []byte{0, 0x10, 0, 0} // 1 MiB
+	r := NewReader(bytes.NewReader(append(head, 1, 2, 3)))
+	if _, err := r.Read(); !errors.Is(err, ErrTooLong) {
+		t.Fatal(err)
+	}
+	n := allocated(func() {
+		r := NewReader(bytes.NewReader(append(head, 1, 2, 3)))
+		r.Limit = MaxBody
+		if _, err := r.Read(); !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Error(err)
+		}
+	})
+	if n > 80<<10 {
+		t.Errorf("%d bytes allocated", n)
+	}
+}
+
+func allocated(fn func()) uint64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	fn()
+	runtime.ReadMemStats(&after)
+	return after.TotalAlloc - before.TotalAlloc
+}
+
+// FuzzDecode: what decodes encodes to the same bytes, and no input takes more memory than 64 KiB and twice its length.
+func FuzzDecode(f *testing.F) {
+	for _, m := range examples() {
+		f.Add(Append(nil, m)[4:])
+	}
+	f.Fuzz(func(t *testing.T, p []byte) {
+		var m Message
+		var err error
+		n := allocated(func() { m, err = Decode(p) })
+		if n > 64<<10+2*uint64(len(p)) {
+			// Another goroutine of the test may have allocated meanwhile.
+			if n = allocated(func() { m, err = Decode(p) }); n > 64<<10+2*uint64(len(p)) {
+				t.Errorf("%d bytes allocated for %d", n, len(p))
+			}
+		}
+		if err != nil {
+			return
+		}
+		if b := Append(nil, m); !bytes.Equal(b[4:], p) {
+			t.Errorf("%x encodes as %x", p, b)
+		}
+	})
+}
+
+func BenchmarkFrames(b *testing.B) {
+	m := &Frames{Graph: Files}
+	for range 256 {
+		m.Frames = append(m.Frames, bytes.Repeat([]byte("x"), 1000))
+	}
+	p := Append(nil, m)
+	b.SetBytes(int64(len(p)))
+	for b.Loop() {
+		if _, err := Decode(p[4:]); err != nil {
+			b.Fatal(err)
+		}
+		p = Append(p[:0], m)
+	}
+}
