@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/fs/index"
@@ -19,9 +20,11 @@ import (
 
 // arrivals is what a space knows of changes that are not its own.
 type arrivals struct {
-	mu    sync.Mutex
-	queue []dag.ID // batches that began to count and are not in the tree; none while there is no tree
-	due   bool     // something came, or something that had to wait may go on
+	mu     sync.Mutex
+	queue  []dag.ID    // batches that began to count and are not in the tree; none while there is no tree
+	others bool        // another device has written to the space
+	moved  atomic.Bool // the index changed by it
+	due    bool        // something came, or something that had to wait may go on
 
 	// Under pubMu.
 	f     *folder
@@ -36,7 +39,7 @@ func (s *space) watchArrivals() {
 	own := dag.PublicKey(s.h.keys.Author().Device)
 	for _, t := range s.graph.Tips() {
 		if t.Device != own {
-			in.due = true
+			in.due, in.others = true, true
 			break
 		}
 	}
@@ -47,7 +50,7 @@ func (s *space) watchArrivals() {
 			in.queue = append(in.queue, b.ID())
 		}
 		wake := b.Device != own
-		in.due = in.due || wake
+		in.due, in.others = in.due || wake, in.others || wake
 		in.mu.Unlock()
 		if wake {
 			s.h.wakeArriver()
@@ -67,7 +70,12 @@ func (h *Home) wakeArriver() {
 func (h *Home) arriver(ctx context.Context) {
 	for {
 		for _, s := range h.each() {
-			if err := s.arrive(ctx); err != nil && ctx.Err() == nil {
+			err := s.arrive(ctx)
+			if err == nil && s == h.home && s.in.moved.Swap(false) {
+				err = h.settleRoot()
+				h.spacesChanged()
+			}
+			if err != nil && ctx.Err() == nil {
 				h.report(fmt.Sprintf("space %s: take in what came", s.id), err)
 			}
 		}
@@ -167,6 +175,8 @@ func (s *space) arriveSome(ctx context.Context) (more bool, err error) {
 		return failed(err)
 	}
 	if seq != 0 {
+		in.moved.Store(true)
+		s.h.Mirror()
 		if err := s.h.written(seq); err != nil {
 			return failed(err)
 		}

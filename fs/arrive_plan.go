@@ -915,7 +915,11 @@ func (a *arrival) attributes(n *index.Inode, want *tree.Node, st *tree.State) er
 // content gives a file what its node shows.
 func (a *arrival) content(n *index.Inode, want *tree.Node, st *tree.State) error {
 	b := rebuilder{s: a.s, seq: a.seq}
-	return b.content(n, want, st)
+	if err := b.content(n, want, st); err != nil {
+		return err
+	}
+	a.s.wantContent(n.Base)
+	return nil
 }
 
 // finish writes down what became of the inodes.

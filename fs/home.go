@@ -37,11 +37,12 @@ type Options struct {
 	Keys     *acl.Keys
 	Clock    func() time.Time // default time.Now
 	Rand     io.Reader
-	UID, GID uint32                           // who owns what nobody else was given
-	Log      *slog.Logger                     // default none; gets no names and no content
-	OpenDB   func(name string) (kv.DB, error) // default: bbolt below Dir
-	Keep     KeepPolicy                       // what stays of old content when the disk is full
-	Idle     func()                           // called, if not nil, each time that nothing has been done for some seconds
+	UID, GID uint32                                // who owns what nobody else was given
+	Log      *slog.Logger                          // default none; gets no names and no content
+	OpenDB   func(name string) (kv.DB, error)      // default: bbolt below Dir
+	Keep     KeepPolicy                            // what stays of old content when the disk is full
+	Prefetch func(context.Context) context.Context // marks what is fetched as needed later; nil: nothing does
+	Idle     func()                                // called, if not nil, each time that nothing has been done for some seconds
 
 	sim simulation
 }
@@ -86,8 +87,10 @@ type Home struct {
 	kick     chan struct{} // wakes the publisher where nothing was dirty
 	urgent   chan struct{} // wakes it at once
 	arrived  chan struct{} // wakes the arriver
+	mirrors  chan struct{} // wakes the mirrorer
 	logged   atomic.Int64  // written bytes that are in the journal alone
 	events   events
+	onSpaces atomic.Pointer[func()]
 	errs     errorLog
 	last     atomic.Int64 // of now
 }
@@ -118,7 +121,7 @@ func Open(ctx context.Context, opt Options) (*Home, error) {
 		sealing:   semaphore.NewWeighted(4),
 		manifests: newCache[string, *manifest](manifestBytes), inlines: newCache[tree.Ref, []byte](inlineBytes),
 		layouts: newCache[string, []tree.Chunk](layoutBytes),
-		kick:    make(chan struct{}, 1), urgent: make(chan struct{}, 1), arrived: make(chan struct{}, 1),
+		kick:    make(chan struct{}, 1), urgent: make(chan struct{}, 1), arrived: make(chan struct{}, 1), mirrors: make(chan struct{}, 1),
 	}
 	h.views = newViews(h)
 	if err := h.recover(ctx); err != nil {

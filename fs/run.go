@@ -60,6 +60,7 @@ func (h *Home) Run(ctx context.Context) error {
 	wg.Go(func() { h.checkpointer(ctx) })
 	wg.Go(func() { h.freer(ctx) })
 	wg.Go(func() { h.arriver(ctx) })
+	wg.Go(func() { h.mirrorer(ctx) })
 	wg.Wait()
 	if h.fail.Load() != nil {
 		return *h.fail.Load()

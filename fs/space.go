@@ -45,6 +45,7 @@ type space struct {
 
 	keeping keeping  // of blocks against eviction
 	in      arrivals // what comes from other devices
+	mir     mirror
 
 	mu       sync.Mutex
 	ix       *index.Index

@@ -72,6 +72,7 @@ type SpaceInfo struct {
 	PendingChanges int   `json:"pending_changes"`
 	PendingBlocks  int   `json:"pending_blocks"`
 	Conflicts      int   `json:"conflicts"`
+	FetchBlocks    int   `json:"pending_fetch_blocks"` // that are to come from other devices
 	BlockBytes     int64 `json:"-"`
 	DiskBytes      int64 `json:"-"`
 }
@@ -240,6 +241,7 @@ func (s *space) info(name string) SpaceInfo {
 	}
 	i := SpaceInfo{Slot: s.slot, ID: s.id.String(), Name: name, Role: s.acl.Role().String(), State: "local"}
 	i.BlockBytes, i.DiskBytes = s.blocks.Bytes()
+	i.FetchBlocks = s.wanted()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for ino := range s.dirty {

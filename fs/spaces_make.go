@@ -180,6 +180,7 @@ func (h *Home) createSpace(name, label string, twin dag.ID, open func(dag.Store)
 		return SpaceInfo{}, errors.Join(err, h.dropSpace(s))
 	}
 	s.named()
+	h.spacesChanged()
 	return h.Space(name)
 }
 

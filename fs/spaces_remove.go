@@ -103,6 +103,7 @@ func (h *Home) removeSpaceLocked(name string, onlyEmpty bool) error {
 	if err := errors.Join(s.close(), h.removeFolder(s.dir)); err != nil {
 		h.report("delete space", err) // what is left goes at the next start
 	}
+	h.spacesChanged()
 	return nil
 }
 
@@ -189,7 +190,7 @@ func (h *Home) tidySpaces(ctx context.Context) error {
 	}
 	h.recognize(strangers)
 	for _, id := range strangers {
-		if h.spaceOf(id) == nil {
+		if h.spaceOf(id) == nil && !home.in.due { // else it is one that another device made
 			h.report(fmt.Sprintf("space %s", id), errors.New("it is not on this device any more"))
 		}
 	}

@@ -8,6 +8,7 @@ package integration
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -38,6 +39,8 @@ type Home struct {
 	Phrase  string
 	mounted bool
 	binary  string // "": Binary
+
+	Listen string // what its daemon is given for --listen; "": none
 }
 
 // Result is what a command left.
@@ -83,7 +86,7 @@ func (h *Home) Command(args ...string) *exec.Cmd {
 		binary = h.binary
 	}
 	cmd := exec.Command(binary, append([]string{"--home", h.Dir}, args...)...)
-	cmd.Env = append(os.Environ(), "HOME="+filepath.Dir(h.Dir))
+	cmd.Env = append(os.Environ(), "HOME="+filepath.Dir(h.Dir), "ANYFS_LISTEN="+cmp.Or(h.Listen, "none"))
 	return cmd
 }
 

@@ -48,6 +48,7 @@ const (
 	labelBlockNonce = "anyfs/seal/1 block nonce"
 	labelBlockKey   = "anyfs/seal/1 block key"
 	labelGear       = "anyfs/seal/1 gear"
+	labelDiscovery  = "anyfs/seal/1 discovery"
 	labelNames      = "anyfs/seal/1 names"
 	labelField      = "anyfs/seal/1 field "
 )

@@ -40,6 +40,7 @@ Examples:
 				spaceDeleteCommand(e),
 			},
 		},
+		peerCommand(e),
 		logCommand(e),
 		restoreCommand(e),
 		pruneCommand(e),

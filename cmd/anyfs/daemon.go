@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/anyfs/anyfs/acl"
@@ -52,6 +53,12 @@ func startDaemon(ctx context.Context, e *env, o mountOptions, pass []byte) (int,
 	}
 	if o.space != "" {
 		args = append(args, "--space", o.space)
+	}
+	for _, l := range o.listen {
+		args = append(args, "--listen", l)
+	}
+	if o.noDiscovery {
+		args = append(args, "--no-discovery")
 	}
 	if len(pass) > 0 {
 		args = append(args, "--passphrase-file", "-")
@@ -137,8 +144,11 @@ func (h *home) serveMount(ctx context.Context, o mountOptions, lock *mount.HomeL
 		return err
 	}
 	h.setPlace(place{Dir: o.dir, Space: o.space})
+	if h.network, err = newNetwork(h, o.listen, !o.noDiscovery); err != nil {
+		return errors.Join(err, l.Close())
+	}
 	d := mount.Daemon{
-		Lock: lock, Backend: h.fs, Control: server, Listener: l, Work: h.fs.Run,
+		Lock: lock, Backend: h.fs, Control: server, Listener: l, Work: h.work,
 		Mount: mount.Options{Dir: o.dir, Space: o.space, ExtraOpts: o.options, Log: h.log, Ready: func() {
 			h.mounted.Store(true)
 			if err := ready(); err != nil {
@@ -153,6 +163,17 @@ func (h *home) serveMount(ctx context.Context, o mountOptions, lock *mount.HomeL
 	case err == nil && cause != nil && !errors.Is(cause, context.Canceled):
 		err = cause
 	}
+	return err
+}
+
+// work is what a daemon does besides answering.
+func (h *home) work(ctx context.Context) error {
+	var wg sync.WaitGroup
+	if h.network != nil {
+		wg.Go(func() { h.network.run(ctx) })
+	}
+	err := h.fs.Run(ctx)
+	wg.Wait()
 	return err
 }
 

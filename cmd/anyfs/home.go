@@ -15,6 +15,7 @@ import (
 	"github.com/anyfs/anyfs/dag/disk"
 	"github.com/anyfs/anyfs/fs"
 	"github.com/anyfs/anyfs/mount"
+	"github.com/anyfs/anyfs/sync/exchange"
 )
 
 // The files of a home that are this package's own.
@@ -32,6 +33,7 @@ type home struct {
 	log     *slog.Logger
 	errors  func() []mount.LogRecord // of a daemon: its last errors
 	mounted atomic.Bool
+	network *network // of a daemon that has one
 
 	mu    sync.Mutex // guards place
 	place place      // of the mount, or of the last one
@@ -86,7 +88,8 @@ func openWith(ctx context.Context, dir string, keys *acl.Keys, log *slog.Logger)
 	opened, err := fs.Open(ctx, fs.Options{
 		Disk: d, Dir: dir, Keys: keys, Rand: rand.Reader,
 		UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Log: log,
-		Idle: debug.FreeOSMemory, // what a burst of work took is of use to others
+		Prefetch: exchange.Prefetch,
+		Idle:     debug.FreeOSMemory, // what a burst of work took is of use to others
 	})
 	if err != nil {
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/anyfs/anyfs/acl"
 	"github.com/anyfs/anyfs/mount"
@@ -31,6 +32,8 @@ Examples:
 			&cli.BoolFlag{Name: "foreground", Aliases: []string{"f"}, Usage: "stay in the foreground until unmounted"},
 			&cli.StringSliceFlag{Name: "o", Usage: "mount with `OPTIONS`, commas between them: ro, noexec, allow_other"},
 			&cli.StringFlag{Name: "space", Usage: "show only the space `NAME`, as DIR itself"},
+			&cli.StringSliceFlag{Name: "listen", Usage: "take connections of other devices at `MULTIADDR`; none: have no network (ANYFS_LISTEN)"},
+			&cli.BoolFlag{Name: "no-discovery", Usage: "do not look for devices on the local network"},
 			passphraseFlag("read the passphrase of the keys"),
 		},
 		Action: func(c *cli.Context) error {
@@ -41,6 +44,10 @@ Examples:
 			o := mountOptions{
 				dir: a[0], space: c.String("space"), options: c.StringSlice("o"),
 				foreground: c.Bool("foreground"), passphraseFile: c.String("passphrase-file"),
+				listen: c.StringSlice("listen"), noDiscovery: c.Bool("no-discovery"),
+			}
+			if env := e.getenv("ANYFS_LISTEN"); len(o.listen) == 0 && env != "" {
+				o.listen = strings.Split(env, ",")
 			}
 			starter, err := mount.FromStarter()
 			if err != nil {
@@ -59,6 +66,8 @@ type mountOptions struct {
 	options        []string
 	foreground     bool
 	passphraseFile string
+	listen         []string // where connections are taken; none: everywhere
+	noDiscovery    bool
 }
 
 // mountResult is what mount --json prints.

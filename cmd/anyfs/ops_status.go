@@ -33,6 +33,9 @@ type statusResult struct {
 	Device     deviceInfo       `json:"device"`
 	Mountpoint string           `json:"mountpoint"`
 	PID        int              `json:"pid"`
+	Listen     []string         `json:"listen"`
+	Paused     bool             `json:"paused,omitempty"`
+	Peers      []peerStatus     `json:"peers"`
 	Spaces     []spaceStatus    `json:"spaces"`
 	ReadOnly   string           `json:"read_only,omitempty"`
 	Errors     []fs.LoggedError `json:"errors,omitempty"`
@@ -47,6 +50,10 @@ type spaceStatus struct {
 	PendingChanges int    `json:"pending_changes"`
 	PendingBlocks  int    `json:"pending_blocks"`
 	Conflicts      int    `json:"conflicts"`
+	FetchChanges   int    `json:"pending_fetch_changes"`
+	FetchBlocks    int    `json:"pending_fetch_blocks"`
+	ToSend         int    `json:"pending_send_batches"`
+	Synced         int    `json:"synced_peers"`
 	Problem        string `json:"problem,omitempty"`
 }
 
@@ -58,6 +65,10 @@ var opStatus = operation[none, statusResult]{"status", func(_ context.Context, h
 	r := statusResult{
 		Account: s.Account, Device: deviceInfo{s.Device.PeerID, s.Device.Name},
 		Spaces: statusesOf(s.Spaces), ReadOnly: s.ReadOnly, Errors: h.lastErrors(),
+	}
+	r.Listen, r.Peers = []string{}, []peerStatus{}
+	if h.network != nil {
+		h.network.addTo(&r)
 	}
 	if h.mounted.Load() {
 		h.mu.Lock()
@@ -78,12 +89,19 @@ func statusesOf(list []fs.SpaceInfo) []spaceStatus {
 }
 
 func statusOf(i fs.SpaceInfo) spaceStatus {
-	return spaceStatus{i.ID, i.Name, i.Role, i.State, i.Objects, i.PendingChanges, i.PendingBlocks, i.Conflicts, i.Problem}
+	return spaceStatus{
+		ID: i.ID, Name: i.Name, Role: i.Role, State: i.State, Objects: i.Objects, PendingChanges: i.PendingChanges,
+		PendingBlocks: i.PendingBlocks, Conflicts: i.Conflicts, FetchBlocks: i.FetchBlocks, Problem: i.Problem,
+	}
 }
 
-// opWait publishes what is dirty and makes it durable.
+// opWait publishes what is dirty and makes it durable, and where peers are connected waits until one of them holds all of it, and all
+// that is known of is here.
 var opWait = operation[none, none]{"wait", func(ctx context.Context, h *home, _ none, _ sink) (none, error) {
-	return none{}, h.fs.Flush(ctx)
+	if err := h.fs.Flush(ctx); err != nil || h.network == nil {
+		return none{}, err
+	}
+	return none{}, h.network.wait(ctx)
 }}
 
 // pathStatus is what status PATH --json prints: the virtual attributes of a file or folder.

@@ -1,0 +1,268 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	iofs "io/fs"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/fs"
+	"github.com/anyfs/anyfs/sync/exchange"
+)
+
+// peersName is the file of a home with the addresses of peers that a person gave, sealed.
+const peersName = "peers"
+
+// network is the daemon's exchange with other devices: each space that is here is exchanged, and each that the root of the home names
+// and that is not here is asked for.
+type network struct {
+	h      *home
+	engine *exchange.Engine
+	poked  chan struct{}
+}
+
+// askAgain is when a space that nobody had is asked for again, though nothing has changed.
+const askAgain = 10 * time.Second
+
+// listenNone is given for --listen to have no network.
+const listenNone = "none"
+
+// newNetwork makes the exchange of a home. Nil: it is to have none.
+func newNetwork(h *home, listen []string, discover bool) (*network, error) {
+	if len(listen) == 1 && listen[0] == listenNone {
+		return nil, nil
+	}
+	peers, err := h.readPeers()
+	if err != nil {
+		h.log.Warn("the addresses of peers can't be read", "err", err)
+	}
+	n := &network{h: h, poked: make(chan struct{}, 1)}
+	n.engine, err = exchange.New(exchange.Options{
+		Key: h.keys.Device.PrivateKey(), Certificate: h.keys.Device.Certificate, Listen: listen, Peers: peers, MDNS: discover,
+		Log: h.log, Changed: n.poke,
+	})
+	if err != nil {
+		return nil, &failure{exitUsage, err}
+	}
+	return n, nil
+}
+
+func (n *network) poke() {
+	select {
+	case n.poked <- struct{}{}:
+	default:
+	}
+}
+
+// run exchanges until ctx ends. A network that fails is no reason to end the mount.
+func (n *network) run(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() {
+		if err := n.engine.Run(ctx); err != nil && ctx.Err() == nil {
+			n.h.log.Error("the exchange with other devices has ended", "err", err)
+		}
+	})
+	n.h.fs.WatchSpaces(n.poke)
+	added := map[dag.ID]bool{}
+	n.poke()
+	tick := time.NewTicker(askAgain)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if missing, err := n.h.fs.Missing(); err != nil || len(missing) == 0 {
+				continue
+			}
+		case <-n.poked:
+		}
+		n.follow(added)
+		n.ask(ctx)
+		n.follow(added)
+		n.h.fs.Mirror()
+	}
+}
+
+// follow adds the spaces that came to the exchange, and takes those out that went.
+func (n *network) follow(added map[dag.ID]bool) {
+	here := map[dag.ID]bool{}
+	for _, r := range n.h.fs.Replicas() {
+		here[r.ID] = true
+		if added[r.ID] {
+			continue
+		}
+		added[r.ID] = true
+		n.engine.Add(&exchange.Replica{
+			ID: r.ID, ACL: r.ACL, Files: r.Files, Blocks: r.Blocks, Durable: r.Durable, Grown: r.Grown, Member: r.Member, Tags: r.Tags,
+		})
+	}
+	for id := range added {
+		if !here[id] {
+			delete(added, id)
+			n.engine.Remove(id)
+		}
+	}
+}
+
+// ask gets the spaces that the root names and that are not here.
+func (n *network) ask(ctx context.Context) {
+	missing, err := n.h.fs.Missing()
+	if err != nil {
+		n.h.log.Error("spaces of other devices", "err", err)
+		return
+	}
+	for _, id := range missing {
+		frames, err := n.engine.FetchACL(ctx, id)
+		if errors.Is(err, exchange.ErrOffline) {
+			return
+		}
+		if err == nil {
+			err = n.h.fs.TakeIn(ctx, id, frames)
+		}
+		if err != nil && ctx.Err() == nil && !errors.Is(err, dag.ErrNotFound) {
+			n.h.log.Warn("a space of another device", "err", err)
+		}
+	}
+}
+
+// readPeers reads the addresses of peers that were added.
+func (h *home) readPeers() (peers []string, err error) {
+	sealed, err := h.disk.ReadFile(peersName)
+	if errors.Is(err, iofs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	b, err := h.keys.Local.OpenLocal(nil, sealed, []byte(peersName))
+	if err != nil {
+		return nil, err
+	}
+	return peers, json.Unmarshal(b, &peers)
+}
+
+// changePeers changes the addresses of peers.
+func (h *home) changePeers(change func([]string) []string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	peers, err := h.readPeers()
+	if err != nil {
+		return err
+	}
+	b, err := json.Marshal(change(slices.Clone(peers)))
+	if err != nil {
+		return err
+	}
+	return h.disk.WriteFileAtomic(peersName, h.keys.Local.SealLocal(nil, b, []byte(peersName)))
+}
+
+// peerStatus is a connected peer as status shows it.
+type peerStatus struct {
+	PeerID string   `json:"peer_id"`
+	Device string   `json:"device,omitempty"`
+	Addr   string   `json:"addr"`
+	Spaces []string `json:"spaces"`
+}
+
+// addTo adds to a status what the network knows.
+func (n *network) addTo(r *statusResult) {
+	st := n.engine.Status()
+	r.Listen, r.Paused = st.Listen, st.Paused
+	names := map[string]string{}
+	for _, s := range r.Spaces {
+		names[s.ID] = s.Name
+	}
+	replicas := n.h.fs.Replicas()
+	for _, p := range st.Peers {
+		s := peerStatus{PeerID: p.ID, Addr: p.Addr, Device: deviceName(replicas, p.Device), Spaces: []string{}}
+		for _, id := range p.Spaces {
+			if name := names[id.String()]; name != "" {
+				s.Spaces = append(s.Spaces, name)
+			}
+		}
+		slices.Sort(s.Spaces)
+		r.Peers = append(r.Peers, s)
+	}
+	for _, s := range st.Spaces {
+		for i := range r.Spaces {
+			x := &r.Spaces[i]
+			if x.ID != s.ID.String() {
+				continue
+			}
+			x.ToSend, x.FetchChanges = int(s.ToSend), int(s.ToFetch)
+			for _, p := range s.Peers {
+				if p.Equal {
+					x.Synced++
+				}
+			}
+			if x.State == "local" && x.Synced > 0 {
+				x.State = "synced"
+			} else if x.State == "local" && len(s.Peers) > 0 {
+				x.State = "syncing"
+			}
+		}
+	}
+}
+
+func deviceName(replicas []fs.Replica, device dag.PublicKey) string {
+	for i := range replicas {
+		if name := replicas[i].DeviceName(device); name != "" {
+			return name
+		}
+	}
+	return ""
+}
+
+// settled reports whether at least one peer holds all that is here of every space that is exchanged, and all that is known of is here.
+// alone: there is nobody.
+func (n *network) settled() (done, alone bool) {
+	st := n.engine.Status()
+	if len(st.Peers) == 0 {
+		return true, true
+	}
+	shared := map[dag.ID]bool{}
+	for _, p := range st.Peers {
+		for _, id := range p.Spaces {
+			shared[id] = true
+		}
+	}
+	for _, s := range st.Spaces {
+		if !shared[s.ID] {
+			continue
+		}
+		equal := slices.ContainsFunc(s.Peers, func(p exchange.SpacePeer) bool { return p.Equal })
+		if !equal || s.ToFetch > 0 {
+			return false, false
+		}
+	}
+	spaces, err := n.h.fs.Spaces()
+	if err != nil {
+		return false, false
+	}
+	for _, s := range spaces {
+		if s.FetchBlocks > 0 {
+			return false, false
+		}
+	}
+	return true, false
+}
+
+// wait returns when all that was done before is held by a peer too, where there is one.
+func (n *network) wait(ctx context.Context) error {
+	for {
+		if done, _ := n.settled(); done {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}

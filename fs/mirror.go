@@ -1,0 +1,180 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/anyfs/anyfs/dag/block"
+	"github.com/anyfs/anyfs/fs/index"
+	"github.com/anyfs/anyfs/fs/tree"
+)
+
+// A space is mirrored: the content of what is current comes to this device by itself, after the names, sizes and attributes. What
+// somebody reads comes first.
+
+// mirror is what of a space's content is not known to be here.
+type mirror struct {
+	mu      sync.Mutex
+	scanned bool                      // what the index had at the start is in want
+	want    map[cid.Cid]*tree.Content // by root
+}
+
+// mirrorAtOnce is how many blocks of a content are asked for at a time; mirrorAgain is when what nobody had is asked for again.
+const (
+	mirrorAtOnce = 32
+	mirrorAgain  = 30 * time.Second
+)
+
+// wantContent notes a content that came from another device.
+func (s *space) wantContent(c *tree.Content) {
+	if c == nil || !c.Root.Defined() {
+		return
+	}
+	m := &s.mir
+	m.mu.Lock()
+	if m.want == nil {
+		m.want = map[cid.Cid]*tree.Content{}
+	}
+	m.want[c.Root] = c
+	m.mu.Unlock()
+}
+
+// Mirror has content asked for that is not here: somebody who may have it came.
+func (h *Home) Mirror() {
+	select {
+	case h.mirrors <- struct{}{}:
+	default:
+	}
+}
+
+// mirrorer fetches content until ctx ends.
+func (h *Home) mirrorer(ctx context.Context) {
+	tick := time.NewTicker(mirrorAgain)
+	defer tick.Stop()
+	if h.opt.Prefetch != nil {
+		ctx = h.opt.Prefetch(ctx)
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-h.mirrors:
+		case <-tick.C:
+		}
+		for _, s := range h.each() {
+			s.fetchWanted(ctx)
+		}
+	}
+}
+
+// fetchWanted fetches what can be had of the content that is wanted.
+func (s *space) fetchWanted(ctx context.Context) {
+	m := &s.mir
+	m.mu.Lock()
+	scanned := m.scanned
+	m.mu.Unlock()
+	if !scanned && s.hasOthers() {
+		if s.scanWanted() != nil {
+			return
+		}
+	}
+	m.mu.Lock()
+	list := make([]*tree.Content, 0, len(m.want))
+	for _, c := range m.want {
+		list = append(list, c)
+	}
+	m.mu.Unlock()
+	for _, c := range list {
+		if ctx.Err() != nil || s.deleted() {
+			return
+		}
+		if err := s.fetchContent(ctx, c); err != nil {
+			continue // nobody has it now, or the disk is full: it is tried again
+		}
+		m.mu.Lock()
+		delete(m.want, c.Root)
+		m.mu.Unlock()
+	}
+}
+
+// hasOthers reports whether another device writes to the space.
+func (s *space) hasOthers() bool {
+	s.in.mu.Lock()
+	defer s.in.mu.Unlock()
+	return s.in.others
+}
+
+// scanWanted notes what the index has of content in blocks.
+func (s *space) scanWanted() error {
+	for next := uint64(0); ; {
+		const step = 1024
+		n := 0
+		var list []*tree.Content
+		s.mu.Lock()
+		err := s.ix.InodesFrom(next, func(x *index.Inode) bool {
+			next = x.Ino + 1
+			if x.Base != nil && x.Base.Root.Defined() {
+				list = append(list, x.Base)
+			}
+			n++
+			return n < step
+		})
+		s.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		for _, c := range list {
+			if id, _, err := block.IDFromCID(c.Root); err != nil || !s.blocks.Has(id) || !s.isWhole(context.Background(), c.Root) {
+				s.wantContent(c)
+			}
+		}
+		if n < step {
+			break
+		}
+	}
+	s.mir.mu.Lock()
+	s.mir.scanned = true
+	s.mir.mu.Unlock()
+	return nil
+}
+
+// fetchContent brings all blocks of a content here.
+func (s *space) fetchContent(ctx context.Context, c *tree.Content) error {
+	if c.LayoutBlock != (block.ID{}) && !s.blocks.Has(c.LayoutBlock) {
+		if _, err := s.blocks.Get(ctx, c.LayoutBlock); err != nil {
+			return err
+		}
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(mirrorAtOnce)
+	err := eachLeaf(ctx, s.getNode, c.Root, func(l block.Leaf) error {
+		if s.blocks.Has(l.ID) {
+			return ctx.Err()
+		}
+		g.Go(func() error {
+			_, err := s.blocks.Get(ctx, l.ID)
+			return err
+		})
+		return nil
+	})
+	if errors.Is(err, errLeaves) {
+		err = nil // that nobody can read
+	}
+	return errors.Join(err, g.Wait())
+}
+
+// wanted counts the blocks that are not known to be here.
+func (s *space) wanted() (n int) {
+	m := &s.mir
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, c := range m.want {
+		n += 1 + len(c.Layout)
+	}
+	return n
+}
