@@ -287,6 +287,10 @@ func (s *space) applyRename(seq journal.Seq, r *renameRecord) error {
 		s.dropLink(seq, o, r.NewParent, r.NewName, r.Time)
 	}
 	s.markDirty(n)
+	if d, ok := s.dirty[n.Ino]; ok && r.Takes {
+		d.saved = seq
+		s.dirty[n.Ino] = d
+	}
 	return nil
 }
 
@@ -355,7 +359,7 @@ func (s *space) repoint(seq journal.Seq, dst *index.Inode, i int, src *index.Ino
 	dst.DirtyXattrs = unionDirty(seq, dst.Xattrs, src.Xattrs, src.DirtyXattrs)
 	dst.Gone = append(dst.Gone, src.Gone...)
 
-	src.Object, src.Contents, src.Gone = dag.ID{}, nil, nil
+	src.Object, src.Contents, src.Also, src.Gone = dag.ID{}, nil, nil, nil
 	old.ID, old.Val, old.Dirty = tree.Ref{}, tree.Ref{}, seq
 	src.DirtyNew, src.DirtyContent, src.DirtyMode = seq, seq, seq
 	src.DirtyXattrs = unionDirty(seq, src.Xattrs, nil, nil)

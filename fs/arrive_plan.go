@@ -745,10 +745,13 @@ func (a *arrival) make(ino uint64, want *tree.Node, st *tree.State) (*index.Inod
 		n.NextKey = revivedKey // it had other links
 	}
 	setAttributes(n, st)
-	if n.IsRegular() {
+	switch n.Type() {
+	case syscall.S_IFREG:
 		if err := a.content(n, want, st); err != nil {
 			return nil, err
 		}
+	case syscall.S_IFLNK:
+		n.Size = int64(len(n.Target))
 	}
 	n.Ctime = max(n.Ctime, n.Mtime)
 	a.inodes[ino], a.fresh[ino] = n, true

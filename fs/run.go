@@ -207,7 +207,7 @@ func (s *space) readyIn(now int64, ino uint64, d dirtyState, n *index.Inode, dbs
 	if n.DirtyNew != 0 && n.IsRegular() && n.Size == 0 {
 		return min(idleContent-quiet, latest-age) // its first write is still to come: an empty version is nobody's
 	}
-	if n.DirtyNew != 0 && n.Size <= smallFile {
+	if n.DirtyNew != 0 && n.Size <= smallFile || n.DirtyContent <= d.saved {
 		idle = idleSmall
 	}
 	return max(min(idle-quiet, late-age), s.hold(now, ino, d))

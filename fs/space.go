@@ -89,6 +89,7 @@ type dirtyState struct {
 	newest      journal.Seq // and at the last one
 	written     int64       // bytes written since the last publication
 	logged      int64       // of these, bytes that are in the journal alone
+	saved       journal.Seq // the record by which the file took another's place: what was written before is whole
 }
 
 // asideKey is a name that a file was just renamed away from, within its directory.

@@ -43,6 +43,15 @@ type TreeOptions struct {
 // ReadTree reads a folder.
 func ReadTree(t testing.TB, dir string, opt TreeOptions) Tree {
 	t.Helper()
+	tree, err := readTree(dir, opt)
+	if err != nil {
+		t.Fatalf("reading the tree %s: %v", dir, err)
+	}
+	return tree
+}
+
+// readTree is ReadTree of a folder in which something may go on.
+func readTree(dir string, opt TreeOptions) (Tree, error) {
 	tree := Tree{}
 	type inode struct{ dev, ino uint64 }
 	first := map[inode]string{}
@@ -92,11 +101,8 @@ func ReadTree(t testing.TB, dir string, opt TreeOptions) Tree {
 		tree[rel] = e
 		return nil
 	})
-	if err != nil {
-		t.Fatalf("reading the tree %s: %v", dir, err)
-	}
 	delete(tree, ".")
-	return tree
+	return tree, err
 }
 
 // DiffTrees gives what differs, one line each, at most 20.
