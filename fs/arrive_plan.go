@@ -3,6 +3,7 @@ package fs
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"syscall"
@@ -92,6 +93,9 @@ func (s *space) planArrival(published bool) (events []Event, seq journal.Seq, mo
 		return nil, 0, false, err
 	}
 	a.finish()
+	if err := a.check(); err != nil {
+		return nil, 0, false, err
+	}
 	if published || len(a.rec.Put)+len(a.rec.Drop)+len(a.rec.Add)+len(a.rec.Objs) > 0 {
 		a.rec.Mark, a.rec.Time = uint64(s.log.Mark()), a.now
 		w := s.record(recArrive)
@@ -404,7 +408,7 @@ func (a *arrival) resolve() error {
 			a.wait[a.treeName(e)] = struct{}{}
 		}
 	}
-	var drops []going
+	var drops, stay []going
 	var adds []spot
 	for _, at := range a.order {
 		if waits[at] {
@@ -421,11 +425,7 @@ func (a *arrival) resolve() error {
 				return err
 			}
 			if same {
-				if err := a.renew(at, e.Ino, want); errors.Is(err, errWaits) {
-					a.wait[a.treeName(at)] = struct{}{}
-				} else if err != nil {
-					return err
-				}
+				stay = append(stay, going{at, e})
 				continue
 			}
 			drops = append(drops, going{at, e})
@@ -442,6 +442,14 @@ func (a *arrival) resolve() error {
 		if kept[d.at] {
 			a.wait[a.treeName(d.at)] = struct{}{}
 		} else if err := a.drop(d.at, d.e); err != nil {
+			return err
+		}
+	}
+	// Where a file gets another inode, that has the names which are left.
+	for _, d := range stay {
+		if err := a.renew(d.at, d.e.Ino, a.want[d.at]); errors.Is(err, errWaits) {
+			a.wait[a.treeName(d.at)] = struct{}{}
+		} else if err != nil {
 			return err
 		}
 	}
@@ -954,6 +962,41 @@ func (a *arrival) finish() {
 		a.rec.Objs = append(a.rec.Objs, objectAt{object, ino})
 	}
 }
+
+// check fails for a record that can't be applied: what is wrong is wrong before it is written.
+func (a *arrival) check() error {
+	dropped := map[spot]bool{}
+	for _, d := range a.rec.Drop {
+		at := spot{d.Dir, d.Name}
+		e, err := a.entry(at)
+		if err != nil {
+			return err
+		}
+		if e == nil || e.Ino != d.Ino || dropped[at] {
+			return fmt.Errorf("%w: an entry of directory %d goes that is not there", errPlan, d.Dir)
+		}
+		dropped[at] = true
+	}
+	added := map[spot]bool{}
+	for _, d := range a.rec.Add {
+		at := spot{d.Dir, d.Name}
+		e, err := a.entry(at)
+		if err != nil {
+			return err
+		}
+		if added[at] || e != nil && !dropped[at] {
+			return fmt.Errorf("%w: an entry of directory %d comes twice", errPlan, d.Dir)
+		}
+		if a.inodes[d.Ino] == nil {
+			return fmt.Errorf("%w: an entry of directory %d has no inode", errPlan, d.Dir)
+		}
+		added[at] = true
+	}
+	return nil
+}
+
+// errPlan is a fault of the plan of an arrival.
+var errPlan = errors.New("fs: what came can't be brought in")
 
 // gone notes that an object has no name any more, where that is so.
 func (a *arrival) gone(old *index.Inode) {
