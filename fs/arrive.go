@@ -22,6 +22,7 @@ import (
 type arrivals struct {
 	mu     sync.Mutex
 	queue  []dag.ID    // batches that began to count and are not in the tree; none while there is no tree
+	follow bool        // there is a tree, or is about to be: what comes is queued
 	others bool        // another device has written to the space
 	moved  atomic.Bool // the index changed by it
 	due    bool        // something came, or something that had to wait may go on
@@ -45,8 +46,7 @@ func (s *space) watchArrivals() {
 	}
 	s.graph.Subscribe(func(b *dag.Batch) {
 		in.mu.Lock()
-		known := in.f != nil || in.due
-		if known {
+		if in.follow {
 			in.queue = append(in.queue, b.ID())
 		}
 		wake := b.Device != own
@@ -143,6 +143,7 @@ func (s *space) arriveSome(ctx context.Context) (more bool, err error) {
 	in.mu.Lock()
 	queue := in.queue
 	in.queue, in.due = nil, false
+	in.follow = true // before the graph is folded: what comes meanwhile is not among that
 	in.mu.Unlock()
 	failed := func(err error) (bool, error) {
 		in.mu.Lock()
