@@ -69,13 +69,13 @@ func TestStatusKeys(t *testing.T) {
 	}
 	for range 2 {
 		s := one("status", "--json")
-		if got := keys(s); got != "account device mountpoint pid spaces" {
+		if got := keys(s); got != "account device listen mountpoint peers pid spaces" {
 			t.Errorf("status has %q", got)
 		}
 		if got := keys(s["device"]); got != "name peer_id" {
 			t.Errorf("status has a device with %q", got)
 		}
-		if got := keys(s["spaces"].([]any)[0]); got != "conflicts id name objects pending_blocks pending_changes role state" {
+		if got := keys(s["spaces"].([]any)[0]); got != "conflicts id name objects pending_blocks pending_changes pending_fetch_blocks pending_fetch_changes pending_send_batches role state synced_peers" {
 			t.Errorf("status has a space with %q", got)
 		}
 		a := one("account", "show", "--json")

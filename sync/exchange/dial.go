@@ -18,7 +18,7 @@ const (
 	dialTimeout = 10 * time.Second
 	dialMin     = time.Second
 	dialMax     = 5 * time.Minute
-	uselessWait = time.Minute      // before a peer without a space in common is dialled again; doubled each time
+	uselessWait = 2 * time.Second  // before a peer without a space in common is dialled again; doubled each time
 	forgetAfter = 10 * time.Minute // a peer that was found on the local network, and is seen no more
 	maxFound    = 256              // peers found there
 )
