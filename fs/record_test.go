@@ -36,6 +36,11 @@ func samples() map[string][]byte {
 	add("seal", recSeal, (&sealRecord{Ino: 17, Off: 1, Len: 2, Skip: 3, Block: block.ID{4}, Size: 5, Time: 6}).encode)
 	add("fallocate", recFallocate, (&fallocateRecord{Ino: 17, Mode: 3, Off: 1, N: 2, Time: 3}).encode)
 	add("xattr", recXattr, (&xattrRecord{Ino: 17, Name: "user.x", Value: []byte("y"), Time: 3}).encode)
+	add("arrive", recArrive, (&arriveRecord{
+		Mark: 5000, Time: 77, Drop: []entryAt{{1, "old", 17}}, Add: []entryAt{{1, "new", 17}, {17, "in it", 18}},
+		Inos: []uint64{17, 18}, Put: [][]byte{{1, 2, 3}, {4}}, Objs: []objectAt{{dag.ID{9}, 18}},
+		Gone: []goneAt{{trashRemoved, entryAt{1, "gone", 19}, 76}},
+	}).encode)
 	add("published", recPublished, (&publishedRecord{Seq: 99, Batch: dag.ID{7}, Mark: 1000, Changes: []publishedChange{
 		{Ino: 17, Object: dag.ID{1}, Change: dag.ID{1}, New: true, Links: []placed{{Key: 1, Place: 0, Made: true, Parent: 1, Name: "a"}}, Content: 2, Base: []byte{9}},
 		{Ino: 18, Object: dag.ID{2}, Change: dag.ID{3}, Content: -1, Gone: 2},
@@ -80,6 +85,8 @@ func decodeRecord(b []byte) ([]byte, error) {
 		rec = &xattrRecord{}
 	case recPublished:
 		rec = &publishedRecord{}
+	case recArrive:
+		rec = &arriveRecord{}
 	case recWrite:
 		var c writeRecord
 		if err := c.decode(r); err != nil {
