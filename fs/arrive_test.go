@@ -230,3 +230,43 @@ type fetchFrom struct{ s *space }
 func (f fetchFrom) Fetch(ctx context.Context, id block.ID) ([]byte, error) {
 	return f.s.blocks.Get(ctx, id)
 }
+
+// TestWriteToAReplacedVersion: what a program writes through a file that it has open is not lost when another device's version took
+// the place of the one that it opened: it is merged, or both is kept.
+func TestWriteToAReplacedVersion(t *testing.T) {
+	for _, how := range []string{"open", "closed at once", "killed"} {
+		t.Run(how, func(t *testing.T) {
+			d := newDevices(t, 2)
+			a, b := d.all[0], d.all[1]
+			a.create(a.root, "f", []byte("at first"))
+			d.settle()
+			old := b.look(b.root, "f")
+			b.Ref(old)
+			a.write(a.look(a.root, "f"), []byte("by a, and longer"), 0)
+			d.settle()
+			if got := b.read(b.look(b.root, "f")); string(got) != "by a, and longer" {
+				t.Fatalf("f shows %q", got)
+			}
+			if got := b.read(old); string(got) != "at first" {
+				t.Fatalf("the open file shows %q", got)
+			}
+			b.write(old, []byte("by b through the open file"), 0)
+			switch how {
+			case "closed at once":
+				b.Unref(old)
+			case "killed":
+				b.must(b.Fsync(t.Context(), old))
+				b.kill()
+				b.must(b.arriveAll())
+			}
+			d.settle()
+			d.same()
+			whole := strings.Join(d.tree(a), "\n")
+			for _, text := range []string{"by a, and longer", "by b through the open file"} {
+				if !strings.Contains(whole, text) {
+					t.Errorf("%q is lost:\n%s", text, whole)
+				}
+			}
+		})
+	}
+}

@@ -49,6 +49,9 @@ func (c *composer) compose() bool {
 		if !fresh && len(c.payload.Ops) > 0 {
 			c.payload.Ops = append(c.payload.Ops, c.missed(n.Object, c.payload.Ops)...)
 		}
+		if c.item.replaced && c.item.content != nil {
+			c.content()
+		}
 		return true // removed: the rest concerns nobody
 	}
 	for i := range n.Links {
@@ -78,15 +81,21 @@ func (c *composer) compose() bool {
 	}
 	c.xattrs(fresh)
 	if c.item.content != nil {
-		c.done.Content = int64(len(c.payload.Ops))
-		if a := c.item.content; a.content.IsPatch() {
-			c.done.Size, c.done.Edits = a.content.Size, a.edits
-		} else {
-			c.done.Base = index.AppendContent(nil, a.content)
-		}
-		c.op(tree.Op{Kind: tree.OpContent, Over: n.Contents, Mtime: n.Mtime, Content: c.item.content.content})
+		c.content()
 	}
 	return true
+}
+
+// content puts the content operation.
+func (c *composer) content() {
+	n, a := c.item.n, c.item.content
+	c.done.Content = int64(len(c.payload.Ops))
+	if a.content.IsPatch() {
+		c.done.Size, c.done.Edits = a.content.Size, a.edits
+	} else {
+		c.done.Base = index.AppendContent(nil, a.content)
+	}
+	c.op(tree.Op{Kind: tree.OpContent, Over: n.Contents, Mtime: n.Mtime, Content: a.content})
 }
 
 func (c *composer) op(o tree.Op) { c.payload.Ops = append(c.payload.Ops, o) }

@@ -21,6 +21,8 @@ type item struct {
 	content *assembled // nil when the content is not published
 	db      database   // that it is published with; none: zero
 	failed  bool       // it can't be published now
+
+	replaced bool // it shows an older version, and has content of its own
 }
 
 // maxItems bounds the inodes of one batch; the batch itself is bounded by the format.
@@ -42,7 +44,7 @@ func (s *space) publish(ctx context.Context, pick func(ino uint64, d dirtyState,
 	defer s.settle(items)
 	for i := range items {
 		n := items[i].n
-		if n.IsRegular() && len(n.Links) > 0 && (n.DirtyNew != 0 || n.DirtyContent != 0) {
+		if n.IsRegular() && (len(n.Links) > 0 || items[i].replaced) && (n.DirtyNew != 0 || n.DirtyContent != 0) {
 			if items[i].content, err = s.nextContent(ctx, n); err != nil {
 				if ctx.Err() != nil {
 					return 0, left, err
@@ -162,9 +164,24 @@ func (s *space) holdBack(ino uint64, err error) {
 	}
 }
 
-// nameless reports whether an inode has nothing that concerns others: it has no name, and none of it was published.
-func nameless(n *index.Inode) bool {
-	return n.Ino != rootDir && len(n.Links) == 0 && len(n.Gone) == 0
+// nameless reports whether an inode has nothing that concerns others: it has no name, and none of it was published. What was written
+// to a version that another device's took the place of does. Under mu.
+func (s *space) nameless(n *index.Inode) bool {
+	return n.Ino != rootDir && len(n.Links) == 0 && len(n.Gone) == 0 && !s.replaced(n)
+}
+
+// replaced reports whether an inode shows an older version of a file, by which a program has it open, and has content of its own: that
+// is published as a value beside the one that took its place, and merged or kept as any other. Under mu.
+func (s *space) replaced(n *index.Inode) bool {
+	if len(n.Links) > 0 || n.Object.IsZero() || n.DirtyContent == 0 || !n.IsRegular() {
+		return false
+	}
+	ino, err := s.ix.Object(n.Object)
+	if err != nil || ino == 0 || ino == n.Ino {
+		return false
+	}
+	now, err := s.ix.Inode(ino)
+	return err == nil && now != nil && len(now.Links) > 0
 }
 
 // capture chooses what to publish, with the unpublished directories above it, and clones it. Directories come first, from the
@@ -213,7 +230,7 @@ func (s *space) capture(pick func(uint64, dirtyState, *index.Inode) bool) (items
 				}
 			}
 		}
-		items = append(items, item{n: n.Clone(), depth: depth})
+		items = append(items, item{n: n.Clone(), depth: depth, replaced: s.replaced(n)})
 		return depth, nil
 	}
 	// take takes an inode, or where it belongs to a database all of that.
@@ -241,7 +258,7 @@ func (s *space) capture(pick func(uint64, dirtyState, *index.Inode) bool) (items
 			if err != nil {
 				return s.damaged(err)
 			}
-			if m == nil || !m.Dirty() || nameless(m) {
+			if m == nil || !m.Dirty() || s.nameless(m) {
 				continue
 			}
 			if _, err := add(m); err != nil {
@@ -267,7 +284,7 @@ func (s *space) capture(pick func(uint64, dirtyState, *index.Inode) bool) (items
 		if err != nil {
 			return nil, 0, false, s.damaged(err)
 		}
-		if n == nil || !n.Dirty() || nameless(n) {
+		if n == nil || !n.Dirty() || s.nameless(n) {
 			s.undirty(ino) // nothing of it is for others, or not before it has a name
 			continue
 		}

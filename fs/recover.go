@@ -552,7 +552,7 @@ func (s *space) recovered(ctx context.Context) error {
 		if err != nil {
 			return s.damaged(err)
 		}
-		if n != nil && len(n.Gone) > 0 {
+		if n != nil && (len(n.Gone) > 0 || s.replaced(n)) {
 			s.dirty[ino] = dirtyState{first: s.h.now(), last: s.h.now()}
 			continue
 		}

@@ -192,7 +192,7 @@ func (s *space) reclaim(ino uint64) {
 		return // or when what it did is noted: others know of the inode, and are to hear that it is gone
 	}
 	n, err := s.ix.Inode(ino)
-	if err != nil || n == nil || len(n.Links) > 0 || len(n.Gone) > 0 {
+	if err != nil || n == nil || len(n.Links) > 0 || len(n.Gone) > 0 || s.replaced(n) {
 		return
 	}
 	if st := s.streams[ino]; st != nil {

@@ -246,7 +246,7 @@ func (s *space) info(name string) SpaceInfo {
 	defer s.mu.Unlock()
 	for ino := range s.dirty {
 		n, err := s.ix.Inode(ino)
-		if err != nil || n == nil || !n.Dirty() || nameless(n) {
+		if err != nil || n == nil || !n.Dirty() || s.nameless(n) {
 			continue
 		}
 		i.PendingChanges++
