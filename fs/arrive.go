@@ -71,7 +71,7 @@ func (h *Home) arriver(ctx context.Context) {
 	for {
 		for _, s := range h.each() {
 			err := s.arrive(ctx)
-			if err == nil && s == h.home && s.in.moved.Swap(false) {
+			if err == nil && s == h.home && !s.waits() && s.in.moved.Swap(false) {
 				err = h.settleRoot()
 				h.spacesChanged()
 			}
@@ -85,6 +85,13 @@ func (h *Home) arriver(ctx context.Context) {
 		case <-h.arrived:
 		}
 	}
+}
+
+// waits reports whether names are not brought in yet: what is gone from one place may be on its way to another.
+func (s *space) waits() bool {
+	s.pubMu.Lock()
+	defer s.pubMu.Unlock()
+	return len(s.in.later) > 0
 }
 
 // again has the names that had to wait looked at, after a publication. Under pubMu.
