@@ -27,6 +27,8 @@ type arrivals struct {
 	moved  atomic.Bool // the index changed by it
 	due    bool        // something came, or something that had to wait may go on
 
+	tired bool // of ending conflicts; the arriver's
+
 	// Under pubMu.
 	f     *folder
 	later map[tree.DirName]struct{} // names that are to be looked at
@@ -108,9 +110,14 @@ func (s *space) again() {
 	}
 }
 
+// maxRounds bounds the rounds of one arrival that end conflicts: what a hostile writer made so that it does not end is left as it is
+// until something else comes.
+const maxRounds = 64
+
 // arrive takes what came into the tree and the index. It returns when nothing is left to do but what waits for a publication.
 func (s *space) arrive(ctx context.Context) error {
-	for {
+	for n := 0; ; n++ {
+		s.in.tired = n >= maxRounds
 		more, err := s.arriveSome(ctx)
 		if errors.Is(err, journal.ErrFull) {
 			if err = s.h.makeRoom(); err == nil {
@@ -162,7 +169,10 @@ func (s *space) arriveSome(ctx context.Context) (more bool, err error) {
 		return failed(err)
 	}
 	queue = nil
-	settled, err := s.settleConflicts()
+	settled := false
+	if !in.tired {
+		settled, err = s.settleConflicts()
+	}
 	if err != nil {
 		return failed(err)
 	}
@@ -185,7 +195,11 @@ func (s *space) arriveSome(ctx context.Context) (more bool, err error) {
 	if seq != 0 {
 		in.moved.Store(true)
 		s.h.Mirror()
-		if err := s.h.written(seq); err != nil {
+		err := s.h.written(seq)
+		if settled && err == nil {
+			err = s.h.sync(ctx, seq) // what was published here is noted durably before it may be sent
+		}
+		if err != nil {
 			return failed(err)
 		}
 	}

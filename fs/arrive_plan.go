@@ -112,7 +112,7 @@ func (s *space) planArrival(published bool) (events []Event, seq journal.Seq, mo
 				s.reclaim(ino)
 			}
 		}
-		seq = m.seq
+		seq, s.kept, s.keptBy = m.seq, a.rec.Mark, m.seq
 	}
 	in.later, in.root = a.wait, root
 	clear(in.objs)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/dag/block"
+	"github.com/anyfs/anyfs/dag/disk"
 )
 
 // devices are the homes of one account, that exchange what they have when they are told to.
@@ -264,6 +265,64 @@ func TestWriteToAReplacedVersion(t *testing.T) {
 			whole := strings.Join(d.tree(a), "\n")
 			for _, text := range []string{"by a, and longer", "by b through the open file"} {
 				if !strings.Contains(whole, text) {
+					t.Errorf("%q is lost:\n%s", text, whole)
+				}
+			}
+		})
+	}
+}
+
+// TestDurableStays: what a device told its peers that it holds is there after a power loss, also where it did not arrive in the tree.
+func TestDurableStays(t *testing.T) {
+	d := newDevices(t, 2)
+	a, b := d.all[0], d.all[1]
+	d.settle()
+	a.create(a.root, "f", []byte("held by both"))
+	from, to := must2(a.namedSpace(PersonalName)), must2(b.namedSpace(PersonalName))
+	a.must(from.publishAll(t.Context()))
+	var have []dag.ID
+	for _, tip := range to.graph.Tips() {
+		have = append(have, tip.Batch)
+	}
+	a.must(from.graph.FramesSince(have, func(_ dag.ID, frame []byte) error {
+		_, err := to.graph.Ingest(frame)
+		return err
+	}))
+	want := to.graph.Heads()
+	for _, r := range b.Replicas() {
+		b.must(r.Durable())
+	}
+	b.Home.abandon()
+	b.sim = b.sim.Crash(func() disk.Keep { return disk.Drop }) // nothing that was not synced
+	b.open()
+	if got := must2(b.namedSpace(PersonalName)).graph.Heads(); !slices.Equal(got, want) {
+		t.Fatalf("after the power loss the heads are %v, want %v", got, want)
+	}
+	b.must(b.arriveAll())
+	b.wantContent(b.root, "f", []byte("held by both"))
+}
+
+// TestThreeDevicesAtOnce: conflicts of three end too.
+func TestThreeDevicesAtOnce(t *testing.T) {
+	for i := range concurrentOps {
+		x := &concurrentOps[i]
+		t.Run(x.name, func(t *testing.T) {
+			d := newDevices(t, 3)
+			a := d.all[0]
+			dir := a.dir0(a.root, "dir")
+			a.create(dir, "f", []byte("one\ntwo\nthree\n"))
+			a.create(dir, "g", []byte("g\n"))
+			a.create(a.dir0(dir, "sub"), "h", []byte("h\n"))
+			must2(a.Link(a.in("dir/f"), a.dir0(a.root, "other"), "f2"))
+			d.settle()
+			for k, h := range d.all {
+				x.do(h, fmt.Sprint("device", k))
+			}
+			d.settle()
+			d.same()
+			whole := strings.Join(d.tree(a), "\n")
+			for k := range d.all {
+				if text := strings.ReplaceAll(x.text, "WHO", fmt.Sprint("device", k)); !strings.Contains(whole, text) {
 					t.Errorf("%q is lost:\n%s", text, whole)
 				}
 			}

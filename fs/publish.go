@@ -103,6 +103,7 @@ func (s *space) note(ctx context.Context) error {
 	rec.encode(w)
 	m, err := s.commit(w, true)
 	if err == nil {
+		s.kept, s.keptBy = rec.Mark, m.seq
 		if !s.applied {
 			err = s.applyUnnoted(m.seq)
 		}

@@ -42,10 +42,37 @@ func (r *Replica) Durable() error {
 	if s.deleted() {
 		return ErrStale
 	}
-	if err := s.note(context.Background()); err != nil {
+	ctx := context.Background()
+	if err := s.note(ctx); err != nil {
 		return err
 	}
-	return errors.Join(s.aclLog.Sync(), s.log.Sync())
+	if err := errors.Join(s.aclLog.Sync(), s.log.Sync()); err != nil {
+		return err
+	}
+	return s.keep(ctx)
+}
+
+// keep notes in the journal, durably, that what others sent stays in the batch log: a start cuts off what is behind the last such note.
+// Under pubMu, after the log was synced.
+func (s *space) keep(ctx context.Context) error {
+	s.mu.Lock()
+	mark := uint64(s.log.Mark())
+	var err error
+	if s.kept != mark {
+		r := &arriveRecord{Mark: mark, Time: s.h.now()}
+		w := s.record(recArrive)
+		r.encode(w)
+		var m mutation
+		if m, err = s.commit(w, true); err == nil {
+			s.kept, s.keptBy = mark, m.seq
+		}
+	}
+	seq := s.keptBy
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return s.h.sync(ctx, seq)
 }
 
 // Grown judges the batches of files again, after the access list has grown.

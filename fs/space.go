@@ -51,6 +51,8 @@ type space struct {
 	ix       *index.Index
 	nextIno  uint64
 	last     journal.Seq // the last record of this space
+	kept     uint64      // up to where the journal says that the batch log stays
+	keptBy   journal.Seq // the record that says it
 	need     journal.Seq // the oldest record whose data an inode still refers to; 0 none
 	loaded   journal.Seq // the checkpoint holds everything up to here
 	orphaned map[uint64]struct{}

@@ -168,11 +168,14 @@ func (h *home) serveMount(ctx context.Context, o mountOptions, lock *mount.HomeL
 
 // work is what a daemon does besides answering.
 func (h *home) work(ctx context.Context) error {
+	ctx, end := context.WithCancel(ctx)
+	defer end()
 	var wg sync.WaitGroup
 	if h.network != nil {
 		wg.Go(func() { h.network.run(ctx) })
 	}
 	err := h.fs.Run(ctx)
+	end()
 	wg.Wait()
 	return err
 }

@@ -54,16 +54,16 @@ var opPeerList = operation[none, peersResult]{"peer-list", func(_ context.Contex
 	added, err := h.readPeers()
 	r := peersResult{Connected: []peerStatus{}, Added: append([]string{}, added...)}
 	if h.network != nil && err == nil {
-		var s statusResult
-		s.Spaces = statusesOf(must1(h.fs.Spaces()))
+		spaces, e := h.fs.Spaces()
+		if e != nil {
+			return r, e
+		}
+		s := statusResult{Spaces: statusesOf(spaces)}
 		h.network.addTo(&s)
 		r.Connected = append(r.Connected, s.Peers...)
 	}
 	return r, err
 }}
-
-// must1 drops an error of what is shown only.
-func must1[T any](v T, _ error) T { return v }
 
 var opPeerAdd = operation[nameParams, none]{"peer-add", func(_ context.Context, h *home, p nameParams, _ sink) (none, error) {
 	if err := checkPeer(p.Name); err != nil {
