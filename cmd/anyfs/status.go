@@ -71,7 +71,14 @@ func runStatus(ctx context.Context, e *env, path string, wait bool, timeout time
 	if s.Mountpoint != "" {
 		where = fmt.Sprintf("mounted at %s (daemon %d)", s.Mountpoint, s.PID)
 	}
-	if err := e.table([][]string{{"account", s.Account}, {"device", s.Device.Name + ", " + s.Device.PeerID}, {"home", e.home}, {"state", where}}); err != nil {
+	about := [][]string{{"account", s.Account}, {"device", s.Device.Name + ", " + s.Device.PeerID}, {"home", e.home}, {"state", where}}
+	for _, a := range reachable(s.Listen) {
+		about = append(about, []string{"address", a})
+	}
+	for _, p := range s.Peers {
+		about = append(about, []string{"peer", cmp.Or(p.Device, p.PeerID) + ", " + p.Addr + ": " + strings.Join(p.Spaces, ", ")})
+	}
+	if err := e.table(about); err != nil {
 		return err
 	}
 	if s.ReadOnly != "" {
@@ -111,6 +118,25 @@ func runStatus(ctx context.Context, e *env, path string, wait bool, timeout time
 		return e.table(rows)
 	}
 	return nil
+}
+
+// reachable chooses of the addresses at which a device listens those to give to another: by TCP, and of this machine alone only where
+// there is no other.
+func reachable(listen []string) []string {
+	var far, near []string
+	for _, a := range listen {
+		switch {
+		case !strings.Contains(a, "/tcp/"):
+		case strings.HasPrefix(a, "/ip4/127.") || strings.HasPrefix(a, "/ip6/::1/"):
+			near = append(near, a)
+		default:
+			far = append(far, a)
+		}
+	}
+	if len(far) == 0 {
+		return near
+	}
+	return far
 }
 
 // waitSettled waits until what was done before is published and durable. timeout 0 is for ever.

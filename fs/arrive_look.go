@@ -1,0 +1,250 @@
+package fs
+
+import (
+	"slices"
+
+	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/fs/index"
+	"github.com/anyfs/anyfs/fs/tree"
+)
+
+// What a round of arrival looks at: from the names that changed to those that they lead to, and what each is to show.
+
+// look finds what the names of the work list, and what they lead to, are to show. It ends early when there is too much.
+func (a *arrival) look() error {
+	for len(a.work) > 0 && a.size < maxArrival {
+		at := a.work[len(a.work)-1]
+		a.work = a.work[:len(a.work)-1]
+		if a.seen[at] {
+			continue
+		}
+		a.seen[at] = true
+		dir, err := a.shown(at.Dir)
+		if err != nil {
+			return err
+		}
+		if dir == 0 {
+			continue // when it comes, all that is in it does
+		}
+		if at.Name == "" {
+			err = a.lookDir(at.Dir, dir)
+		} else {
+			err = a.lookName(at, dir)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// shown gives the inode of a directory that is shown, or is to be; 0 for none.
+func (a *arrival) shown(object dag.ID) (uint64, error) {
+	if object == a.t.Root() {
+		return rootDir, nil
+	}
+	if ino, ok := a.inos[object]; ok {
+		return ino, nil
+	}
+	n, err := a.owner(object)
+	if err != nil || n == nil || len(n.Links) == 0 || !n.IsDir() {
+		return 0, err
+	}
+	return n.Ino, nil
+}
+
+// owner gives the inode that stands for an object in the index, nil for none.
+func (a *arrival) owner(object dag.ID) (*index.Inode, error) {
+	ino, err := a.s.ix.Object(object)
+	if err != nil || ino == 0 {
+		return nil, err
+	}
+	return a.s.ix.Inode(ino)
+}
+
+func (a *arrival) lookName(at tree.DirName, dir uint64) error {
+	nodes, err := a.t.Group(at.Dir, at.Name)
+	if err != nil {
+		return err
+	}
+	a.wish(spot{dir, at.Name}, nil)
+	for i := range nodes {
+		if nodes[i].Loser == tree.ContentLoser {
+			continue // it shows when it is a file of its own
+		}
+		if err := a.node(dir, &nodes[i]); err != nil {
+			return err
+		}
+	}
+	return a.lookAtOld(spot{dir, at.Name})
+}
+
+// lookDir looks at all that a directory shows, or is to.
+func (a *arrival) lookDir(object dag.ID, dir uint64) error {
+	if !a.fresh[dir] {
+		if err := a.s.ix.Scan(dir, 0, func(_ uint64, e *index.Entry) bool {
+			a.wish(spot{dir, e.Name}, nil)
+			return true
+		}); err != nil {
+			return err
+		}
+	}
+	nodes, err := a.t.List(object)
+	if err != nil {
+		return err
+	}
+	for i := range nodes {
+		if nodes[i].Loser == tree.ContentLoser {
+			continue
+		}
+		if err := a.node(dir, &nodes[i]); err != nil {
+			return err
+		}
+	}
+	for _, e := range slices.Clone(a.order) {
+		if e.dir == dir {
+			if err := a.lookAtOld(e); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// wish notes what a name is to show; a node counts more than none.
+func (a *arrival) wish(e spot, n *tree.Node) {
+	old, ok := a.want[e]
+	if !ok {
+		a.order = append(a.order, e)
+		a.size += len(e.name) + 32
+	}
+	if !ok || n != nil || old == nil {
+		a.want[e] = n
+	}
+}
+
+// node notes an entry that is to be shown, and has what is in it looked at where it is a directory that was not shown so.
+func (a *arrival) node(dir uint64, n *tree.Node) error {
+	a.wish(spot{dir, n.Name}, n)
+	a.size += 200
+	if n.Kind != tree.KindDir {
+		o, err := a.owner(n.Object)
+		if err == nil && o != nil {
+			err = a.lookAtLinks(o)
+		}
+		return err
+	}
+	ino, known, err := a.dirInode(dir, n)
+	if err != nil {
+		return err
+	}
+	if !a.fresh[ino] {
+		o, err := a.s.inode(ino)
+		if err == nil {
+			err = a.lookAtLinks(o)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for _, d := range n.Dirs {
+		if o, err := a.owner(d); err != nil {
+			return err
+		} else if o == nil || o.Ino != ino {
+			known = false
+			if o != nil && !a.fresh[o.Ino] && len(o.Links) > 0 {
+				// Another inode stood for it: nothing is left there.
+				a.empty[o.Ino] = true
+				if err := a.s.ix.Scan(o.Ino, 0, func(_ uint64, e *index.Entry) bool {
+					a.wish(spot{o.Ino, e.Name}, nil)
+					return true
+				}); err != nil {
+					return err
+				}
+			}
+		}
+		a.inos[d] = ino
+	}
+	if !known && !a.listed[n.Object] {
+		a.listed[n.Object] = true
+		a.work = append(a.work, tree.DirName{Dir: n.Object})
+		delete(a.seen, tree.DirName{Dir: n.Object})
+	}
+	return nil
+}
+
+// dirInode chooses the inode of a directory: the one that stands for any of its objects, and for no other entry.
+func (a *arrival) dirInode(dir uint64, n *tree.Node) (ino uint64, known bool, err error) {
+	if ino, ok := a.inos[n.Object]; ok {
+		return ino, true, nil
+	}
+	for _, d := range n.Dirs {
+		o, err := a.owner(d)
+		if err != nil {
+			return 0, false, err
+		}
+		if o != nil && slices.Contains(n.Dirs, o.Object) {
+			return o.Ino, len(o.Links) > 0, nil
+		}
+	}
+	ino = a.next
+	a.next++
+	a.fresh[ino] = true
+	return ino, false, nil
+}
+
+// lookAtOld has the places looked at where what an entry shows now is to be: a name that goes and comes elsewhere is moved.
+func (a *arrival) lookAtOld(at spot) error {
+	if a.fresh[at.dir] {
+		return nil
+	}
+	e, _, err := a.s.lookup(at.dir, at.name)
+	if err != nil || e == nil {
+		return err
+	}
+	n, err := a.s.inode(e.Ino)
+	if err != nil {
+		return err
+	}
+	if n.Object.IsZero() {
+		return nil
+	}
+	if want := a.want[at]; want != nil && want.Object == n.Object {
+		return nil
+	}
+	if n.IsDir() {
+		o, err := a.st.Object(n.Object)
+		if err == nil && o != nil && o.Claimed != nil {
+			a.work = append(a.work, tree.DirName{Dir: o.Claimed.Parent, Name: o.Claimed.Name})
+		}
+		return err
+	}
+	st, err := a.t.State(n.Object)
+	if err != nil || st == nil {
+		return err
+	}
+	for _, l := range st.LiveLinks() {
+		p := l.Shown()
+		a.work = append(a.work, tree.DirName{Dir: p.Parent, Name: p.Name})
+	}
+	return nil
+}
+
+// lookAtLinks has the places looked at where an inode is shown now: it may be shown there no more.
+func (a *arrival) lookAtLinks(n *index.Inode) error {
+	for i := range n.Links {
+		l := &n.Links[i]
+		dir := a.t.Root()
+		if l.Parent != rootDir {
+			p, err := a.s.inode(l.Parent)
+			if err != nil {
+				return err
+			}
+			if dir = p.Object; dir.IsZero() {
+				continue // it waits anyway
+			}
+		}
+		a.work = append(a.work, tree.DirName{Dir: dir, Name: l.Name})
+	}
+	return nil
+}
