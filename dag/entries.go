@@ -98,7 +98,7 @@ func (g *Graph) readEntries(refs []ref) ([]Entry, error) {
 		}
 		if ok {
 			pos := Pos{Clock: r.clock, Batch: heads[i].id, Place: uint32(r.place)}
-			entries = append(entries, Entry{ID: r.id, Pos: pos, Change: &changes[i], Batch: b})
+			entries = append(entries, Entry{ID: r.id, Pos: pos, At: r.at, Change: &changes[i], Batch: b})
 		}
 	}
 	return entries, nil

@@ -3,6 +3,7 @@ package dag
 import (
 	"bytes"
 	"errors"
+	"math"
 	"slices"
 )
 
@@ -117,7 +118,14 @@ type foldStep[P any] struct {
 // and that can be used (see Joint). Snapshots that it comes by are recomputed, and trusted when they are
 // right. A nil trust believes none.
 func (m *Machine[S, P]) Fold(g *Graph, object ID, trust Trust) (S, Cost, error) {
-	f := folder[S, P]{m: m, g: g, object: object, trust: trust, doubt: make(map[ID]bool), state: m.New()}
+	return m.FoldTo(g, object, math.MaxUint64, trust)
+}
+
+// FoldTo is Fold of the changes whose batches stand at positions up to end in the log of the store (Entry.At): the state as it was
+// when the log ended there. What came here by then is closed under what it names, so that what is joint among all changes has its
+// past among these.
+func (m *Machine[S, P]) FoldTo(g *Graph, object ID, end uint64, trust Trust) (S, Cost, error) {
+	f := folder[S, P]{m: m, g: g, object: object, end: end, trust: trust, doubt: make(map[ID]bool), state: m.New()}
 	if trust == nil {
 		f.trust = TrustMap{}
 	}
@@ -132,6 +140,7 @@ type folder[S, P any] struct {
 	m      *Machine[S, P]
 	g      *Graph
 	object ID
+	end    uint64 // changes behind this position of the log are left out
 	trust  Trust
 
 	window []foldStep[P] // what the walk back came by, newest first, unless that is too much
@@ -153,11 +162,14 @@ func (f *folder[S, P]) back() error {
 	}
 	j := NewJoint(heads)
 	err = f.g.ChangesBack(f.object, func(e Entry) error {
+		joint := j.Step(e)
+		if e.At > f.end {
+			return nil
+		}
 		s, err := f.open(e)
 		if err != nil {
 			return err
 		}
-		joint := j.Step(e)
 		f.keep(s)
 		if !joint || s.snapshot == nil {
 			return nil
@@ -214,6 +226,9 @@ func (f *folder[S, P]) forward() error {
 		return nil
 	}
 	again := func(e Entry) error {
+		if e.At > f.end {
+			return nil
+		}
 		s, err := f.open(e)
 		if err == nil {
 			f.apply(s)

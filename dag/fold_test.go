@@ -3,6 +3,7 @@ package dag_test
 import (
 	"bytes"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -123,11 +124,57 @@ func TestFold(t *testing.T) {
 				if cost.Changes < n {
 					used++
 				}
+				if rapid.IntRange(0, 3).Draw(rt, "before") == 0 {
+					asItWas(rt, f, object)
+				}
 			},
 		})
 	})
 	if used == 0 {
 		t.Error("no fold began at a snapshot")
+	}
+}
+
+// asItWas folds an object as it was when the log ended earlier: what came in by then, and nothing else.
+func asItWas(t *rapid.T, f *folding, object dag.ID) {
+	var log []uint64
+	have := map[dag.ID]bool{}
+	must(t, f.g.Since(0, func(at, end uint64, b *dag.Batch, bodies [][]byte) error {
+		if end <= at || len(log) > 0 && at <= log[len(log)-1] || len(bodies) != len(b.Changes) {
+			t.Fatalf("batch %s at %d, its end %d, %d bodies", b.ID(), at, end, len(bodies))
+		}
+		if p, err := f.g.Position(b.ID()); err != nil || p != at || !f.g.Counts(at) {
+			t.Fatalf("batch %s at %d, not %d: %v", b.ID(), p, at, err)
+		}
+		for _, d := range append(b.Deps, b.Prev) {
+			if !d.IsZero() && !have[d] {
+				t.Fatalf("batch %s before its past", b.ID())
+			}
+		}
+		have[b.ID()] = true
+		log = append(log, at)
+		return nil
+	}))
+	if len(log) == 0 {
+		return
+	}
+	end := rapid.SampledFrom(log).Draw(t, "end")
+	var want dag.ID
+	must(t, f.g.Changes(object, func(e dag.Entry) error {
+		if op, _, err := digest.Open(e); err == nil && e.At <= end {
+			want = digest.Apply(want, e, op)
+		}
+		return nil
+	}))
+	got, _, err := digest.FoldTo(f.g, object, end, f.trust)
+	must(t, err)
+	if got != want {
+		t.Fatalf("as it was at %d of %d: %v, want %v", end, log[len(log)-1], got, want)
+	}
+	n := 0
+	must(t, f.g.Since(end, func(uint64, uint64, *dag.Batch, [][]byte) error { n++; return nil }))
+	if want := len(log) - slices.Index(log, end); n != want {
+		t.Fatalf("%d batches from %d on, want %d", n, end, want)
 	}
 }
 

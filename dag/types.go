@@ -57,10 +57,12 @@ type Header struct {
 
 // Entry is a change at its place in the total order. The receiver may keep it, and changes nothing of it.
 //
-// Batch lacks its Changes: they take reading the whole batch, which Graph.Batch does.
+// Batch lacks its Changes: they take reading the whole batch, which Graph.Batch does. At is the position of the batch in the log of
+// this replica's store, in the order of arrival: see Graph.Since.
 type Entry struct {
 	ID     ID
 	Pos    Pos
+	At     uint64
 	Change *Change
 	Batch  *Batch
 }

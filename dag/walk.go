@@ -106,6 +106,49 @@ func (g *Graph) Batches(fn func(b *Batch, bodies [][]byte) error) error {
 	})
 }
 
+// Since calls fn for the batches whose positions in the log of the store (Entry.At) are from or higher, in the order in which they
+// came, with the encodings of their changes, until fn returns an error, which it returns. end is where the next one may begin. bodies
+// is nil for a batch in quarantine. Batches that come in meanwhile are not among them. The position 0 is before all.
+func (g *Graph) Since(from uint64, fn func(at, end uint64, b *Batch, bodies [][]byte) error) error {
+	g.mu.RLock()
+	stop := g.store.Indexed()
+	g.mu.RUnlock()
+	err := g.store.Walk(from, func(rec Record) error {
+		if rec.At >= stop {
+			return errStop
+		}
+		f, err := parseFrame(rec.Frame)
+		if err == nil && f.id != rec.ID {
+			err = errBody
+		}
+		if err != nil {
+			return errCorrupt(rec.At, err)
+		}
+		if g.isHeld(rec.At) {
+			return fn(rec.At, rec.End, f.batch, nil)
+		}
+		return fn(rec.At, rec.End, f.batch, f.encodings())
+	})
+	if err == errStop {
+		err = nil
+	}
+	return err
+}
+
+// Position returns where a batch stands in the log of the store (Entry.At); ErrNotFound when it is not held.
+func (g *Graph) Position(id ID) (uint64, error) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	k, ok, err := g.find(id)
+	if err == nil && !ok {
+		err = ErrNotFound
+	}
+	return k.at, err
+}
+
+// Counts reports whether the batch at a position of the log is no longer, or was never, in quarantine.
+func (g *Graph) Counts(at uint64) bool { return !g.isHeld(at) }
+
 // FramesSince calls fn in total order for the frames that a replica with the given tips lacks: of each of our tips' feeds
 // and branches what follows the newest of the given ones in it. Tips that are not known here are passed over. They include
 // batches in quarantine that lie in the past of one that counts. It ends as Batches does.
