@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"slices"
 
 	"go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
@@ -187,6 +188,20 @@ func (t *boltTx) Delete(bucket string, key []byte) (err error) {
 		if b := t.bucket(bucket, false); b != nil {
 			err = b.b.Delete(key)
 		}
+	})
+	return t.failed(err)
+}
+
+func (t *boltTx) Clear(bucket string) (err error) {
+	if !t.tx.Writable() {
+		return ErrReadOnly
+	}
+	t.call(func() {
+		if t.bucket(bucket, false) == nil {
+			return
+		}
+		t.buckets = slices.DeleteFunc(t.buckets, func(b *boltBucket) bool { return b.name == bucket })
+		err = t.tx.DeleteBucket([]byte(bucket))
 	})
 	return t.failed(err)
 }

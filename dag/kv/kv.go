@@ -19,7 +19,7 @@ const (
 )
 
 var (
-	// ErrReadOnly is returned by Put and Delete within View.
+	// ErrReadOnly is returned by Put, Delete and Clear within View.
 	ErrReadOnly = errors.New("kv: read-only transaction")
 	// ErrUpdate is returned by ScanBack within Update.
 	ErrUpdate = errors.New("kv: no scanning back within an update")
@@ -67,6 +67,8 @@ type Tx interface {
 	Put(bucket string, key, value []byte) error
 	// Delete of an absent key does nothing.
 	Delete(bucket string, key []byte) error
+	// Clear deletes all keys of a bucket, at once.
+	Clear(bucket string) error
 	// Scan calls fn for the keys from `from` on (nil: from the first), ascending, until it returns false. fn must not
 	// change the bucket.
 	Scan(bucket string, from []byte, fn func(k, v []byte) bool) error

@@ -172,6 +172,20 @@ func (t *memTx) Delete(bucket string, key []byte) error {
 	return nil
 }
 
+func (t *memTx) Clear(bucket string) error {
+	if !t.writable {
+		return ErrReadOnly
+	}
+	if b := t.state.buckets[bucket]; b != nil {
+		for _, k := range b.Keys() {
+			if err := t.Delete(bucket, []byte(k)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 func (t *memTx) apply(op memOp) {
 	b := t.mutable(op.bucket)
 	var old []byte

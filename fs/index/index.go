@@ -36,7 +36,9 @@ const (
 )
 
 // Buckets lists them.
-func Buckets() []string { return []string{bucketInodes, bucketEntries, bucketObjects, bucketNamed} }
+func Buckets() []string {
+	return []string{bucketInodes, bucketEntries, bucketObjects, bucketNamed, bucketRows}
+}
 
 // cacheInodes and cacheEntries bound what is kept of clean records (about 300 and 100 bytes each).
 const (

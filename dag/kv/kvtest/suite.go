@@ -66,6 +66,12 @@ func values(t *testing.T, db kv.DB) {
 			t.Errorf("own write reads %q", v)
 		}
 		must(t, tx.Delete("absent", []byte("x")))
+		must(t, tx.Clear("absent"))
+		must(t, tx.Put("cleared", []byte("x"), value))
+		must(t, tx.Clear("cleared"))
+		if v := tx.Get("cleared", []byte("x")); v != nil {
+			t.Errorf("a cleared key reads %q", v)
+		}
 		must(t, tx.Delete("b", []byte("absent")))
 		return nil
 	}))
@@ -90,6 +96,9 @@ func values(t *testing.T, db kv.DB) {
 		}
 		if err := tx.Delete("b", []byte("k")); !errors.Is(err, kv.ErrReadOnly) {
 			t.Errorf("Delete in View: %v", err)
+		}
+		if err := tx.Clear("b"); !errors.Is(err, kv.ErrReadOnly) {
+			t.Errorf("Clear in View: %v", err)
 		}
 		if err := tx.Scan("absent", nil, func(k, v []byte) bool { t.Error("entry"); return true }); err != nil {
 			t.Error(err)
@@ -278,6 +287,11 @@ func model(t *testing.T, rt *rapid.T, s Store) {
 		err := db.Update(func(tx kv.Tx) error {
 			for range rapid.IntRange(0, 60).Draw(rt, "ops") {
 				b, k := bucket.Draw(rt, "bucket"), key.Draw(rt, "k")
+				if rapid.IntRange(0, 40).Draw(rt, "clear") == 0 {
+					delete(next, b)
+					must(t, tx.Clear(b))
+					continue
+				}
 				if rapid.IntRange(0, 2).Draw(rt, "op") == 0 {
 					delete(next[b], k)
 					must(t, tx.Delete(b, []byte(k)))
