@@ -22,7 +22,7 @@ import (
 type arrival struct {
 	s   *space
 	t   *tree.Tree
-	st  *tree.MemStore
+	st  tree.Store
 	now int64
 	seq journal.Seq // what becomes dirty carries it
 
@@ -60,22 +60,14 @@ var errWaits = errors.New("fs: it waits for a publication")
 // another round is due. published says that the round has published something itself, which is to stay.
 func (s *space) planArrival(published bool) (events []Event, seq journal.Seq, more bool, err error) {
 	in := &s.in
+	in.st.held = true
+	defer func() { in.st.held = false }()
 	a := &arrival{
-		s: s, t: in.f.t, st: in.f.st, now: s.h.now(), seq: max(s.last, 1),
+		s: s, t: in.t, st: in.st, now: s.h.now(), seq: max(s.last, 1),
 		seen: map[tree.DirName]bool{}, inos: map[dag.ID]uint64{}, want: map[spot]*tree.Node{},
 		inodes: map[uint64]*index.Inode{}, fresh: map[uint64]bool{}, stays: map[uint64]bool{}, empty: map[uint64]bool{}, listed: map[dag.ID]bool{}, wait: map[tree.DirName]struct{}{}, next: s.nextIno,
 	}
-	for object := range in.objs {
-		n, err := a.owner(object)
-		if err == nil && n != nil {
-			err = a.lookAtLinks(n)
-		}
-		if err != nil {
-			return nil, 0, false, err
-		}
-	}
-	names := append(a.work, in.sortedNames()...)
-	a.work = nil
+	names := in.sortedNames()
 	done := 0
 	for ; done < len(names) && a.size < maxArrival; done++ {
 		a.work = append(a.work, names[done])
@@ -114,11 +106,11 @@ func (s *space) planArrival(published bool) (events []Event, seq journal.Seq, mo
 		}
 		seq, s.kept, s.keptBy = m.seq, a.rec.Mark, m.seq
 	}
-	in.later, in.root = a.wait, root
-	clear(in.objs)
 	for _, n := range rest {
-		in.later[n] = struct{}{}
+		a.wait[n] = struct{}{}
 	}
+	in.looked(a.wait)
+	in.lookAtRoot(root)
 	return a.out, seq, len(rest) > 0, nil
 }
 

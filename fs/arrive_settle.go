@@ -15,10 +15,8 @@ import (
 // maxSettled bounds the changes of one batch that ends conflicts.
 const maxSettled = dag.MaxChanges / 2
 
-// errEnough ends a walk through the conflicts.
-var errEnough = errors.New("fs: a batch is full")
-
-// settleConflicts publishes the ends of conflicts, and takes them into the tree. It reports whether there were any. Under pubMu.
+// settleConflicts publishes the ends of conflicts, which come into the tree like everything else. It reports whether there were any.
+// Under pubMu.
 func (s *space) settleConflicts() (bool, error) {
 	if s.acl.Writable() != nil {
 		return false, nil
@@ -26,8 +24,8 @@ func (s *space) settleConflicts() (bool, error) {
 	in := &s.in
 	var drafts []*tree.Draft
 	touched := map[dag.ID]bool{}
-	err := in.f.t.Unsettled(func(at tree.DirName) error {
-		plan, err := in.f.t.PlanSettle(at)
+	err := in.t.Unsettled(func(at tree.DirName) error {
+		plan, err := in.t.PlanSettle(at)
 		if errors.Is(err, tree.ErrUnknown) || errors.Is(err, tree.ErrNotExist) {
 			return nil // of a later version, or what a value lay over is gone: it stays as it is shown
 		}
@@ -50,18 +48,17 @@ func (s *space) settleConflicts() (bool, error) {
 	if err != nil && !errors.Is(err, errEnough) || len(drafts) == 0 {
 		return false, err
 	}
-	batch, err := s.commitDrafts(drafts)
-	if err != nil {
+	if err := s.commitDrafts(drafts); err != nil {
 		return false, fmt.Errorf("end conflicts: %w", err)
 	}
-	return true, s.foldBatch(batch)
+	return true, nil
 }
 
 // commitDrafts publishes drafts as one batch, as far as they fit.
-func (s *space) commitDrafts(drafts []*tree.Draft) (dag.ID, error) {
+func (s *space) commitDrafts(drafts []*tree.Draft) error {
 	b, err := s.graph.Begin(s.h.keys.Author(), s.acl.Heads(), s.acl.Epoch())
 	if err != nil {
-		return dag.ID{}, err
+		return err
 	}
 	now := s.h.now()
 	var snapshots []dag.ID
@@ -73,18 +70,17 @@ func (s *space) commitDrafts(drafts []*tree.Draft) (dag.ID, error) {
 		}
 		if err != nil {
 			b.Abort()
-			return dag.ID{}, err
+			return err
 		}
 		if p.Snapshot != nil {
 			snapshots = append(snapshots, id)
 		}
 	}
-	batch, err := b.Commit()
-	if err != nil {
-		return dag.ID{}, err
+	if _, err := b.Commit(); err != nil {
+		return err
 	}
 	for _, id := range snapshots {
 		trust{s}.Trust(id)
 	}
-	return batch.ID(), nil
+	return nil
 }

@@ -74,7 +74,7 @@ func (s *space) checkpoint(ctx context.Context, always bool) error {
 		s.mu.Unlock()
 		return ErrStale // who needs one has none, should the space stay
 	}
-	if s.gone || s.sick != nil || s.last == s.loaded && !always {
+	if s.gone || s.sick != nil || s.last == s.loaded && s.rows.Weight() == 0 && !always {
 		s.mu.Unlock()
 		return nil
 	}
@@ -104,6 +104,7 @@ func (s *space) checkpoint(ctx context.Context, always bool) error {
 	s.ix.SetValue(valueDirty, dirty)
 	s.ix.SetValue(valueObjects, u64(uint64(s.objects)))
 	writeIndex, doneIndex := s.ix.Freeze()
+	writeRows, doneRows := s.rows.Freeze()
 	writeLog, doneLog := s.log.Freeze()
 	writeACL, doneACL := s.aclLog.Freeze()
 	writeBlocks, doneBlocks := s.blocks.Freeze()
@@ -119,7 +120,7 @@ func (s *space) checkpoint(ctx context.Context, always bool) error {
 	if err == nil {
 		err = s.db.Update(func(tx kv.Tx) error {
 			defer crashpoint.Here(crashpoint.CheckpointCommit)
-			for _, write := range []func(kv.Tx) error{writeIndex, writeLog, writeACL, writeBlocks} {
+			for _, write := range []func(kv.Tx) error{writeIndex, writeRows, writeLog, writeACL, writeBlocks} {
 				if err := write(tx); err != nil {
 					return err
 				}
@@ -135,6 +136,7 @@ func (s *space) checkpoint(ctx context.Context, always bool) error {
 		s.unnoted, s.applied = nil, false
 	}
 	s.mu.Unlock()
+	doneRows(err == nil)
 	doneLog(err == nil)
 	doneACL(err == nil)
 	doneBlocks(err == nil)

@@ -66,6 +66,18 @@ func (t trust) Trust(change dag.ID) {
 	t.s.ix.SetValue(trustKey(change), []byte{1})
 }
 
+// heldTrust is trust for who holds mu.
+type heldTrust struct{ trust }
+
+// Trusted implements dag.Trust.
+func (t heldTrust) Trusted(change dag.ID) bool {
+	v, err := t.s.ix.Value(trustKey(change))
+	return err == nil && v != nil
+}
+
+// Trust implements dag.Trust.
+func (t heldTrust) Trust(change dag.ID) { t.s.ix.SetValue(trustKey(change), []byte{1}) }
+
 // stateOf folds an object, from the newest snapshot that is trusted on, and says what it cost.
 func (s *space) stateOf(object dag.ID) (*tree.State, dag.Cost, error) {
 	return s.machine(object).Fold(s.graph, object, trust{s})

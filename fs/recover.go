@@ -359,6 +359,7 @@ func (h *Home) openSpace(ctx context.Context, slot uint16, id dag.ID, openACL fu
 		return fail(err)
 	}
 	s.ix = index.Open(s.db, local.Derive("index"))
+	s.rows, s.rowHash = index.OpenRows(s.db, local.Derive("tree")), local.Derive("tree keys")
 	if err := s.loadValues(id.IsZero()); err != nil {
 		return fail(err)
 	}

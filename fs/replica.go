@@ -88,10 +88,14 @@ func (r *Replica) Grown() {
 	}
 	// What counts no more goes out of the tree, which is made anew.
 	s.pubMu.Lock()
+	err = s.treeAnew()
 	s.in.mu.Lock()
-	s.in.f, s.in.queue, s.in.due = nil, nil, true
+	s.in.due = true
 	s.in.mu.Unlock()
 	s.pubMu.Unlock()
+	if err != nil {
+		s.h.report(fmt.Sprintf("space %s: make its tree anew", s.id), err)
+	}
 	s.h.wakeArriver()
 }
 

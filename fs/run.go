@@ -367,8 +367,9 @@ func (h *Home) checkpointer(ctx context.Context) {
 		behind := false
 		for _, s := range h.each() {
 			s.mu.Lock()
-			weight += s.ix.Weight()
-			behind = behind || s.last != s.loaded
+			rows := s.rows.Weight()
+			weight += s.ix.Weight() + rows
+			behind = behind || s.last != s.loaded || rows > 0
 			s.mu.Unlock()
 		}
 		if !behind && !trimmed && time.Since(last) >= trimAfter {

@@ -49,6 +49,8 @@ type space struct {
 
 	mu       sync.Mutex
 	ix       *index.Index
+	rows     *index.Rows // of the tree; it has a lock of its own, the last of all
+	rowHash  *seal.Local
 	nextIno  uint64
 	last     journal.Seq // the last record of this space
 	kept     uint64      // up to where the journal says that the batch log stays

@@ -293,6 +293,19 @@ func (p *Placement) compare(q *Placement) int {
 	return int(p.Ref.Place) - int(q.Ref.Place)
 }
 
+// Memory is about how many bytes of memory the state takes.
+func (s *State) Memory() int {
+	const state, link, placement, xattr = 400, 120, 200, 64
+	n := state + link*len(s.Links) + (contentMemory+refMemory)*len(s.values)
+	for i := range s.Links {
+		n += placement * len(s.Links[i].Values)
+	}
+	for k, v := range s.Xattrs {
+		n += xattr + len(k) + len(v)
+	}
+	return n
+}
+
 // Clone returns a copy that Apply on the original does not change. They share what no Apply writes to.
 func (s *State) Clone() *State {
 	c := *s
