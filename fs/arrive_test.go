@@ -52,7 +52,7 @@ func (d *devices) sendSpace(from, to *space) {
 	}
 	must(from.graph.FramesSince(have, func(id dag.ID, frame []byte) error {
 		r, err := to.graph.Ingest(frame)
-		if err == nil && r.Status != dag.Accepted {
+		if err == nil && r.Status != dag.Accepted && r.Status != dag.Duplicate {
 			err = fmt.Errorf("batch %s: %v", id, r.Status)
 		}
 		return err

@@ -132,7 +132,7 @@ func (s *space) verify(ctx context.Context, v *verifier) error {
 	}
 	index := func(err error) { v.found("index", err) }
 	for _, verify := range []func(context.Context, func(error)) error{
-		s.aclLog.VerifyIndex, s.log.VerifyIndex, s.ix.VerifyStored, s.verifyPruned,
+		s.aclLog.VerifyIndex, s.log.VerifyIndex, s.ix.VerifyStored, s.rows.VerifyStored, s.verifyPruned,
 	} {
 		if err := verify(ctx, index); ctx.Err() != nil {
 			return ctx.Err()
