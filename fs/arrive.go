@@ -19,9 +19,10 @@ import (
 
 // arrivals is what a space knows of changes that are not its own.
 type arrivals struct {
-	mu     sync.Mutex
+	mu     sync.Mutex // the last of all locks
 	others bool        // another device has written to the space
 	moved  atomic.Bool // the index changed by it
+	waits  atomic.Bool // names wait for what is dirty
 	due    bool        // something came, or something that had to wait may go on
 
 	// Under pubMu. What of it a start needs is in rows of the store too.
@@ -51,6 +52,7 @@ func (in *arrivals) looked(wait map[tree.DirName]struct{}) {
 		in.look(at)
 	}
 	in.later = wait
+	in.waits.Store(len(wait) > 0)
 }
 
 func (in *arrivals) lookAtRoot(due bool) {
@@ -124,9 +126,13 @@ func (s *space) waits() bool {
 
 // again has the tree follow a publication, and the names that had to wait looked at. Under pubMu.
 func (s *space) again() {
-	if s.in.t == nil {
-		return
+	if s.in.t != nil {
+		s.arriveAgain()
 	}
+}
+
+// arriveAgain has another round of arrival.
+func (s *space) arriveAgain() {
 	s.in.mu.Lock()
 	s.in.due = true
 	s.in.mu.Unlock()

@@ -273,7 +273,11 @@ func (a *arrival) addAll(adds []spot) error {
 	for len(adds) > 0 {
 		var left []spot
 		for _, at := range adds {
-			if a.fresh[at.dir] && a.inodes[at.dir] == nil {
+			shown, err := a.hasPlace(at.dir)
+			if err != nil {
+				return err
+			}
+			if !shown {
 				left = append(left, at)
 				continue
 			}
@@ -289,6 +293,21 @@ func (a *arrival) addAll(adds []spot) error {
 		adds = left
 	}
 	return nil
+}
+
+// hasPlace reports whether a directory is shown as the round has it so far: one that is removed here is not, while its way back waits.
+func (a *arrival) hasPlace(dir uint64) (bool, error) {
+	if dir == rootDir {
+		return true, nil
+	}
+	n := a.inodes[dir]
+	if n == nil && !a.fresh[dir] {
+		var err error
+		if n, err = a.s.inode(dir); err != nil {
+			return false, err
+		}
+	}
+	return n != nil && len(n.Links) > 0, nil
 }
 
 // treeName gives a name of the index as the tree knows it; for one that the tree lacks, the whole directory.

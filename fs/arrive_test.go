@@ -14,12 +14,12 @@ import (
 
 // devices are the homes of one account, that exchange what they have when they are told to.
 type devices struct {
-	t   *testing.T
+	t   testing.TB
 	all []*testHome
 }
 
 // newDevices makes n homes, each with the derived space Personal.
-func newDevices(t *testing.T, n int) *devices {
+func newDevices(t testing.TB, n int) *devices {
 	t.Helper()
 	d := &devices{t: t, all: []*testHome{newTestHome(t)}}
 	for len(d.all) < n {
@@ -60,7 +60,7 @@ func (d *devices) sendSpace(from, to *space) {
 	must(to.arrive(ctx))
 }
 
-func (h *Home) must0(t *testing.T) func(error) {
+func (h *Home) must0(t testing.TB) func(error) {
 	return func(err error) {
 		t.Helper()
 		if err != nil {

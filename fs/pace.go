@@ -109,6 +109,9 @@ func (s *space) undirty(ino uint64) {
 	delete(s.dirty, ino)
 	s.forgetMate(ino)
 	delete(s.due, ino)
+	if s.in.waits.Load() {
+		s.arriveAgain() // it may have waited for this: what is removed before it was ever published needs no publication
+	}
 }
 
 // relieve publishes the files of which most lies in the journal alone, until little enough does.
