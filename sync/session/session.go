@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/sync/reconcile"
 	"github.com/anyfs/anyfs/sync/wire"
 )
 
@@ -16,7 +17,6 @@ const (
 	maxQueue   = 8192     // batches to offer; with more the peer is told the heads and pulls
 	maxOffered = 4096     // batches that the peer told of and that are asked of another
 	maxAnswers = 4 * 1024 // batches that the peer asked for and that are not sent yet
-	maxTips    = 1 << 16  // tips of a Pull
 	maxPending = 64 << 20 // bytes of batches that name what did not come, while none comes that does not; the graph keeps fewer
 	maxStrikes = 3        // refused batches
 	chunkBytes = 128 << 10
@@ -106,7 +106,8 @@ func (s *Session) Tick() {
 	s.mu.Lock()
 	for kind := range s.sides {
 		d := &s.sides[kind]
-		d.stalled, d.headsAsked, d.back = false, false, 0
+		d.stalled, d.headsAsked, d.back, d.runs = false, false, 0, 0
+		d.reverse, d.idle = nil, true
 		d.owe = true
 	}
 	s.mu.Unlock()
@@ -150,6 +151,10 @@ func (s *Session) Receive(m wire.Message) error {
 		return s.with(m.Graph, func(d *side) error { return d.heard(m) })
 	case *wire.Pull:
 		return s.pull(m)
+	case *wire.Probe:
+		return s.with(m.Graph, func(d *side) error { return d.probed(m) })
+	case *wire.Answer:
+		return s.with(m.Graph, func(d *side) error { return d.answered(m) })
 	case *wire.End:
 		return s.with(m.Graph, func(d *side) error { return d.ended() })
 	case *wire.Have:
@@ -221,9 +226,13 @@ type side struct {
 	queue    []offer // in the order in which it came to count
 	inbox    []offer // comes into the queue when a group is through
 	serving  *serving
-	overflow bool       // the queue overflowed while serving: the peer is to pull again
-	tips     []wire.Tip // of a Pull that is not complete
-	answers  []dag.ID   // that the peer asked for
+	overflow bool             // the queue overflowed while serving: the peer is to pull again
+	in       *incoming        // a Pull that is not complete
+	giver    *reconcile.Giver // the peer probes
+	reverse  *reconcile.Giver // what its last probes found, for this side's next Pull
+	idle     bool             // it has not probed since the last tick
+	runs     int              // that the peer began since the last tick
+	answers  []dag.ID         // that the peer asked for
 	absents  []dag.ID
 	durable  frontier
 	said     frontier
@@ -232,11 +241,13 @@ type side struct {
 	// From the peer.
 	hears      bool // it told its heads
 	heads      wire.Heads
-	sent       []dag.ID // the last that it sent or told of, since it told its heads
-	recent     recent   // batches that it has, beside those
-	pulling    bool
-	progress   int  // batches taken in since the last Pull
-	stalled    bool // it has what this device lacks, and asking again would change nothing
+	sent       []dag.ID         // the last that it sent or told of, since it told its heads
+	recent     recent           // batches that it has, beside those
+	pulling    bool             // from the first probe, or the Pull, to the End
+	asker      *reconcile.Asker // this side probes
+	shared     *shared          // what its last probes found, for the peer's Pull
+	progress   int              // batches taken in since the last Pull
+	stalled    bool             // it has what this device lacks, and asking again would change nothing
 	headsAsked bool
 	wants      []want   // to ask for
 	offered    []dag.ID // that it told of and that are asked of another
@@ -301,22 +312,11 @@ func (d *side) consider() {
 		d.offered = nil
 		d.want(offered)
 	}
-	if !d.hears || d.pulling || d.stalled || !d.behind() || !d.s.sp.takeTurn(d.kind, d.s) {
-		return
+	if !d.hears || d.pulling || d.stalled || d.giver != nil && !d.idle || !d.behind() || !d.s.sp.takeTurn(d.kind, d.s) {
+		return // where the peer probes, what it finds is this side's too
 	}
 	d.pulling, d.progress = true, 0
-	tips := d.g.Tips()
-	for {
-		n := min(len(tips), wire.MaxTips)
-		m := &wire.Pull{Graph: d.kind, More: n < len(tips)}
-		for _, t := range tips[:n] {
-			m.Tips = append(m.Tips, wire.Tip{Feed: t.Feed, Batch: t.Batch, Seq: t.Seq})
-		}
-		d.s.out = append(d.s.out, m)
-		if tips = tips[n:]; len(tips) == 0 {
-			return
-		}
-	}
+	d.ask()
 }
 
 // want is a batch to ask for, with some that come before it in its feed.
@@ -342,7 +342,7 @@ func (d *side) want(ids []dag.ID) {
 
 // ended takes the end of what a Pull gave.
 func (d *side) ended() error {
-	if !d.pulling {
+	if !d.pulling || d.asker != nil {
 		return fault("the end of nothing")
 	}
 	d.pulling = false

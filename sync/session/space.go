@@ -8,6 +8,7 @@
 package session
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -27,6 +28,9 @@ type Config struct {
 	Grown      func()        // the access list has grown; may be nil
 	Wake       func()        // Step has work; called by any goroutine that writes to a graph, and is quick
 	Log        *slog.Logger  // nil: nothing is logged
+
+	Whole  int             // up to how many tips are sent whole; 0: 256
+	NewKey func() wire.Key // draws the key of a run of probes; nil: from the system's randomness
 }
 
 // Space is one space on this device, and the sessions in which it is exchanged. It is safe for concurrent use.
@@ -57,6 +61,15 @@ func NewSpace(cfg Config) *Space {
 	}
 	if cfg.Grown == nil {
 		cfg.Grown = func() {}
+	}
+	if cfg.Whole == 0 {
+		cfg.Whole = wholeTips
+	}
+	if cfg.NewKey == nil {
+		cfg.NewKey = func() (key wire.Key) {
+			_, _ = rand.Read(key[:])
+			return key
+		}
 	}
 	sp := &Space{cfg: cfg, graphs: [wire.Graphs]*dag.Graph{cfg.ACL, cfg.Files}}
 	for kind, g := range sp.graphs {
