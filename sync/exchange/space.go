@@ -33,6 +33,8 @@ type space struct {
 	wake     chan struct{}
 	fresh    atomic.Bool // a session waits to tell what is held
 	fetching atomic.Int64
+	fetches  sync.Map // by block.ID: *fetch
+	parts    parts
 
 	// Guarded by Engine.mu.
 	ctx    context.Context // nil until Run
@@ -51,6 +53,9 @@ type link struct {
 	taking  sync.Mutex                      // held while a stream of the peer's runs
 	replace chan struct{}                   // closed when a newer stream takes the place of the running one; guarded by Engine.mu
 	clients [2]client                       // of blocks: to read, and to fetch ahead
+	lacks   lacks
+	serving atomic.Int32 // streams on which it asks for blocks
+	stalled atomic.Int64 // when it last owed a block and sent nothing, in nanoseconds of the clock
 }
 
 func (e *Engine) newSpace(r *Replica) *space {
@@ -291,6 +296,9 @@ func (l *link) exchange(t *stream) error {
 			m, err := t.read(0)
 			if err == nil {
 				received.Add(1)
+				if tellsOfFiles(m) {
+					l.lacks.clear()
+				}
 				err = l.local(s.Receive(m))
 			}
 			if err != nil {
@@ -320,6 +328,19 @@ func (l *link) exchange(t *stream) error {
 	}
 	wg.Wait()
 	return context.Cause(ctx)
+}
+
+// tellsOfFiles says whether a message tells of files that are new to its sender, which may have their content.
+func tellsOfFiles(m wire.Message) bool {
+	switch m := m.(type) {
+	case *wire.Frames:
+		return m.Graph == wire.Files
+	case *wire.Have:
+		return m.Graph == wire.Files
+	case *wire.Heads:
+		return m.Graph == wire.Files
+	}
+	return false
 }
 
 // local reports an error of a session that is this device's own: of its disk.
