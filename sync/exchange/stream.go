@@ -119,8 +119,14 @@ func (t *stream) closeOn(ctx context.Context) (done func()) {
 // serve has streams of a protocol handled by a goroutine that Run waits for. A stream whose handler failed is reset.
 func (e *Engine) serve(h host.Host, p protocol.ID, fn func(context.Context, peer.ID, *stream) error) {
 	h.SetStreamHandler(p, func(s network.Stream) {
+		left, ok := e.enterStream(s.Conn().RemotePeer())
+		if !ok {
+			_ = s.Reset()
+			return
+		}
+		defer left()
 		done := make(chan struct{})
-		ok := e.start(func(ctx context.Context) {
+		ok = e.start(func(ctx context.Context) {
 			defer close(done)
 			t := newStream(s)
 			defer t.closeOn(ctx)()

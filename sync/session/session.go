@@ -14,11 +14,12 @@ import (
 
 // Bounds of what is kept for a peer.
 const (
-	maxQueue   = 8192     // batches to offer; with more the peer is told the heads and pulls
-	maxOffered = 4096     // batches that the peer told of and that are asked of another
-	maxAnswers = 4 * 1024 // batches that the peer asked for and that are not sent yet
-	maxPending = 64 << 20 // bytes of batches that name what did not come, while none comes that does not; the graph keeps fewer
-	maxStrikes = 3        // refused batches
+	maxQueue   = 8192      // batches to offer; with more the peer is told the heads and pulls
+	maxAsking  = 16 * 1024 // batches asked of the peer that did not come
+	maxOffered = 4096      // batches that the peer told of and that are asked of another
+	maxAnswers = 4 * 1024  // batches that the peer asked for and that are not sent yet
+	maxPending = 64 << 20  // bytes of batches that name what did not come, while none comes that does not; the graph keeps fewer
+	maxStrikes = 3         // refused batches
 	chunkBytes = 128 << 10
 )
 
@@ -32,10 +33,11 @@ type Peer struct {
 // Session is the exchange of one space with one peer. Receive is called by one goroutine at a time; all else is safe for
 // concurrent use.
 type Session struct {
-	sp    *Space
-	cfg   Peer
-	log   *slog.Logger
-	poked atomic.Bool // look again at what is lacking
+	sp     *Space
+	cfg    Peer
+	log    *slog.Logger
+	poked  atomic.Bool // look again at what is lacking
+	asking int         // batches asked of the peer; guarded by Space.mu
 
 	// mu is held for moments and reads of the graph, not while batches are taken in. It comes before Space.mu.
 	mu        sync.Mutex
@@ -106,11 +108,12 @@ func (s *Session) Tick() {
 	s.mu.Lock()
 	for kind := range s.sides {
 		d := &s.sides[kind]
-		d.stalled, d.headsAsked, d.back, d.runs = false, false, 0, 0
+		d.stalled, d.headsAsked, d.back, d.runs, d.pulls = false, false, 0, 0, 0
 		d.reverse, d.idle = nil, true
 		d.owe = true
 	}
 	s.mu.Unlock()
+	s.sp.expire(s)
 	s.poked.Store(true)
 	s.cfg.Wake()
 }
@@ -246,6 +249,7 @@ type side struct {
 	pulling    bool             // from the first probe, or the Pull, to the End
 	asker      *reconcile.Asker // this side probes
 	shared     *shared          // what its last probes found, for the peer's Pull
+	pulls      int              // since the last tick, or the last batch that was accepted
 	progress   int              // batches taken in since the last Pull
 	stalled    bool             // it has what this device lacks, and asking again would change nothing
 	headsAsked bool
@@ -314,6 +318,11 @@ func (d *side) consider() {
 	}
 	if !d.hears || d.pulling || d.stalled || d.giver != nil && !d.idle || !d.behind() || !d.s.sp.takeTurn(d.kind, d.s) {
 		return // where the peer probes, what it finds is this side's too
+	}
+	if d.pulls++; d.pulls > maxRuns {
+		d.stalled = true // whatever it tells, it does not give: until the next tick
+		d.s.sp.giveTurn(d.kind, d.s)
+		return
 	}
 	d.pulling, d.progress = true, 0
 	d.ask()

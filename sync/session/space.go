@@ -45,7 +45,13 @@ type Space struct {
 	unsaid   bool // something arrived since the last Settle
 	sessions []*Session
 	puller   [wire.Graphs]*Session
-	asked    [wire.Graphs]map[dag.ID]*Session
+	asked    [wire.Graphs]map[dag.ID]asking
+}
+
+// asking is a batch that is asked of a peer.
+type asking struct {
+	s   *Session
+	old bool // since before the session's last tick
 }
 
 // offer is a batch that came to count here.
@@ -73,7 +79,7 @@ func NewSpace(cfg Config) *Space {
 	}
 	sp := &Space{cfg: cfg, graphs: [wire.Graphs]*dag.Graph{cfg.ACL, cfg.Files}}
 	for kind, g := range sp.graphs {
-		sp.asked[kind] = make(map[dag.ID]*Session)
+		sp.asked[kind] = make(map[dag.ID]asking)
 		sp.cancels = append(sp.cancels, g.Subscribe(func(b *dag.Batch) {
 			sp.mu.Lock()
 			sp.events[kind] = append(sp.events[kind], offer{b.ID(), b.Device == cfg.Device})
@@ -191,21 +197,30 @@ func (sp *Space) giveTurn(kind wire.Graph, s *Session) {
 	}
 }
 
-// ask makes s the one session that asks for a batch, if none does.
+// ask makes s the one session that asks for a batch, if none does and s does not wait for too many.
 func (sp *Space) ask(kind wire.Graph, id dag.ID, s *Session) bool {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
-	if sp.asked[kind][id] != nil {
+	if _, asked := sp.asked[kind][id]; asked || s.asking >= maxAsking {
 		return false
 	}
-	sp.asked[kind][id] = s
+	sp.asked[kind][id] = asking{s: s}
+	s.asking++
 	return true
+}
+
+// release ends the asking for a batch. mu is held.
+func (sp *Space) release(kind wire.Graph, id dag.ID) {
+	if a, ok := sp.asked[kind][id]; ok {
+		a.s.asking--
+		delete(sp.asked[kind], id)
+	}
 }
 
 // answered ends the asking for batches.
 func (sp *Space) answered(kind wire.Graph, id dag.ID) {
 	sp.mu.Lock()
-	delete(sp.asked[kind], id)
+	sp.release(kind, id)
 	sp.mu.Unlock()
 }
 
@@ -213,13 +228,36 @@ func (sp *Space) answered(kind wire.Graph, id dag.ID) {
 func (sp *Space) unasked(kind wire.Graph, ids []dag.ID, s *Session) {
 	sp.mu.Lock()
 	for _, id := range ids {
-		if sp.asked[kind][id] == s {
-			delete(sp.asked[kind], id)
+		if sp.asked[kind][id].s == s {
+			sp.release(kind, id)
 		}
 	}
 	others := slices.Clone(sp.sessions)
 	sp.mu.Unlock()
 	poke(others, s)
+}
+
+// expire lets others ask for what s was asked for before its last tick and has not given.
+func (sp *Space) expire(s *Session) {
+	sp.mu.Lock()
+	ended := false
+	for kind := range sp.asked {
+		for id, a := range sp.asked[kind] {
+			switch {
+			case a.s != s:
+			case a.old:
+				sp.release(wire.Graph(kind), id)
+				ended = true
+			default:
+				sp.asked[kind][id] = asking{s, true}
+			}
+		}
+	}
+	others := slices.Clone(sp.sessions)
+	sp.mu.Unlock()
+	if ended {
+		poke(others, s)
+	}
 }
 
 func (sp *Space) join(s *Session) {
@@ -236,9 +274,9 @@ func (sp *Space) leave(s *Session) {
 		if sp.puller[kind] == s {
 			sp.puller[kind] = nil
 		}
-		for id, by := range sp.asked[kind] {
-			if by == s {
-				delete(sp.asked[kind], id)
+		for id, a := range sp.asked[kind] {
+			if a.s == s {
+				sp.release(wire.Graph(kind), id)
 			}
 		}
 	}
