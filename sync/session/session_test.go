@@ -53,6 +53,7 @@ type replica struct {
 	events  bool                 // Step has work
 	unsaid  bool
 	writes  int
+	keys    int // drawn
 	whole   int // tips that are sent whole; 0: the usual number
 	life    int // which it is in: it does not write the same bytes in two
 }
@@ -93,6 +94,7 @@ func (r *replica) open() {
 		Grown:   func() { _, err := fg.Rejudge(nil); must(r.t, err) },
 		Wake:    func() { r.events = true },
 		Whole:   r.whole,
+		NewKey:  func() wire.Key { r.keys++; return wire.Key{byte(r.n), byte(r.keys), byte(r.keys >> 8)} },
 	})
 	r.unsaid = true
 }
@@ -154,6 +156,7 @@ type link struct {
 	bytes   int
 	batches int            // bytes of frames among them
 	kinds   map[string]int // messages, by type
+	record  *[2][]byte     // what each end sent; nil: it is not kept
 }
 
 func connect(t rapid.TB, a, b *replica) *link {
@@ -199,6 +202,9 @@ func (l *link) send(end int) bool {
 	}
 	p := wire.Append(nil, m)
 	l.bytes += len(p)
+	if l.record != nil {
+		l.record[end] = append(l.record[end], p...)
+	}
 	l.kinds[fmt.Sprintf("%T", m)]++
 	m, err = wire.Decode(p[4:])
 	must(l.t, err)

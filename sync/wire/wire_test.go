@@ -6,10 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"reflect"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/anyfs/anyfs/dag"
@@ -180,11 +183,49 @@ func allocated(fn func()) uint64 {
 	return after.TotalAlloc - before.TotalAlloc
 }
 
+// seedFolder has a seed for each example, which TestSeeds holds against them.
+const seedFolder = "testdata/fuzz/FuzzDecode"
+
+func TestSeeds(t *testing.T) {
+	for name, m := range examples() {
+		name := filepath.Join(seedFolder, strings.ReplaceAll(name, " ", "-"))
+		want := fmt.Sprintf("go test fuzz v1\n[]byte(%q)\n", Append(nil, m)[4:])
+		if *update {
+			if err := errors.Join(os.MkdirAll(seedFolder, 0o755), os.WriteFile(name, []byte(want), 0o644)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if b, err := os.ReadFile(name); err != nil || string(b) != want {
+			t.Errorf("%s: %v; -update writes it anew", name, err)
+		}
+	}
+}
+
+// FuzzReader: a stream of any bytes gives messages that encode to those bytes, and then an error.
+func FuzzReader(f *testing.F) {
+	var all []byte
+	for _, m := range examples() {
+		all = Append(all, m)
+	}
+	f.Add(all)
+	f.Fuzz(func(t *testing.T, p []byte) {
+		r := NewReader(bytes.NewReader(p))
+		var back []byte
+		for {
+			m, err := r.Read()
+			if err != nil {
+				break
+			}
+			back = Append(back, m)
+		}
+		if !bytes.HasPrefix(p, back) || r.Bytes < uint64(len(back)) {
+			t.Errorf("%x was read as %x", p, back)
+		}
+	})
+}
+
 // FuzzDecode: what decodes encodes to the same bytes, and no input takes more memory than 64 KiB and twice its length.
 func FuzzDecode(f *testing.F) {
-	for _, m := range examples() {
-		f.Add(Append(nil, m)[4:])
-	}
 	f.Fuzz(func(t *testing.T, p []byte) {
 		var m Message
 		var err error
