@@ -2,6 +2,7 @@ package exchange
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"sync"
@@ -61,7 +62,7 @@ type link struct {
 func (e *Engine) newSpace(r *Replica) *space {
 	sp := &space{e: e, id: r.ID, r: r, wake: make(chan struct{}, 1), links: make(map[peer.ID]*link), cancel: func() {}}
 	sp.session = session.NewSpace(session.Config{
-		ID: r.ID, ACL: r.ACL, Files: r.Files, Device: e.key, Durable: r.Durable, Wake: sp.poke, Log: e.log,
+		ID: r.ID, ACL: r.ACL, Files: r.Files, Device: e.key, Durable: r.Durable, Wake: sp.poke, Log: e.log, Sign: e.sign,
 		Grown: func() {
 			if r.Grown != nil {
 				r.Grown()
@@ -71,6 +72,9 @@ func (e *Engine) newSpace(r *Replica) *space {
 	})
 	return sp
 }
+
+// sign signs what this device states of itself. The text begins with its domain.
+func (e *Engine) sign(text []byte) [64]byte { return [64]byte(ed25519.Sign(e.opt.Key, text)) }
 
 // retag has peers told of tags that came with new keys.
 func (e *Engine) retag() {
@@ -276,7 +280,7 @@ func (l *link) exchange(t *stream) error {
 	defer cancel(nil)
 	defer t.closeOn(ctx)()
 	wake := make(chan struct{}, 1)
-	s := l.sp.session.New(session.Peer{Name: l.r.id.String(), Reads: l.member, Wake: func() {
+	s := l.sp.session.New(session.Peer{Name: l.r.id.String(), Device: l.r.key, Reads: l.member, Wake: func() {
 		select {
 		case wake <- struct{}{}:
 		default:

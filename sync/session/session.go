@@ -25,9 +25,10 @@ const (
 
 // Peer is what a session knows of the peer.
 type Peer struct {
-	Name  string      // for the log
-	Reads func() bool // whether the peer may have the files; nil: it may
-	Wake  func()      // Next has something; called by any goroutine, and is quick
+	Name   string        // for the log
+	Device dag.PublicKey // the peer's
+	Reads  func() bool   // whether the peer may have the files; nil: it may
+	Wake   func()        // Next has something; called by any goroutine, and is quick
 }
 
 // Session is the exchange of one space with one peer. Receive is called by one goroutine at a time; all else is safe for
@@ -40,14 +41,17 @@ type Session struct {
 	asking int         // batches asked of the peer; guarded by Space.mu
 
 	// mu is held for moments and reads of the graph, not while batches are taken in. It comes before Space.mu.
-	mu        sync.Mutex
-	closed    bool
-	ingesting bool
-	out       []wire.Message // small ones, which go first
-	sides     [wire.Graphs]side
-	strikes   int
-	pending   int // bytes
-	err       error
+	mu         sync.Mutex
+	closed     bool
+	ingesting  bool
+	out        []wire.Message // small ones, which go first
+	sides      [wire.Graphs]side
+	strikes    int
+	met        bool                     // it was told what this device states
+	stated     map[dag.PublicKey]uint64 // counters of the statements that the peer has
+	statements int                      // of the peer, since the last tick
+	pending    int                      // bytes
+	err        error
 }
 
 // New returns a session that Space hands events to until Close. Its first messages tell what is held; they come after the
@@ -56,7 +60,7 @@ func (sp *Space) New(p Peer) *Session {
 	if p.Reads == nil {
 		p.Reads = func() bool { return true }
 	}
-	s := &Session{sp: sp, cfg: p, log: sp.cfg.Log.With("peer", p.Name, "space", sp.cfg.ID)}
+	s := &Session{sp: sp, cfg: p, stated: make(map[dag.PublicKey]uint64), log: sp.cfg.Log.With("peer", p.Name, "space", sp.cfg.ID)}
 	for kind := range s.sides {
 		s.sides[kind] = side{s: s, kind: wire.Graph(kind), g: sp.graphs[kind]}
 	}
@@ -99,6 +103,10 @@ func (s *Session) settled(now *[wire.Graphs]frontier) {
 	for kind := range s.sides {
 		s.sides[kind].durable = now[kind]
 	}
+	if !s.met {
+		s.met = true
+		s.state() // further ones at ticks
+	}
 	s.mu.Unlock()
 	s.cfg.Wake()
 }
@@ -112,7 +120,10 @@ func (s *Session) Tick() {
 		d.reverse, d.idle = nil, true
 		d.owe = true
 	}
+	s.statements = 0
+	s.state()
 	s.mu.Unlock()
+	s.sp.review(s)
 	s.sp.expire(s)
 	s.poked.Store(true)
 	s.cfg.Wake()
@@ -154,6 +165,8 @@ func (s *Session) Receive(m wire.Message) error {
 		return s.with(m.Graph, func(d *side) error { return d.heard(m) })
 	case *wire.Pull:
 		return s.pull(m)
+	case *wire.Statement:
+		return s.hear(m)
 	case *wire.Probe:
 		return s.with(m.Graph, func(d *side) error { return d.probed(m) })
 	case *wire.Answer:

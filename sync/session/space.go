@@ -29,8 +29,9 @@ type Config struct {
 	Wake       func()        // Step has work; called by any goroutine that writes to a graph, and is quick
 	Log        *slog.Logger  // nil: nothing is logged
 
-	Whole  int             // up to how many tips are sent whole; 0: 256
-	NewKey func() wire.Key // draws the key of a run of probes; nil: from the system's randomness
+	Sign   func(text []byte) [64]byte // by this device, what it states of itself; nil: it states nothing
+	Whole  int                        // up to how many tips are sent whole; 0: 256
+	NewKey func() wire.Key            // draws the key of a run of probes; nil: from the system's randomness
 }
 
 // Space is one space on this device, and the sessions in which it is exchanged. It is safe for concurrent use.
@@ -44,6 +45,8 @@ type Space struct {
 	events   [wire.Graphs][]offer
 	unsaid   bool // something arrived since the last Settle
 	sessions []*Session
+	stated   map[dag.PublicKey]*stated
+	unknown  int // of these, devices that have written nothing that is held
 	puller   [wire.Graphs]*Session
 	asked    [wire.Graphs]map[dag.ID]asking
 }
@@ -77,7 +80,7 @@ func NewSpace(cfg Config) *Space {
 			return key
 		}
 	}
-	sp := &Space{cfg: cfg, graphs: [wire.Graphs]*dag.Graph{cfg.ACL, cfg.Files}}
+	sp := &Space{cfg: cfg, stated: make(map[dag.PublicKey]*stated), graphs: [wire.Graphs]*dag.Graph{cfg.ACL, cfg.Files}}
 	for kind, g := range sp.graphs {
 		sp.asked[kind] = make(map[dag.ID]asking)
 		sp.cancels = append(sp.cancels, g.Subscribe(func(b *dag.Batch) {

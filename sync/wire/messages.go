@@ -32,6 +32,7 @@ const (
 	KindHeldBlocks
 	KindProbe
 	KindAnswer
+	KindStatement
 	kinds
 )
 
@@ -75,6 +76,8 @@ func (k Kind) new() Message {
 		return &Probe{}
 	case KindAnswer:
 		return &Answer{}
+	case KindStatement:
+		return &Statement{}
 	}
 	return nil
 }
@@ -203,6 +206,18 @@ type Pull struct {
 type Tip struct {
 	Feed, Batch dag.ID
 	Seq         uint64
+}
+
+// Statement is what a device says under its signature: how many batches of both graphs it holds durably, which only grows, and heads of
+// each, up to MaxHeads. Others pass it on.
+type Statement struct {
+	_         struct{} `cbor:",toarray"`
+	T         head[Statement]
+	Device    dag.PublicKey
+	Counter   uint64
+	ACL       List[dag.ID]
+	Files     List[dag.ID]
+	Signature [64]byte
 }
 
 // Key is what a run of probes is under: its sender drew it.
@@ -348,6 +363,7 @@ func (HasBlocks) kind() Kind  { return KindHasBlocks }
 func (HeldBlocks) kind() Kind { return KindHeldBlocks }
 func (Probe) kind() Kind      { return KindProbe }
 func (Answer) kind() Kind     { return KindAnswer }
+func (Statement) kind() Kind  { return KindStatement }
 
 func (m *Hello) check() error { return nil }
 
@@ -395,6 +411,13 @@ func (m *Pull) check() error {
 		return fmt.Errorf("a key of %d bytes, %d of what is known", len(m.Key), len(m.Known))
 	}
 	return m.Graph.check()
+}
+
+func (m *Statement) check() error {
+	if len(m.ACL) > MaxHeads || len(m.Files) > MaxHeads {
+		return fmt.Errorf("%d and %d heads", len(m.ACL), len(m.Files))
+	}
+	return nil
 }
 
 func (m *Probe) check() error {

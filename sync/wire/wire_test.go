@@ -49,6 +49,7 @@ func examples() map[string]Message {
 		"have":           &Have{Graph: Files, IDs: List[dag.ID]{id(3)}},
 		"want":           &Want{Graph: Files, Back: 8, IDs: List[dag.ID]{id(3), id(1)}},
 		"absent":         &Absent{Graph: ACL, IDs: List[dag.ID]{id(3)}},
+		"statement":      &Statement{Device: dag.PublicKey(id(2)), Counter: 7, ACL: List[dag.ID]{id(1)}, Files: List[dag.ID]{id(2), id(3)}, Signature: [64]byte{1}},
 		"ask":            &Ask{Space: id(5)},
 		"get block":      &GetBlock{Request: 1, ID: block.ID(id(6)), Offset: 1 << 18},
 		"part":           &Part{Request: 1, Left: 4, Data: []byte("data")},
