@@ -55,6 +55,9 @@ type spaceStatus struct {
 	ToSend         int    `json:"pending_send_batches"`
 	Synced         int    `json:"synced_peers"`
 	Problem        string `json:"problem,omitempty"`
+
+	// Missing is the devices that state that they hold changes which no connected peer gives.
+	Missing []string `json:"reported_missing,omitempty"`
 }
 
 var opStatus = operation[none, statusResult]{"status", func(_ context.Context, h *home, _ none, _ sink) (statusResult, error) {
