@@ -21,6 +21,7 @@ const (
 	hedgeSlow   = 3 * time.Second        // and without its end
 	hedgeAhead  = 30 * time.Second       // the same for what is fetched ahead
 	stallBlock  = 4 * time.Second        // without a byte over a stream on which answers are due
+	minMoved    = 1 << 10                // bytes in that time: fewer are none
 	avoidFor    = 15 * time.Second       // a peer that has stalled, for what is fetched ahead
 	lackFor     = time.Minute            // a peer that lacks a block, for the same, unless it tells of new content
 	maxAhead    = 32                     // blocks fetched ahead from one peer at once
@@ -178,7 +179,8 @@ func (sp *space) Fetch(ctx context.Context, id block.ID) ([]byte, error) {
 	defer sp.fetching.Add(-1)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	f := &fetch{sp: sp, id: id, results: make(chan attempt), begun: make(chan struct{}, 1), urged: make(chan struct{}, 1)}
+	f := &fetch{sp: sp, id: id, results: make(chan attempt), begun: make(chan struct{}, 1), urged: make(chan struct{}, 1),
+		before: make(map[*link]uint64)}
 	f.class = classOf(ctx)
 	sp.fetches.Store(id, f)
 	defer sp.fetches.CompareAndDelete(id, f)
@@ -211,14 +213,16 @@ type fetch struct {
 	results chan attempt
 	begun   chan struct{}
 	urged   chan struct{}
-	began   bool        // some of it came
-	over    atomic.Bool // it came
-	part    []byte      // what came of it
+	began   bool             // some of it came
+	over    atomic.Bool      // it came
+	part    []byte           // what came of it
+	before  map[*link]uint64 // by who was asked: what had come over its stream
 }
 
 func (f *fetch) run(ctx context.Context) ([]byte, error) {
 	clock := f.sp.e.clock
 	var limit <-chan time.Time
+	var moved uint64 // on the streams of who was asked, when limit began
 	if f.class == reading {
 		limit = clock.After(absentAfter)
 	}
@@ -244,6 +248,8 @@ func (f *fetch) run(ctx context.Context) ([]byte, error) {
 			if hedge = f.hedge(f.began); !f.began {
 				limit = clock.After(absentAfter)
 				f.tried = nil // on the stream for what is read
+				clear(f.before)
+				moved = 0
 				f.ask(ctx)
 			}
 		case a := <-f.results:
@@ -279,12 +285,24 @@ func (f *fetch) run(ctx context.Context) ([]byte, error) {
 				f.part = part
 			}
 		case <-limit:
+			if now := f.moved(); now >= moved+minMoved {
+				moved, limit = now, clock.After(absentAfter) // it comes, or what was asked for before it
+				continue
+			}
 			return nil, fmt.Errorf("%w: no peer of the space gives it", block.ErrAbsent)
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
 	}
 	return nil, fmt.Errorf("%w: no peer of the space has it", block.ErrAbsent)
+}
+
+// moved counts what came over the streams for what is read from those who were asked, since they were.
+func (f *fetch) moved() (n uint64) {
+	for l, before := range f.before {
+		n += l.moved[0].Load() - before
+	}
+	return n
 }
 
 // hedge says when a second peer is asked.
@@ -366,6 +384,9 @@ func (f *fetch) ask(ctx context.Context) bool {
 	})
 	e.mu.Unlock()
 	f.tried = append(f.tried, best)
+	if _, again := f.before[best]; !again {
+		f.before[best] = best.moved[0].Load()
+	}
 	if ok {
 		f.active++
 	} else {

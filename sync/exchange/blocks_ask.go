@@ -7,7 +7,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/dag/block"
@@ -26,10 +25,8 @@ type client struct {
 // blockConn is a stream over which blocks are asked for.
 type blockConn struct {
 	t     *stream
-	clock Clock
 	write sync.Mutex
-	slots *slots       // nil: as many questions as there are
-	moved atomic.Int64 // when something came last, in nanoseconds of the clock
+	slots *slots // nil: as many questions as there are
 
 	mu    sync.Mutex
 	waits map[uint64]*blockWait
@@ -46,6 +43,14 @@ type blockWait struct {
 	data []byte
 	bits []byte
 	err  error
+}
+
+// movedOf counts the bytes that came over the stream for what is read, or fetched ahead.
+func (l *link) movedOf(ahead bool) *atomic.Uint64 {
+	if ahead {
+		return &l.moved[1]
+	}
+	return &l.moved[0]
 }
 
 // conn returns the stream to the peer, opening it if there is none.
@@ -75,7 +80,8 @@ func (l *link) conn(ahead bool) (*blockConn, error) {
 		return nil, err
 	}
 	t.in.Limit = wire.MaxPart + 1024
-	k := &blockConn{t: t, clock: e.clock, waits: make(map[uint64]*blockWait)}
+	t.got.moved = l.movedOf(ahead)
+	k := &blockConn{t: t, waits: make(map[uint64]*blockWait)}
 	if ahead {
 		k.slots = &slots{free: maxAhead}
 	}
@@ -105,7 +111,6 @@ func (k *blockConn) read() error {
 		if err != nil {
 			return err
 		}
-		k.moved.Store(k.clock.Now().UnixNano())
 		var n uint64
 		switch m := m.(type) {
 		case *wire.Part:
@@ -218,8 +223,8 @@ type attempt struct {
 	err     error
 }
 
-// get asks the peer for a block of which have is here already. first is called at each piece that comes. It ends with an error when the
-// peer has sent nothing at all over the stream for stallBlock: answers come in the order of the questions, so one that waits for others
+// get asks the peer for a block of which have is here already. first is called at each piece that comes. It ends with an error when as
+// good as nothing has come over the stream for stallBlock: answers come in the order of the questions, so one that waits for others
 // has not stalled.
 func (l *link) get(ctx context.Context, id block.ID, c class, have []byte, first func()) attempt {
 	a := attempt{l: l, resumed: len(have) > 0, data: have}
@@ -242,7 +247,8 @@ func (l *link) get(ctx context.Context, id block.ID, c class, have []byte, first
 		return a
 	}
 	clock := l.sp.e.clock
-	asked := clock.Now()
+	moved := l.movedOf(c != reading)
+	before := moved.Load()
 	stall := clock.After(stallBlock)
 	for {
 		select {
@@ -251,9 +257,8 @@ func (l *link) get(ctx context.Context, id block.ID, c class, have []byte, first
 			continue
 		case <-w.done:
 		case <-stall:
-			idle := clock.Now().Sub(time.Unix(0, max(asked.UnixNano(), k.moved.Load())))
-			if idle < stallBlock {
-				stall = clock.After(stallBlock - idle)
+			if now := moved.Load(); now >= before+minMoved {
+				before, stall = now, clock.After(stallBlock)
 				continue
 			}
 			err = errStalled

@@ -12,9 +12,10 @@ import (
 )
 
 const (
-	maxRequests     = 256 // of one stream, taken in and not answered
-	maxHolds        = 4   // of them, those that name many blocks
-	maxBlockStreams = 8   // of a peer about one space: it needs two
+	partBytes       = 128 << 10 // of a block in one message: who waits sees soon that it comes
+	maxRequests     = 256       // of one stream, taken in and not answered
+	maxHolds        = 4         // of them, those that name many blocks
+	maxBlockStreams = 8         // of a peer about one space: it needs two
 )
 
 var errStreams = errors.New("exchange: too many streams at once")
@@ -128,7 +129,7 @@ func (l *link) give(t *stream, m *wire.GetBlock, buf []byte) ([]byte, error) {
 	}
 	rest := data[m.Offset:]
 	for {
-		p := &wire.Part{Request: m.Request, Data: rest[:min(len(rest), wire.MaxPart)]}
+		p := &wire.Part{Request: m.Request, Data: rest[:min(len(rest), partBytes)]}
 		rest = rest[len(p.Data):]
 		p.Left = uint64(len(rest))
 		if err := t.write(p); err != nil || len(rest) == 0 {

@@ -251,3 +251,37 @@ func TestReadingFirst(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// A block that comes slowly comes; one of which a byte comes now and then does not keep who reads.
+func TestSlowHolder(t *testing.T) {
+	t.Parallel()
+	_, ra, _, r := with(t, 0)
+	want := random(6, 200_000)
+	r.serve(func(s network.Stream, m *wire.GetBlock) wire.Message {
+		p := wire.Append(nil, &wire.Part{Request: m.Request, Data: want})
+		piece, wait := 10_000, 300*time.Millisecond
+		if m.ID != block.Sum(want) {
+			piece, wait = 1, time.Second
+		}
+		for ; len(p) > 0; p = p[min(piece, len(p)):] {
+			if _, err := s.Write(p[:min(piece, len(p))]); err != nil {
+				return nil
+			}
+			time.Sleep(wait)
+		}
+		return nil
+	})
+	began := time.Now()
+	if got, err := ra.Blocks.Get(t.Context(), block.Sum(want)); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	if took := time.Since(began); took < absentAfter {
+		t.Errorf("it came within %v: the test shows nothing", took)
+	}
+	began = time.Now()
+	if _, err := ra.Blocks.Get(t.Context(), block.ID{1}); !errors.Is(err, block.ErrAbsent) || time.Since(began) > 6*time.Second {
+		t.Errorf("%v after %v", err, time.Since(began))
+	}
+}
+
+const absentAfter = 4 * time.Second

@@ -54,6 +54,7 @@ type link struct {
 	taking  sync.Mutex                      // held while a stream of the peer's runs
 	replace chan struct{}                   // closed when a newer stream takes the place of the running one; guarded by Engine.mu
 	clients [2]client                       // of blocks: to read, and to fetch ahead
+	moved   [2]atomic.Uint64                // bytes that came over their streams
 	lacks   lacks
 	serving atomic.Int32 // streams on which it asks for blocks
 	stalled atomic.Int64 // when it last owed a block and sent nothing, in nanoseconds of the clock
