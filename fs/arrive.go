@@ -242,7 +242,7 @@ func (s *space) arriveSome(ctx context.Context, settle bool) (settled, more bool
 	}
 	if seq != 0 {
 		in.moved.Store(true)
-		s.h.Mirror()
+		s.h.mirrorFresh()
 		err := s.h.written(seq)
 		if settled && err == nil {
 			err = s.h.sync(ctx, seq) // what was published here is noted durably before it may be sent

@@ -88,7 +88,10 @@ type Home struct {
 	urgent   chan struct{} // wakes it at once
 	arrived  chan struct{} // wakes the arriver
 	mirrors  chan struct{} // wakes the mirrorer
-	logged   atomic.Int64  // written bytes that are in the journal alone
+
+	mirrorAll atomic.Bool // for all that is wanted
+
+	logged   atomic.Int64 // written bytes that are in the journal alone
 	events   events
 	onSpaces atomic.Pointer[func()]
 	errs     errorLog

@@ -20,17 +20,26 @@ import (
 // mirror is what of a space's content is not known to be here.
 type mirror struct {
 	mu      sync.Mutex
-	scanned bool                      // what the index had at the start is in want
-	want    map[cid.Cid]*tree.Content // by root
-	busy    map[cid.Cid]bool          // of these, those that are being fetched
+	scanned bool                  // what the index had at the start is in want
+	want    map[cid.Cid]*fetching // by root
+	fresh   []*fetching           // of these, those that were not tried yet
 }
 
-// mirrorContents is how many contents are fetched at a time, and mirrorBlocks how many blocks of all of them; mirrorAgain is when what
-// nobody had is asked for again.
+// fetching is a content to fetch. mirror.mu guards it.
+type fetching struct {
+	c     *tree.Content
+	busy  bool          // it is being fetched
+	wait  time.Duration // after it came to nothing, until it is tried again
+	after time.Time
+}
+
+// mirrorContents is how many contents are fetched at a time, and mirrorBlocks how many blocks of all of them. What nobody had is asked
+// for again after mirrorAgain, and then in growing steps up to mirrorRarely; at once when somebody comes who may have it.
 const (
 	mirrorContents = 32
 	mirrorBlocks   = 32
 	mirrorAgain    = 30 * time.Second
+	mirrorRarely   = 4 * time.Minute
 )
 
 // wantContent notes a content that came from another device.
@@ -40,15 +49,27 @@ func (s *space) wantContent(c *tree.Content) {
 	}
 	m := &s.mir
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	if m.want == nil {
-		m.want = map[cid.Cid]*tree.Content{}
+		m.want = map[cid.Cid]*fetching{}
 	}
-	m.want[c.Root] = c
-	m.mu.Unlock()
+	if w := m.want[c.Root]; w != nil {
+		w.c = c
+		return
+	}
+	w := &fetching{c: c}
+	m.want[c.Root] = w
+	m.fresh = append(m.fresh, w)
 }
 
 // Mirror has content asked for that is not here: somebody who may have it came.
 func (h *Home) Mirror() {
+	h.mirrorAll.Store(true)
+	h.mirrorFresh()
+}
+
+// mirrorFresh has content asked for that came to be wanted.
+func (h *Home) mirrorFresh() {
 	select {
 	case h.mirrors <- struct{}{}:
 	default:
@@ -66,26 +87,30 @@ func (h *Home) mirrorer(ctx context.Context) {
 	defer wg.Wait()
 	contents, blocks := make(chan struct{}, mirrorContents), make(chan struct{}, mirrorBlocks)
 	for {
+		due := false
 		select {
 		case <-ctx.Done():
 			return
 		case <-h.mirrors:
 		case <-tick.C:
+			due = true
 		}
+		all := h.mirrorAll.Swap(false)
 		for _, s := range h.each() {
-			for _, c := range s.toFetch() {
+			for _, w := range s.toFetch(due, all) {
 				select {
 				case contents <- struct{}{}:
 				case <-ctx.Done():
 					return
 				}
-				if s.deleted() || !s.beginFetch(c) {
+				c := s.beginFetch(w)
+				if c == nil {
 					<-contents
 					continue
 				}
 				wg.Go(func() {
 					err := s.fetchContent(ctx, c, blocks)
-					s.endFetch(c, err == nil) // else nobody has it now, or the disk is full: it is tried again
+					s.endFetch(w, err == nil) // else nobody has it now, or the disk is full: it is tried again
 					<-contents
 				})
 			}
@@ -93,8 +118,8 @@ func (h *Home) mirrorer(ctx context.Context) {
 	}
 }
 
-// toFetch lists the content that is wanted and not being fetched.
-func (s *space) toFetch() []*tree.Content {
+// toFetch lists what was not tried yet; with due also what is to be tried again by now, with all everything.
+func (s *space) toFetch(due, all bool) []*fetching {
 	m := &s.mir
 	m.mu.Lock()
 	scanned := m.scanned
@@ -106,39 +131,48 @@ func (s *space) toFetch() []*tree.Content {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	list := make([]*tree.Content, 0, len(m.want))
-	for root, c := range m.want {
-		if !m.busy[root] {
-			list = append(list, c)
+	list := m.fresh
+	m.fresh = nil
+	if !due && !all {
+		return list
+	}
+	list = list[:0]
+	now := time.Now()
+	for _, w := range m.want {
+		if all {
+			w.wait, w.after = 0, time.Time{}
+		}
+		if !w.busy && !now.Before(w.after) {
+			list = append(list, w)
 		}
 	}
 	return list
 }
 
-// beginFetch makes the caller the one who fetches a content, if it is wanted still and nobody does.
-func (s *space) beginFetch(c *tree.Content) bool {
+// beginFetch makes the caller the one who fetches a content, and returns it, if it is wanted still and nobody does; nil otherwise.
+func (s *space) beginFetch(w *fetching) *tree.Content {
 	m := &s.mir
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.want[c.Root] == nil || m.busy[c.Root] {
-		return false
+	if m.want[w.c.Root] != w || w.busy || s.deleted() {
+		return nil
 	}
-	if m.busy == nil {
-		m.busy = map[cid.Cid]bool{}
-	}
-	m.busy[c.Root] = true
-	return true
+	w.busy = true
+	return w.c
 }
 
 // endFetch ends that.
-func (s *space) endFetch(c *tree.Content, here bool) {
+func (s *space) endFetch(w *fetching, here bool) {
 	m := &s.mir
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.busy, c.Root)
+	w.busy = false
 	if here {
-		delete(m.want, c.Root)
+		delete(m.want, w.c.Root)
+		return
 	}
+	w.wait = min(max(2*w.wait, mirrorAgain), mirrorRarely)
+	w.after = time.Now().Add(w.wait - mirrorAgain/2) // ticks are mirrorAgain apart
 }
 
 // hasOthers reports whether another device writes to the space.
@@ -236,8 +270,8 @@ func (s *space) wanted() (n int) {
 	m := &s.mir
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, c := range m.want {
-		n += 1 + len(c.Layout)
+	for _, w := range m.want {
+		n += 1 + len(w.c.Layout)
 	}
 	return n
 }

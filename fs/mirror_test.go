@@ -56,7 +56,8 @@ func TestMirror(t *testing.T) {
 	var large *tree.Content
 	lacks, held := 0, false
 	to.mir.mu.Lock()
-	for _, c := range to.mir.want {
+	for _, w := range to.mir.want {
+		c := w.c
 		id, _, err := block.IDFromCID(c.Root)
 		b.must(err)
 		switch {
