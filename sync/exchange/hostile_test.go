@@ -409,3 +409,63 @@ func TestSlowHandshake(t *testing.T) {
 		t.Errorf("it lasted %v", took)
 	}
 }
+
+// Who is in one space, or is in it no more, gets nothing of another, and of the one no files.
+func TestNoMember(t *testing.T) {
+	a := newDevice(t, 1, 1)
+	one, two := newReplica(t, a, "one"), newReplica(t, a, "two")
+	one.Member = func(dag.PublicKey) bool { return false }
+	secret := random(8, 1000)
+	for _, r := range []*replica{one, two} {
+		r.write(t, r.ACL, []byte("record"))
+		r.write(t, r.Files, secret)
+		_, err := r.Blocks.Put(secret)
+		must(t, err)
+		a.e.Add(r.Replica)
+	}
+	r := newRogue(t, a, "one")
+	all := []dag.ID{one.Files.Heads()[0], two.Files.Heads()[0], one.ACL.Heads()[0], two.ACL.Heads()[0]}
+	for _, space := range []dag.ID{one.ID, two.ID} {
+		for name, ms := range map[string][]wire.Message{
+			wire.ProtocolSpace: {
+				&wire.Open{Space: space}, &wire.Pull{Graph: wire.Files}, &wire.Want{Graph: wire.Files, Back: 100, IDs: all},
+				&wire.Probe{Graph: wire.Files, Sums: make(wire.List[wire.Sum], 64)},
+			},
+			wire.ProtocolBlocks: {
+				&wire.Open{Space: space}, &wire.GetBlock{Request: 1, ID: block.Sum(secret)},
+				&wire.HasBlocks{Request: 2, IDs: wire.List[block.ID]{block.Sum(secret)}},
+			},
+			wire.ProtocolAccess: {&wire.Ask{Space: space}},
+		} {
+			s := r.open(name)
+			must(t, r.send(s, ms...))
+			_ = s.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
+			in := wire.NewReader(s)
+			in.Limit = wire.MaxBody
+			for {
+				m, err := in.Read()
+				if err != nil {
+					break
+				}
+				leak := space == two.ID && name != wire.ProtocolAccess
+				switch m := m.(type) {
+				case *wire.Frames:
+					leak = leak || m.Graph == wire.Files || space == two.ID
+				case *wire.Part:
+					leak = leak || !m.Absent
+				case *wire.HeldBlocks:
+					leak = leak || m.Bits[0] != 0
+				case *wire.Answer:
+					leak = leak || len(m.IDs) > 0
+				}
+				if leak {
+					t.Errorf("%s of %v: %T %+v", name, space, m, m)
+				}
+			}
+			_ = s.Reset()
+		}
+	}
+	if n := a.log.warnings.Load(); n > 0 || !r.connected() {
+		t.Errorf("%d warnings, connected: %v", n, r.connected())
+	}
+}
