@@ -16,10 +16,10 @@ type Fetcher interface {
 	Fetch(ctx context.Context, id ID) ([]byte, error)
 }
 
-// Urger is a Fetcher that wants to know that somebody else waits for a block that it is asked for, with the context of who does. Urge
-// is quick.
+// Urger is a Fetcher that gets some blocks before others. Both methods are quick.
 type Urger interface {
-	Urge(ctx context.Context, id ID)
+	Urgent(ctx context.Context) bool // whether somebody waits for what is fetched with ctx
+	Urge(id ID)                      // somebody waits for what was asked for without that
 }
 
 // SetFetcher replaces the Fetcher; nil: absent blocks are absent.
@@ -204,6 +204,7 @@ func (s *Store) readBlockAt(at located, p []byte, off int64) (int, error) {
 // flight is one fetch of a block, shared by all who want it.
 type flight struct {
 	waiters int           // beside who fetches; under fetching
+	urgent  bool          // who fetches is
 	done    chan struct{} // closed when the rest is set
 	data    []byte        // for the waiters to copy; nil if there are none
 	err     error
@@ -218,9 +219,11 @@ func (s *Store) fetch(ctx context.Context, id ID, why error) ([]byte, error) {
 			s.fetching.Unlock()
 			return nil, why
 		}
+		u, _ := by.(Urger)
+		urgent := u != nil && u.Urgent(ctx)
 		f := s.fetching.flights[id]
 		if f == nil {
-			f = &flight{done: make(chan struct{})}
+			f = &flight{urgent: urgent, done: make(chan struct{})}
 			s.fetching.flights[id] = f
 			s.fetching.Unlock()
 			data, err := s.fetchVerified(ctx, by, id)
@@ -235,8 +238,8 @@ func (s *Store) fetch(ctx context.Context, id ID, why error) ([]byte, error) {
 		}
 		f.waiters++
 		s.fetching.Unlock()
-		if u, ok := by.(Urger); ok {
-			u.Urge(ctx, id)
+		if urgent && !f.urgent {
+			u.Urge(id)
 		}
 		select {
 		case <-f.done:
@@ -247,7 +250,9 @@ func (s *Store) fetch(ctx context.Context, id ID, why error) ([]byte, error) {
 			return bytes.Clone(f.data), nil // each has bytes of its own
 		}
 		// Who asked gave up: that is no answer for those who did not.
-		if !errors.Is(f.err, context.Canceled) && !errors.Is(f.err, context.DeadlineExceeded) {
+		gaveUp := errors.Is(f.err, context.Canceled) || errors.Is(f.err, context.DeadlineExceeded)
+		// Nor is what was found without haste, where less is tried.
+		if !gaveUp && (f.urgent || !urgent) {
 			return nil, f.err
 		}
 		if ctx.Err() != nil {

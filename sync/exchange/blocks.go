@@ -23,6 +23,7 @@ const (
 	minMoved    = 1 << 10                // bytes in that time: fewer are none
 	avoidFor    = 15 * time.Second       // a peer that has stalled, for what is fetched ahead
 	lackFor     = time.Minute            // a peer that lacks a block, for the same, unless it tells of new content
+	silentFor   = time.Second            // a block that nobody gave to who waited, to those who waited with him
 	maxAhead    = 32                     // blocks fetched ahead from one peer at once
 	maxLacks    = 1 << 16                // blocks that a peer is known to lack
 	maxParts    = 16 << 20               // bytes of blocks of a space that came in part
@@ -101,7 +102,7 @@ func (s *slots) releaseLocked() {
 	s.free++
 }
 
-// lacks is what a peer was asked for and did not have.
+// lacks is what was asked for and not to be had, and when.
 type lacks struct {
 	mu sync.Mutex
 	at map[block.ID]time.Time
@@ -116,11 +117,11 @@ func (l *lacks) add(id block.ID, now time.Time) {
 	l.at[id] = now
 }
 
-func (l *lacks) has(id block.ID, now time.Time) bool {
+func (l *lacks) has(id block.ID, now time.Time, within time.Duration) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	at, ok := l.at[id]
-	return ok && now.Sub(at) < lackFor
+	return ok && now.Sub(at) < within
 }
 
 // clear forgets it all: the peer told of new content.
@@ -168,7 +169,10 @@ func (p *parts) take(id block.ID) []byte {
 	return data
 }
 
-var _ block.Fetcher = (*space)(nil)
+var (
+	_ block.Fetcher = (*space)(nil)
+	_ block.Urger   = (*space)(nil)
+)
 
 // Fetch asks the peers of the space for a block, one after the other, a second at the same time where the first is slow; block.ErrAbsent
 // when none has it. Where somebody reads that takes five seconds at most. What is fetched ahead (Prefetch, Pinned) is asked only of
@@ -180,7 +184,10 @@ func (sp *space) Fetch(ctx context.Context, id block.ID) ([]byte, error) {
 	defer cancel()
 	f := &fetch{sp: sp, id: id, results: make(chan attempt), begun: make(chan struct{}, 1), urged: make(chan struct{}, 1),
 		before: make(map[*link]uint64)}
-	f.class = classOf(ctx)
+	if f.class = classOf(ctx); f.class == reading && sp.silent.has(id, sp.e.clock.Now(), silentFor) {
+		// Who asks again, after he waited with another, does not wait twice.
+		return nil, fmt.Errorf("%w: no peer of the space gives it", block.ErrAbsent)
+	}
 	sp.fetches.Store(id, f)
 	defer sp.fetches.CompareAndDelete(id, f)
 	f.part = sp.parts.take(id)
@@ -192,9 +199,12 @@ func (sp *space) Fetch(ctx context.Context, id block.ID) ([]byte, error) {
 	return data, err
 }
 
+// Urgent reports whether somebody waits for what is fetched with ctx.
+func (sp *space) Urgent(ctx context.Context) bool { return classOf(ctx) == reading }
+
 // Urge tells that somebody waits for a block that is being fetched ahead.
-func (sp *space) Urge(ctx context.Context, id block.ID) {
-	if f, ok := sp.fetches.Load(id); ok && classOf(ctx) == reading {
+func (sp *space) Urge(id block.ID) {
+	if f, ok := sp.fetches.Load(id); ok {
 		select {
 		case f.(*fetch).urged <- struct{}{}:
 		default:
@@ -288,6 +298,7 @@ func (f *fetch) run(ctx context.Context) ([]byte, error) {
 				moved, limit = now, clock.After(absentAfter) // it comes, or what was asked for before it
 				continue
 			}
+			f.sp.silent.add(f.id, clock.Now())
 			return nil, fmt.Errorf("%w: no peer of the space gives it", block.ErrAbsent)
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
@@ -347,7 +358,7 @@ func (f *fetch) ask(ctx context.Context) bool {
 				continue
 			}
 		}
-		if f.class != reading && l.lacks.has(f.id, now) {
+		if f.class != reading && l.lacks.has(f.id, now, lackFor) {
 			continue
 		}
 		if best == nil || load < least {

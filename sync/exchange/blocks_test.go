@@ -120,6 +120,39 @@ func TestStalledHolder(t *testing.T) {
 	}
 }
 
+// Who reads what is being fetched ahead, in vain, hears so in time; and gets what a peer has that is not asked ahead of need.
+func TestReadingAfterAhead(t *testing.T) {
+	t.Parallel()
+	_, ra, _, r := with(t, 0)
+	want := random(9, 100)
+	r.serve(func(_ network.Stream, m *wire.GetBlock) wire.Message {
+		if m.ID == block.Sum(want) {
+			return &wire.Part{Request: m.Request, Data: want}
+		}
+		return nil
+	})
+	var wg sync.WaitGroup
+	wg.Go(func() { _, _ = ra.Blocks.Get(exchange.Prefetch(t.Context()), block.ID{5}) })
+	time.Sleep(50 * time.Millisecond)
+	for range 3 {
+		wg.Go(func() {
+			began := time.Now()
+			if _, err := ra.Blocks.Get(t.Context(), block.ID{5}); !errors.Is(err, block.ErrAbsent) || time.Since(began) > 4900*time.Millisecond {
+				t.Errorf("%v after %v", err, time.Since(began))
+			}
+		})
+	}
+	wg.Wait()
+	// The peer has stalled, and is not asked ahead of need for a while.
+	for range 50 {
+		wg.Go(func() { _, _ = ra.Blocks.Get(exchange.Prefetch(t.Context()), block.Sum(want)) })
+	}
+	if got, err := ra.Blocks.Get(t.Context(), block.Sum(want)); err != nil || !bytes.Equal(got, want) {
+		t.Error(err)
+	}
+	wg.Wait()
+}
+
 // Other bytes for a block: they are not taken, their giver is left alone, and another is asked.
 func TestFalseBlocks(t *testing.T) {
 	a, ra, rest, r := with(t, 1)

@@ -36,6 +36,7 @@ type space struct {
 	fetching atomic.Int64
 	fetches  sync.Map // by block.ID: *fetch
 	parts    parts
+	silent   lacks // blocks that nobody gave in time
 
 	// Guarded by Engine.mu.
 	ctx    context.Context // nil until Run
