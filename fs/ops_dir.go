@@ -492,6 +492,11 @@ func (h *Home) remove(parent Ino, name string, dir bool) error {
 
 // Rename moves a name. Flags are RenameNoReplace and RenameExchange.
 func (h *Home) Rename(parent Ino, name string, newParent Ino, newName string, flags uint32) error {
+	return h.rename(parent, name, newParent, newName, flags, false)
+}
+
+// rename is Rename. With save, a file that replaces another is the next version of that, whatever its age.
+func (h *Home) rename(parent Ino, name string, newParent Ino, newName string, flags uint32, save bool) error {
 	if flags&^(RenameNoReplace|RenameExchange) != 0 || flags == RenameNoReplace|RenameExchange {
 		return ErrInvalid
 	}
@@ -531,7 +536,7 @@ func (h *Home) Rename(parent Ino, name string, newParent Ino, newName string, fl
 		}
 	}
 	return s.do(true, func() (*writer, func(*mutation) error, error) {
-		r, replaced, noop, err := s.planRename(from, name, to, newName, flags)
+		r, replaced, noop, err := s.planRename(from, name, to, newName, flags, save)
 		if err != nil || noop {
 			return nil, nil, err
 		}
@@ -561,7 +566,7 @@ func (s *space) settleNamed(dir uint64, name string) error {
 }
 
 // planRename checks a rename and decides whether it is a save. Under mu.
-func (s *space) planRename(from uint64, name string, to uint64, newName string, flags uint32) (r *renameRecord, replaced uint64, noop bool, err error) {
+func (s *space) planRename(from uint64, name string, to uint64, newName string, flags uint32, save bool) (r *renameRecord, replaced uint64, noop bool, err error) {
 	// Both directories are read before anything is recorded: what can't be read can't be replayed.
 	if _, err := s.liveDir(from); err != nil {
 		return nil, 0, false, err
@@ -626,10 +631,10 @@ func (s *space) planRename(from uint64, name string, to uint64, newName string, 
 	case on.IsDir() && on.Entries > 0:
 		return nil, 0, false, ErrNotEmpty
 	}
-	if s.isSave(n, on, r.Time) {
+	if s.isSave(n, on, r.Time, save) {
 		if _, busy := s.inflight[n.Ino]; busy || s.isInflight(on.Ino) {
 			s.waitSettled(n.Ino, on.Ino)
-			return s.planRename(from, name, to, newName, flags) // the lock was released: look again
+			return s.planRename(from, name, to, newName, flags, save) // the lock was released: look again
 		}
 		r.Takes = !on.Object.IsZero()
 	}
@@ -638,9 +643,9 @@ func (s *space) planRename(from uint64, name string, to uint64, newName string, 
 
 func (s *space) isInflight(ino uint64) bool { _, ok := s.inflight[ino]; return ok }
 
-// isSave reports whether the rename of n over o looks like an editor's save of o.
-func (s *space) isSave(n, o *index.Inode, now int64) bool {
-	return n.IsRegular() && o.IsRegular() && len(n.Links) == 1 && len(o.Links) == 1 && now-n.Btime < int64(takesWithin)
+// isSave reports whether the rename of n over o looks like an editor's save of o; at any age, where it is known to be one.
+func (s *space) isSave(n, o *index.Inode, now int64, known bool) bool {
+	return n.IsRegular() && o.IsRegular() && len(n.Links) == 1 && len(o.Links) == 1 && (known || now-n.Btime < int64(takesWithin))
 }
 
 // setAside remembers a name that a file was renamed away from.

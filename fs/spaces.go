@@ -242,6 +242,7 @@ func (s *space) info(name string) SpaceInfo {
 	i := SpaceInfo{Slot: s.slot, ID: s.id.String(), Name: name, Role: s.acl.Role().String(), State: "local"}
 	i.BlockBytes, i.DiskBytes = s.blocks.Bytes()
 	i.FetchBlocks = s.wanted()
+	i.Conflicts = s.copyCount()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for ino := range s.dirty {
@@ -272,7 +273,7 @@ func (h *Home) renameSpace(old, name string, flags uint32) error {
 	defer h.spaceMu.Unlock()
 	home := h.home
 	err := home.do(false, func() (*writer, func(*mutation) error, error) {
-		r, replaced, noop, err := home.planRename(rootDir, old, rootDir, name, RenameNoReplace)
+		r, replaced, noop, err := home.planRename(rootDir, old, rootDir, name, RenameNoReplace, false)
 		if err != nil || noop {
 			return nil, nil, err
 		}

@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -40,7 +41,8 @@ func (h *Home) virtualXattr(ino Ino, name string) ([]byte, error) {
 		}
 		return []byte("local"), nil
 	case "conflicts":
-		return []byte("0"), nil
+		count, err := s.conflictCount(local)
+		return strconv.AppendInt(nil, int64(count), 10), err
 	case "role", "members":
 		if local != rootDir || s.slot == 0 {
 			return nil, ErrNoAttr

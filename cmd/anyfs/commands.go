@@ -41,6 +41,7 @@ Examples:
 			},
 		},
 		peerCommand(e),
+		conflictsCommand(e),
 		logCommand(e),
 		restoreCommand(e),
 		pruneCommand(e),

@@ -117,7 +117,7 @@ func operations() []registered {
 	return []registered{
 		opWhere, opAccount, opStatus, opWait, opPathStatus,
 		opSpaceCreate, opSpaceList, opSpaceInfo, opSpaceRename, opSpaceDelete,
-		opPeerList, opPeerAdd, opPeerRemove,
+		opPeerList, opPeerAdd, opPeerRemove, opConflicts, opResolve,
 		opLog, opDeleted, opRestore, opContent, opPrune, opVerify, opExport, opImport,
 	}
 }
