@@ -69,7 +69,7 @@ func TestStatusKeys(t *testing.T) {
 	}
 	for range 2 {
 		s := one("status", "--json")
-		if got := keys(s); got != "account device listen mountpoint peers pid spaces" {
+		if got := keys(s); got != "account device limits listen mountpoint paused peers pid spaces" {
 			t.Errorf("status has %q", got)
 		}
 		if got := keys(s["device"]); got != "name peer_id" {
@@ -99,7 +99,7 @@ func TestJSON(t *testing.T) {
 		for _, line := range []string{
 			"status", "status Personal/f", "status --wait", "account show", "account phrase", "space create W", "space list",
 			"space info W", "space rename W V", "space delete V", "log Personal/f", "log --deleted Personal", "restore Personal/f",
-			"restore Personal/f --to " + out + "/" + daemon, "restore Personal/f --to Personal/" + daemon, "prune --dry-run",
+			"conflicts", "limit", "limit --up 1M", "pause", "resume", "restore Personal/f --to " + out + "/" + daemon, "restore Personal/f --to Personal/" + daemon, "prune --dry-run",
 			"prune --keep-last 3", "verify", "export Personal " + out + "/p" + daemon, "space create S", "export S " + out + "/s" + daemon,
 			"space delete S", "import " + out + "/s" + daemon + " --as T", "space delete T", "version",
 		} {

@@ -50,6 +50,14 @@ func newNetwork(h *home, listen []string, discover bool) (*network, error) {
 	if err != nil {
 		return nil, &failure{exitUsage, err}
 	}
+	h.network = n
+	s, err := h.readSettings()
+	if err != nil {
+		// What can't be read may say that nothing is to be exchanged.
+		h.log.Error("the exchange is paused", "err", err)
+		s.Paused = true
+	}
+	h.applySettings(s)
 	return n, nil
 }
 

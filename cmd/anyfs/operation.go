@@ -117,7 +117,7 @@ func operations() []registered {
 	return []registered{
 		opWhere, opAccount, opStatus, opWait, opPathStatus,
 		opSpaceCreate, opSpaceList, opSpaceInfo, opSpaceRename, opSpaceDelete,
-		opPeerList, opPeerAdd, opPeerRemove, opConflicts, opResolve,
+		opPeerList, opPeerAdd, opPeerRemove, opConflicts, opResolve, opPause, opLimit,
 		opLog, opDeleted, opRestore, opContent, opPrune, opVerify, opExport, opImport,
 	}
 }

@@ -34,7 +34,8 @@ type statusResult struct {
 	Mountpoint string           `json:"mountpoint"`
 	PID        int              `json:"pid"`
 	Listen     []string         `json:"listen"`
-	Paused     bool             `json:"paused,omitempty"`
+	Paused     bool             `json:"paused"`
+	Limits     limits           `json:"limits"`
 	Peers      []peerStatus     `json:"peers"`
 	Spaces     []spaceStatus    `json:"spaces"`
 	ReadOnly   string           `json:"read_only,omitempty"`
@@ -70,6 +71,11 @@ var opStatus = operation[none, statusResult]{"status", func(_ context.Context, h
 		Spaces: statusesOf(s.Spaces), ReadOnly: s.ReadOnly, Errors: h.lastErrors(),
 	}
 	r.Listen, r.Peers = []string{}, []peerStatus{}
+	set, err := h.readSettings()
+	if err != nil {
+		return statusResult{}, err
+	}
+	r.Paused, r.Limits = set.Paused, set.Limits
 	if h.network != nil {
 		h.network.addTo(&r)
 	}

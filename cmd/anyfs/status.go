@@ -72,6 +72,12 @@ func runStatus(ctx context.Context, e *env, path string, wait bool, timeout time
 		where = fmt.Sprintf("mounted at %s (daemon %d)", s.Mountpoint, s.PID)
 	}
 	about := [][]string{{"account", s.Account}, {"device", s.Device.Name + ", " + s.Device.PeerID}, {"home", e.home}, {"state", where}}
+	if s.Paused {
+		about = append(about, []string{"exchange", "paused; 'anyfs resume' goes on"})
+	}
+	if l := s.Limits.text(); l != "" {
+		about = append(about, []string{"limits", l})
+	}
 	for _, a := range reachable(s.Listen) {
 		about = append(about, []string{"address", a})
 	}
