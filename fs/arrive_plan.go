@@ -96,9 +96,11 @@ func (s *space) planArrival(published bool) (events []Event, seq journal.Seq, mo
 		if err != nil {
 			return nil, 0, false, err
 		}
+		watched := a.watchBefore()
 		if err := s.applyArrive(m.seq, &a.rec); err != nil {
 			return nil, 0, false, err
 		}
+		watched.tell()
 		for ino := range a.inodes {
 			if _, ok := s.orphaned[ino]; ok {
 				s.reclaim(ino)

@@ -90,6 +90,7 @@ type Home struct {
 	mirrors  chan struct{} // wakes the mirrorer
 	logged   atomic.Int64  // written bytes that are in the journal alone
 	events   events
+	watch    watchers
 	onSpaces atomic.Pointer[func()]
 	errs     errorLog
 	last     atomic.Int64 // of now

@@ -265,6 +265,7 @@ func (h *Home) make(parent Ino, name string, mode, rdev uint32, target string, c
 				return err
 			}
 			a = s.attr(n)
+			s.happened(EventCreated, named{r.Ino, dir, name}, named{}, n.IsDir())
 			return nil
 		}, nil
 	})
@@ -417,6 +418,7 @@ func (h *Home) Link(ino, parent Ino, name string) (Attr, error) {
 				return err
 			}
 			a = s.attr(n)
+			s.happened(EventCreated, named{local, dir, name}, named{}, false)
 			return nil
 		}, nil
 	})
@@ -484,6 +486,7 @@ func (h *Home) remove(parent Ino, name string, dir bool) error {
 			if err := s.applyUnlink(m.seq, r); err != nil {
 				return err
 			}
+			s.happened(EventRemoved, named{ino, d, name}, named{}, dir)
 			s.reclaim(ino)
 			return nil
 		}, nil
@@ -546,6 +549,7 @@ func (h *Home) rename(parent Ino, name string, newParent Ino, newName string, fl
 			if err := s.applyRename(m.seq, r); err != nil {
 				return err
 			}
+			s.renamed(r)
 			if replaced != 0 {
 				s.reclaim(replaced)
 			}

@@ -109,6 +109,9 @@ func (s *space) note(ctx context.Context) error {
 		}
 		s.unnoted, s.applied = nil, false
 	}
+	if err == nil {
+		s.publishedChanges(rec)
+	}
 	s.mu.Unlock()
 	if err != nil {
 		return err

@@ -238,6 +238,13 @@ func (r *restorer) cred(st *tree.State) Cred {
 
 // appeared notes for the kernel that a name is there now.
 func (r *restorer) appeared(at place) {
+	if at.s.watched() {
+		at.s.mu.Lock()
+		if e, _, err := at.s.lookup(at.dir, at.name); err == nil && e != nil {
+			at.s.happened(EventCreated, named{e.Ino, at.dir, at.name}, named{}, e.Type == syscall.S_IFDIR)
+		}
+		at.s.mu.Unlock()
+	}
 	r.changed(Event{Parent: at.s.ino(at.dir), Name: at.name})
 }
 

@@ -280,7 +280,13 @@ func (h *Home) renameSpace(old, name string, flags uint32) error {
 		_ = replaced // none: RenameNoReplace
 		w := home.record(recRename)
 		r.encode(w)
-		return w, func(m *mutation) error { return home.applyRename(m.seq, r) }, nil
+		return w, func(m *mutation) error {
+			err := home.applyRename(m.seq, r)
+			if err == nil {
+				home.renamed(r)
+			}
+			return err
+		}, nil
 	})
 	if errors.Is(err, ErrExist) && flags&RenameNoReplace == 0 {
 		err = ErrNotEmpty // what rename(2) says of a directory that can't be replaced

@@ -45,6 +45,7 @@ Examples:
 		resumeCommand(e),
 		limitCommand(e),
 		conflictsCommand(e),
+		watchCommand(e),
 		logCommand(e),
 		restoreCommand(e),
 		pruneCommand(e),

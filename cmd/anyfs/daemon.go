@@ -174,6 +174,7 @@ func (h *home) work(ctx context.Context) error {
 	if h.network != nil {
 		wg.Go(func() { h.network.run(ctx) })
 	}
+	defer context.AfterFunc(ctx, h.end)()
 	err := h.fs.Run(ctx)
 	end()
 	wg.Wait()
