@@ -535,6 +535,7 @@ func (s *space) publishedOne(seq, upTo journal.Seq, n *index.Inode, p *published
 				return s.damaged(err)
 			}
 			n.Rebase(upTo, base, at)
+			s.noteSend(n)
 		}
 		n.Contents = []tree.Ref{at}
 		for i := range n.Gone {

@@ -73,6 +73,7 @@ type SpaceInfo struct {
 	PendingBlocks  int   `json:"pending_blocks"`
 	Conflicts      int   `json:"conflicts"`
 	FetchBlocks    int   `json:"pending_fetch_blocks"` // that are to come from other devices
+	SendBlocks     int   `json:"pending_send_blocks"`  // published here, and not known to be held by another device
 	BlockBytes     int64 `json:"-"`
 	DiskBytes      int64 `json:"-"`
 }
@@ -258,7 +259,7 @@ func (s *space) info(name string) SpaceInfo {
 	if s.pubErr != nil {
 		i.State = "error"
 	}
-	i.Objects = s.objects
+	i.Objects, i.SendBlocks = s.objects, s.toSend()
 	return i
 }
 

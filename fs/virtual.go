@@ -30,16 +30,8 @@ func (h *Home) virtualXattr(ino Ino, name string) ([]byte, error) {
 		}
 		return s.objectXattr(n, name)
 	case "sync":
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		n, err := s.inode(local)
-		if err != nil {
-			return nil, err
-		}
-		if n.Dirty() {
-			return []byte("pending"), nil
-		}
-		return []byte("local"), nil
+		state, err := s.syncState(local)
+		return []byte(state), err
 	case "conflicts":
 		count, err := s.conflictCount(local)
 		return strconv.AppendInt(nil, int64(count), 10), err

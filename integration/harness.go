@@ -238,7 +238,7 @@ func kill(pid int) error {
 // Settle waits until the daemon has published and made durable what was done so far.
 func (h *Home) Settle() {
 	h.t.Helper()
-	h.Must("status", "--wait", "--timeout", "60s")
+	h.Must("status", "--wait", "--here", "--timeout", "60s")
 }
 
 // Xattr reads an extended attribute.

@@ -30,6 +30,7 @@ type event struct {
 	Hole  int64  `json:"hole,omitempty"` // this many zeros, of which nothing need be written
 
 	Change *fs.Change `json:"change,omitempty"`
+	Text   string     `json:"text,omitempty"` // what a person may want to know meanwhile
 }
 
 // sink takes the events of an operation. Its error, that of a caller who has gone, ends the operation.
