@@ -143,6 +143,16 @@ func (h *home) serveMount(ctx context.Context, o mountOptions, lock *mount.HomeL
 	if err != nil {
 		return err
 	}
+	if o.stopping != nil {
+		stopping := func() {
+			if err := o.stopping(); err != nil {
+				h.log.Warn("the service manager is not told", "err", err)
+			}
+		}
+		defer context.AfterFunc(ctx, stopping)()
+		end := h.end
+		h.end = sync.OnceFunc(func() { end(); stopping() }) // also where it is unmounted
+	}
 	h.setPlace(place{Dir: o.dir, Space: o.space})
 	if h.network, err = newNetwork(h, o.listen, !o.noDiscovery); err != nil {
 		return errors.Join(err, l.Close())
