@@ -110,14 +110,14 @@ func (r *resolver) announce() {
 }
 
 // changed notes what the kernel is to be told of a name.
-func (r *resolver) changed(s *space, at named) {
-	r.events = append(r.events, Event{Parent: s.ino(at.dir), Name: at.name, Inode: s.ino(at.ino)})
+func (r *resolver) changed(s *space, at named, kind EventKind) {
+	r.events = append(r.events, Event{Parent: s.ino(at.dir), Name: at.name, Inode: s.ino(at.ino), Kind: kind})
 }
 
 func (r *resolver) remove(c *Conflict) error {
 	err := r.h.Unlink(c.in.ino(c.copy.dir), c.copy.name)
 	if err == nil {
-		r.changed(c.in, c.copy)
+		r.changed(c.in, c.copy, EventGone)
 		r.res.Removed = append(r.res.Removed, c.Path)
 	}
 	return err
@@ -141,8 +141,8 @@ func (r *resolver) rename(c *Conflict) error {
 		}
 		to := c.copy
 		to.name = name
-		r.changed(c.in, c.copy)
-		r.changed(c.in, to)
+		r.changed(c.in, c.copy, EventGone)
+		r.changed(c.in, to, EventMade)
 		up, _, _ := cutLast(c.Path)
 		r.res.Renamed = append(r.res.Renamed, up+"/"+name)
 		return r.unmark(c)
@@ -169,8 +169,8 @@ func (r *resolver) take(c *Conflict) error {
 	if err != nil {
 		return err
 	}
-	r.changed(s, c.copy)
-	r.changed(s, to)
+	r.changed(s, c.copy, EventGone)
+	r.changed(s, to, EventWritten)
 	r.res.Path = c.Original
 	r.res.Renamed = append(r.res.Renamed, c.Path)
 	if err := r.unmark(c); err != nil || c.over.ino == 0 {

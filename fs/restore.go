@@ -245,7 +245,7 @@ func (r *restorer) appeared(at place) {
 		}
 		at.s.mu.Unlock()
 	}
-	r.changed(Event{Parent: at.s.ino(at.dir), Name: at.name})
+	r.changed(Event{Parent: at.s.ino(at.dir), Name: at.name, Kind: EventMade})
 }
 
 // destination finds where a copy goes, making the directories above.

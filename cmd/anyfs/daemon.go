@@ -159,7 +159,7 @@ func (h *home) serveMount(ctx context.Context, o mountOptions, lock *mount.HomeL
 	}
 	d := mount.Daemon{
 		Lock: lock, Backend: h.fs, Control: server, Listener: l, Work: h.work,
-		Mount: mount.Options{Dir: o.dir, Space: o.space, ExtraOpts: o.options, Log: h.log, Ready: func() {
+		Mount: mount.Options{Dir: o.dir, Space: o.space, ExtraOpts: o.options, Log: h.log, Still: &h.still, Ready: func() {
 			h.mounted.Store(true)
 			if err := ready(); err != nil {
 				stop(err)

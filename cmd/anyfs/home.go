@@ -38,6 +38,8 @@ type home struct {
 	ending chan struct{} // closed when a daemon begins to end
 	end    func()        // closes it
 
+	still sync.Mutex // held by who unmounts: see mount.Options
+
 	mu    sync.Mutex // guards place
 	place place      // of the mount, or of the last one
 }
