@@ -15,43 +15,58 @@ import (
 // What this device has and no other is known to hold, and when that is nothing.
 
 const (
-	deliverEvery = time.Second // between two times that peers are asked what they hold of it
-	deliverRest  = 15 * time.Second
+	deliverEvery = time.Second // between two times that peers are asked what they hold of it, at least
+	deliverRest  = 5 * time.Minute
+	deliverShare = 50  // asking may take this part of the time
 	deliverMost  = 256 // contents at a time
 	settleEvery  = 20 * time.Millisecond
 )
 
 // deliver asks peers, until ctx ends, whether they hold what this device published, as long as there is something of which that is not
-// known: often while they take it, and rarely while they don't.
+// known: often while they take it or there is more of it, and rarely otherwise.
 func (n *network) deliver(ctx context.Context) {
-	wait := deliverEvery
-	for {
+	tick := time.NewTicker(deliverEvery)
+	defer tick.Stop()
+	for wait := deliverEvery; ; {
+		began := time.Now()
 		left, some := n.deliverOnce(ctx)
-		if some || !left {
+		rest := deliverShare * time.Since(began)
+		if wait = min(2*wait, deliverRest); some {
 			wait = deliverEvery
-		} else {
-			wait = min(2*wait, deliverRest)
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-n.asked:
-			wait = deliverEvery
-		case <-time.After(wait):
+		for asking := true; asking; {
+			select {
+			case <-ctx.Done():
+				return
+			case <-n.asked:
+				asking = false
+			case <-tick.C:
+				now := n.toSend()
+				if now != left {
+					wait = deliverEvery
+				}
+				asking = now == 0 || time.Since(began) < max(wait, rest)
+			}
 		}
 	}
 }
 
-// deliverOnce asks about everything once. left: there is more; some: peers hold what was not known.
-func (n *network) deliverOnce(ctx context.Context) (left, some bool) {
+// toSend is how much there is of which nobody is known to hold it: contents, and spaces with batches.
+func (n *network) toSend() (left int) {
 	for _, r := range n.h.fs.Replicas() {
-		if mark := r.Mark(); mark > r.HeldUpTo() {
-			if n.equal(r.ID) {
-				r.Held(mark)
-				some = true
-			} else {
-				left = true
-			}
+		if left += r.ToSend(); r.Mark() > r.HeldUpTo() {
+			left++
+		}
+	}
+	return left
+}
+
+// deliverOnce asks about everything once. It returns how much is left, and whether peers hold what was not known.
+func (n *network) deliverOnce(ctx context.Context) (left int, some bool) {
+	for _, r := range n.h.fs.Replicas() {
+		if mark := r.Mark(); mark > r.HeldUpTo() && n.equal(r.ID) {
+			r.Held(mark)
+			some = true
 		}
 		if r.ToSend() == 0 {
 			continue
@@ -61,9 +76,8 @@ func (n *network) deliverOnce(ctx context.Context) (left, some bool) {
 			n.h.log.Warn("what peers hold is not known", "space", r.ID, "err", err)
 		}
 		some = some || held
-		left = left || r.ToSend() > 0
 	}
-	return left, some
+	return n.toSend(), some
 }
 
 // equal reports whether a peer holds all that is here of a space, durably.

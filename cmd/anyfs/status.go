@@ -62,11 +62,28 @@ Examples:
 }
 
 func runStatus(ctx context.Context, e *env, path string, wait, here bool, timeout time.Duration) error {
+	if timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, timeout, errTimeout)
+		defer cancel()
+	}
 	if wait {
-		if err := waitSettled(ctx, e, here, timeout); err != nil {
-			return err
+		if err := waitSettled(ctx, e, here); err != nil {
+			return inTime(ctx, timeout, err)
 		}
 	}
+	return inTime(ctx, timeout, showStatus(ctx, e, path))
+}
+
+// inTime tells of the end of the time that there was where that is why something failed.
+func inTime(ctx context.Context, timeout time.Duration, err error) error {
+	if err != nil && errors.Is(context.Cause(ctx), errTimeout) {
+		return failf(exitTimeout, "something is still under way after %v", timeout)
+	}
+	return err
+}
+
+func showStatus(ctx context.Context, e *env, path string) error {
 	if path != "" {
 		return runPathStatus(ctx, e, path)
 	}
@@ -173,13 +190,8 @@ func reachable(listen []string) []string {
 	return far
 }
 
-// waitSettled waits until what was done before is published and durable. timeout 0 is for ever.
-func waitSettled(ctx context.Context, e *env, here bool, timeout time.Duration) error {
-	if timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, timeout, errTimeout)
-		defer cancel()
-	}
+// waitSettled waits until what was done before is durable and published, and where it is not here alone that counts, held by another device.
+func waitSettled(ctx context.Context, e *env, here bool) error {
 	b, told := newBar(e, "exchange"), ""
 	_, err := opWait.follow(ctx, e, waitParams{here}, func(ev event) error {
 		if ev.Text != told {
@@ -190,9 +202,6 @@ func waitSettled(ctx context.Context, e *env, here bool, timeout time.Duration) 
 		return b.event(ev)
 	})
 	b.end(err == nil)
-	if err != nil && errors.Is(context.Cause(ctx), errTimeout) {
-		return failf(exitTimeout, "something is still under way after %v", timeout)
-	}
 	return err
 }
 
