@@ -119,7 +119,7 @@ func TestJSON(t *testing.T) {
 func TestStatusWaitTimesOut(t *testing.T) {
 	h := Mounted(t)
 	pid := h.PID()
-	check(t, syscall.Kill(pid, syscall.SIGSTOP))
+	check(t, stop(pid))
 	defer func() { _ = syscall.Kill(pid, syscall.SIGCONT) }()
 	start := time.Now()
 	r := h.Run("status", "--wait", "--timeout", "500ms")
