@@ -95,7 +95,23 @@ type Event struct {
 	// version of a file: the kernel needs a new nodeid for it.
 	Inode   Ino
 	Renewed bool
+	// Kind says what happened to the name, and Dir whether it is a directory's, for who watches the directory. Quiet: that is all there is
+	// to tell; the kernel believes nothing that is not so.
+	Kind  EventKind
+	Dir   bool
+	Quiet bool
 }
+
+// EventKind is what happened to the name of an Event.
+type EventKind uint8
+
+// The kinds of events.
+const (
+	EventNone    EventKind = iota // nothing to tell who watches
+	EventMade                     // the name came
+	EventGone                     // it went
+	EventWritten                  // content or attributes of what has it changed
+)
 
 // Errors are the errno that POSIX names for the case, so that errors.Is works with io/fs's sentinels and the mount
 // answers without a table. Operations wrap them with what was tried on what where a person will read it.

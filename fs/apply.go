@@ -541,6 +541,9 @@ func (s *space) applyXattr(seq journal.Seq, r *xattrRecord) error {
 		return err
 	}
 	if r.Remove {
+		if r.Name == tree.ConflictXattr {
+			s.forgetCopy(n)
+		}
 		removeXattr(seq, n, r.Name)
 	} else {
 		setXattr(seq, n, r.Name, r.Value)
@@ -603,6 +606,8 @@ func (s *space) applyReclaim(n *index.Inode) {
 		}
 	}
 	s.objects--
+	s.forgetCopy(n)
+	s.forgetSend(n.Ino)
 	s.ix.Remove(n.Ino)
 	s.undirty(n.Ino)
 	delete(s.patched, n.Ino)

@@ -120,7 +120,7 @@ func (a *arrival) renew(at spot, ino uint64, want *tree.Node) error {
 	}
 	if n.Ino != ino {
 		a.inos[want.Object] = n.Ino
-		a.tell(at, ino, true)
+		a.tell(at, ino, EventWritten, false)
 		return nil
 	}
 	return a.placements(n, want)
@@ -197,6 +197,7 @@ func (a *arrival) version(ino uint64, want *tree.Node, st *tree.State) (*index.I
 		setAttributes(n, st)
 		n.Base, n.BaseAt, n.Cuts, n.Ext, n.Patched, n.Size, n.Contents = nil, tree.Ref{}, nil, nil, index.Patched{}, 0, nil
 		n.Ctime = changed(n.Ctime, a.now)
+		a.written(n)
 		return n, a.content(n, want, st)
 	}
 	old, err := a.inode(ino)
@@ -211,7 +212,7 @@ func (a *arrival) version(ino uint64, want *tree.Node, st *tree.State) (*index.I
 	for _, l := range old.Links {
 		a.rec.Drop = append(a.rec.Drop, entryAt{l.Parent, l.Name, old.Ino})
 		a.rec.Add = append(a.rec.Add, entryAt{l.Parent, l.Name, m.Ino})
-		a.tell(spot{l.Parent, l.Name}, old.Ino, true)
+		a.tell(spot{l.Parent, l.Name}, old.Ino, EventWritten, false)
 	}
 	old.Links = nil
 	a.inos[want.Object] = m.Ino
@@ -255,7 +256,16 @@ func (a *arrival) attributes(n *index.Inode, want *tree.Node, st *tree.State) er
 		n.Target, n.Size = st.Target, int64(len(st.Target))
 	}
 	a.out = append(a.out, Event{Inode: a.s.ino(n.Ino)})
+	a.written(n)
 	return nil
+}
+
+// written tells who watches that what has the names of an inode changed.
+func (a *arrival) written(n *index.Inode) {
+	for i := range n.Links[:min(len(n.Links), maxWatchedNames)] {
+		l := &n.Links[i]
+		a.out = append(a.out, Event{Parent: a.s.ino(l.Parent), Name: l.Name, Kind: EventWritten, Dir: n.IsDir(), Quiet: true})
+	}
 }
 
 // content gives a file what its node shows.

@@ -96,9 +96,11 @@ func (s *space) planArrival(published bool) (events []Event, seq journal.Seq, mo
 		if err != nil {
 			return nil, 0, false, err
 		}
+		watched := a.watchBefore()
 		if err := s.applyArrive(m.seq, &a.rec); err != nil {
 			return nil, 0, false, err
 		}
+		watched.tell()
 		for ino := range a.inodes {
 			if _, ok := s.orphaned[ino]; ok {
 				s.reclaim(ino)
@@ -418,12 +420,13 @@ func (a *arrival) drop(at spot, e *index.Entry) error {
 	a.rec.Drop = append(a.rec.Drop, entryAt{at.dir, at.name, e.Ino})
 	n.Links = slices.DeleteFunc(n.Links, func(l index.Link) bool { return l.Parent == at.dir && l.Name == at.name })
 	n.Ctime = changed(n.Ctime, a.now)
-	a.tell(at, 0, false)
+	a.tell(at, 0, EventGone, n.IsDir())
 	return nil
 }
 
-func (a *arrival) tell(at spot, ino uint64, renewed bool) {
-	e := Event{Parent: a.s.ino(at.dir), Name: at.name, Renewed: renewed}
+// tell notes an event of a name. What was written is another version of a file, which the kernel is to get anew.
+func (a *arrival) tell(at spot, ino uint64, kind EventKind, dir bool) {
+	e := Event{Parent: a.s.ino(at.dir), Name: at.name, Renewed: kind == EventWritten, Kind: kind, Dir: dir}
 	if ino != 0 {
 		e.Inode = a.s.ino(ino)
 	}
@@ -445,7 +448,7 @@ func (a *arrival) add(at spot, want *tree.Node) error {
 	}
 	n.Parent = at.dir
 	a.rec.Add = append(a.rec.Add, entryAt{at.dir, at.name, n.Ino})
-	a.tell(at, n.Ino, false)
+	a.tell(at, n.Ino, EventMade, n.IsDir())
 	return nil
 }
 

@@ -131,6 +131,9 @@ func (s *space) applyArrive(seq journal.Seq, r *arriveRecord) error {
 		if err != nil {
 			return s.damaged(err)
 		}
+		if old != nil {
+			s.forgetCopy(old)
+		}
 		if old == nil {
 			s.objects++
 		} else if n.IsDir() { // these are counted by the entries that come and go
@@ -139,6 +142,7 @@ func (s *space) applyArrive(seq journal.Seq, r *arriveRecord) error {
 		}
 		s.nextIno = max(s.nextIno, n.Ino+1)
 		s.ix.Add(n)
+		s.noteCopy(n)
 		if n.Ino != rootDir {
 			s.setOrphan(n, len(n.Links) == 0)
 		}

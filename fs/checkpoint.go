@@ -74,7 +74,7 @@ func (s *space) checkpoint(ctx context.Context, always bool) error {
 		s.mu.Unlock()
 		return ErrStale // who needs one has none, should the space stay
 	}
-	if s.gone || s.sick != nil || s.last == s.loaded && s.rows.Weight() == 0 && !always {
+	if s.gone || s.sick != nil || s.last == s.loaded && s.rows.Weight() == 0 && !s.unsaved && !always {
 		s.mu.Unlock()
 		return nil
 	}
@@ -103,6 +103,7 @@ func (s *space) checkpoint(ctx context.Context, always bool) error {
 	s.ix.SetValue(valueMark, u64(uint64(s.log.Mark())))
 	s.ix.SetValue(valueDirty, dirty)
 	s.ix.SetValue(valueObjects, u64(uint64(s.objects)))
+	s.unsaved = false
 	writeIndex, doneIndex := s.ix.Freeze()
 	writeRows, doneRows := s.rows.Freeze()
 	writeLog, doneLog := s.log.Freeze()
@@ -134,6 +135,8 @@ func (s *space) checkpoint(ctx context.Context, always bool) error {
 	if err == nil {
 		s.loaded, s.need = seq, need
 		s.unnoted, s.applied = nil, false
+	} else {
+		s.unsaved = true
 	}
 	s.mu.Unlock()
 	doneRows(err == nil)

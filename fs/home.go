@@ -93,6 +93,7 @@ type Home struct {
 
 	logged   atomic.Int64 // written bytes that are in the journal alone
 	events   events
+	watch    watchers
 	onSpaces atomic.Pointer[func()]
 	errs     errorLog
 	last     atomic.Int64 // of now

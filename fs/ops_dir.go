@@ -265,6 +265,7 @@ func (h *Home) make(parent Ino, name string, mode, rdev uint32, target string, c
 				return err
 			}
 			a = s.attr(n)
+			s.happened(EventCreated, named{r.Ino, dir, name}, named{}, n.IsDir())
 			return nil
 		}, nil
 	})
@@ -417,6 +418,7 @@ func (h *Home) Link(ino, parent Ino, name string) (Attr, error) {
 				return err
 			}
 			a = s.attr(n)
+			s.happened(EventCreated, named{local, dir, name}, named{}, false)
 			return nil
 		}, nil
 	})
@@ -484,6 +486,7 @@ func (h *Home) remove(parent Ino, name string, dir bool) error {
 			if err := s.applyUnlink(m.seq, r); err != nil {
 				return err
 			}
+			s.happened(EventRemoved, named{ino, d, name}, named{}, dir)
 			s.reclaim(ino)
 			return nil
 		}, nil
@@ -492,6 +495,11 @@ func (h *Home) remove(parent Ino, name string, dir bool) error {
 
 // Rename moves a name. Flags are RenameNoReplace and RenameExchange.
 func (h *Home) Rename(parent Ino, name string, newParent Ino, newName string, flags uint32) error {
+	return h.rename(parent, name, newParent, newName, flags, false)
+}
+
+// rename is Rename. With save, a file that replaces another is the next version of that, whatever its age.
+func (h *Home) rename(parent Ino, name string, newParent Ino, newName string, flags uint32, save bool) error {
 	if flags&^(RenameNoReplace|RenameExchange) != 0 || flags == RenameNoReplace|RenameExchange {
 		return ErrInvalid
 	}
@@ -531,7 +539,7 @@ func (h *Home) Rename(parent Ino, name string, newParent Ino, newName string, fl
 		}
 	}
 	return s.do(true, func() (*writer, func(*mutation) error, error) {
-		r, replaced, noop, err := s.planRename(from, name, to, newName, flags)
+		r, replaced, noop, err := s.planRename(from, name, to, newName, flags, save)
 		if err != nil || noop {
 			return nil, nil, err
 		}
@@ -541,6 +549,7 @@ func (h *Home) Rename(parent Ino, name string, newParent Ino, newName string, fl
 			if err := s.applyRename(m.seq, r); err != nil {
 				return err
 			}
+			s.renamed(r)
 			if replaced != 0 {
 				s.reclaim(replaced)
 			}
@@ -561,7 +570,7 @@ func (s *space) settleNamed(dir uint64, name string) error {
 }
 
 // planRename checks a rename and decides whether it is a save. Under mu.
-func (s *space) planRename(from uint64, name string, to uint64, newName string, flags uint32) (r *renameRecord, replaced uint64, noop bool, err error) {
+func (s *space) planRename(from uint64, name string, to uint64, newName string, flags uint32, save bool) (r *renameRecord, replaced uint64, noop bool, err error) {
 	// Both directories are read before anything is recorded: what can't be read can't be replayed.
 	if _, err := s.liveDir(from); err != nil {
 		return nil, 0, false, err
@@ -626,10 +635,10 @@ func (s *space) planRename(from uint64, name string, to uint64, newName string, 
 	case on.IsDir() && on.Entries > 0:
 		return nil, 0, false, ErrNotEmpty
 	}
-	if s.isSave(n, on, r.Time) {
+	if s.isSave(n, on, r.Time, save) {
 		if _, busy := s.inflight[n.Ino]; busy || s.isInflight(on.Ino) {
 			s.waitSettled(n.Ino, on.Ino)
-			return s.planRename(from, name, to, newName, flags) // the lock was released: look again
+			return s.planRename(from, name, to, newName, flags, save) // the lock was released: look again
 		}
 		r.Takes = !on.Object.IsZero()
 	}
@@ -638,9 +647,9 @@ func (s *space) planRename(from uint64, name string, to uint64, newName string, 
 
 func (s *space) isInflight(ino uint64) bool { _, ok := s.inflight[ino]; return ok }
 
-// isSave reports whether the rename of n over o looks like an editor's save of o.
-func (s *space) isSave(n, o *index.Inode, now int64) bool {
-	return n.IsRegular() && o.IsRegular() && len(n.Links) == 1 && len(o.Links) == 1 && now-n.Btime < int64(takesWithin)
+// isSave reports whether the rename of n over o looks like an editor's save of o; at any age, where it is known to be one.
+func (s *space) isSave(n, o *index.Inode, now int64, known bool) bool {
+	return n.IsRegular() && o.IsRegular() && len(n.Links) == 1 && len(o.Links) == 1 && (known || now-n.Btime < int64(takesWithin))
 }
 
 // setAside remembers a name that a file was renamed away from.

@@ -109,6 +109,9 @@ func (s *space) note(ctx context.Context) error {
 		}
 		s.unnoted, s.applied = nil, false
 	}
+	if err == nil {
+		s.publishedChanges(rec)
+	}
 	s.mu.Unlock()
 	if err != nil {
 		return err
@@ -532,6 +535,7 @@ func (s *space) publishedOne(seq, upTo journal.Seq, n *index.Inode, p *published
 				return s.damaged(err)
 			}
 			n.Rebase(upTo, base, at)
+			s.noteSend(n)
 		}
 		n.Contents = []tree.Ref{at}
 		for i := range n.Gone {

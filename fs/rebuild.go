@@ -213,6 +213,7 @@ func (b *rebuilder) inode(d *tree.Node, st *tree.State) (*index.Inode, error) {
 		}
 	}
 	s.ix.Add(n)
+	s.noteCopy(n)
 	if d.Loser == tree.ContentLoser {
 		n.Object, n.DirtyNew = dag.ID{}, b.seq
 		return n, nil

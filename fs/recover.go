@@ -47,6 +47,7 @@ const (
 	valueDirty    = "dirty"    // the numbers of the inodes that were dirty
 	valueReleased = "released" // no space needs a record up to this one
 	valueObjects  = "objects"  // how many inodes there are
+	valueHeld     = "held"     // up to where another device is known to hold the log of batches
 )
 
 // recover opens the spaces and replays the journal.

@@ -189,7 +189,7 @@ func (h *Home) TakeIn(ctx context.Context, id dag.ID, frames [][]byte) error {
 		return fmt.Errorf("take in space %s: %w", id, err)
 	}
 	s.named()
-	h.emit(Event{Parent: h.home.ino(rootDir), Name: name})
+	h.emit(Event{Parent: h.home.ino(rootDir), Name: name, Kind: EventMade, Dir: true})
 	return nil
 }
 

@@ -238,7 +238,14 @@ func (r *restorer) cred(st *tree.State) Cred {
 
 // appeared notes for the kernel that a name is there now.
 func (r *restorer) appeared(at place) {
-	r.changed(Event{Parent: at.s.ino(at.dir), Name: at.name})
+	if at.s.watched() {
+		at.s.mu.Lock()
+		if e, _, err := at.s.lookup(at.dir, at.name); err == nil && e != nil {
+			at.s.happened(EventCreated, named{e.Ino, at.dir, at.name}, named{}, e.Type == syscall.S_IFDIR)
+		}
+		at.s.mu.Unlock()
+	}
+	r.changed(Event{Parent: at.s.ino(at.dir), Name: at.name, Kind: EventMade})
 }
 
 // destination finds where a copy goes, making the directories above.

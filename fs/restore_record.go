@@ -184,6 +184,7 @@ func (s *space) applyRefs(seq journal.Seq, r *refsRecord) error {
 		s.nextIno = r.Ino + 1
 	}
 	s.ix.Add(n)
+	s.noteCopy(n)
 	s.setOrphan(n, true)
 	return nil
 }

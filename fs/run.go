@@ -369,7 +369,7 @@ func (h *Home) checkpointer(ctx context.Context) {
 			s.mu.Lock()
 			rows := s.rows.Weight()
 			weight += s.ix.Weight() + rows
-			behind = behind || s.last != s.loaded || rows > 0
+			behind = behind || s.last != s.loaded || rows > 0 || s.unsaved
 			s.mu.Unlock()
 		}
 		if !behind && !trimmed && time.Since(last) >= trimAfter {

@@ -58,6 +58,9 @@ type space struct {
 	need     journal.Seq // the oldest record whose data an inode still refers to; 0 none
 	loaded   journal.Seq // the checkpoint holds everything up to here
 	orphaned map[uint64]struct{}
+	send     map[uint64]int // what sendList gives; nil: not read yet
+	sendSum  int            // its blocks
+	unsaved  bool           // the index has something that no record of the journal says
 	refs     map[uint64]int64
 	dirty    map[uint64]dirtyState
 	asides   map[asideKey]aside

@@ -73,6 +73,7 @@ type SpaceInfo struct {
 	PendingBlocks  int   `json:"pending_blocks"`
 	Conflicts      int   `json:"conflicts"`
 	FetchBlocks    int   `json:"pending_fetch_blocks"` // that are to come from other devices
+	SendBlocks     int   `json:"pending_send_blocks"`  // published here, and not known to be held by another device
 	BlockBytes     int64 `json:"-"`
 	DiskBytes      int64 `json:"-"`
 }
@@ -242,6 +243,7 @@ func (s *space) info(name string) SpaceInfo {
 	i := SpaceInfo{Slot: s.slot, ID: s.id.String(), Name: name, Role: s.acl.Role().String(), State: "local"}
 	i.BlockBytes, i.DiskBytes = s.blocks.Bytes()
 	i.FetchBlocks = s.wanted()
+	i.Conflicts = s.copyCount()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for ino := range s.dirty {
@@ -257,7 +259,7 @@ func (s *space) info(name string) SpaceInfo {
 	if s.pubErr != nil {
 		i.State = "error"
 	}
-	i.Objects = s.objects
+	i.Objects, i.SendBlocks = s.objects, s.toSend()
 	return i
 }
 
@@ -272,14 +274,20 @@ func (h *Home) renameSpace(old, name string, flags uint32) error {
 	defer h.spaceMu.Unlock()
 	home := h.home
 	err := home.do(false, func() (*writer, func(*mutation) error, error) {
-		r, replaced, noop, err := home.planRename(rootDir, old, rootDir, name, RenameNoReplace)
+		r, replaced, noop, err := home.planRename(rootDir, old, rootDir, name, RenameNoReplace, false)
 		if err != nil || noop {
 			return nil, nil, err
 		}
 		_ = replaced // none: RenameNoReplace
 		w := home.record(recRename)
 		r.encode(w)
-		return w, func(m *mutation) error { return home.applyRename(m.seq, r) }, nil
+		return w, func(m *mutation) error {
+			err := home.applyRename(m.seq, r)
+			if err == nil {
+				home.renamed(r)
+			}
+			return err
+		}, nil
 	})
 	if errors.Is(err, ErrExist) && flags&RenameNoReplace == 0 {
 		err = ErrNotEmpty // what rename(2) says of a directory that can't be replaced

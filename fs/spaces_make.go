@@ -210,6 +210,12 @@ func (h *Home) enterSpace(name string, ref spaceRef) error {
 		r.Xattr, r.Value = spaceXattr, ref.encode()
 		w := home.record(recCreate)
 		r.encode(w)
-		return w, func(m *mutation) error { return home.applyCreate(m.seq, r) }, nil
+		return w, func(m *mutation) error {
+			err := home.applyCreate(m.seq, r)
+			if err == nil {
+				home.happened(EventCreated, named{r.Ino, rootDir, name}, named{}, true)
+			}
+			return err
+		}, nil
 	})
 }

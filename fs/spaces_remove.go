@@ -75,6 +75,7 @@ func (h *Home) removeSpaceLocked(name string, onlyEmpty bool) error {
 			if err := home.applyUnlink(m.seq, r); err != nil {
 				return err
 			}
+			home.happened(EventRemoved, named{ino, rootDir, name}, named{}, true)
 			home.reclaim(ino)
 			return nil
 		}, nil

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"path"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -46,6 +47,38 @@ func (h *Home) Status() (Status, error) {
 		st.ReadOnly = (*err).Error()
 	}
 	return st, nil
+}
+
+// PathOf gives the path of a directory from the root of the home: the reverse of PathIno.
+func (h *Home) PathOf(dir Ino) (string, error) {
+	if dir == RootIno {
+		return "", nil
+	}
+	if isView(dir) {
+		return "", ErrNotExist
+	}
+	s, local, err := h.space(dir)
+	if err != nil {
+		return "", err
+	}
+	var parts []string
+	s.mu.Lock()
+	err = s.above(local, func(_ uint64, name string) bool {
+		if name != "" {
+			parts = append(parts, name)
+		}
+		return true
+	})
+	s.mu.Unlock()
+	if err != nil {
+		return "", err
+	}
+	name, err := h.nameOf(s)
+	if err != nil {
+		return "", err
+	}
+	slices.Reverse(parts)
+	return path.Join(append([]string{name}, parts...)...), nil
 }
 
 // PathIno finds the inode at a path from the root of the home, such as "Personal/a/b". Symbolic links are not followed.

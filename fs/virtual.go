@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -29,18 +30,11 @@ func (h *Home) virtualXattr(ino Ino, name string) ([]byte, error) {
 		}
 		return s.objectXattr(n, name)
 	case "sync":
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		n, err := s.inode(local)
-		if err != nil {
-			return nil, err
-		}
-		if n.Dirty() {
-			return []byte("pending"), nil
-		}
-		return []byte("local"), nil
+		state, err := s.syncState(local)
+		return []byte(state), err
 	case "conflicts":
-		return []byte("0"), nil
+		count, err := s.conflictCount(local)
+		return strconv.AppendInt(nil, int64(count), 10), err
 	case "role", "members":
 		if local != rootDir || s.slot == 0 {
 			return nil, ErrNoAttr

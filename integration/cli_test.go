@@ -69,13 +69,13 @@ func TestStatusKeys(t *testing.T) {
 	}
 	for range 2 {
 		s := one("status", "--json")
-		if got := keys(s); got != "account device listen mountpoint peers pid spaces" {
+		if got := keys(s); got != "account device limits listen mountpoint paused peers pid spaces" {
 			t.Errorf("status has %q", got)
 		}
 		if got := keys(s["device"]); got != "name peer_id" {
 			t.Errorf("status has a device with %q", got)
 		}
-		if got := keys(s["spaces"].([]any)[0]); got != "conflicts id name objects pending_blocks pending_changes pending_fetch_blocks pending_fetch_changes pending_send_batches role state synced_peers" {
+		if got := keys(s["spaces"].([]any)[0]); got != "conflicts id name objects peers pending_blocks pending_changes pending_fetch_blocks pending_fetch_changes pending_send_batches pending_send_blocks role state synced_peers" {
 			t.Errorf("status has a space with %q", got)
 		}
 		a := one("account", "show", "--json")
@@ -99,7 +99,7 @@ func TestJSON(t *testing.T) {
 		for _, line := range []string{
 			"status", "status Personal/f", "status --wait", "account show", "account phrase", "space create W", "space list",
 			"space info W", "space rename W V", "space delete V", "log Personal/f", "log --deleted Personal", "restore Personal/f",
-			"restore Personal/f --to " + out + "/" + daemon, "restore Personal/f --to Personal/" + daemon, "prune --dry-run",
+			"conflicts", "limit", "limit --up 1M", "pause", "resume", "restore Personal/f --to " + out + "/" + daemon, "restore Personal/f --to Personal/" + daemon, "prune --dry-run",
 			"prune --keep-last 3", "verify", "export Personal " + out + "/p" + daemon, "space create S", "export S " + out + "/s" + daemon,
 			"space delete S", "import " + out + "/s" + daemon + " --as T", "space delete T", "version",
 		} {
@@ -119,7 +119,7 @@ func TestJSON(t *testing.T) {
 func TestStatusWaitTimesOut(t *testing.T) {
 	h := Mounted(t)
 	pid := h.PID()
-	check(t, syscall.Kill(pid, syscall.SIGSTOP))
+	check(t, stop(pid))
 	defer func() { _ = syscall.Kill(pid, syscall.SIGCONT) }()
 	start := time.Now()
 	r := h.Run("status", "--wait", "--timeout", "500ms")

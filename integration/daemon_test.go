@@ -53,7 +53,7 @@ func TestStoppedDaemon(t *testing.T) {
 	}
 	time.Sleep(200 * time.Millisecond) // requests are in the daemon's hands
 	pid := h.PID()
-	check(t, syscall.Kill(pid, syscall.SIGSTOP))
+	check(t, stop(pid))
 	for _, line := range []string{
 		"stat " + h.Personal("not seen before"), "list " + h.Personal("d"), "read " + h.Personal("read"), "fault " + h.Personal("fault"),
 		"statfs " + h.Mnt, "store " + h.Personal("new"),

@@ -56,6 +56,8 @@ type SyncStatus struct {
 		Pending      int    `json:"pending_changes"`
 		FetchChanges int    `json:"pending_fetch_changes"`
 		FetchBlocks  int    `json:"pending_fetch_blocks"`
+		SendBlocks   int    `json:"pending_send_blocks"`
+		Peers        []string
 	} `json:"spaces"`
 }
 

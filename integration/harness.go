@@ -211,6 +211,33 @@ func (h *Home) KillPID(pid int) {
 	}
 }
 
+// stop stops a process with SIGSTOP and waits until all of its threads stand: until the one that gets the signal is scheduled, the others
+// go on.
+func stop(pid int) error {
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		return err
+	}
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		if err != nil || len(stats) == 0 {
+			return errors.Join(err, errors.New("it is gone"))
+		}
+		standing := 0
+		for _, name := range stats {
+			b, _ := os.ReadFile(name)
+			if i := strings.LastIndexByte(string(b), ')'); i >= 0 && strings.HasPrefix(string(b[i:]), ") T") {
+				standing++
+			}
+		}
+		if standing == len(stats) {
+			return nil
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("%d of %d threads stand", standing, len(stats))
+		}
+	}
+}
+
 // kill ends a process with SIGKILL and waits until all of its threads are gone, and with them its files and sockets: the
 // table of processes shows it as ended when its first thread is.
 func kill(pid int) error {
@@ -237,6 +264,12 @@ func kill(pid int) error {
 
 // Settle waits until the daemon has published and made durable what was done so far.
 func (h *Home) Settle() {
+	h.t.Helper()
+	h.Must("status", "--wait", "--here", "--timeout", "60s")
+}
+
+// Sync waits until another device holds what was done so far, and all that is known of is here.
+func (h *Home) Sync() {
 	h.t.Helper()
 	h.Must("status", "--wait", "--timeout", "60s")
 }

@@ -36,6 +36,7 @@ type filesystem struct {
 	uid, gid uint32
 	failures failures
 	stale    *staleness
+	echo     *echo
 	once     sync.Once
 	stop     chan struct{} // closed when the mount ends: ends all waits
 
@@ -57,6 +58,7 @@ func newFilesystem(b Backend, root fs.Ino, uid, gid uint32, log *slog.Logger) *f
 		stop:          make(chan struct{}),
 	}
 	f.stale = newStaleness(f)
+	f.echo = newEcho(f)
 	f.caps.Store(1)
 	return f
 }
@@ -112,10 +114,16 @@ func isVirtual(ino fs.Ino) bool { return ino>>63 != 0 }
 
 // Forget takes back lookups; it does no I/O.
 func (f *filesystem) Forget(id, lookups uint64) {
-	if h, gone := f.nodes.forget(id, lookups); gone {
+	if h, gone := f.nodes.forget(id, lookups); gone && !isFiller(h) {
 		f.back.Unref(h)
 	}
 }
 
 // release gives back everything the kernel held when the mount ended: it sends no forgets then.
-func (f *filesystem) release() { f.nodes.all(f.back.Unref) }
+func (f *filesystem) release() {
+	f.nodes.all(func(h fs.Ino) {
+		if !isFiller(h) {
+			f.back.Unref(h)
+		}
+	})
+}

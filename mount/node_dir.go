@@ -22,6 +22,9 @@ func (f *filesystem) Lookup(_ <-chan struct{}, in *fuse.InHeader, name string, o
 		f.probe(&out.Attr)
 		return fuse.OK
 	}
+	if x := f.echo.of(in, parent, name); x != nil {
+		return f.echo.lookup(x, out)
+	}
 	seen := f.stale.begin()
 	var h fs.Ino
 	a, err := f.back.Lookup(parent, name)
@@ -93,6 +96,9 @@ func (f *filesystem) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out
 	if !ok {
 		return errStale
 	}
+	if x := f.echo.of(&in.InHeader, parent, name); x != nil {
+		return f.echo.made(x, &in.InHeader, out)
+	}
 	a, err := f.back.Mknod(parent, name, in.Mode, in.Rdev, cred(&in.InHeader))
 	return f.made("mknod", &a, err, out)
 }
@@ -103,6 +109,9 @@ func (f *filesystem) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out
 	if !ok {
 		return errStale
 	}
+	if x := f.echo.of(&in.InHeader, parent, name); x != nil {
+		return f.echo.made(x, &in.InHeader, out)
+	}
 	a, err := f.back.Mkdir(parent, name, in.Mode&0o7777, cred(&in.InHeader))
 	return f.made("mkdir", &a, err, out)
 }
@@ -112,6 +121,9 @@ func (f *filesystem) Symlink(_ <-chan struct{}, in *fuse.InHeader, target, name 
 	parent, ok := f.nodes.handle(in.NodeId)
 	if !ok {
 		return errStale
+	}
+	if x := f.echo.of(in, parent, name); x != nil {
+		return f.echo.made(x, in, out)
 	}
 	a, err := f.back.Symlink(parent, name, target, cred(in))
 	return f.made("symlink", &a, err, out)
@@ -147,6 +159,9 @@ func (f *filesystem) Unlink(_ <-chan struct{}, in *fuse.InHeader, name string) f
 	if !ok {
 		return errStale
 	}
+	if x := f.echo.of(in, parent, name); x != nil {
+		return f.echo.removed(x)
+	}
 	return f.status("unlink", f.back.Unlink(parent, name))
 }
 
@@ -155,6 +170,9 @@ func (f *filesystem) Rmdir(_ <-chan struct{}, in *fuse.InHeader, name string) fu
 	parent, ok := f.nodes.handle(in.NodeId)
 	if !ok {
 		return errStale
+	}
+	if x := f.echo.of(in, parent, name); x != nil {
+		return f.echo.removed(x)
 	}
 	return f.status("rmdir", f.back.Rmdir(parent, name))
 }

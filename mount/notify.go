@@ -27,6 +27,9 @@ func (f *filesystem) announce(events []fs.Event) {
 	for i := range events {
 		f.stale.throttle(f.stop)
 		e := &events[i]
+		if e.Quiet {
+			continue
+		}
 		if e.Parent != 0 {
 			if id, _, ok := f.nodes.find(e.Parent); ok {
 				f.announceName(id, e)
@@ -45,6 +48,7 @@ func (f *filesystem) announce(events []fs.Event) {
 			f.stale.again(repeat{id: id}, repeatAfter)
 		}
 	}
+	f.echo.offer(events)
 }
 
 func (f *filesystem) announceName(parent uint64, e *fs.Event) {

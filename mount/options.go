@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 )
 
 // Options say where and how to mount.
@@ -12,8 +13,11 @@ type Options struct {
 	Space      string   // shows this one space as Dir itself; "" shows all, each as a directory
 	AllowOther bool     // other accounts of the machine may enter too, as far as the modes let them
 	ExtraOpts  []string // as given with -o: each a list of options with commas between them
-	Ready      func()   // called once the mount can be used; may be nil
-	Log        *slog.Logger
+	// Still, if not nil, is held while the daemon itself uses the mount, for moments: who holds it may unmount without finding it in use
+	// by that.
+	Still *sync.Mutex
+	Ready func() // called once the mount can be used; may be nil
+	Log   *slog.Logger
 }
 
 // settings are Options with -o taken apart.

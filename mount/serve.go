@@ -1,6 +1,7 @@
 package mount
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -62,6 +63,8 @@ func serve(ctx context.Context, b Backend, opt Options, through func(*filesystem
 		return err
 	}
 	f.kernel = dev
+	f.echo.dir, f.echo.space, f.echo.fuse = dir, opt.Space, dev.fd
+	f.echo.off, f.echo.still = set.readOnly, cmp.Or(opt.Still, f.echo.still)
 	return f.serve(ctx, newServer(dev, through(f), negotiated(f), log, f.end), dir, opt.Ready)
 }
 
@@ -81,6 +84,8 @@ func (f *filesystem) serve(ctx context.Context, server *server, dir string, read
 	quiet := f.back.Events(f.announce)
 
 	dev := prime(dir, server.dev.fd)
+	f.echo.dev = dev
+	wg.Go(func() { f.echo.run(f.stop) })
 	if ready != nil {
 		ready()
 	}

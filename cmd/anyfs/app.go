@@ -58,7 +58,9 @@ func prepare(commands []*cli.Command) {
 		}
 		if len(c.Subcommands) > 0 {
 			c.CustomHelpTemplate = groupHelp
-			c.Action = nameSubcommand
+			if c.Action == nil {
+				c.Action = nameSubcommand
+			}
 			prepare(c.Subcommands)
 		}
 	}
@@ -153,7 +155,8 @@ Flags:
 
 const groupHelp = `{{.HelpName}}: {{.Usage}}
 
-Usage: {{.HelpName}} COMMAND [FLAGS] [ARGUMENTS]
+Usage: {{if .ArgsUsage}}{{.HelpName}} {{.ArgsUsage}}
+       {{end}}{{.HelpName}} COMMAND [FLAGS] [ARGUMENTS]
 
 Commands:
 {{range .VisibleCommands}}   {{printf "%-12s" .Name}} {{.Usage}}

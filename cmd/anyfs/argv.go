@@ -30,6 +30,10 @@ func arrange(app *cli.App, args []string) ([]string, []string, error) {
 				continue
 			}
 			next := findCommand(commands, a)
+			if next == nil && cmd != nil && cmd.ArgsUsage != "" { // it takes arguments as well
+				rest, commands = append(rest, a), nil
+				continue
+			}
 			if next == nil {
 				return nil, path, unknownCommand(path, a)
 			}

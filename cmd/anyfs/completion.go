@@ -83,8 +83,13 @@ func complete(ctx context.Context, app *cli.App, e *env, words []string) []strin
 			f := findFlag(flags, name)
 			if f != nil && takesValue(f) && !has {
 				if i++; i == len(words)-1 { // last is the flag's value
-					if name == "space" {
+					switch {
+					case name == "space":
 						addSpaces()
+					case name == "keep" && cmd != nil && cmd.Name == "resolve":
+						add("this")
+						add("that")
+						add("both")
 					}
 					return out
 				}
@@ -103,9 +108,10 @@ func complete(ctx context.Context, app *cli.App, e *env, words []string) []strin
 		}
 		next := findCommand(commands, w)
 		if next == nil {
-			if len(commands) > 0 {
+			if len(commands) > 0 && (cmd == nil || cmd.ArgsUsage == "") {
 				return nil // there is no such command
 			}
+			commands = nil
 			given++
 			continue
 		}

@@ -143,13 +143,23 @@ func (h *home) serveMount(ctx context.Context, o mountOptions, lock *mount.HomeL
 	if err != nil {
 		return err
 	}
+	if o.stopping != nil {
+		stopping := func() {
+			if err := o.stopping(); err != nil {
+				h.log.Warn("the service manager is not told", "err", err)
+			}
+		}
+		defer context.AfterFunc(ctx, stopping)()
+		end := h.end
+		h.end = sync.OnceFunc(func() { end(); stopping() }) // also where it is unmounted
+	}
 	h.setPlace(place{Dir: o.dir, Space: o.space})
 	if h.network, err = newNetwork(h, o.listen, !o.noDiscovery); err != nil {
 		return errors.Join(err, l.Close())
 	}
 	d := mount.Daemon{
 		Lock: lock, Backend: h.fs, Control: server, Listener: l, Work: h.work,
-		Mount: mount.Options{Dir: o.dir, Space: o.space, ExtraOpts: o.options, Log: h.log, Ready: func() {
+		Mount: mount.Options{Dir: o.dir, Space: o.space, ExtraOpts: o.options, Log: h.log, Still: &h.still, Ready: func() {
 			h.mounted.Store(true)
 			if err := ready(); err != nil {
 				stop(err)
@@ -174,6 +184,7 @@ func (h *home) work(ctx context.Context) error {
 	if h.network != nil {
 		wg.Go(func() { h.network.run(ctx) })
 	}
+	defer context.AfterFunc(ctx, h.end)()
 	err := h.fs.Run(ctx)
 	end()
 	wg.Wait()

@@ -35,6 +35,11 @@ type home struct {
 	mounted atomic.Bool
 	network *network // of a daemon that has one
 
+	ending chan struct{} // closed when a daemon begins to end
+	end    func()        // closes it
+
+	still sync.Mutex // held by who unmounts: see mount.Options
+
 	mu    sync.Mutex // guards place
 	place place      // of the mount, or of the last one
 }
@@ -95,6 +100,8 @@ func openWith(ctx context.Context, dir string, keys *acl.Keys, log *slog.Logger)
 		return nil, err
 	}
 	h := &home{dir: dir, disk: d, keys: keys, fs: opened, log: log}
+	h.ending = make(chan struct{})
+	h.end = sync.OnceFunc(func() { close(h.ending) })
 	h.place = h.readPlace()
 	if err := h.setUp(); err != nil {
 		return nil, errors.Join(err, opened.Close())
@@ -117,7 +124,10 @@ func (h *home) setUp() error {
 }
 
 // close makes everything durable and closes the home.
-func (h *home) close() error { return h.fs.Close() }
+func (h *home) close() error {
+	h.end()
+	return h.fs.Close()
+}
 
 func (h *home) accountInfo() accountInfo {
 	account, device := fs.Identity(h.keys)

@@ -27,13 +27,17 @@ Examples:
   anyfs mount ~/Any
   anyfs mount --space Personal ~/Documents   # one space as the folder itself
   anyfs mount -o allow_other,noexec /srv/any
-  anyfs mount -f ~/Any                       # stay in the foreground`,
+  anyfs mount -f ~/Any                       # stay in the foreground
+  anyfs mount --install ~/Any                # now, and at each login (systemd)
+  anyfs mount --uninstall ~/Any`,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "foreground", Aliases: []string{"f"}, Usage: "stay in the foreground until unmounted"},
 			&cli.StringSliceFlag{Name: "o", Usage: "mount with `OPTIONS`, commas between them: ro, noexec, allow_other"},
 			&cli.StringFlag{Name: "space", Usage: "show only the space `NAME`, as DIR itself"},
 			&cli.StringSliceFlag{Name: "listen", Usage: "take connections of other devices at `MULTIADDR`; none: have no network (ANYFS_LISTEN)"},
 			&cli.BoolFlag{Name: "no-discovery", Usage: "do not look for devices on the local network"},
+			&cli.BoolFlag{Name: "install", Usage: "have the user's systemd mount at each login, with these flags, and now"},
+			&cli.BoolFlag{Name: "uninstall", Usage: "end that, and unmount"},
 			passphraseFlag("read the passphrase of the keys"),
 		},
 		Action: func(c *cli.Context) error {
@@ -56,6 +60,14 @@ Examples:
 			if starter != nil {
 				return runForeground(c.Context, e, o, starter, func() {})
 			}
+			switch install, uninstall := c.Bool("install"), c.Bool("uninstall"); {
+			case (install || uninstall) && o.foreground || install && uninstall:
+				return failf(exitUsage, "--install, --uninstall and --foreground exclude each other")
+			case install:
+				return runInstall(c.Context, e, o)
+			case uninstall:
+				return runUninstall(c.Context, e, o.dir)
+			}
 			return runMount(c.Context, e, o)
 		},
 	}
@@ -68,6 +80,7 @@ type mountOptions struct {
 	passphraseFile string
 	listen         []string // where connections are taken; none: everywhere
 	noDiscovery    bool
+	stopping       func() error // called, if not nil, when the daemon begins to end
 }
 
 // mountResult is what mount --json prints.
@@ -77,7 +90,8 @@ type mountResult struct {
 	PID        int    `json:"pid"`
 }
 
-func runMount(ctx context.Context, e *env, o mountOptions) error {
+// checkMount refuses what can be no mount, and makes the path of the mountpoint whole.
+func checkMount(e *env, o *mountOptions) error {
 	if err := mount.CheckOptions(o.options); err != nil {
 		return &failure{exitUsage, err}
 	}
@@ -98,7 +112,17 @@ func runMount(ctx context.Context, e *env, o mountOptions) error {
 	if _, inside := below(home, o.dir); inside {
 		return failf(exitUsage, "%s lies in the home %s; mount somewhere else", o.dir, e.home)
 	}
+	return nil
+}
+
+func runMount(ctx context.Context, e *env, o mountOptions) error {
+	if err := checkMount(e, &o); err != nil {
+		return err
+	}
 	if done, err := alreadyMounted(ctx, e, o); done || err != nil {
+		if err == nil && o.foreground && mount.Supervised() {
+			err = failf(exitBusy, "%s is mounted by another process; unmount it first", o.dir) // it would wait for READY in vain
+		}
 		return err
 	}
 	if err := checkMountpoint(e, o.dir); err != nil {
@@ -115,7 +139,16 @@ func runMount(ctx context.Context, e *env, o mountOptions) error {
 		}
 	}
 	if o.foreground {
+		boss, err := mount.FromSupervisor()
+		if err != nil {
+			return err
+		}
+		defer boss.Close()
+		o.stopping = boss.Stopping
 		return runForeground(ctx, e, o, nil, func() {
+			if err := boss.Ready(o.dir); err != nil {
+				e.say("%v", err)
+			}
 			if e.json {
 				_ = e.printJSON(mountResult{phrase, o.dir, os.Getpid()})
 			}

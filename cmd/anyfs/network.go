@@ -25,6 +25,7 @@ type network struct {
 	h      *home
 	engine *exchange.Engine
 	poked  chan struct{}
+	asked  chan struct{} // somebody waits for deliver
 }
 
 // askAgain is when a space that nobody had is asked for again, though nothing has changed.
@@ -42,7 +43,7 @@ func newNetwork(h *home, listen []string, discover bool) (*network, error) {
 	if err != nil {
 		h.log.Warn("the addresses of peers can't be read", "err", err)
 	}
-	n := &network{h: h, poked: make(chan struct{}, 1)}
+	n := &network{h: h, poked: make(chan struct{}, 1), asked: make(chan struct{}, 1)}
 	n.engine, err = exchange.New(exchange.Options{
 		Key: h.keys.Device.PrivateKey(), Certificate: h.keys.Device.Certificate, Listen: listen, Peers: peers, MDNS: discover,
 		Log: h.log, Changed: n.poke,
@@ -50,6 +51,14 @@ func newNetwork(h *home, listen []string, discover bool) (*network, error) {
 	if err != nil {
 		return nil, &failure{exitUsage, err}
 	}
+	h.network = n
+	s, err := h.readSettings()
+	if err != nil {
+		// What can't be read may say that nothing is to be exchanged.
+		h.log.Error("the exchange is paused", "err", err)
+		s.Paused = true
+	}
+	h.applySettings(s)
 	return n, nil
 }
 
@@ -69,6 +78,7 @@ func (n *network) run(ctx context.Context) {
 			n.h.log.Error("the exchange with other devices has ended", "err", err)
 		}
 	})
+	wg.Go(func() { n.deliver(ctx) })
 	n.h.fs.WatchSpaces(n.poke)
 	added := map[dag.ID]bool{}
 	n.poke()
@@ -167,7 +177,7 @@ func (h *home) changePeers(change func([]string) []string) error {
 // peerStatus is a connected peer as status shows it.
 type peerStatus struct {
 	PeerID string   `json:"peer_id"`
-	Device string   `json:"device,omitempty"`
+	Device string   `json:"device"`
 	Addr   string   `json:"addr"`
 	Spaces []string `json:"spaces"`
 }
@@ -190,6 +200,11 @@ func (n *network) addTo(r *statusResult) {
 		}
 		slices.Sort(s.Spaces)
 		r.Peers = append(r.Peers, s)
+		for i := range r.Spaces {
+			if x := &r.Spaces[i]; slices.Contains(s.Spaces, x.Name) {
+				x.Peers = append(x.Peers, cmp.Or(s.Device, s.PeerID))
+			}
+		}
 	}
 	for _, s := range st.Spaces {
 		for i := range r.Spaces {
@@ -222,52 +237,4 @@ func deviceName(replicas []fs.Replica, device dag.PublicKey) string {
 		}
 	}
 	return ""
-}
-
-// settled reports whether at least one peer holds all that is here of every space that is exchanged, and all that is known of is here.
-// alone: there is nobody.
-func (n *network) settled() (done, alone bool) {
-	st := n.engine.Status()
-	if len(st.Peers) == 0 {
-		return true, true
-	}
-	shared := map[dag.ID]bool{}
-	for _, p := range st.Peers {
-		for _, id := range p.Spaces {
-			shared[id] = true
-		}
-	}
-	for _, s := range st.Spaces {
-		if !shared[s.ID] {
-			continue
-		}
-		equal := slices.ContainsFunc(s.Peers, func(p exchange.SpacePeer) bool { return p.Equal })
-		if !equal || s.ToFetch > 0 {
-			return false, false
-		}
-	}
-	spaces, err := n.h.fs.Spaces()
-	if err != nil {
-		return false, false
-	}
-	for _, s := range spaces {
-		if s.FetchBlocks > 0 {
-			return false, false
-		}
-	}
-	return true, false
-}
-
-// wait returns when all that was done before is held by a peer too, where there is one.
-func (n *network) wait(ctx context.Context) error {
-	for {
-		if done, _ := n.settled(); done {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
 }

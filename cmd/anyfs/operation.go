@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/anyfs/anyfs/fs"
 	"github.com/anyfs/anyfs/mount"
 	"github.com/anyfs/anyfs/mount/control"
 )
@@ -27,6 +28,9 @@ type event struct {
 	Total int64  `json:"total,omitempty"`
 	Data  []byte `json:"data,omitempty"`
 	Hole  int64  `json:"hole,omitempty"` // this many zeros, of which nothing need be written
+
+	Change *fs.Change `json:"change,omitempty"`
+	Text   string     `json:"text,omitempty"` // what a person may want to know meanwhile
 }
 
 // sink takes the events of an operation. Its error, that of a caller who has gone, ends the operation.
@@ -117,7 +121,7 @@ func operations() []registered {
 	return []registered{
 		opWhere, opAccount, opStatus, opWait, opPathStatus,
 		opSpaceCreate, opSpaceList, opSpaceInfo, opSpaceRename, opSpaceDelete,
-		opPeerList, opPeerAdd, opPeerRemove,
+		opPeerList, opPeerAdd, opPeerRemove, opConflicts, opResolve, opPause, opLimit, opWatch,
 		opLog, opDeleted, opRestore, opContent, opPrune, opVerify, opExport, opImport,
 	}
 }

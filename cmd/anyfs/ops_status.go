@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/anyfs/anyfs/fs"
 )
@@ -34,7 +35,8 @@ type statusResult struct {
 	Mountpoint string           `json:"mountpoint"`
 	PID        int              `json:"pid"`
 	Listen     []string         `json:"listen"`
-	Paused     bool             `json:"paused,omitempty"`
+	Paused     bool             `json:"paused"`
+	Limits     limits           `json:"limits"`
 	Peers      []peerStatus     `json:"peers"`
 	Spaces     []spaceStatus    `json:"spaces"`
 	ReadOnly   string           `json:"read_only,omitempty"`
@@ -42,19 +44,21 @@ type statusResult struct {
 }
 
 type spaceStatus struct {
-	ID             string `json:"id"`
-	Name           string `json:"name"`
-	Role           string `json:"role"`
-	State          string `json:"state"`
-	Objects        int64  `json:"objects"`
-	PendingChanges int    `json:"pending_changes"`
-	PendingBlocks  int    `json:"pending_blocks"`
-	Conflicts      int    `json:"conflicts"`
-	FetchChanges   int    `json:"pending_fetch_changes"`
-	FetchBlocks    int    `json:"pending_fetch_blocks"`
-	ToSend         int    `json:"pending_send_batches"`
-	Synced         int    `json:"synced_peers"`
-	Problem        string `json:"problem,omitempty"`
+	ID             string   `json:"id"`
+	Name           string   `json:"name"`
+	Role           string   `json:"role"`
+	State          string   `json:"state"`
+	Objects        int64    `json:"objects"`
+	PendingChanges int      `json:"pending_changes"`
+	PendingBlocks  int      `json:"pending_blocks"`
+	Conflicts      int      `json:"conflicts"`
+	FetchChanges   int      `json:"pending_fetch_changes"`
+	FetchBlocks    int      `json:"pending_fetch_blocks"`
+	ToSend         int      `json:"pending_send_batches"`
+	SendBlocks     int      `json:"pending_send_blocks"`
+	Synced         int      `json:"synced_peers"`
+	Peers          []string `json:"peers"` // connected devices that have it
+	Problem        string   `json:"problem,omitempty"`
 
 	// Missing is the devices that state that they hold changes which no connected peer gives.
 	Missing []string `json:"reported_missing,omitempty"`
@@ -70,6 +74,11 @@ var opStatus = operation[none, statusResult]{"status", func(_ context.Context, h
 		Spaces: statusesOf(s.Spaces), ReadOnly: s.ReadOnly, Errors: h.lastErrors(),
 	}
 	r.Listen, r.Peers = []string{}, []peerStatus{}
+	set, err := h.readSettings()
+	if err != nil {
+		return statusResult{}, err
+	}
+	r.Paused, r.Limits = set.Paused, set.Limits
 	if h.network != nil {
 		h.network.addTo(&r)
 	}
@@ -94,17 +103,21 @@ func statusesOf(list []fs.SpaceInfo) []spaceStatus {
 func statusOf(i fs.SpaceInfo) spaceStatus {
 	return spaceStatus{
 		ID: i.ID, Name: i.Name, Role: i.Role, State: i.State, Objects: i.Objects, PendingChanges: i.PendingChanges,
-		PendingBlocks: i.PendingBlocks, Conflicts: i.Conflicts, FetchBlocks: i.FetchBlocks, Problem: i.Problem,
+		PendingBlocks: i.PendingBlocks, Conflicts: i.Conflicts, FetchBlocks: i.FetchBlocks, SendBlocks: i.SendBlocks, Problem: i.Problem, Peers: []string{},
 	}
 }
 
-// opWait publishes what is dirty and makes it durable, and where peers are connected waits until one of them holds all of it, and all
+type waitParams struct {
+	Here bool `json:"here"` // what is durable and published is enough
+}
+
+// opWait publishes what is dirty and makes it durable, and where other devices are known waits until one of them holds all of it, and all
 // that is known of is here.
-var opWait = operation[none, none]{"wait", func(ctx context.Context, h *home, _ none, _ sink) (none, error) {
-	if err := h.fs.Flush(ctx); err != nil || h.network == nil {
+var opWait = operation[waitParams, none]{"wait", func(ctx context.Context, h *home, p waitParams, out sink) (none, error) {
+	if err := h.fs.Flush(ctx); err != nil || h.network == nil || p.Here {
 		return none{}, err
 	}
-	return none{}, h.network.wait(ctx)
+	return none{}, h.network.wait(ctx, out)
 }}
 
 // pathStatus is what status PATH --json prints: the virtual attributes of a file or folder.
@@ -115,11 +128,14 @@ type pathStatus struct {
 	Heads     string `json:"heads,omitempty"`
 	Author    string `json:"author,omitempty"`
 	Sync      string `json:"sync"`
+	Device    string `json:"device,omitempty"` // that made the last change
+	Time      string `json:"time,omitempty"`   // of that
+	Absent    int    `json:"absent_blocks"`    // of its content, which are not on this device
 	Versions  string `json:"versions,omitempty"`
 	Conflicts string `json:"conflicts,omitempty"`
 }
 
-var opPathStatus = operation[pathParam, pathStatus]{"path-status", func(_ context.Context, h *home, p pathParam, _ sink) (pathStatus, error) {
+var opPathStatus = operation[pathParam, pathStatus]{"path-status", func(ctx context.Context, h *home, p pathParam, _ sink) (pathStatus, error) {
 	path, err := h.resolve(p)
 	if err != nil {
 		return pathStatus{}, err
@@ -133,6 +149,12 @@ var opPathStatus = operation[pathParam, pathStatus]{"path-status", func(_ contex
 		return pathStatus{}, err
 	}
 	s := pathStatus{Path: path, Kind: kindOf(a.Mode)}
+	if f, err := h.fs.FileState(ctx, ino); err == nil { // of what is no view of history
+		s.Device, s.Absent = f.Device, f.Absent
+		if f.Time != 0 {
+			s.Time = time.Unix(0, f.Time).UTC().Format(time.RFC3339)
+		}
+	}
 	for _, x := range []struct {
 		name string
 		to   *string

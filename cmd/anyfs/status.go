@@ -16,15 +16,22 @@ func statusCommand(e *env) *cli.Command {
 		Name:      "status",
 		Usage:     "show the home, or one path, and what is still under way",
 		ArgsUsage: "[PATH]",
-		Description: `--wait returns when all that was done before is published and durable on this device.
+		Description: `TO SEND and TO FETCH count batches of changes, and blocks of content, that no other device is known to hold, or that are to come
+from others. Of a path it says whether it is pending (not published), local (on this device alone, as far as is known) or synced,
+and which device changed it last.
+
+--wait returns when all that was done before is durable, published and held by at least one other device, and all that is known of
+is here. Where no other device is known it returns when it is durable and published; with --here always.
 
 Examples:
   anyfs status
   anyfs status --json
   anyfs status ~/Any/Personal/report.odt
-  anyfs status --wait --timeout 30s`,
+  anyfs status --wait --timeout 30s
+  anyfs status --wait --here`,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "wait", Usage: "wait until nothing is under way"},
+			&cli.BoolFlag{Name: "here", Usage: "with --wait: do not wait for other devices"},
 			&cli.StringFlag{Name: "timeout", Usage: "wait at most `DURATION`, as in 30s or 5m; then exit with 4"},
 		},
 		Action: func(c *cli.Context) error {
@@ -36,6 +43,9 @@ Examples:
 			if len(a) == 1 {
 				path = a[0]
 			}
+			if c.Bool("here") && !c.Bool("wait") {
+				return failf(exitUsage, "--here goes with --wait")
+			}
 			var timeout time.Duration
 			if c.IsSet("timeout") {
 				if !c.Bool("wait") {
@@ -46,17 +56,34 @@ Examples:
 				}
 				timeout = max(timeout, 10*time.Millisecond) // long enough to see that nothing is under way
 			}
-			return runStatus(c.Context, e, path, c.Bool("wait"), timeout)
+			return runStatus(c.Context, e, path, c.Bool("wait"), c.Bool("here"), timeout)
 		},
 	}
 }
 
-func runStatus(ctx context.Context, e *env, path string, wait bool, timeout time.Duration) error {
+func runStatus(ctx context.Context, e *env, path string, wait, here bool, timeout time.Duration) error {
+	if timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, timeout, errTimeout)
+		defer cancel()
+	}
 	if wait {
-		if err := waitSettled(ctx, e, timeout); err != nil {
-			return err
+		if err := waitSettled(ctx, e, here); err != nil {
+			return inTime(ctx, timeout, err)
 		}
 	}
+	return inTime(ctx, timeout, showStatus(ctx, e, path))
+}
+
+// inTime tells of the end of the time that there was where that is why something failed.
+func inTime(ctx context.Context, timeout time.Duration, err error) error {
+	if err != nil && errors.Is(context.Cause(ctx), errTimeout) {
+		return failf(exitTimeout, "something is still under way after %v", timeout)
+	}
+	return err
+}
+
+func showStatus(ctx context.Context, e *env, path string) error {
 	if path != "" {
 		return runPathStatus(ctx, e, path)
 	}
@@ -72,6 +99,12 @@ func runStatus(ctx context.Context, e *env, path string, wait bool, timeout time
 		where = fmt.Sprintf("mounted at %s (daemon %d)", s.Mountpoint, s.PID)
 	}
 	about := [][]string{{"account", s.Account}, {"device", s.Device.Name + ", " + s.Device.PeerID}, {"home", e.home}, {"state", where}}
+	if s.Paused {
+		about = append(about, []string{"exchange", "paused; 'anyfs resume' goes on"})
+	}
+	if l := s.Limits.text(); l != "" {
+		about = append(about, []string{"limits", l})
+	}
 	for _, a := range reachable(s.Listen) {
 		about = append(about, []string{"address", a})
 	}
@@ -89,13 +122,25 @@ func runStatus(ctx context.Context, e *env, path string, wait bool, timeout time
 	if err := writeLine(e.stdout, ""); err != nil {
 		return err
 	}
-	rows := [][]string{{"SPACE", "ROLE", "STATE", "OBJECTS", "PENDING", "CONFLICTS"}}
-	for _, sp := range s.Spaces {
-		pending := "-"
-		if sp.PendingChanges+sp.PendingBlocks > 0 {
-			pending = count(sp.PendingChanges, "change") + ", " + count(sp.PendingBlocks, "block")
+	rows := [][]string{{"SPACE", "ROLE", "STATE", "OBJECTS", "PENDING", "PEERS", "TO SEND", "TO FETCH", "CONFLICTS"}}
+	both := func(changes string, n, blocks int) string {
+		if n+blocks == 0 {
+			return "-"
 		}
-		rows = append(rows, []string{sp.Name, sp.Role, sp.State, fmt.Sprint(sp.Objects), pending, fmt.Sprint(sp.Conflicts)})
+		return changes + ", " + count(blocks, "block")
+	}
+	batches := func(n int) string {
+		if n == 1 {
+			return "1 batch"
+		}
+		return fmt.Sprintf("%d batches", n)
+	}
+	for _, sp := range s.Spaces {
+		rows = append(rows, []string{
+			sp.Name, sp.Role, sp.State, fmt.Sprint(sp.Objects), both(count(sp.PendingChanges, "change"), sp.PendingChanges, sp.PendingBlocks),
+			fmt.Sprint(len(sp.Peers)), both(batches(sp.ToSend), sp.ToSend, sp.SendBlocks),
+			both(batches(sp.FetchChanges), sp.FetchChanges, sp.FetchBlocks), fmt.Sprint(sp.Conflicts),
+		})
 	}
 	if err := e.table(rows); err != nil {
 		return err
@@ -145,17 +190,18 @@ func reachable(listen []string) []string {
 	return far
 }
 
-// waitSettled waits until what was done before is published and durable. timeout 0 is for ever.
-func waitSettled(ctx context.Context, e *env, timeout time.Duration) error {
-	if timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, timeout, errTimeout)
-		defer cancel()
-	}
-	_, err := opWait.call(ctx, e, none{})
-	if err != nil && errors.Is(context.Cause(ctx), errTimeout) {
-		return failf(exitTimeout, "something is still under way after %v", timeout)
-	}
+// waitSettled waits until what was done before is durable and published, and where it is not here alone that counts, held by another device.
+func waitSettled(ctx context.Context, e *env, here bool) error {
+	b, told := newBar(e, "exchange"), ""
+	_, err := opWait.follow(ctx, e, waitParams{here}, func(ev event) error {
+		if ev.Text != told {
+			if told = ev.Text; told != "" {
+				e.say("%s", told)
+			}
+		}
+		return b.event(ev)
+	})
+	b.end(err == nil)
 	return err
 }
 
@@ -175,6 +221,12 @@ func runPathStatus(ctx context.Context, e *env, given string) error {
 		return e.printJSON(s)
 	}
 	rows := [][]string{{"path", cmp.Or(s.Path, "(the root of the mount)")}, {"kind", s.Kind}}
+	if s.Absent > 0 {
+		rows = append(rows, []string{"content", count(s.Absent, "block") + " not on this device"})
+	}
+	if s.Device != "" {
+		rows = append(rows, []string{"last changed", s.Time + " by " + s.Device})
+	}
 	for _, r := range [][]string{{"sync", s.Sync}, {"id", s.ID}, {"author", s.Author}, {"heads", strings.ReplaceAll(s.Heads, "\n", " ")}, {"versions", s.Versions}, {"conflicts", s.Conflicts}} {
 		if r[1] != "" {
 			rows = append(rows, r)

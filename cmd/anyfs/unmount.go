@@ -154,7 +154,9 @@ var opUnmount = operation[none, none]{"unmount", func(_ context.Context, h *home
 	h.mu.Lock()
 	dir := h.place.Dir
 	h.mu.Unlock()
+	h.still.Lock()
 	err := mount.Unmount(dir)
+	h.still.Unlock()
 	if errors.Is(err, unix.EBUSY) {
 		err = failf(exitBusy, "%s is in use; close the files and leave the folders in it ('fuser -vm %s' shows who uses it)", dir, dir)
 	}

@@ -169,7 +169,7 @@ func (w *planner) settle(class []dag.ID, nodes []Node, except ...int) error {
 		if !n.Conflict || slices.Contains(except, i) {
 			continue
 		}
-		if err := w.publish(class, n); err != nil {
+		if err := w.publish(class, &nodes[0], n); err != nil {
 			return err
 		}
 	}
@@ -214,17 +214,23 @@ func (w *planner) settleNames(s *State) error {
 	return nil
 }
 
-// publish makes the name that a conflict copy shows its own. Of a losing content value it makes an object.
-func (w *planner) publish(class []dag.ID, n *Node) error {
+// publish makes the name that a conflict copy shows its own, and marks it as the copy that it is. Of a losing content value it makes
+// an object. keeps is what has the name that was lost.
+func (w *planner) publish(class []dag.ID, keeps, n *Node) error {
 	s, err := w.state(n.Object)
 	if err != nil {
 		return err
 	}
+	c := Conflict{Of: keeps.Object, Lost: n.Lost, Name: n.Name}
+	mark := Op{Kind: OpXattr, Name: ConflictXattr, Value: c.Value()}
 	if n.Loser == LinkLoser {
-		w.plan.of(n.Object).op(s.Move(n.Link, s.linkAt(n.Link).Shown().Parent, n.Name))
+		w.plan.of(n.Object).ops(s.Move(n.Link, s.linkAt(n.Link).Shown().Parent, n.Name), mark)
 		return nil
 	}
-	_, _, err = w.extract(s, n, class[0], n.Name)
+	d, _, err := w.extract(s, n, class[0], n.Name)
+	if err == nil {
+		d.op(mark)
+	}
 	return err
 }
 

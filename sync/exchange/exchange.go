@@ -15,6 +15,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/host"
@@ -88,6 +89,10 @@ type Engine struct {
 
 	running sync.WaitGroup // all goroutines but those of libp2p
 
+	up, down bucket
+	limitLAN atomic.Bool
+	quit     chan struct{} // closed when Run ends
+
 	// mu guards what follows. It comes before the locks of sessions, and is not held across I/O.
 	mu      sync.Mutex
 	ctx     context.Context // of Run; nil before and after
@@ -95,6 +100,7 @@ type Engine struct {
 	spaces  map[dag.ID]*space
 	remotes map[peer.ID]*remote
 	guard   guard
+	before  []peer.AddrInfo // peers that were connected at the time of Pause
 	dials   map[peer.ID]*dial
 	banned  map[peer.ID]time.Time
 	paused  bool
@@ -130,7 +136,9 @@ func New(opt Options) (*Engine, error) {
 		opt: opt, log: opt.Log, clock: opt.Clock, self: self, key: key, account: opt.Certificate.Account,
 		spaces: make(map[dag.ID]*space), remotes: make(map[peer.ID]*remote), dials: make(map[peer.ID]*dial),
 		banned: make(map[peer.ID]time.Time), guard: newGuard(), changed: make(chan struct{}),
+		quit: make(chan struct{}),
 	}
+	e.up.quit, e.down.quit = e.quit, e.quit
 	for _, a := range opt.Peers {
 		if err := e.AddPeer(a); err != nil {
 			return nil, err
@@ -165,6 +173,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.noteChange()
 
 	<-ctx.Done()
+	close(e.quit)
 	closeMDNS()
 	e.mu.Lock()
 	e.ctx = nil // nothing is started any more
@@ -276,8 +285,16 @@ func (e *Engine) announce() {
 // Pause closes all connections, and makes and takes none until Resume.
 func (e *Engine) Pause() {
 	e.mu.Lock()
-	e.paused = true
 	h := e.host
+	if !e.paused && h != nil {
+		e.before = nil
+		for id, r := range e.remotes {
+			if addrs := h.Peerstore().Addrs(id); r.ready() && len(addrs) > 0 {
+				e.before = append(e.before, peer.AddrInfo{ID: id, Addrs: addrs})
+			}
+		}
+	}
+	e.paused = true
 	e.mu.Unlock()
 	if h != nil {
 		for _, p := range h.Network().Peers() {
@@ -287,12 +304,17 @@ func (e *Engine) Pause() {
 	e.noteChange()
 }
 
-// Resume ends a Pause.
+// Resume ends a Pause. The peers that it parted from are dialled, also those that had connected by themselves: they have long given up.
 func (e *Engine) Resume() {
 	e.mu.Lock()
 	e.paused = false
+	before := e.before
+	e.before = nil
 	e.dialNow()
 	e.mu.Unlock()
+	for _, info := range before {
+		e.want(info, false)
+	}
 	e.noteChange()
 }
 

@@ -295,13 +295,11 @@ func (l *link) exchange(t *stream) error {
 	l.sp.poke()
 	l.sp.e.noteChange()
 
-	var received atomic.Uint64
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {
 			m, err := t.read(0)
 			if err == nil {
-				received.Add(1)
 				if tellsOfFiles(m) {
 					l.lacks.clear()
 				}
@@ -319,7 +317,7 @@ func (l *link) exchange(t *stream) error {
 	for {
 		select {
 		case <-l.sp.e.clock.After(tickEvery):
-			now := received.Load()
+			now := t.got.n.Load()
 			if now != before || !s.Expects() {
 				silent = 0
 			} else if silent += tickEvery; silent > stallAfter {

@@ -32,6 +32,8 @@ const (
 // stream is a libp2p stream that carries messages. One goroutine reads, one writes.
 type stream struct {
 	network.Stream
+	e   *Engine
+	lan bool // the peer is on the local network
 	in  *wire.Reader
 	got progress
 
@@ -41,9 +43,9 @@ type stream struct {
 
 // progress counts what comes over a stream.
 type progress struct {
-	s       network.Stream
-	n       uint64
-	waiting bool // between two messages: no deadline, unless one was set
+	t       *stream
+	n       atomic.Uint64 // bytes
+	waiting bool          // between two messages: no deadline, unless one was set
 	first   time.Duration
 	moved   *atomic.Uint64 // counts what comes too, for others to see; nil: nobody looks
 }
@@ -56,25 +58,36 @@ func (p *progress) Read(b []byte) (int, error) {
 	} else if p.first > 0 {
 		at = time.Now().Add(p.first)
 	}
-	if err := p.s.SetReadDeadline(at); err != nil {
+	if err := p.t.SetReadDeadline(at); err != nil {
 		return 0, err
 	}
-	n, err := p.s.Read(b)
+	limited := p.t.limited()
+	if limited {
+		b = b[:p.t.e.down.most(len(b))]
+	}
+	n, err := p.t.Stream.Read(b)
 	if n > 0 {
 		p.waiting = false
 	}
-	p.n += uint64(n)
+	p.n.Add(uint64(n))
 	if p.moved != nil {
 		p.moved.Add(uint64(n))
+	}
+	if limited {
+		p.t.e.down.take(n) // so the peer is held up when the window is full
 	}
 	return n, err
 }
 
-func newStream(s network.Stream) *stream {
-	t := &stream{Stream: s, got: progress{s: s}}
+func (e *Engine) newStream(s network.Stream) *stream {
+	t := &stream{Stream: s, e: e, lan: onLAN(s.Conn().RemoteMultiaddr())}
+	t.got.t = t
 	t.in = wire.NewReader(&t.got)
 	return t
 }
+
+// limited reports whether the limits hold for the stream.
+func (t *stream) limited() bool { return !t.lan || t.e.limitLAN.Load() }
 
 // read returns the next message, for which it waits as long as `first` says; zero: for ever.
 func (t *stream) read(first time.Duration) (wire.Message, error) {
@@ -94,10 +107,19 @@ func (t *stream) write(ms ...wire.Message) error {
 }
 
 func (t *stream) flush() error {
-	if err := t.SetWriteDeadline(time.Now().Add(ioTimeout)); err != nil {
-		return err
+	limited := t.limited()
+	var err error
+	for rest := t.out; len(rest) > 0 && err == nil; {
+		n := min(len(rest), maxWrite)
+		if limited {
+			n = t.e.up.most(n)
+			t.e.up.take(n)
+		}
+		if err = t.SetWriteDeadline(time.Now().Add(ioTimeout)); err == nil {
+			_, err = t.Write(rest[:n])
+			rest = rest[n:]
+		}
 	}
-	_, err := t.Write(t.out)
 	if cap(t.out) > 512<<10 {
 		t.out = nil
 	}
@@ -133,7 +155,7 @@ func (e *Engine) serve(h host.Host, p protocol.ID, fn func(context.Context, peer
 		done := make(chan struct{})
 		ok = e.start(func(ctx context.Context) {
 			defer close(done)
-			t := newStream(s)
+			t := e.newStream(s)
 			defer t.closeOn(ctx)()
 			id := s.Conn().RemotePeer()
 			if err := fn(ctx, id, t); err != nil {
@@ -162,5 +184,5 @@ func (e *Engine) open(ctx context.Context, id peer.ID, p protocol.ID) (*stream, 
 	if err != nil {
 		return nil, err
 	}
-	return newStream(s), nil
+	return e.newStream(s), nil
 }

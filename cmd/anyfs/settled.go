@@ -1,0 +1,210 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/dag/block"
+	"github.com/anyfs/anyfs/fs"
+	"github.com/anyfs/anyfs/sync/exchange"
+)
+
+// What this device has and no other is known to hold, and when that is nothing.
+
+const (
+	deliverEvery = time.Second // between two times that peers are asked what they hold of it, at least
+	deliverRest  = 5 * time.Minute
+	deliverShare = 50  // asking may take this part of the time
+	deliverMost  = 256 // contents at a time
+	settleEvery  = 20 * time.Millisecond
+)
+
+// deliver asks peers, until ctx ends, whether they hold what this device published, as long as there is something of which that is not
+// known: often while they take it or there is more of it, and rarely otherwise.
+func (n *network) deliver(ctx context.Context) {
+	tick := time.NewTicker(deliverEvery)
+	defer tick.Stop()
+	for wait := deliverEvery; ; {
+		began := time.Now()
+		left, some := n.deliverOnce(ctx)
+		rest := deliverShare * time.Since(began)
+		if wait = min(2*wait, deliverRest); some {
+			wait = deliverEvery
+		}
+		for asking := true; asking; {
+			select {
+			case <-ctx.Done():
+				return
+			case <-n.asked:
+				asking = false
+			case <-tick.C:
+				now := n.toSend()
+				if now != left {
+					wait = deliverEvery
+				}
+				asking = now == 0 || time.Since(began) < max(wait, rest)
+			}
+		}
+	}
+}
+
+// toSend is how much there is of which nobody is known to hold it: contents, and spaces with batches.
+func (n *network) toSend() (left int) {
+	for _, r := range n.h.fs.Replicas() {
+		if left += r.ToSend(); r.Mark() > r.HeldUpTo() {
+			left++
+		}
+	}
+	return left
+}
+
+// deliverOnce asks about everything once. It returns how much is left, and whether peers hold what was not known.
+func (n *network) deliverOnce(ctx context.Context) (left int, some bool) {
+	for _, r := range n.h.fs.Replicas() {
+		if mark := r.Mark(); mark > r.HeldUpTo() && n.equal(r.ID) {
+			r.Held(mark)
+			some = true
+		}
+		if r.ToSend() == 0 {
+			continue
+		}
+		held, err := n.deliverSpace(ctx, &r)
+		if err != nil && !errors.Is(err, exchange.ErrOffline) && ctx.Err() == nil {
+			n.h.log.Warn("what peers hold is not known", "space", r.ID, "err", err)
+		}
+		some = some || held
+	}
+	return n.toSend(), some
+}
+
+// equal reports whether a peer holds all that is here of a space, durably.
+func (n *network) equal(id dag.ID) bool {
+	for _, s := range n.engine.Status().Spaces {
+		if s.ID == id {
+			return slices.ContainsFunc(s.Peers, func(p exchange.SpacePeer) bool { return p.Equal })
+		}
+	}
+	return false
+}
+
+func (n *network) deliverSpace(ctx context.Context, r *fs.Replica) (some bool, err error) {
+	for after := uint64(0); ; {
+		list, next, err := r.Undelivered(ctx, after, deliverMost)
+		if err != nil || len(list) == 0 {
+			return some, err
+		}
+		var ids []block.ID
+		for _, d := range list {
+			ids = append(ids, d.Blocks...)
+		}
+		missing, err := n.engine.HeldBlocks(ctx, r.ID, ids)
+		if err != nil {
+			return some, err
+		}
+		lacks := make(map[block.ID]bool, len(missing))
+		for _, id := range missing {
+			lacks[id] = true
+		}
+		held := slices.DeleteFunc(list, func(d fs.Delivery) bool {
+			return slices.ContainsFunc(d.Blocks, func(id block.ID) bool { return lacks[id] })
+		})
+		if len(held) > 0 {
+			r.Delivered(held)
+			some = true
+		}
+		if after = next; after == 0 {
+			return some, nil
+		}
+	}
+}
+
+// progress is how much of what wait waits for is left, and for whom it waits where nobody is there.
+type progress struct {
+	left int
+	text string
+}
+
+// waiting is what wait has seen.
+type waiting struct {
+	n     *network
+	equal map[dag.ID]bool // spaces of which a peer held everything, and everything was here, at some moment since the wait began
+}
+
+// wait returns when what was done before it is held by a peer, and all that is known of is here. Without any other device that is
+// known it returns at once.
+func (n *network) wait(ctx context.Context, out sink) error {
+	w := &waiting{n: n, equal: map[dag.ID]bool{}}
+	most, last, told := 0, -1, ""
+	for {
+		p, err := w.look()
+		if err != nil || p == (progress{}) {
+			return err
+		}
+		if p.left > 0 {
+			select {
+			case n.asked <- struct{}{}:
+			default:
+			}
+		}
+		if most = max(most, p.left); p.left != last || p.text != told {
+			last, told = p.left, p.text
+			if err := out(event{Done: int64(most - p.left), Total: int64(most), Text: p.text}); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(settleEvery):
+		}
+	}
+}
+
+// look gives what is left; zero when that is nothing.
+func (w *waiting) look() (progress, error) {
+	replicas := w.n.h.fs.Replicas()
+	added, err := w.n.h.readPeers()
+	if err != nil {
+		return progress{}, err
+	}
+	st := w.n.engine.Status()
+	known := len(added) > 0 || len(st.Peers) > 0
+	for i := range replicas {
+		known = known || replicas[i].Shared()
+	}
+	if !known {
+		return progress{}, nil
+	}
+	missing, err := w.n.h.fs.Missing()
+	if err != nil {
+		return progress{}, err
+	}
+	p := progress{left: len(missing)}
+	here := map[dag.ID]exchange.SpaceStatus{}
+	for _, s := range st.Spaces {
+		here[s.ID] = s
+	}
+	for i := range replicas {
+		r := &replicas[i]
+		s := here[r.ID]
+		blocks := r.ToSend() + r.ToFetch()
+		p.left += blocks
+		if s.ToFetch == 0 && slices.ContainsFunc(s.Peers, func(x exchange.SpacePeer) bool { return x.Equal }) {
+			w.equal[r.ID] = true
+		}
+		if !w.equal[r.ID] {
+			p.left += int(max(1, s.ToSend+s.ToFetch))
+		}
+	}
+	switch {
+	case p.left == 0:
+	case st.Paused:
+		p.text = "The exchange is paused; 'anyfs resume' goes on with it."
+	case len(st.Peers) == 0:
+		p.text = "Waiting for another device: none is connected."
+	}
+	return p, nil
+}

@@ -1,0 +1,93 @@
+package integration
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestStatusWaitForPeer: status --wait returns when another device holds everything, the content too, and not before; what is to be sent is
+// known after a crash; and what has been sent is there without the device that it came from.
+func TestStatusWaitForPeer(t *testing.T) {
+	d := NewDevices(t, 2)
+	a, b := d.All[0], d.All[1]
+	d.Same()
+	a.Must("status", "--wait", "--timeout", "30s")
+	a.Must("limit", "--up", "400k", "--lan")
+	data := make([]byte, 1200<<10)
+	rnd := rand.New(rand.NewPCG(3, 4))
+	for i := range data {
+		data[i] = byte(rnd.Uint32())
+	}
+	check(t, os.WriteFile(a.Personal("big"), data, 0o644), os.WriteFile(a.Personal("small"), []byte("small"), 0o644))
+	began := time.Now()
+	if r := a.Run("status", "--wait", "--timeout", "1s"); r.Code != 4 {
+		t.Errorf("status --wait returns after %v: %+v", time.Since(began), r)
+	}
+	if got := a.Xattr(a.Personal("big"), "user.anyfs.sync"); got != "local" {
+		t.Errorf("on its way the file is %q", got)
+	}
+	if s := a.SyncStatus(); s.Spaces[0].SendBlocks == 0 || len(s.Spaces[0].Peers) != 1 {
+		t.Errorf("on its way the status is %+v", s.Spaces)
+	}
+	a.Must("status", "--wait", "--timeout", "30s")
+	if took := time.Since(began); took < 2*time.Second {
+		t.Errorf("1.2 MB at 400 kB/s took %v", took)
+	}
+	for _, name := range []string{"big", "small"} {
+		if got := a.Xattr(a.Personal(name), "user.anyfs.sync"); got != "synced" {
+			t.Errorf("%s is %q", name, got)
+		}
+	}
+	if s := a.SyncStatus(); s.Spaces[0].SendBlocks != 0 || s.Spaces[0].Pending != 0 {
+		t.Errorf("afterwards the status is %+v", s.Spaces)
+	}
+	var p struct {
+		Device, Sync, Time string
+		Absent             int `json:"absent_blocks"`
+	}
+	b.Must("status", "--wait", "--timeout", "30s")
+	check(t, json.Unmarshal([]byte(b.Must("status", b.Personal("big"), "--json")), &p))
+	if p.Device == "" || p.Device == "device 1" || p.Time == "" || p.Absent != 0 || p.Sync != "synced" {
+		t.Errorf("the other device says %+v", p)
+	}
+	a.Unmount()
+	b.Unmount()
+	b.Mount("--listen", "none")
+	if got, err := os.ReadFile(b.Personal("big")); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("alone the other device has %d bytes, %v", len(got), err)
+	}
+	b.Unmount()
+
+	a.Mount("--no-discovery")
+	check(t, os.WriteFile(a.Personal("more"), data[:600<<10], 0o644))
+	if r := a.Run("status", "--wait", "--timeout", "1s"); r.Code != 4 || !strings.Contains(r.Stderr, "none is connected") {
+		t.Errorf("with nobody there: %+v", r)
+	}
+	a.Must("status", "--wait", "--here", "--timeout", "30s")
+	a.Kill()
+	a.Mount("--no-discovery")
+	if got := a.Xattr(a.Personal("more"), "user.anyfs.sync"); got != "local" {
+		t.Errorf("after a crash the file is %q", got)
+	}
+	if got := a.Xattr(a.Personal("big"), "user.anyfs.sync"); got != "synced" {
+		t.Errorf("after a crash the file from before is %q", got)
+	}
+	if s := a.SyncStatus(); s.Spaces[0].SendBlocks == 0 {
+		t.Errorf("after a crash the status is %+v", s.Spaces)
+	}
+	b.Mount("--no-discovery")
+	d.Connect(a, b)
+	a.Must("status", "--wait", "--timeout", "30s")
+	d.Eventually("nothing is left to send", func() error {
+		if s := a.SyncStatus(); s.Spaces[0].SendBlocks != 0 {
+			return fmt.Errorf("%+v", s.Spaces)
+		}
+		return nil
+	})
+}
