@@ -19,7 +19,7 @@ import (
 
 // arrivals is what a space knows of changes that are not its own.
 type arrivals struct {
-	mu     sync.Mutex // the last of all locks
+	mu     sync.Mutex  // the last of all locks
 	others bool        // another device has written to the space
 	moved  atomic.Bool // the index changed by it
 	waits  atomic.Bool // names wait for what is dirty
