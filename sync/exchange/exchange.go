@@ -97,6 +97,7 @@ type Engine struct {
 	hellos  int // handshakes under way
 	dials   map[peer.ID]*dial
 	banned  map[peer.ID]time.Time
+	traffic map[peer.ID]*traffic
 	paused  bool
 	changed chan struct{} // closed and replaced at each change of spaces and remotes
 }
@@ -129,7 +130,7 @@ func New(opt Options) (*Engine, error) {
 	e := &Engine{
 		opt: opt, log: opt.Log, clock: opt.Clock, self: self, key: key, account: opt.Certificate.Account,
 		spaces: make(map[dag.ID]*space), remotes: make(map[peer.ID]*remote), dials: make(map[peer.ID]*dial),
-		banned: make(map[peer.ID]time.Time), changed: make(chan struct{}),
+		banned: make(map[peer.ID]time.Time), traffic: make(map[peer.ID]*traffic), changed: make(chan struct{}),
 	}
 	for _, a := range opt.Peers {
 		if err := e.AddPeer(a); err != nil {

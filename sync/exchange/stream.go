@@ -3,6 +3,7 @@ package exchange
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/host"
@@ -33,6 +34,7 @@ type stream struct {
 	network.Stream
 	in  *wire.Reader
 	got progress
+	sum *traffic
 
 	writing sync.Mutex // guards out, where several write
 	out     []byte
@@ -44,6 +46,32 @@ type progress struct {
 	n       uint64
 	waiting bool // between two messages: no deadline, unless one was set
 	first   time.Duration
+	sum     *traffic
+}
+
+// traffic is what went over the streams of a peer since the engine was made: the bytes of messages, without the transport's framing.
+type traffic struct{ sent, received atomic.Uint64 }
+
+// maxTraffic is of how many peers the traffic is known.
+const maxTraffic = 1024
+
+// trafficOf gives the traffic of a peer.
+func (e *Engine) trafficOf(id peer.ID) *traffic {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	t := e.traffic[id]
+	if t == nil {
+		if len(e.traffic) >= maxTraffic {
+			for old := range e.traffic {
+				if e.remotes[old] == nil {
+					delete(e.traffic, old)
+				}
+			}
+		}
+		t = new(traffic)
+		e.traffic[id] = t
+	}
+	return t
 }
 
 // Read reads with a deadline, but for the first piece of a message.
@@ -62,11 +90,13 @@ func (p *progress) Read(b []byte) (int, error) {
 		p.waiting = false
 	}
 	p.n += uint64(n)
+	p.sum.received.Add(uint64(n))
 	return n, err
 }
 
-func newStream(s network.Stream) *stream {
-	t := &stream{Stream: s, got: progress{s: s}}
+func (e *Engine) newStream(s network.Stream) *stream {
+	sum := e.trafficOf(s.Conn().RemotePeer())
+	t := &stream{Stream: s, got: progress{s: s, sum: sum}, sum: sum}
 	t.in = wire.NewReader(&t.got)
 	return t
 }
@@ -92,7 +122,8 @@ func (t *stream) flush() error {
 	if err := t.SetWriteDeadline(time.Now().Add(ioTimeout)); err != nil {
 		return err
 	}
-	_, err := t.Write(t.out)
+	n, err := t.Write(t.out)
+	t.sum.sent.Add(uint64(n))
 	if cap(t.out) > 512<<10 {
 		t.out = nil
 	}
@@ -122,7 +153,7 @@ func (e *Engine) serve(h host.Host, p protocol.ID, fn func(context.Context, peer
 		done := make(chan struct{})
 		ok := e.start(func(ctx context.Context) {
 			defer close(done)
-			t := newStream(s)
+			t := e.newStream(s)
 			defer t.closeOn(ctx)()
 			id := s.Conn().RemotePeer()
 			if err := fn(ctx, id, t); err != nil {
@@ -151,5 +182,5 @@ func (e *Engine) open(ctx context.Context, id peer.ID, p protocol.ID) (*stream, 
 	if err != nil {
 		return nil, err
 	}
-	return newStream(s), nil
+	return e.newStream(s), nil
 }
