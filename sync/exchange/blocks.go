@@ -21,7 +21,11 @@ const (
 	absentAfter = 5 * time.Second        // without a byte of a block: nobody has it
 	meetWithin  = 3 * time.Second        // for a peer of the space to connect, when somebody reads
 	hedgeAfter  = 500 * time.Millisecond // without a byte another peer is asked too, when somebody reads
-	stallBlock  = 5 * time.Second        // without a byte of a block that has begun
+	stallRead   = 5 * time.Second        // without a byte from the peer that is to give a block
+	stallAhead  = 30 * time.Second       // the same, when nobody reads
+	stallLook   = time.Second            // between two looks at that
+	queueRead   = 30 * time.Second       // for what was asked for before it, when somebody reads
+	queueAhead  = 10 * time.Minute       // the same, when nobody does
 	maxRequests = 256                    // of one peer, taken in and not answered
 	maxAhead    = 32                     // blocks fetched ahead from one peer at once
 )
@@ -230,8 +234,9 @@ type attempt struct {
 	err     error
 }
 
-// get asks the peer for a block of which have is here already. first is closed at the first byte.
-func (l *link) get(ctx context.Context, id block.ID, ahead bool, have []byte, first func()) attempt {
+// get asks the peer for a block of which have is here already. It calls first when some of it came, and alive as long as answers
+// that were asked for before come.
+func (l *link) get(ctx context.Context, id block.ID, ahead bool, have []byte, first, alive func()) attempt {
 	a := attempt{l: l, resumed: len(have) > 0, data: have}
 	k, err := l.conn(ahead)
 	if err != nil {
@@ -261,15 +266,33 @@ func (l *link) get(ctx context.Context, id block.ID, ahead bool, have []byte, fi
 		return a
 	}
 	defer k.forget(n)
-	stall := l.sp.e.clock.After(absentAfter)
+	// Answers come one after the other, over a connection with other streams: as long as anything comes, this one is on its way. What
+	// is given up comes nevertheless, and is sent twice then.
+	clock := l.sp.e.clock
+	moved, since := k.t.sum.received.Load(), clock.Now()
+	begins, stall := since.Add(queueRead), stallRead
+	if ahead {
+		begins, stall = since.Add(queueAhead), stallAhead
+	}
+	begun := false
+	look := clock.After(stallLook)
 	for {
 		select {
 		case <-w.got:
+			begun = true
 			first()
-			stall = l.sp.e.clock.After(stallBlock)
 			continue
 		case <-w.done:
-		case <-stall:
+		case <-look:
+			now := clock.Now()
+			if at := k.t.sum.received.Load(); at != moved {
+				moved, since = at, now
+				alive()
+			}
+			if now.Sub(since) < stall && (begun || now.Before(begins)) {
+				look = clock.After(stallLook)
+				continue
+			}
 			err = errors.New("exchange: the peer has stalled")
 		case <-ctx.Done():
 			err = context.Cause(ctx)
@@ -296,7 +319,8 @@ func (sp *space) Fetch(ctx context.Context, id block.ID) ([]byte, error) {
 	ahead := ctx.Value(prefetch{}) != nil
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	f := fetch{sp: sp, id: id, ahead: ahead, results: make(chan attempt), begun: make(chan struct{}, 1)}
+	f := fetch{sp: sp, id: id, ahead: ahead, results: make(chan attempt), begun: make(chan struct{}, 1),
+		alive: make(chan struct{}, 1)}
 	defer func() {
 		cancel()
 		for ; f.active > 0; f.active-- {
@@ -315,18 +339,23 @@ type fetch struct {
 	active  int
 	results chan attempt
 	begun   chan struct{}
-	part    []byte // what came of it
+	alive   chan struct{} // it will come, behind others
+	part    []byte        // what came of it
 }
 
 func (f *fetch) run(ctx context.Context) ([]byte, error) {
 	clock := f.sp.e.clock
 	limit := clock.After(absentAfter)
+	if f.ahead {
+		limit = nil // the peers that are asked answer or stall
+	}
 	if !f.ask(ctx) {
 		if f.ahead || !f.meet(ctx) {
 			return nil, fmt.Errorf("%w: %w", block.ErrAbsent, ErrOffline)
 		}
 		f.ask(ctx)
 	}
+	begun := false
 	for f.active > 0 {
 		var hedge <-chan time.Time
 		if !f.ahead && f.active == 1 && len(f.part) == 0 {
@@ -334,6 +363,8 @@ func (f *fetch) run(ctx context.Context) ([]byte, error) {
 		}
 		select {
 		case <-f.begun:
+			limit, begun = nil, true
+		case <-f.alive:
 			limit = nil
 		case a := <-f.results:
 			f.active--
@@ -355,7 +386,7 @@ func (f *fetch) run(ctx context.Context) ([]byte, error) {
 			}
 			f.ask(ctx)
 		case <-hedge:
-			if limit != nil {
+			if !begun {
 				f.ask(ctx)
 			}
 		case <-limit:
@@ -400,12 +431,7 @@ func (f *fetch) ask(ctx context.Context) bool {
 	}
 	part := f.part
 	ok := f.sp.startLocked(func(context.Context) {
-		f.results <- best.get(ctx, f.id, f.ahead, part, func() {
-			select {
-			case f.begun <- struct{}{}:
-			default:
-			}
-		})
+		f.results <- best.get(ctx, f.id, f.ahead, part, note(f.begun), note(f.alive))
 	})
 	e.mu.Unlock()
 	f.tried = append(f.tried, best)
@@ -413,6 +439,16 @@ func (f *fetch) ask(ctx context.Context) bool {
 		f.active++
 	}
 	return ok
+}
+
+// note gives a function that puts a token into a channel with room for one.
+func note(c chan struct{}) func() {
+	return func() {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	}
 }
 
 func (l *link) load() int64 {
