@@ -24,10 +24,12 @@ type mirror struct {
 	want    map[cid.Cid]*tree.Content // by root
 }
 
-// mirrorAtOnce is how many blocks of a content are asked for at a time; mirrorAgain is when what nobody had is asked for again.
+// mirrorAtOnce is how many blocks of a content are asked for at a time, mirrorContents of how many contents: each takes two round trips
+// at least. mirrorAgain is when what nobody had is asked for again.
 const (
-	mirrorAtOnce = 32
-	mirrorAgain  = 30 * time.Second
+	mirrorAtOnce   = 32
+	mirrorContents = 16
+	mirrorAgain    = 30 * time.Second
 )
 
 // wantContent notes a content that came from another device.
@@ -89,17 +91,23 @@ func (s *space) fetchWanted(ctx context.Context) {
 		list = append(list, c)
 	}
 	m.mu.Unlock()
+	var g errgroup.Group
+	g.SetLimit(mirrorContents)
 	for _, c := range list {
 		if ctx.Err() != nil || s.deleted() {
-			return
+			break
 		}
-		if err := s.fetchContent(ctx, c); err != nil {
-			continue // nobody has it now, or the disk is full: it is tried again
-		}
-		m.mu.Lock()
-		delete(m.want, c.Root)
-		m.mu.Unlock()
+		g.Go(func() error {
+			if s.fetchContent(ctx, c) != nil {
+				return nil // nobody has it now, or the disk is full: it is tried again
+			}
+			m.mu.Lock()
+			delete(m.want, c.Root)
+			m.mu.Unlock()
+			return nil
+		})
 	}
+	_ = g.Wait()
 }
 
 // hasOthers reports whether another device writes to the space.
