@@ -19,6 +19,13 @@ func (a *arrival) look() error {
 			continue
 		}
 		a.seen[at] = true
+		if first, err := a.placeFirst(at.Dir); err != nil {
+			return err
+		} else if first != nil {
+			delete(a.seen, at)
+			a.work = append(a.work, at, *first)
+			continue
+		}
 		dir, err := a.shown(at.Dir)
 		if err != nil {
 			return err
@@ -50,7 +57,31 @@ func (a *arrival) shown(object dag.ID) (uint64, error) {
 	if err != nil || n == nil || len(n.Links) == 0 || !n.IsDir() {
 		return 0, err
 	}
+	if n.Object != object {
+		return 0, nil // it was one with another, and its place is seen: it is shown no more
+	}
 	return n.Ino, nil
+}
+
+// placeFirst gives the name to be looked at before what is in a directory: its own, where it was shown as one with others, since it may
+// not be any more.
+func (a *arrival) placeFirst(object dag.ID) (*tree.DirName, error) {
+	if _, ok := a.inos[object]; ok || object == a.t.Root() {
+		return nil, nil
+	}
+	n, err := a.owner(object)
+	if err != nil || n == nil || n.Object == object {
+		return nil, err
+	}
+	o, err := a.st.Object(object)
+	if err != nil || o == nil || o.Claimed == nil {
+		return nil, err
+	}
+	at := tree.DirName{Dir: o.Claimed.Parent, Name: o.Claimed.Name}
+	if a.seen[at] {
+		return nil, nil
+	}
+	return &at, nil
 }
 
 // owner gives the inode that stands for an object in the index, nil for none.
@@ -152,7 +183,16 @@ func (a *arrival) node(dir uint64, n *tree.Node) error {
 			return err
 		} else if o == nil || o.Ino != ino {
 			known = false
-			if o != nil && !a.fresh[o.Ino] && len(o.Links) > 0 {
+			switch {
+			case o == nil || a.fresh[o.Ino] || len(o.Links) == 0:
+			case !slices.Contains(n.Dirs, o.Object):
+				// It was shown as one with another, which keeps the inode, and what is its own.
+				if !a.listed[o.Object] {
+					a.listed[o.Object] = true
+					a.work = append(a.work, tree.DirName{Dir: o.Object})
+					delete(a.seen, tree.DirName{Dir: o.Object})
+				}
+			default:
 				// Another inode stood for it: nothing is left there.
 				a.empty[o.Ino] = true
 				if err := a.s.ix.Scan(o.Ino, 0, func(_ uint64, e *index.Entry) bool {

@@ -237,6 +237,10 @@ func (a *arrival) staying(drops []going, waits map[spot]bool) (map[spot]bool, er
 			if stays {
 				kept[d.at], changed = true, true
 				gone[d.at.dir]--
+				// The one that is to have its name waits too, where it is.
+				if n := a.want[d.at]; n != nil && n.Kind == tree.KindDir && to[a.inos[n.Object]] == d.at.dir {
+					delete(to, a.inos[n.Object])
+				}
 			}
 		}
 	}
