@@ -63,14 +63,14 @@ func (a *arrival) shown(object dag.ID) (uint64, error) {
 	return n.Ino, nil
 }
 
-// placeFirst gives the name to be looked at before what is in a directory: its own, where it was shown as one with others, since it may
-// not be any more.
+// placeFirst gives the name to be looked at before what is in a directory: its own, where it is shown elsewhere or as one with others,
+// since that may have changed.
 func (a *arrival) placeFirst(object dag.ID) (*tree.DirName, error) {
 	if _, ok := a.inos[object]; ok || object == a.t.Root() {
 		return nil, nil
 	}
 	n, err := a.owner(object)
-	if err != nil || n == nil || n.Object == object {
+	if err != nil || n == nil || !n.IsDir() {
 		return nil, err
 	}
 	o, err := a.st.Object(object)
@@ -80,6 +80,12 @@ func (a *arrival) placeFirst(object dag.ID) (*tree.DirName, error) {
 	at := tree.DirName{Dir: o.Claimed.Parent, Name: o.Claimed.Name}
 	if a.seen[at] {
 		return nil, nil
+	}
+	if n.Object == object && len(n.Links) == 1 && n.Links[0].Name == at.Name {
+		p, err := a.s.ix.Inode(n.Links[0].Parent)
+		if err != nil || p != nil && (p.Object == at.Dir || p.Ino == rootDir && at.Dir == a.t.Root()) {
+			return nil, err
+		}
 	}
 	return &at, nil
 }
@@ -213,7 +219,8 @@ func (a *arrival) node(dir uint64, n *tree.Node) error {
 	return nil
 }
 
-// dirInode chooses the inode of a directory: the one that stands for any of its objects, and for no other entry.
+// dirInode chooses the inode of a directory: the one that stands for any of its objects, and for no other entry; one that is shown
+// before one that is not.
 func (a *arrival) dirInode(dir uint64, n *tree.Node) (ino uint64, known bool, err error) {
 	if ino, ok := a.inos[n.Object]; ok {
 		return ino, true, nil
@@ -223,9 +230,12 @@ func (a *arrival) dirInode(dir uint64, n *tree.Node) (ino uint64, known bool, er
 		if err != nil {
 			return 0, false, err
 		}
-		if o != nil && slices.Contains(n.Dirs, o.Object) {
-			return o.Ino, len(o.Links) > 0, nil
+		if o != nil && slices.Contains(n.Dirs, o.Object) && (ino == 0 || !known && len(o.Links) > 0) {
+			ino, known = o.Ino, len(o.Links) > 0
 		}
+	}
+	if ino != 0 {
+		return ino, known, nil
 	}
 	ino = a.next
 	a.next++

@@ -292,9 +292,30 @@ func (a *arrival) addAll(adds []spot) error {
 			}
 		}
 		if len(left) == len(adds) {
-			return nil
+			return a.lookLater(left)
 		}
 		adds = left
+	}
+	return nil
+}
+
+// lookLater has names looked at again that could not be put in: the directory that they are in may be another one then.
+func (a *arrival) lookLater(names []spot) error {
+	for _, at := range names {
+		n := a.want[at]
+		st, err := a.t.State(n.Object)
+		if err != nil {
+			return err
+		}
+		if st == nil {
+			continue
+		}
+		for _, l := range st.LiveLinks() {
+			if l.ID == n.Link {
+				p := l.Shown()
+				a.wait[tree.DirName{Dir: p.Parent, Name: p.Name}] = struct{}{}
+			}
+		}
 	}
 	return nil
 }
@@ -476,11 +497,20 @@ func (a *arrival) finish() {
 		if n := a.inodes[ino]; n == nil && a.fresh[ino] {
 			continue // it could not be brought in yet
 		}
-		if old, err := a.s.ix.Object(object); err == nil && old == ino {
+		if old, err := a.s.ix.Object(object); err == nil && (old == ino || a.holds(old, object)) {
 			continue
 		}
 		a.rec.Objs = append(a.rec.Objs, objectAt{object, ino})
 	}
+}
+
+// holds reports whether an inode stands for an object still, and is shown: something in it waits.
+func (a *arrival) holds(ino uint64, object dag.ID) bool {
+	n := a.inodes[ino]
+	if n == nil {
+		n, _ = a.s.ix.Inode(ino)
+	}
+	return n != nil && n.IsDir() && n.Object == object && len(n.Links) > 0
 }
 
 // check fails for a record that can't be applied: what is wrong is wrong before it is written.

@@ -61,3 +61,45 @@ func TestDirectoriesRenamedOverEachOther(t *testing.T) {
 		}
 	}
 }
+
+func TestMergedDirectoryWithSomethingUnpublished(t *testing.T) {
+	d, h := threeOf(t, 2)
+	a, b := h[0], h[1]
+	a.must(a.Rename(a.in("d1"), "f3", a.in("d2"), "f6", 0))
+	a.must(a.Rename(a.root, "d2", a.root, "d1", 0))
+	b.must(b.Unlink(b.in("d1"), "f3"))
+	b.create(b.in("d1"), "f3", []byte("anew\n"))
+	b.publishes()
+	b.must(b.Rename(b.in("d1"), "f3", b.in("d2"), "f5", 0))
+	d.send(a, b)
+	d.settle()
+	d.same()
+}
+
+func TestMergedDirectoryWithAFileBeingWritten(t *testing.T) {
+	d, h := threeOf(t, 2)
+	a, b := h[0], h[1]
+	a.must(a.Unlink(a.in("d1"), "f3"))
+	a.must(a.Rename(a.root, "d2", a.root, "d1", 0))
+	a.publishes()
+	b.create(b.in("d1"), "f4", []byte("f4\n"))
+	b.publishes()
+	b.write(b.in("d2/f5"), []byte("more\n"), 0)
+	d.send(a, b)
+	d.settle()
+	d.same()
+}
+
+func TestRenamedOverADirectoryInUse(t *testing.T) {
+	d, h := threeOf(t, 2)
+	a, b := h[0], h[1]
+	a.must(a.Rename(a.in("d2"), "f5", a.in("d1"), "f4", 0))
+	a.must(a.Rename(a.root, "d1", a.root, "d2", 0))
+	must2(b.Link(b.in("d1/f3"), b.in("d2"), "f6"))
+	b.publishes()
+	mode := uint32(0o602)
+	must2(b.Setattr(context.Background(), b.in("d2/f6"), SetAttr{Mode: &mode}))
+	d.send(a, b)
+	d.settle()
+	d.same()
+}
