@@ -103,3 +103,19 @@ func TestRenamedOverADirectoryInUse(t *testing.T) {
 	d.settle()
 	d.same()
 }
+
+// TestPublishWithoutTheBlock: content of one block that is not here can be given to another file, and be added to.
+func TestPublishWithoutTheBlock(t *testing.T) {
+	d, h := threeOf(t, 2)
+	a, b := h[0], h[1]
+	big := random(1, 20<<10)
+	a.create(a.root, "big", big)
+	d.settle()
+	f := b.in("big")
+	b.must(b.Rename(b.root, "big", b.in("d1"), "f3", 0))
+	b.write(f, []byte("and more"), int64(len(big)))
+	b.publishes()
+	d.sendBlocks(b, a)
+	d.settle()
+	a.wantContent(a.in("d1"), "f3", append(big, "and more"...))
+}
