@@ -216,7 +216,10 @@ func TestConcurrentPairs(t *testing.T) {
 	if len(told) != n*n {
 		t.Errorf("%s tells of %d pairs, not of %d", pairsFile, len(told), n*n)
 	}
-	if page := string(must2(os.ReadFile(treePage))); !testing.Short() && !strings.Contains(page, pairsTable(table)) {
+	if all := pairsTable(table); strings.Contains(all, "?") {
+		return // some were not run
+	}
+	if page := string(must2(os.ReadFile(treePage))); !strings.Contains(page, pairsTable(table)) {
 		t.Errorf("the table in %s is not\n%s", treePage, pairsTable(table))
 	}
 }

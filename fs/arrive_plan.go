@@ -192,7 +192,7 @@ type going struct {
 }
 
 // staying finds the entries of directories that can't go yet: of one that is removed and not empty, and of those whose move would
-// put them below themselves, since another move of it is not published.
+// put them below themselves or into one that is not shown, since another move is not published.
 func (a *arrival) staying(drops []going, waits map[spot]bool) (map[spot]bool, error) {
 	gone := map[uint64]int{}  // entries that directories lose
 	to := map[uint64]uint64{} // the directories that get a place, and in which
@@ -221,7 +221,11 @@ func (a *arrival) staying(drops []going, waits map[spot]bool) (map[spot]bool, er
 				if err != nil {
 					return nil, err
 				}
-				if stays = cycle; cycle {
+				placed, err := a.placed(to[d.e.Ino], to)
+				if err != nil {
+					return nil, err
+				}
+				if stays = cycle || !placed; stays {
 					delete(to, d.e.Ino)
 					a.stays[d.e.Ino] = true
 				}
@@ -245,6 +249,20 @@ func (a *arrival) staying(drops []going, waits map[spot]bool) (map[spot]bool, er
 		}
 	}
 	return kept, nil
+}
+
+// placed reports whether a directory is shown with the places that directories get.
+func (a *arrival) placed(dir uint64, to map[uint64]uint64) (bool, error) {
+	for range maxDepth {
+		next, ok := to[dir]
+		if !ok {
+			return a.hasPlace(dir)
+		}
+		if dir = next; dir == rootDir {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // below reports whether a directory would be below itself with the places that directories get.
