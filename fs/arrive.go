@@ -19,7 +19,7 @@ import (
 
 // arrivals is what a space knows of changes that are not its own.
 type arrivals struct {
-	mu     sync.Mutex // the last of all locks
+	mu     sync.Mutex  // the last of all locks
 	others bool        // another device has written to the space
 	moved  atomic.Bool // the index changed by it
 	waits  atomic.Bool // names wait for what is dirty
@@ -100,12 +100,7 @@ func (h *Home) wakeArriver() {
 func (h *Home) arriver(ctx context.Context) {
 	for {
 		for _, s := range h.each() {
-			err := s.arrive(ctx)
-			if err == nil && s == h.home && !s.waits() && s.in.moved.Swap(false) {
-				err = h.settleRoot()
-				h.spacesChanged()
-			}
-			if err != nil && ctx.Err() == nil {
+			if err := s.bringIn(ctx); err != nil && ctx.Err() == nil {
 				h.report(fmt.Sprintf("space %s: take in what came", s.id), err)
 			}
 		}
@@ -115,6 +110,26 @@ func (h *Home) arriver(ctx context.Context) {
 		case <-h.arrived:
 		}
 	}
+}
+
+// Arrive takes in what has come from others, once, as Run does by itself. It is for who drives a home step by step, without Run.
+func (h *Home) Arrive(ctx context.Context) error {
+	for _, s := range h.each() {
+		if err := s.bringIn(ctx); err != nil {
+			return fmt.Errorf("space %s: take in what came: %w", s.id, err)
+		}
+	}
+	return nil
+}
+
+// bringIn is one arrival in a space, and what follows of it for the root.
+func (s *space) bringIn(ctx context.Context) error {
+	err := s.arrive(ctx)
+	if err == nil && s == s.h.home && !s.waits() && s.in.moved.Swap(false) {
+		err = s.h.settleRoot()
+		s.h.spacesChanged()
+	}
+	return err
 }
 
 // waits reports whether names are not brought in yet: what is gone from one place may be on its way to another.

@@ -183,7 +183,8 @@ func (a *arrival) version(ino uint64, want *tree.Node, st *tree.State) (*index.I
 		return nil, errWaits
 	}
 	v := st.View()
-	if !n.IsRegular() || shows(n, &v) {
+	// One that had no name here any more may hold what was written to it then, which is nobody's.
+	if !n.IsRegular() || len(n.Links) > 0 && shows(n, &v) {
 		n, err = a.inode(ino)
 		if err == nil {
 			err = a.attributes(n, want, st)

@@ -19,6 +19,13 @@ func (a *arrival) look() error {
 			continue
 		}
 		a.seen[at] = true
+		if first, err := a.placeFirst(at.Dir); err != nil {
+			return err
+		} else if first != nil {
+			delete(a.seen, at)
+			a.work = append(a.work, at, *first)
+			continue
+		}
 		dir, err := a.shown(at.Dir)
 		if err != nil {
 			return err
@@ -50,7 +57,37 @@ func (a *arrival) shown(object dag.ID) (uint64, error) {
 	if err != nil || n == nil || len(n.Links) == 0 || !n.IsDir() {
 		return 0, err
 	}
+	if n.Object != object {
+		return 0, nil // it was one with another, and its place is seen: it is shown no more
+	}
 	return n.Ino, nil
+}
+
+// placeFirst gives the name to be looked at before what is in a directory: its own, where it is shown elsewhere or as one with others,
+// since that may have changed.
+func (a *arrival) placeFirst(object dag.ID) (*tree.DirName, error) {
+	if _, ok := a.inos[object]; ok || object == a.t.Root() {
+		return nil, nil
+	}
+	n, err := a.owner(object)
+	if err != nil || n == nil || !n.IsDir() {
+		return nil, err
+	}
+	o, err := a.st.Object(object)
+	if err != nil || o == nil || o.Claimed == nil {
+		return nil, err
+	}
+	at := tree.DirName{Dir: o.Claimed.Parent, Name: o.Claimed.Name}
+	if a.seen[at] {
+		return nil, nil
+	}
+	if n.Object == object && len(n.Links) == 1 && n.Links[0].Name == at.Name {
+		p, err := a.s.ix.Inode(n.Links[0].Parent)
+		if err != nil || p != nil && (p.Object == at.Dir || p.Ino == rootDir && at.Dir == a.t.Root()) {
+			return nil, err
+		}
+	}
+	return &at, nil
 }
 
 // owner gives the inode that stands for an object in the index, nil for none.
@@ -152,7 +189,16 @@ func (a *arrival) node(dir uint64, n *tree.Node) error {
 			return err
 		} else if o == nil || o.Ino != ino {
 			known = false
-			if o != nil && !a.fresh[o.Ino] && len(o.Links) > 0 {
+			switch {
+			case o == nil || a.fresh[o.Ino] || len(o.Links) == 0:
+			case !slices.Contains(n.Dirs, o.Object):
+				// It was shown as one with another, which keeps the inode, and what is its own.
+				if !a.listed[o.Object] {
+					a.listed[o.Object] = true
+					a.work = append(a.work, tree.DirName{Dir: o.Object})
+					delete(a.seen, tree.DirName{Dir: o.Object})
+				}
+			default:
 				// Another inode stood for it: nothing is left there.
 				a.empty[o.Ino] = true
 				if err := a.s.ix.Scan(o.Ino, 0, func(_ uint64, e *index.Entry) bool {
@@ -173,7 +219,8 @@ func (a *arrival) node(dir uint64, n *tree.Node) error {
 	return nil
 }
 
-// dirInode chooses the inode of a directory: the one that stands for any of its objects, and for no other entry.
+// dirInode chooses the inode of a directory: the one that stands for any of its objects, and for no other entry; one that is shown
+// before one that is not.
 func (a *arrival) dirInode(dir uint64, n *tree.Node) (ino uint64, known bool, err error) {
 	if ino, ok := a.inos[n.Object]; ok {
 		return ino, true, nil
@@ -183,9 +230,12 @@ func (a *arrival) dirInode(dir uint64, n *tree.Node) (ino uint64, known bool, er
 		if err != nil {
 			return 0, false, err
 		}
-		if o != nil && slices.Contains(n.Dirs, o.Object) {
-			return o.Ino, len(o.Links) > 0, nil
+		if o != nil && slices.Contains(n.Dirs, o.Object) && (ino == 0 || !known && len(o.Links) > 0) {
+			ino, known = o.Ino, len(o.Links) > 0
 		}
+	}
+	if ino != 0 {
+		return ino, known, nil
 	}
 	ino = a.next
 	a.next++

@@ -194,7 +194,7 @@ type going struct {
 }
 
 // staying finds the entries of directories that can't go yet: of one that is removed and not empty, and of those whose move would
-// put them below themselves, since another move of it is not published.
+// put them below themselves or into one that is not shown, since another move is not published.
 func (a *arrival) staying(drops []going, waits map[spot]bool) (map[spot]bool, error) {
 	gone := map[uint64]int{}  // entries that directories lose
 	to := map[uint64]uint64{} // the directories that get a place, and in which
@@ -223,7 +223,11 @@ func (a *arrival) staying(drops []going, waits map[spot]bool) (map[spot]bool, er
 				if err != nil {
 					return nil, err
 				}
-				if stays = cycle; cycle {
+				placed, err := a.placed(to[d.e.Ino], to)
+				if err != nil {
+					return nil, err
+				}
+				if stays = cycle || !placed; stays {
 					delete(to, d.e.Ino)
 					a.stays[d.e.Ino] = true
 				}
@@ -239,10 +243,28 @@ func (a *arrival) staying(drops []going, waits map[spot]bool) (map[spot]bool, er
 			if stays {
 				kept[d.at], changed = true, true
 				gone[d.at.dir]--
+				// The one that is to have its name waits too, where it is.
+				if n := a.want[d.at]; n != nil && n.Kind == tree.KindDir && to[a.inos[n.Object]] == d.at.dir {
+					delete(to, a.inos[n.Object])
+				}
 			}
 		}
 	}
 	return kept, nil
+}
+
+// placed reports whether a directory is shown with the places that directories get.
+func (a *arrival) placed(dir uint64, to map[uint64]uint64) (bool, error) {
+	for range maxDepth {
+		next, ok := to[dir]
+		if !ok {
+			return a.hasPlace(dir)
+		}
+		if dir = next; dir == rootDir {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // below reports whether a directory would be below itself with the places that directories get.
@@ -290,9 +312,30 @@ func (a *arrival) addAll(adds []spot) error {
 			}
 		}
 		if len(left) == len(adds) {
-			return nil
+			return a.lookLater(left)
 		}
 		adds = left
+	}
+	return nil
+}
+
+// lookLater has names looked at again that could not be put in: the directory that they are in may be another one then.
+func (a *arrival) lookLater(names []spot) error {
+	for _, at := range names {
+		n := a.want[at]
+		st, err := a.t.State(n.Object)
+		if err != nil {
+			return err
+		}
+		if st == nil {
+			continue
+		}
+		for _, l := range st.LiveLinks() {
+			if l.ID == n.Link {
+				p := l.Shown()
+				a.wait[tree.DirName{Dir: p.Parent, Name: p.Name}] = struct{}{}
+			}
+		}
 	}
 	return nil
 }
@@ -475,11 +518,20 @@ func (a *arrival) finish() {
 		if n := a.inodes[ino]; n == nil && a.fresh[ino] {
 			continue // it could not be brought in yet
 		}
-		if old, err := a.s.ix.Object(object); err == nil && old == ino {
+		if old, err := a.s.ix.Object(object); err == nil && (old == ino || a.holds(old, object)) {
 			continue
 		}
 		a.rec.Objs = append(a.rec.Objs, objectAt{object, ino})
 	}
+}
+
+// holds reports whether an inode stands for an object still, and is shown: something in it waits.
+func (a *arrival) holds(ino uint64, object dag.ID) bool {
+	n := a.inodes[ino]
+	if n == nil {
+		n, _ = a.s.ix.Inode(ino)
+	}
+	return n != nil && n.IsDir() && n.Object == object && len(n.Links) > 0
 }
 
 // check fails for a record that can't be applied: what is wrong is wrong before it is written.

@@ -309,11 +309,7 @@ func TestThreeDevicesAtOnce(t *testing.T) {
 		t.Run(x.name, func(t *testing.T) {
 			d := newDevices(t, 3)
 			a := d.all[0]
-			dir := a.dir0(a.root, "dir")
-			a.create(dir, "f", []byte("one\ntwo\nthree\n"))
-			a.create(dir, "g", []byte("g\n"))
-			a.create(a.dir0(dir, "sub"), "h", []byte("h\n"))
-			must2(a.Link(a.in("dir/f"), a.dir0(a.root, "other"), "f2"))
+			a.plantPair()
 			d.settle()
 			for k, h := range d.all {
 				x.do(h, fmt.Sprint("device", k))

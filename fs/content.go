@@ -227,10 +227,6 @@ func (s *space) manifest(ctx context.Context, c *tree.Content) (*manifest, error
 		if len(m.leaves) == most {
 			return fmt.Errorf("more than %d chunks", most)
 		}
-		if l.Size == 0 { // the root is the leaf: no node says its size
-			size, _ := s.blocks.Size(l.ID)
-			l.Size = uint64(size)
-		}
 		if l.Size > block.MaxSize {
 			return fmt.Errorf("a chunk of %d bytes", l.Size)
 		}
@@ -239,6 +235,11 @@ func (s *space) manifest(ctx context.Context, c *tree.Content) (*manifest, error
 	})
 	if err == nil {
 		err = s.place(ctx, m, c)
+	}
+	for i := range m.leaves {
+		if l := &m.leaves[i]; l.sealed == 0 { // the root is the leaf: no node says its size, and it need not be here
+			l.sealed = uint32(seal.BlockSize(int(l.size)))
+		}
 	}
 	if err != nil {
 		return nil, s.contentError(c.Root, err)

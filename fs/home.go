@@ -44,8 +44,15 @@ type Options struct {
 	Prefetch func(context.Context) context.Context // marks what is fetched as needed later; nil: nothing does
 	Idle     func()                                // called, if not nil, each time that nothing has been done for some seconds
 
+	// Stepped has nothing done beside what is called, and keeps the journal small: a simulation calls Flush and Arrive in the place of
+	// Run, and then is the same each time.
+	Stepped bool
+
 	sim simulation
 }
+
+// steppedJournal is how long a file of the journal is where Stepped is set.
+const steppedJournal = 1 << 20
 
 // simulation is what tests set: sizes that are reached soon, and nothing beside what is called.
 type simulation struct {
@@ -126,6 +133,9 @@ func Open(ctx context.Context, opt Options) (*Home, error) {
 		manifests: newCache[string, *manifest](manifestBytes), inlines: newCache[tree.Ref, []byte](inlineBytes),
 		layouts: newCache[string, []tree.Chunk](layoutBytes),
 		kick:    make(chan struct{}, 1), urgent: make(chan struct{}, 1), arrived: make(chan struct{}, 1), mirrors: make(chan struct{}, 1),
+	}
+	if opt.Stepped {
+		h.opt.sim = simulation{inline: true, journalBytes: steppedJournal}
 	}
 	h.views = newViews(h)
 	if err := h.recover(ctx); err != nil {

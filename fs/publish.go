@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
+	"maps"
 	"slices"
 	"time"
 
@@ -276,7 +278,7 @@ func (s *space) capture(pick func(uint64, dirtyState, *index.Inode) bool) (items
 		}
 		return nil
 	}
-	for ino, d := range s.dirty {
+	for ino, d := range s.eachDirty() {
 		if len(items) >= maxItems {
 			left = true
 			break
@@ -322,6 +324,20 @@ func (s *space) capture(pick func(uint64, dirtyState, *index.Inode) bool) (items
 		s.inflight[items[i].n.Ino] = struct{}{}
 	}
 	return items, s.last, left, nil
+}
+
+// eachDirty gives what is dirty, in no order, or where the home is stepped in that of the numbers: the order is that of the changes.
+func (s *space) eachDirty() iter.Seq2[uint64, dirtyState] {
+	if !s.h.opt.Stepped {
+		return maps.All(s.dirty)
+	}
+	return func(yield func(uint64, dirtyState) bool) {
+		for _, ino := range slices.Sorted(maps.Keys(s.dirty)) {
+			if d, ok := s.dirty[ino]; ok && !yield(ino, d) {
+				return
+			}
+		}
+	}
 }
 
 // maxDepth bounds how deep directories nest.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -28,11 +29,7 @@ func NewDevices(t testing.TB, n int) *Devices {
 		h := NewHome(t)
 		h.Listen = "/ip4/127.0.0.1/tcp/0"
 		if i > 0 {
-			words := filepath.Join(t.TempDir(), "phrase")
-			if err := os.WriteFile(words, []byte(d.All[0].Phrase+"\n"), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			h.Must("login", "--phrase-file", words, "--device-name", fmt.Sprintf("device %d", i))
+			d.login(h, i)
 		}
 		h.Mount("--no-discovery")
 		d.All = append(d.All, h)
@@ -43,12 +40,77 @@ func NewDevices(t testing.TB, n int) *Devices {
 	return d
 }
 
+// NewLANDevices makes a device of one account on each host of a network; they find each other by mDNS. listen gives where a host
+// listens; nil: as devices do by themselves.
+func NewLANDevices(t testing.TB, l *LAN, listen func(*Host) string) *Devices {
+	t.Helper()
+	NeedFUSE(t)
+	d := &Devices{t: t}
+	for i, host := range l.Hosts {
+		h := NewHome(t)
+		h.Host = host
+		h.Listen = "/ip4/0.0.0.0/tcp/7327,/ip4/0.0.0.0/udp/7327/quic-v1"
+		if listen != nil {
+			h.Listen = listen(host)
+		}
+		if i > 0 {
+			d.login(h, i)
+		}
+		h.Mount()
+		d.All = append(d.All, h)
+	}
+	return d
+}
+
+// login has a home be another device of the first one's account.
+func (d *Devices) login(h *Home, i int) {
+	d.t.Helper()
+	words := filepath.Join(d.t.TempDir(), "phrase")
+	if err := os.WriteFile(words, []byte(d.All[0].Phrase+"\n"), 0o600); err != nil {
+		d.t.Fatal(err)
+	}
+	h.Must("login", "--phrase-file", words, "--device-name", fmt.Sprintf("device %d", i))
+}
+
+// Connected waits until each device exchanges the space Personal with all others.
+func (d *Devices) Connected() {
+	d.t.Helper()
+	d.Eventually("each device is connected with all others", func() error {
+		for i, h := range d.All {
+			s := h.SyncStatus()
+			n := 0
+			for _, p := range s.Peers {
+				if slices.Contains(p.Spaces, "Personal") {
+					n++
+				}
+			}
+			if n != len(d.All)-1 {
+				return fmt.Errorf("device %d: %+v", i, s.Peers)
+			}
+		}
+		return nil
+	})
+}
+
+// In gives the same devices for a subtest, which they then fail.
+func (d *Devices) In(t testing.TB) *Devices {
+	sub := &Devices{t: t}
+	for _, h := range d.All {
+		h.t = t
+		sub.All = append(sub.All, h)
+	}
+	return sub
+}
+
 // SyncStatus is what status --json tells of the exchange.
 type SyncStatus struct {
 	Listen []string `json:"listen"`
 	Peers  []struct {
-		PeerID string   `json:"peer_id"`
-		Spaces []string `json:"spaces"`
+		PeerID   string   `json:"peer_id"`
+		Addr     string   `json:"addr"`
+		Spaces   []string `json:"spaces"`
+		Sent     uint64   `json:"bytes_sent"`
+		Received uint64   `json:"bytes_received"`
 	} `json:"peers"`
 	Spaces []struct {
 		Name         string `json:"name"`
@@ -125,4 +187,13 @@ func (d *Devices) Same() Tree {
 		return nil
 	})
 	return first
+}
+
+// WaitEqual waits until each device has what the others have, as it says itself, and the mounts show the same.
+func (d *Devices) WaitEqual() Tree {
+	d.t.Helper()
+	for _, h := range d.All {
+		h.Sync()
+	}
+	return d.Same()
 }

@@ -41,6 +41,7 @@ type Home struct {
 	binary  string // "": Binary
 
 	Listen string // what its daemon is given for --listen; "": none
+	Host   *Host  // the network namespace in which it is; nil: that of the tests
 }
 
 // Result is what a command left.
@@ -85,7 +86,11 @@ func (h *Home) Command(args ...string) *exec.Cmd {
 	if h.binary != "" {
 		binary = h.binary
 	}
-	cmd := exec.Command(binary, append([]string{"--home", h.Dir}, args...)...)
+	args = append([]string{"--home", h.Dir}, args...)
+	cmd := exec.Command(binary, args...)
+	if h.Host != nil {
+		cmd = h.Host.Command(binary, args...)
+	}
 	cmd.Env = append(os.Environ(), "HOME="+filepath.Dir(h.Dir), "ANYFS_LISTEN="+cmp.Or(h.Listen, "none"))
 	return cmd
 }

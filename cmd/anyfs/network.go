@@ -180,6 +180,10 @@ type peerStatus struct {
 	Device string   `json:"device"`
 	Addr   string   `json:"addr"`
 	Spaces []string `json:"spaces"`
+
+	// Bytes of the protocol's messages since the daemon began, over all connections.
+	Sent     uint64 `json:"bytes_sent"`
+	Received uint64 `json:"bytes_received"`
 }
 
 // addTo adds to a status what the network knows.
@@ -192,7 +196,7 @@ func (n *network) addTo(r *statusResult) {
 	}
 	replicas := n.h.fs.Replicas()
 	for _, p := range st.Peers {
-		s := peerStatus{PeerID: p.ID, Addr: p.Addr, Device: deviceName(replicas, p.Device), Spaces: []string{}}
+		s := peerStatus{PeerID: p.ID, Addr: p.Addr, Device: deviceName(replicas, p.Device), Spaces: []string{}, Sent: p.Sent, Received: p.Received}
 		for _, id := range p.Spaces {
 			if name := names[id.String()]; name != "" {
 				s.Spaces = append(s.Spaces, name)

@@ -103,6 +103,7 @@ type Engine struct {
 	before  []peer.AddrInfo // peers that were connected at the time of Pause
 	dials   map[peer.ID]*dial
 	banned  map[peer.ID]time.Time
+	traffic map[peer.ID]*traffic
 	paused  bool
 	changed chan struct{} // closed and replaced at each change of spaces and remotes
 }
@@ -135,7 +136,7 @@ func New(opt Options) (*Engine, error) {
 	e := &Engine{
 		opt: opt, log: opt.Log, clock: opt.Clock, self: self, key: key, account: opt.Certificate.Account,
 		spaces: make(map[dag.ID]*space), remotes: make(map[peer.ID]*remote), dials: make(map[peer.ID]*dial),
-		banned: make(map[peer.ID]time.Time), guard: newGuard(), changed: make(chan struct{}),
+		banned: make(map[peer.ID]time.Time), traffic: make(map[peer.ID]*traffic), guard: newGuard(), changed: make(chan struct{}),
 		quit: make(chan struct{}),
 	}
 	e.up.quit, e.down.quit = e.quit, e.quit

@@ -31,6 +31,9 @@ type PeerStatus struct {
 	Addr    string
 	LAN     bool
 	Spaces  []dag.ID // in common
+
+	// Bytes of messages that went over all connections with the peer since the engine was made.
+	Sent, Received uint64
 }
 
 // SpaceStatus is how far a space is.
@@ -74,10 +77,14 @@ func (e *Engine) Status() Status {
 	}
 	for _, r := range e.remotes {
 		if r.ready() {
-			st.Peers = append(st.Peers, PeerStatus{
+			p := PeerStatus{
 				ID: r.id.String(), Device: r.key, Account: r.account, Addr: r.addr.String(), LAN: onLAN(r.addr),
 				Spaces: slices.SortedFunc(maps.Keys(r.common), dag.ID.Compare),
-			})
+			}
+			if t := e.traffic[r.id]; t != nil {
+				p.Sent, p.Received = t.sent.Load(), t.received.Load()
+			}
+			st.Peers = append(st.Peers, p)
 		}
 	}
 	e.mu.Unlock()

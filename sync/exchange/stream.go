@@ -36,6 +36,7 @@ type stream struct {
 	lan bool // the peer is on the local network
 	in  *wire.Reader
 	got progress
+	sum *traffic
 
 	writing sync.Mutex // guards out, where several write
 	out     []byte
@@ -48,6 +49,31 @@ type progress struct {
 	waiting bool          // between two messages: no deadline, unless one was set
 	first   time.Duration
 	moved   *atomic.Uint64 // counts what comes too, for others to see; nil: nobody looks
+}
+
+// traffic is what went over the streams of a peer since the engine was made: the bytes of messages, without the transport's framing.
+type traffic struct{ sent, received atomic.Uint64 }
+
+// maxTraffic is of how many peers the traffic is known.
+const maxTraffic = 1024
+
+// trafficOf gives the traffic of a peer.
+func (e *Engine) trafficOf(id peer.ID) *traffic {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	t := e.traffic[id]
+	if t == nil {
+		if len(e.traffic) >= maxTraffic {
+			for old := range e.traffic {
+				if e.remotes[old] == nil {
+					delete(e.traffic, old)
+				}
+			}
+		}
+		t = new(traffic)
+		e.traffic[id] = t
+	}
+	return t
 }
 
 // Read reads with a deadline, but for the first piece of a message.
@@ -70,6 +96,7 @@ func (p *progress) Read(b []byte) (int, error) {
 		p.waiting = false
 	}
 	p.n.Add(uint64(n))
+	p.t.sum.received.Add(uint64(n))
 	if p.moved != nil {
 		p.moved.Add(uint64(n))
 	}
@@ -80,7 +107,7 @@ func (p *progress) Read(b []byte) (int, error) {
 }
 
 func (e *Engine) newStream(s network.Stream) *stream {
-	t := &stream{Stream: s, e: e, lan: onLAN(s.Conn().RemoteMultiaddr())}
+	t := &stream{Stream: s, e: e, lan: onLAN(s.Conn().RemoteMultiaddr()), sum: e.trafficOf(s.Conn().RemotePeer())}
 	t.got.t = t
 	t.in = wire.NewReader(&t.got)
 	return t
@@ -116,7 +143,8 @@ func (t *stream) flush() error {
 			t.e.up.take(n)
 		}
 		if err = t.SetWriteDeadline(time.Now().Add(ioTimeout)); err == nil {
-			_, err = t.Write(rest[:n])
+			n, err = t.Write(rest[:n])
+			t.sum.sent.Add(uint64(n))
 			rest = rest[n:]
 		}
 	}
