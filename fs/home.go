@@ -88,7 +88,9 @@ type Home struct {
 	urgent   chan struct{} // wakes it at once
 	arrived  chan struct{} // wakes the arriver
 	mirrors  chan struct{} // wakes the mirrorer
-	logged   atomic.Int64  // written bytes that are in the journal alone
+	ahead    chan aheadBlock
+	keepers  keepers
+	logged   atomic.Int64 // written bytes that are in the journal alone
 	events   events
 	onSpaces atomic.Pointer[func()]
 	errs     errorLog
@@ -122,6 +124,7 @@ func Open(ctx context.Context, opt Options) (*Home, error) {
 		manifests: newCache[string, *manifest](manifestBytes), inlines: newCache[tree.Ref, []byte](inlineBytes),
 		layouts: newCache[string, []tree.Chunk](layoutBytes),
 		kick:    make(chan struct{}, 1), urgent: make(chan struct{}, 1), arrived: make(chan struct{}, 1), mirrors: make(chan struct{}, 1),
+		ahead: make(chan aheadBlock, aheadRoom),
 	}
 	h.views = newViews(h)
 	if err := h.recover(ctx); err != nil {

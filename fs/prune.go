@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -272,6 +273,9 @@ func (p *pruner) round(ctx context.Context, want int64) (res PruneResult, err er
 	if err := p.spare(ctx); err != nil {
 		return res, err
 	}
+	if err := s.spareKept(ctx, p.list(), false, p.needed); err != nil {
+		return res, err
+	}
 	roots, err := p.losers(ctx)
 	if err != nil {
 		return res, err
@@ -440,6 +444,20 @@ func (p *pruner) loses(ctx context.Context, root cid.Cid) bool {
 		return !yes
 	})
 	return yes
+}
+
+// list gives what is to go.
+func (p *pruner) list() []block.ID {
+	if !p.dry {
+		p.s.keeping.mu.Lock()
+		defer p.s.keeping.mu.Unlock()
+	}
+	ids := make([]block.ID, 0, len(p.doomed))
+	for id := range p.doomed {
+		ids = append(ids, id)
+	}
+	slices.SortFunc(ids, func(a, b block.ID) int { return bytes.Compare(a[:], b[:]) })
+	return ids
 }
 
 // evict lets the blocks go, nodes last: as long as they are there, a prune that was interrupted can be done again.

@@ -363,6 +363,9 @@ func (h *Home) openSpace(ctx context.Context, slot uint16, id dag.ID, openACL fu
 	if err := s.loadValues(id.IsZero()); err != nil {
 		return fail(err)
 	}
+	if err := s.loadDevice(); err != nil {
+		return fail(err)
+	}
 	return s, nil
 }
 

@@ -30,6 +30,9 @@ const (
 	KindPart
 	KindHasBlocks
 	KindHeldBlocks
+	KindRely
+	KindWithdraw
+	KindRelease
 	kinds
 )
 
@@ -69,6 +72,12 @@ func (k Kind) new() Message {
 		return &HasBlocks{}
 	case KindHeldBlocks:
 		return &HeldBlocks{}
+	case KindRely:
+		return &Rely{}
+	case KindWithdraw:
+		return &Withdraw{}
+	case KindRelease:
+		return &Release{}
 	}
 	return nil
 }
@@ -270,12 +279,36 @@ type HasBlocks struct {
 	IDs     List[block.ID]
 }
 
-// HeldBlocks answers HasBlocks: bit i (of byte i/8, from the lowest on) stands for the i-th.
+// HeldBlocks answers HasBlocks, Rely, Withdraw and Release: bit i (of byte i/8, from the lowest on) stands for the i-th.
 type HeldBlocks struct {
 	_       struct{} `cbor:",toarray"`
 	T       head[HeldBlocks]
 	Request uint64
 	Bits    []byte
+}
+
+// Rely asks for receipts: that the peer holds the blocks durably, and keeps each until the sender releases it.
+type Rely struct {
+	_       struct{} `cbor:",toarray"`
+	T       head[Rely]
+	Request uint64
+	IDs     List[block.ID]
+}
+
+// Withdraw asks the peer to do without the receipts that the sender gave it.
+type Withdraw struct {
+	_       struct{} `cbor:",toarray"`
+	T       head[Withdraw]
+	Request uint64
+	IDs     List[block.ID]
+}
+
+// Release gives receipts of the peer back: the sender does not rely on them any more.
+type Release struct {
+	_       struct{} `cbor:",toarray"`
+	T       head[Release]
+	Request uint64
+	IDs     List[block.ID]
 }
 
 func (Hello) kind() Kind      { return KindHello }
@@ -295,6 +328,9 @@ func (GetBlock) kind() Kind   { return KindGetBlock }
 func (Part) kind() Kind       { return KindPart }
 func (HasBlocks) kind() Kind  { return KindHasBlocks }
 func (HeldBlocks) kind() Kind { return KindHeldBlocks }
+func (Rely) kind() Kind       { return KindRely }
+func (Withdraw) kind() Kind   { return KindWithdraw }
+func (Release) kind() Kind    { return KindRelease }
 
 func (m *Hello) check() error { return nil }
 
@@ -389,9 +425,14 @@ func (m *Part) check() error {
 	return nil
 }
 
-func (m *HasBlocks) check() error {
-	if len(m.IDs) == 0 || len(m.IDs) > MaxIDs {
-		return fmt.Errorf("%d ids", len(m.IDs))
+func (m *HasBlocks) check() error { return checkBlocks(len(m.IDs)) }
+func (m *Rely) check() error      { return checkBlocks(len(m.IDs)) }
+func (m *Withdraw) check() error  { return checkBlocks(len(m.IDs)) }
+func (m *Release) check() error   { return checkBlocks(len(m.IDs)) }
+
+func checkBlocks(n int) error {
+	if n == 0 || n > MaxIDs {
+		return fmt.Errorf("%d ids", n)
 	}
 	return nil
 }
