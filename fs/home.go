@@ -89,6 +89,8 @@ type Home struct {
 	arrived  chan struct{} // wakes the arriver
 	mirrors  chan struct{} // wakes the mirrorer
 	ahead    chan aheadBlock
+	coming   coming
+	evicts   chan struct{} // wakes the evictor
 	keepers  keepers
 	logged   atomic.Int64 // written bytes that are in the journal alone
 	events   events
@@ -124,7 +126,7 @@ func Open(ctx context.Context, opt Options) (*Home, error) {
 		manifests: newCache[string, *manifest](manifestBytes), inlines: newCache[tree.Ref, []byte](inlineBytes),
 		layouts: newCache[string, []tree.Chunk](layoutBytes),
 		kick:    make(chan struct{}, 1), urgent: make(chan struct{}, 1), arrived: make(chan struct{}, 1), mirrors: make(chan struct{}, 1),
-		ahead: make(chan aheadBlock, aheadRoom),
+		ahead: make(chan aheadBlock, aheadRoom), evicts: make(chan struct{}, 1),
 	}
 	h.views = newViews(h)
 	if err := h.recover(ctx); err != nil {

@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -11,17 +12,25 @@ import (
 
 	"github.com/anyfs/anyfs/dag/block"
 	"github.com/anyfs/anyfs/fs/index"
+	"github.com/anyfs/anyfs/fs/journal"
 	"github.com/anyfs/anyfs/fs/tree"
 )
 
-// A space is mirrored: the content of what is current comes to this device by itself, after the names, sizes and attributes. What
-// somebody reads comes first.
+// In a space that is mirrored the content of what is current comes to this device by itself, after the names, sizes and attributes. In one on
+// demand only what is pinned does (wants). What somebody reads comes first.
 
 // mirror is what of a space's content is not known to be here.
 type mirror struct {
 	mu      sync.Mutex
-	scanned bool                      // what the index had at the start is in want
-	want    map[cid.Cid]*tree.Content // by root
+	scanned bool             // what the index had at the start is in want
+	want    map[cid.Cid]wish // by root
+	upTo    journal.Seq      // the last record when pins were looked at
+}
+
+// wish is a content that is not known to be here, and the inode that shows it.
+type wish struct {
+	content *tree.Content
+	ino     uint64
 }
 
 // mirrorAtOnce is how many blocks of a content are asked for at a time; mirrorAgain is when what nobody had is asked for again.
@@ -31,21 +40,24 @@ const (
 )
 
 // wantContent notes a content that came from another device.
-func (s *space) wantContent(c *tree.Content) {
+func (s *space) wantContent(ino uint64, c *tree.Content) {
 	if c == nil || !c.Root.Defined() {
 		return
 	}
 	m := &s.mir
 	m.mu.Lock()
 	if m.want == nil {
-		m.want = map[cid.Cid]*tree.Content{}
+		m.want = map[cid.Cid]wish{}
 	}
-	m.want[c.Root] = c
+	m.want[c.Root] = wish{c, ino}
 	m.mu.Unlock()
 }
 
 // Mirror has content asked for that is not here: somebody who may have it came.
 func (h *Home) Mirror() {
+	for _, s := range h.each() {
+		s.lack.forget()
+	}
 	select {
 	case h.mirrors <- struct{}{}:
 	default:
@@ -68,6 +80,9 @@ func (h *Home) mirrorer(ctx context.Context) {
 		}
 		for _, s := range h.each() {
 			s.fetchWanted(ctx)
+			if err := s.sendReleases(ctx); err != nil && ctx.Err() == nil && !s.deleted() {
+				h.report(fmt.Sprintf("space %s: receipts that are given back", s.id), err)
+			}
 		}
 	}
 }
@@ -75,22 +90,12 @@ func (h *Home) mirrorer(ctx context.Context) {
 // fetchWanted fetches what can be had of the content that is wanted.
 func (s *space) fetchWanted(ctx context.Context) {
 	m := &s.mir
-	m.mu.Lock()
-	scanned := m.scanned
-	m.mu.Unlock()
-	if !scanned && s.hasOthers() {
-		if s.scanWanted() != nil {
-			return
-		}
+	if err := s.lookForWanted(ctx); err != nil {
+		return
 	}
-	m.mu.Lock()
-	list := make([]*tree.Content, 0, len(m.want))
-	for _, c := range m.want {
-		list = append(list, c)
-	}
-	m.mu.Unlock()
-	for _, c := range list {
-		if ctx.Err() != nil || s.deleted() {
+	for _, w := range s.wishes() {
+		c := w.content
+		if ctx.Err() != nil || s.deleted() || !s.h.roomAhead() {
 			return
 		}
 		if err := s.fetchContent(ctx, c); err != nil {
@@ -114,12 +119,12 @@ func (s *space) scanWanted() error {
 	for next := uint64(0); ; {
 		const step = 1024
 		n := 0
-		var list []*tree.Content
+		var list []wish
 		s.mu.Lock()
 		err := s.ix.InodesFrom(next, func(x *index.Inode) bool {
 			next = x.Ino + 1
 			if x.Base != nil && x.Base.Root.Defined() {
-				list = append(list, x.Base)
+				list = append(list, wish{x.Base, x.Ino})
 			}
 			n++
 			return n < step
@@ -128,10 +133,8 @@ func (s *space) scanWanted() error {
 		if err != nil {
 			return err
 		}
-		for _, c := range list {
-			if id, _, err := block.IDFromCID(c.Root); err != nil || !s.blocks.Has(id) || !s.isWhole(context.Background(), c.Root) {
-				s.wantContent(c)
-			}
+		for _, w := range list {
+			s.wantAbsent(w)
 		}
 		if n < step {
 			break
@@ -141,6 +144,13 @@ func (s *space) scanWanted() error {
 	s.mir.scanned = true
 	s.mir.mu.Unlock()
 	return nil
+}
+
+// wantAbsent notes a content that is not whole here.
+func (s *space) wantAbsent(w wish) {
+	if id, _, err := block.IDFromCID(w.content.Root); err != nil || !s.blocks.Has(id) || !s.isWhole(context.Background(), w.content.Root) {
+		s.wantContent(w.ino, w.content)
+	}
 }
 
 // fetchContent brings all blocks of a content here.
@@ -173,8 +183,8 @@ func (s *space) wanted() (n int) {
 	m := &s.mir
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, c := range m.want {
-		n += 1 + len(c.Layout)
+	for _, w := range m.want {
+		n += 1 + len(w.content.Layout)
 	}
 	return n
 }

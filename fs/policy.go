@@ -4,9 +4,13 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"maps"
+	"slices"
+	"syscall"
 
 	"github.com/anyfs/anyfs/acl/seal"
 	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/dag/block"
 	"github.com/anyfs/anyfs/dag/kv"
 	"github.com/anyfs/anyfs/fs/index"
 )
@@ -123,6 +127,205 @@ func (s *space) tellDevice(key string, value []byte) error {
 		return s.damaged(err)
 	}
 	return nil
+}
+
+// SetPolicy says which content of a space this device holds.
+func (h *Home) SetPolicy(space string, p ContentPolicy) error {
+	s, err := h.namedSpace(space)
+	if err != nil {
+		return err
+	}
+	if s.slot == 0 || p.CacheLimit < 0 || p.mirrors() && p.CacheLimit != 0 {
+		return ErrInvalid
+	}
+	if err := h.failed(); err != nil {
+		return err
+	}
+	if err := s.tellDevice(keyPolicy, p.encode()); err != nil {
+		return err
+	}
+	s.pol.Store(&p)
+	s.wantAnew()
+	h.kickEvictor()
+	return nil
+}
+
+// wantAnew has it looked anew which content is to come by itself, by another policy or other pins than before.
+func (s *space) wantAnew() {
+	s.mir.mu.Lock()
+	s.mir.scanned, s.mir.want = false, nil
+	s.mir.mu.Unlock()
+	s.h.Mirror()
+}
+
+// wants reports whether a content that an inode shows is to come by itself. Under mu.
+func (s *space) wants(n *index.Inode) bool {
+	if s.policy().mirrors() {
+		return true
+	}
+	self, above, err := s.pinned(n)
+	return self || above || err != nil
+}
+
+// lookForWanted looks which content is to come, where that is not known: in a mirror once, and where content is pinned each time that something
+// has changed, as it may have come into a directory that is.
+func (s *space) lookForWanted(ctx context.Context) error {
+	m := &s.mir
+	m.mu.Lock()
+	scanned, upTo := m.scanned, m.upTo
+	m.mu.Unlock()
+	if s.policy().mirrors() {
+		if scanned || !s.hasOthers() && !s.hasEvicted() {
+			return nil
+		}
+		return s.scanWanted()
+	}
+	s.mu.Lock()
+	last := s.last
+	pins := slices.Collect(maps.Keys(s.pins))
+	s.mu.Unlock()
+	if scanned && upTo == last {
+		return nil
+	}
+	for _, object := range pins {
+		s.mu.Lock()
+		ino, err := s.ix.Object(object)
+		s.mu.Unlock()
+		if err != nil {
+			return s.damaged(err)
+		}
+		if ino == 0 {
+			continue
+		}
+		var list []wish
+		if err := s.eachBelow(ctx, ino, func(n *index.Inode) {
+			if n.Base != nil && n.Base.Root.Defined() {
+				list = append(list, wish{n.Base, n.Ino})
+			}
+		}); err != nil {
+			return err
+		}
+		for _, w := range list {
+			s.wantAbsent(w)
+		}
+	}
+	m.mu.Lock()
+	m.scanned, m.upTo = true, last
+	m.mu.Unlock()
+	return nil
+}
+
+// hasEvicted reports whether something was let go of here.
+func (s *space) hasEvicted() bool {
+	ids, _, err := s.ledger(bucketReceipts).some(block.ID{})
+	return len(ids) > 0 || err != nil
+}
+
+// wishes gives the contents that are to come now, what is pinned first, and forgets those that are not to come any more.
+func (s *space) wishes() []wish {
+	m := &s.mir
+	m.mu.Lock()
+	list := make([]wish, 0, len(m.want))
+	for _, w := range m.want {
+		list = append(list, w)
+	}
+	m.mu.Unlock()
+	var first, rest []wish
+	for step := range slices.Chunk(list, inodeStep) {
+		s.mu.Lock()
+		some := len(s.pins) > 0
+		for _, w := range step {
+			if !some && s.policy().mirrors() {
+				rest = append(rest, w)
+				continue
+			}
+			n, err := s.ix.Inode(w.ino)
+			if err != nil || n == nil || !s.wants(n) {
+				m.mu.Lock()
+				delete(m.want, w.content.Root)
+				m.mu.Unlock()
+				continue
+			}
+			if self, above, _ := s.pinned(n); self || above {
+				first = append(first, w)
+			} else {
+				rest = append(rest, w)
+			}
+		}
+		s.mu.Unlock()
+	}
+	return append(first, rest...)
+}
+
+// eachBelow calls fn, under mu, for an inode and all that is below it, directories before what is in them.
+func (s *space) eachBelow(ctx context.Context, ino uint64, fn func(n *index.Inode)) error {
+	one := func(ino uint64) (dir bool, err error) {
+		n, err := s.ix.Inode(ino)
+		if err != nil {
+			return false, s.damaged(err)
+		}
+		if n != nil {
+			fn(n)
+		}
+		return n != nil && n.IsDir(), nil
+	}
+	for todo := []uint64{ino}; len(todo) > 0; {
+		at := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if err := ctx.Err(); err != nil {
+			return context.Cause(ctx)
+		}
+		s.mu.Lock()
+		dir, err := one(at)
+		s.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		for after, more := uint64(0), dir; more; {
+			var files []uint64
+			count := 0
+			s.mu.Lock()
+			err := s.ix.Scan(at, after, func(place uint64, e *index.Entry) bool {
+				if after = place; e.Type == syscall.S_IFDIR {
+					todo = append(todo, e.Ino)
+				} else {
+					files = append(files, e.Ino)
+				}
+				count++
+				return count < inodeStep
+			})
+			if err != nil {
+				err = s.damaged(err)
+			}
+			for _, f := range files {
+				if err == nil {
+					_, err = one(f)
+				}
+			}
+			s.mu.Unlock()
+			if err != nil {
+				return err
+			}
+			more = count == inodeStep
+		}
+	}
+	return nil
+}
+
+// keepFree is what stays free of a disk of so many bytes, as far as content can make way or wait: the smaller of 1 GiB and 5%.
+func keepFree(total int64) int64 { return min(1<<30, total/20) }
+
+// roomAhead reports whether there is room for what nobody waits for.
+func (h *Home) roomAhead() bool {
+	return h.shortOfFree() <= 0
+}
+
+// shortOfFree is how many bytes are to become free on the disk; not positive: none.
+func (h *Home) shortOfFree() int64 {
+	h.room.mu.Lock()
+	defer h.room.mu.Unlock()
+	h.lookRoom()
+	return keepFree(h.room.total) - h.room.free
 }
 
 // verifyDevice opens what this device was told about the space.

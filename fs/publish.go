@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/dag/block"
 	"github.com/anyfs/anyfs/dag/crashpoint"
 	"github.com/anyfs/anyfs/fs/index"
 	"github.com/anyfs/anyfs/fs/journal"
@@ -45,12 +46,16 @@ func (s *space) publish(ctx context.Context, pick func(ino uint64, d dirtyState,
 	for i := range items {
 		n := items[i].n
 		if n.IsRegular() && (len(n.Links) > 0 || items[i].replaced) && (n.DirtyNew != 0 || n.DirtyContent != 0) {
-			if items[i].content, err = s.nextContent(ctx, n); err != nil {
+			// What of the file is not here may have to come first; nothing else waits for that.
+			if items[i].content, err = s.nextContent(context.WithValue(ctx, localOnly{}, true), n); err != nil {
 				if ctx.Err() != nil {
 					return 0, left, err
 				}
 				s.holdBack(n.Ino, err)
 				items[i].failed = true
+				if errors.Is(err, block.ErrAbsent) {
+					s.fetchBase(ctx, n)
+				}
 			}
 		}
 	}

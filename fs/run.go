@@ -62,6 +62,7 @@ func (h *Home) Run(ctx context.Context) error {
 	wg.Go(func() { h.arriver(ctx) })
 	wg.Go(func() { h.mirrorer(ctx) })
 	wg.Go(func() { h.fetcher(ctx) })
+	wg.Go(func() { h.evictor(ctx) })
 	wg.Wait()
 	if h.fail.Load() != nil {
 		return *h.fail.Load()

@@ -48,6 +48,8 @@ type space struct {
 	in      arrivals // what comes from other devices
 	mir     mirror
 	relying relying                       // on other devices for what was evicted
+	reads   recent                        // blocks that were read lately, where content may go
+	lack    lacking                       // blocks that nobody had a moment ago
 	pol     atomic.Pointer[ContentPolicy] // nil: the zero policy
 
 	mu       sync.Mutex

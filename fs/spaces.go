@@ -69,12 +69,14 @@ type SpaceInfo struct {
 
 	Problem string `json:"problem,omitempty"` // why it is damaged, or not on this device
 
-	PendingChanges int   `json:"pending_changes"`
-	PendingBlocks  int   `json:"pending_blocks"`
-	Conflicts      int   `json:"conflicts"`
-	FetchBlocks    int   `json:"pending_fetch_blocks"` // that are to come from other devices
-	BlockBytes     int64 `json:"-"`
-	DiskBytes      int64 `json:"-"`
+	PendingChanges int    `json:"pending_changes"`
+	PendingBlocks  int    `json:"pending_blocks"`
+	Conflicts      int    `json:"conflicts"`
+	FetchBlocks    int    `json:"pending_fetch_blocks"` // that are to come from other devices
+	BlockBytes     int64  `json:"-"`
+	Policy         string `json:"policy,omitempty"` // "mirror" or "on-demand"
+	CacheLimit     int64  `json:"cache_limit,omitempty"`
+	DiskBytes      int64  `json:"-"`
 }
 
 // spaceOf gives the space of an id, nil where it is not here.
@@ -242,6 +244,8 @@ func (s *space) info(name string) SpaceInfo {
 	i := SpaceInfo{Slot: s.slot, ID: s.id.String(), Name: name, Role: s.acl.Role().String(), State: "local"}
 	i.BlockBytes, i.DiskBytes = s.blocks.Bytes()
 	i.FetchBlocks = s.wanted()
+	p := s.policy()
+	i.Policy, i.CacheLimit = p.String(), p.CacheLimit
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for ino := range s.dirty {

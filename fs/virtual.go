@@ -39,6 +39,11 @@ func (h *Home) virtualXattr(ino Ino, name string) ([]byte, error) {
 			return []byte("pending"), nil
 		}
 		return []byte("local"), nil
+	case "pin":
+		if s.slot == 0 {
+			return nil, ErrNoAttr
+		}
+		return h.pinXattr(s, local)
 	case "conflicts":
 		return []byte("0"), nil
 	case "role", "members":

@@ -117,6 +117,7 @@ func operations() []registered {
 	return []registered{
 		opWhere, opAccount, opStatus, opWait, opPathStatus,
 		opSpaceCreate, opSpaceList, opSpaceInfo, opSpaceRename, opSpaceDelete,
+		opSpacePolicy, opPin, opEvict,
 		opPeerList, opPeerAdd, opPeerRemove,
 		opLog, opDeleted, opRestore, opContent, opPrune, opVerify, opExport, opImport,
 	}

@@ -54,6 +54,8 @@ type spaceStatus struct {
 	FetchBlocks    int    `json:"pending_fetch_blocks"`
 	ToSend         int    `json:"pending_send_batches"`
 	Synced         int    `json:"synced_peers"`
+	Policy         string `json:"policy,omitempty"`
+	CacheLimit     int64  `json:"cache_limit,omitempty"`
 	Problem        string `json:"problem,omitempty"`
 }
 
@@ -92,6 +94,7 @@ func statusOf(i fs.SpaceInfo) spaceStatus {
 	return spaceStatus{
 		ID: i.ID, Name: i.Name, Role: i.Role, State: i.State, Objects: i.Objects, PendingChanges: i.PendingChanges,
 		PendingBlocks: i.PendingBlocks, Conflicts: i.Conflicts, FetchBlocks: i.FetchBlocks, Problem: i.Problem,
+		Policy: i.Policy, CacheLimit: i.CacheLimit,
 	}
 }
 
@@ -114,9 +117,10 @@ type pathStatus struct {
 	Sync      string `json:"sync"`
 	Versions  string `json:"versions,omitempty"`
 	Conflicts string `json:"conflicts,omitempty"`
+	fs.ContentInfo
 }
 
-var opPathStatus = operation[pathParam, pathStatus]{"path-status", func(_ context.Context, h *home, p pathParam, _ sink) (pathStatus, error) {
+var opPathStatus = operation[pathParam, pathStatus]{"path-status", func(ctx context.Context, h *home, p pathParam, _ sink) (pathStatus, error) {
 	path, err := h.resolve(p)
 	if err != nil {
 		return pathStatus{}, err
@@ -141,6 +145,9 @@ var opPathStatus = operation[pathParam, pathStatus]{"path-status", func(_ contex
 		case !errors.Is(err, fs.ErrNoAttr):
 			return pathStatus{}, err
 		}
+	}
+	if s.ContentInfo, err = h.fs.Content(ctx, ino); err != nil {
+		return pathStatus{}, err
 	}
 	return s, nil
 }}
