@@ -35,14 +35,6 @@ type EvictResult struct {
 	Dirty  int `json:"dirty_files"`
 }
 
-func (r *EvictResult) add(o EvictResult) {
-	r.Blocks += o.Blocks
-	r.Bytes += o.Bytes
-	r.Kept += o.Kept
-	r.Pinned += o.Pinned
-	r.Dirty += o.Dirty
-}
-
 // maxEvict bounds the blocks that are let go of in one round.
 const maxEvict = 32 << 10
 
