@@ -98,12 +98,13 @@ func (h *Home) fetcher(ctx context.Context) {
 	}
 }
 
-// localOnly marks work that holds others up, in its context: what is absent is an error for it at once, and is fetched for the next time.
+// localOnly marks work that holds others up, in its context: what is absent is an error for it at once, and is fetched for the next time. Its
+// value says whether that is so in a mirror too, where content comes anyway.
 type localOnly struct{}
 
 // local fails for an absent block where nobody may wait for it.
 func (s *space) local(ctx context.Context, id block.ID) error {
-	if ctx.Value(localOnly{}) == nil || s.policy().mirrors() || s.blocks.Has(id) {
+	if always, yes := ctx.Value(localOnly{}).(bool); !yes || !always && s.policy().mirrors() || s.blocks.Has(id) {
 		return nil
 	}
 	s.fetchSoon([]block.ID{id})

@@ -132,6 +132,7 @@ func (s *space) addEntry(dir *index.Inode, name string, n *index.Inode, t int64)
 	if err := s.ix.AddEntry(dir.Ino, s.nameHash(dir.Ino, name), index.Entry{Name: name, Ino: n.Ino, Type: n.Type()}); err != nil {
 		return s.damaged(err)
 	}
+	s.noteIgnore(dir.Ino, name, true)
 	dir.Entries++
 	if n.IsDir() {
 		dir.Subdirs++
@@ -142,6 +143,7 @@ func (s *space) addEntry(dir *index.Inode, name string, n *index.Inode, t int64)
 
 func (s *space) removeEntry(dir *index.Inode, e *index.Entry, at uint64, t int64) {
 	s.ix.RemoveEntry(dir.Ino, at, e)
+	s.noteIgnore(dir.Ino, e.Name, false)
 	dir.Entries--
 	if e.Type == syscall.S_IFDIR {
 		dir.Subdirs--

@@ -101,6 +101,9 @@ func (e *evicter) candidate(n *index.Inode) *tree.Content {
 		e.sum.Dirty++
 		return nil
 	}
+	if slices.ContainsFunc(n.Links, func(l index.Link) bool { return l.Name == IgnoreName }) {
+		return nil // it is read whenever something is published
+	}
 	if self, above, err := s.pinned(n); self || above || err != nil {
 		e.sum.Pinned++
 		return nil
@@ -203,7 +206,7 @@ func (e *evicter) spare(ctx context.Context, p *pruner) error {
 	}
 	s.mu.Lock()
 	inos := make([]uint64, 0, len(s.dirty)+len(s.orphaned))
-	for _, set := range []map[uint64]struct{}{keys(s.dirty), s.orphaned, s.inflight} {
+	for _, set := range []map[uint64]struct{}{keys(s.dirty), s.orphaned, s.inflight, keys(s.ign.inos)} {
 		for ino := range set {
 			inos = append(inos, ino)
 		}

@@ -164,7 +164,7 @@ func (s *space) wants(n *index.Inode) bool {
 		return true
 	}
 	self, above, err := s.pinned(n)
-	return self || above || err != nil
+	return self || above || err != nil || slices.ContainsFunc(n.Links, func(l index.Link) bool { return l.Name == IgnoreName })
 }
 
 // lookForWanted looks which content is to come, where that is not known: in a mirror once, and where content is pinned each time that something
@@ -187,6 +187,15 @@ func (s *space) lookForWanted(ctx context.Context) error {
 	if scanned && upTo == last {
 		return nil
 	}
+	s.mu.Lock()
+	for dir := range s.ign.dirs {
+		if e, _, err := s.lookup(dir, IgnoreName); err == nil && e != nil {
+			if n, err := s.ix.Inode(e.Ino); err == nil && n != nil && n.Base != nil && n.Base.Root.Defined() {
+				s.wantContent(n.Ino, n.Base)
+			}
+		}
+	}
+	s.mu.Unlock()
 	for _, object := range pins {
 		s.mu.Lock()
 		ino, err := s.ix.Object(object)

@@ -38,6 +38,7 @@ func (s *space) publish(ctx context.Context, pick func(ino uint64, d dirtyState,
 	if err := s.note(ctx); err != nil {
 		return 0, false, err
 	}
+	s.refreshIgnores(ctx)
 	items, upTo, left, err := s.capture(pick)
 	if err != nil || len(items) == 0 {
 		return 0, left, err
@@ -47,7 +48,7 @@ func (s *space) publish(ctx context.Context, pick func(ino uint64, d dirtyState,
 		n := items[i].n
 		if n.IsRegular() && (len(n.Links) > 0 || items[i].replaced) && (n.DirtyNew != 0 || n.DirtyContent != 0) {
 			// What of the file is not here may have to come first; nothing else waits for that.
-			if items[i].content, err = s.nextContent(context.WithValue(ctx, localOnly{}, true), n); err != nil {
+			if items[i].content, err = s.nextContent(context.WithValue(ctx, localOnly{}, false), n); err != nil {
 				if ctx.Err() != nil {
 					return 0, left, err
 				}
@@ -202,6 +203,7 @@ func (s *space) capture(pick func(uint64, dirtyState, *index.Inode) bool) (items
 	}
 	now := s.h.opt.Clock().UnixNano()
 	chosen := map[uint64]bool{}
+	look := s.ignoreLook()
 	var add func(n *index.Inode) (int, error)
 	// add takes an inode and the unpublished directories above it; it returns the depth. A path has at most maxDepth parts.
 	add = func(n *index.Inode) (int, error) {
@@ -264,7 +266,7 @@ func (s *space) capture(pick func(uint64, dirtyState, *index.Inode) bool) (items
 			if err != nil {
 				return s.damaged(err)
 			}
-			if m == nil || !m.Dirty() || s.nameless(m) {
+			if m == nil || !m.Dirty() || s.nameless(m) || look.of(m) != notIgnored {
 				continue
 			}
 			if _, err := add(m); err != nil {
@@ -292,6 +294,15 @@ func (s *space) capture(pick func(uint64, dirtyState, *index.Inode) bool) (items
 		}
 		if n == nil || !n.Dirty() || s.nameless(n) {
 			s.undirty(ino) // nothing of it is for others, or not before it has a name
+			continue
+		}
+		switch look.of(n) {
+		case isIgnored:
+			if s.streams[ino] == nil {
+				s.setIgnored(n)
+			}
+			continue
+		case mayBeIgnored:
 			continue
 		}
 		if s.streams[ino] != nil {

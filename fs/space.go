@@ -87,6 +87,7 @@ type space struct {
 	applied  bool             // what unnoted says is in the index
 
 	pins map[dag.ID]struct{} // objects that are pinned
+	ign  ignoring
 
 	chunker  *chunk.Chunker
 	released journal.Seq // in recovery: up to where no space needs the journal, by this space's checkpoint

@@ -35,6 +35,9 @@ func (h *Home) virtualXattr(ino Ino, name string) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
+		if s.isIgnoredInode(local) {
+			return []byte("ignored"), nil
+		}
 		if n.Dirty() {
 			return []byte("pending"), nil
 		}
@@ -72,6 +75,9 @@ func (s *space) publishedInode(ino uint64) (*index.Inode, error) {
 		s.mu.Lock()
 		n, err := s.inode(ino)
 		if err == nil && len(n.Links) == 0 && ino != rootDir {
+			err = ErrNoAttr
+		}
+		if err == nil && s.isIgnoredInode(ino) {
 			err = ErrNoAttr
 		}
 		if err == nil && !n.Object.IsZero() {

@@ -218,6 +218,79 @@ func immediate(t *testing.T, b *Home, d *Devices) {
 	b.Mount("--no-discovery")
 }
 
+// TestIgnoreFile: what .anyfsignore names can be used like any file, is on no other device, and survives a kill.
+func TestIgnoreFile(t *testing.T) {
+	d := NewDevices(t, 2)
+	a, b := d.All[0], d.All[1]
+	check(t,
+		os.WriteFile(a.Personal(".anyfsignore"), []byte("# built here\nbuild/\n*.log\n"), 0o644),
+		os.MkdirAll(a.Personal("src", "build", "deep"), 0o755),
+		os.WriteFile(a.Personal("src", "main.c"), []byte("int main;\n"), 0o644),
+		os.WriteFile(a.Personal("src", "x.log"), []byte("a line\n"), 0o644))
+	want := noise(9, 3<<20)
+	check(t, os.WriteFile(a.Personal("src", "build", "out"), want, 0o755))
+	for i := range 50 {
+		check(t, os.WriteFile(a.Personal("src", "build", "deep", fmt.Sprint(i)), fmt.Append(nil, i), 0o644))
+	}
+	a.Settle()
+	a.Must("status", "--wait", "--timeout", "20s")
+	d.Eventually("the source has come", func() error { _, err := os.Stat(b.Personal("src", "main.c")); return err })
+	names := func(dir string) (out []string) {
+		list, err := os.ReadDir(dir)
+		check(t, err)
+		for _, e := range list {
+			out = append(out, e.Name())
+		}
+		return out
+	}
+	if got := names(b.Personal("src")); len(got) != 1 {
+		t.Errorf("the other device has %q", got)
+	}
+	if v := a.Xattr(a.Personal("src", "build", "out"), "user.anyfs.sync"); v != "ignored" {
+		t.Errorf("sync: %q", v)
+	}
+	time.Sleep(3 * time.Second) // a checkpoint, and what is ignored goes into blocks
+	a.Kill()
+	a.Mount("--no-discovery")
+	d.Connect(a, b)
+	a.wantContent(a.Personal("src", "build", "out"), want)
+	if got := names(a.Personal("src", "build", "deep")); len(got) != 50 {
+		t.Errorf("%d files after a kill", len(got))
+	}
+	a.Must("verify")
+	if r := a.Run("pin", a.Personal("src", "x.log")); r.Code == 0 {
+		t.Errorf("pin of what is always here: %+v", r)
+	}
+	// The other device makes a file of that name, and then lets all in: its file has the name, what was here stays beside it, and here.
+	check(t,
+		os.MkdirAll(b.Personal("other"), 0o755),
+		os.WriteFile(b.Personal("other", "x"), []byte("of b\n"), 0o644))
+	b.Settle()
+	check(t, os.Rename(b.Personal("other", "x"), b.Personal("src", "x.log"))) // published, so it stays so
+	d.Eventually("the name is the other's", func() error {
+		got, err := os.ReadFile(a.Personal("src", "x.log"))
+		if err != nil || string(got) != "of b\n" {
+			return fmt.Errorf("%q, %v", got, err)
+		}
+		return nil
+	})
+	a.wantContent(a.Personal("src", "x.log.anyfs-local"), []byte("a line\n"))
+	check(t,
+		os.WriteFile(b.Personal(".anyfsignore"), nil, 0o644),
+		os.Rename(a.Personal("src", "x.log.anyfs-local"), a.Personal("src", "back")))
+	d.Eventually("all is on both", func() error {
+		if got, err := os.ReadFile(b.Personal("src", "build", "out")); err != nil || !bytes.Equal(got, want) {
+			return fmt.Errorf("%d bytes, %v", len(got), err)
+		}
+		return nil
+	})
+	d.Same()
+	b.wantContent(b.Personal("src", "back"), []byte("a line\n"))
+	for _, h := range d.All {
+		h.Must("verify")
+	}
+}
+
 // TestCacheLimit: what is read goes again when it is more than the limit.
 func TestCacheLimit(t *testing.T) {
 	d := NewDevices(t, 2)
