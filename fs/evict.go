@@ -349,17 +349,24 @@ func (h *Home) kickEvictor() {
 }
 
 // How the evictor goes about: it looks each evictEvery, and frees a tenth of the limit more than it has to. Where nothing could go, it tries
-// again after evictAgain.
+// again after evictAgain, and each time that this is in vain after twice as long, up to evictLatest.
 const (
-	evictEvery = 5 * time.Second
-	evictAgain = 30 * time.Second
+	evictEvery  = 5 * time.Second
+	evictAgain  = 30 * time.Second
+	evictLatest = 10 * time.Minute
 )
+
+// vainEviction is when less could go than is to, and how long nothing is tried then.
+type vainEviction struct {
+	at   time.Time
+	wait time.Duration
+}
 
 // evictor keeps the spaces on demand below their limits, and the disk free, until ctx ends.
 func (h *Home) evictor(ctx context.Context) {
 	tick := time.NewTicker(evictEvery)
 	defer tick.Stop()
-	vain := map[*space]time.Time{}
+	vain := map[*space]vainEviction{}
 	for {
 		select {
 		case <-ctx.Done():
@@ -367,17 +374,24 @@ func (h *Home) evictor(ctx context.Context) {
 		case <-tick.C:
 		case <-h.evicts:
 		}
+		for s := range vain {
+			if s.deleted() {
+				delete(vain, s)
+			}
+		}
 		for _, s := range h.each() {
 			need := s.tooMuch()
-			if t, ok := vain[s]; need <= 0 || s.deleted() || ok && time.Since(t) < evictAgain {
+			if v, ok := vain[s]; need <= 0 || s.deleted() || ok && time.Since(v.at) < v.wait {
 				continue
 			}
 			res, err := s.evictLeast(ctx, need)
 			if ctx.Err() != nil {
 				return
 			}
-			if delete(vain, s); res.Bytes < need {
-				vain[s] = time.Now()
+			if res.Bytes < need {
+				vain[s] = vainEviction{time.Now(), min(max(2*vain[s].wait, evictAgain), evictLatest)}
+			} else {
+				delete(vain, s)
 			}
 			if err != nil {
 				h.opt.Log.Info("content that is too much stays for now", "space", s.id, "err", err)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/anyfs/anyfs/dag/block"
+	"github.com/anyfs/anyfs/dag/disk"
 )
 
 // onDemand makes a home hold content of Personal on demand.
@@ -413,5 +414,46 @@ func TestGiverEvicts(t *testing.T) {
 	for _, h := range d.all {
 		h.wantContent(h.root, "f", want)
 		h.verify()
+	}
+}
+
+// TestEvictPowerLoss: whatever a power loss takes on either side, what was let go of is kept by the other.
+func TestEvictPowerLoss(t *testing.T) {
+	for _, keep := range []disk.Keep{disk.Drop, disk.Whole} {
+		d := newDevices(t, 2)
+		net := d.connect()
+		a, b := d.all[0], d.all[1]
+		want := random(1, 900<<10)
+		b.create(b.root, "f", want)
+		d.settle()
+		a.mirror()
+		b.onDemand(0)
+		if res := b.evict("Personal/f"); res.Blocks == 0 {
+			t.Fatalf("%+v", res)
+		}
+		for _, h := range d.all {
+			for _, r := range h.Replicas() {
+				h.must(r.Durable()) // as before a device tells what it holds
+			}
+			h.Home.abandon()
+			h.sim = h.sim.Crash(func() disk.Keep { return keep })
+			h.open()
+		}
+		for _, n := range net {
+			n.plug()
+		}
+		if p, _ := b.personal(); p.policy().mirrors() {
+			t.Error("the policy is lost")
+		}
+		for _, id := range b.leaves("Personal/f") {
+			sa, _ := a.personal()
+			if !sa.blocks.Has(id) || len(sa.listed(bucketPromises, id)) != 1 {
+				t.Errorf("keep %v: the giver does not keep what it promised", keep)
+			}
+		}
+		b.wantContent(b.root, "f", want)
+		for _, h := range d.all {
+			h.verify()
+		}
 	}
 }

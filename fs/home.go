@@ -91,6 +91,7 @@ type Home struct {
 	ahead    chan aheadBlock
 	coming   coming
 	evicts   chan struct{} // wakes the evictor
+	short    atomic.Bool   // content is not fetched ahead, since the disk is nearly full
 	keepers  keepers
 	logged   atomic.Int64 // written bytes that are in the journal alone
 	events   events

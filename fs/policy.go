@@ -326,7 +326,13 @@ func keepFree(total int64) int64 { return min(1<<30, total/20) }
 
 // roomAhead reports whether there is room for what nobody waits for.
 func (h *Home) roomAhead() bool {
-	return h.shortOfFree() <= 0
+	short := h.shortOfFree()
+	if short <= 0 {
+		h.short.Store(false)
+	} else if !h.short.Swap(true) {
+		h.report("content of other devices", fmt.Errorf("it is not fetched, but for what is read, until %d bytes more are free on the disk", short))
+	}
+	return short <= 0
 }
 
 // shortOfFree is how many bytes are to become free on the disk; not positive: none.
