@@ -1,8 +1,10 @@
 package dag
 
 import (
+	"cmp"
 	"container/heap"
 	"encoding/binary"
+	"slices"
 )
 
 // Batch returns a batch and the encodings of its changes (nil where forgotten), be it in quarantine. ErrNotFound when it is
@@ -153,21 +155,10 @@ func (g *Graph) Counts(at uint64) bool { return !g.isHeld(at) }
 // and branches what follows the newest of the given ones in it. Tips that are not known here are passed over. They include
 // batches in quarantine that lie in the past of one that counts. It ends as Batches does.
 func (g *Graph) FramesSince(have []ID, fn func(id ID, frame []byte) error) error {
-	g.mu.RLock()
-	var past vector
-	for _, id := range have {
-		k, ok, err := g.find(id)
-		var v vector
-		if err == nil && ok {
-			v, err = g.vectorOf(k)
-		}
-		if err != nil {
-			g.mu.RUnlock()
-			return err
-		}
-		past = past.join(v)
+	past, err := g.pastOf(have)
+	if err != nil {
+		return err
 	}
-	g.mu.RUnlock()
 	return g.merge(past, true, func(at uint64) error {
 		rec, err := g.store.Read(at)
 		if err != nil {
@@ -175,6 +166,35 @@ func (g *Graph) FramesSince(have []ID, fn func(id ID, frame []byte) error) error
 		}
 		return fn(rec.ID, rec.Frame)
 	})
+}
+
+// pastOf returns the past of batches, themselves included; those that are not held are passed over. The highest come first: what lies
+// in the past of one costs no vector of its own.
+func (g *Graph) pastOf(ids []ID) (past vector, err error) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	all := make([]known, 0, len(ids))
+	for _, id := range ids {
+		k, ok, err := g.find(id)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			all = append(all, k)
+		}
+	}
+	slices.SortFunc(all, func(a, b known) int { return cmp.Compare(b.clock, a.clock) })
+	for _, k := range all {
+		if past.at(k.chain) >= k.clock {
+			continue
+		}
+		v, err := g.vectorOf(k)
+		if err != nil {
+			return nil, err
+		}
+		past = past.join(v)
+	}
+	return past, nil
 }
 
 // cursor walks one chain towards its end.
@@ -313,21 +333,10 @@ func (g *Graph) advance(c *cursor) (bool, error) {
 
 // CountSince returns how many frames FramesSince would give, without reading them.
 func (g *Graph) CountSince(have []ID) (n uint64, err error) {
-	g.mu.RLock()
-	var past vector
-	for _, id := range have {
-		k, ok, err := g.find(id)
-		var v vector
-		if err == nil && ok {
-			v, err = g.vectorOf(k)
-		}
-		if err != nil {
-			g.mu.RUnlock()
-			return 0, err
-		}
-		past = past.join(v)
+	past, err := g.pastOf(have)
+	if err != nil {
+		return 0, err
 	}
-	g.mu.RUnlock()
 	all, err := g.cursors(past, true)
 	for _, c := range all {
 		n += c.last - c.seq + 1

@@ -24,6 +24,7 @@ type mirror struct {
 	mu      sync.Mutex
 	scanned bool             // what the index had at the start is in want
 	want    map[cid.Cid]wish // by root
+	busy    map[cid.Cid]bool // of these, those that are being fetched
 	upTo    journal.Seq      // the last record when pins were looked at
 }
 
@@ -33,10 +34,12 @@ type wish struct {
 	ino     uint64
 }
 
-// mirrorAtOnce is how many blocks of a content are asked for at a time; mirrorAgain is when what nobody had is asked for again.
+// mirrorContents is how many contents are fetched at a time, and mirrorBlocks how many blocks of all of them; mirrorAgain is when what
+// nobody had is asked for again.
 const (
-	mirrorAtOnce = 32
-	mirrorAgain  = 30 * time.Second
+	mirrorContents = 32
+	mirrorBlocks   = 32
+	mirrorAgain    = 30 * time.Second
 )
 
 // wantContent notes a content that came from another device.
@@ -64,13 +67,16 @@ func (h *Home) Mirror() {
 	}
 }
 
-// mirrorer fetches content until ctx ends.
+// mirrorer fetches content until ctx ends: many contents at a time, so that one that is large, or that nobody has, keeps no other waiting.
 func (h *Home) mirrorer(ctx context.Context) {
 	tick := time.NewTicker(mirrorAgain)
 	defer tick.Stop()
 	if h.opt.Prefetch != nil {
 		ctx = h.opt.Prefetch(ctx)
 	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	contents, blocks := make(chan struct{}, mirrorContents), make(chan struct{}, mirrorBlocks)
 	for {
 		select {
 		case <-ctx.Done():
@@ -79,7 +85,25 @@ func (h *Home) mirrorer(ctx context.Context) {
 		case <-tick.C:
 		}
 		for _, s := range h.each() {
-			s.fetchWanted(ctx)
+			for _, c := range s.toFetch(ctx) {
+				if !h.roomAhead() {
+					break
+				}
+				select {
+				case contents <- struct{}{}:
+				case <-ctx.Done():
+					return
+				}
+				if s.deleted() || !s.beginFetch(c) {
+					<-contents
+					continue
+				}
+				wg.Go(func() {
+					err := s.fetchContent(ctx, c, blocks)
+					s.endFetch(c, err == nil) // else nobody has it now, or the disk is full: it is tried again
+					<-contents
+				})
+			}
 			if err := s.sendReleases(ctx); err != nil && ctx.Err() == nil && !s.deleted() {
 				h.report(fmt.Sprintf("space %s: receipts that are given back", s.id), err)
 			}
@@ -87,23 +111,47 @@ func (h *Home) mirrorer(ctx context.Context) {
 	}
 }
 
-// fetchWanted fetches what can be had of the content that is wanted.
-func (s *space) fetchWanted(ctx context.Context) {
-	m := &s.mir
+// toFetch lists the content that is wanted and not being fetched, what is pinned first.
+func (s *space) toFetch(ctx context.Context) []*tree.Content {
 	if err := s.lookForWanted(ctx); err != nil {
-		return
+		return nil
 	}
-	for _, w := range s.wishes() {
-		c := w.content
-		if ctx.Err() != nil || s.deleted() || !s.h.roomAhead() {
-			return
+	wishes := s.wishes()
+	m := &s.mir
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	list := make([]*tree.Content, 0, len(wishes))
+	for _, w := range wishes {
+		if !m.busy[w.content.Root] {
+			list = append(list, w.content)
 		}
-		if err := s.fetchContent(ctx, c); err != nil {
-			continue // nobody has it now, or the disk is full: it is tried again
-		}
-		m.mu.Lock()
+	}
+	return list
+}
+
+// beginFetch makes the caller the one who fetches a content, if it is wanted still and nobody does.
+func (s *space) beginFetch(c *tree.Content) bool {
+	m := &s.mir
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, wanted := m.want[c.Root]; !wanted || m.busy[c.Root] {
+		return false
+	}
+	if m.busy == nil {
+		m.busy = map[cid.Cid]bool{}
+	}
+	m.busy[c.Root] = true
+	return true
+}
+
+// endFetch ends that.
+func (s *space) endFetch(c *tree.Content, here bool) {
+	m := &s.mir
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.busy, c.Root)
+	if here {
 		delete(m.want, c.Root)
-		m.mu.Unlock()
 	}
 }
 
@@ -153,21 +201,45 @@ func (s *space) wantAbsent(w wish) {
 	}
 }
 
-// fetchContent brings all blocks of a content here.
-func (s *space) fetchContent(ctx context.Context, c *tree.Content) error {
+// fetchContent brings all blocks of a content here, each in one of the places that all contents share.
+func (s *space) fetchContent(ctx context.Context, c *tree.Content, places chan struct{}) error {
+	get := func(id block.ID) error {
+		_, err := s.blocks.Get(ctx, id)
+		<-places
+		return err
+	}
+	place := func() error {
+		select {
+		case places <- struct{}{}:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 	if c.LayoutBlock != (block.ID{}) && !s.blocks.Has(c.LayoutBlock) {
-		if _, err := s.blocks.Get(ctx, c.LayoutBlock); err != nil {
+		if err := place(); err != nil {
+			return err
+		}
+		if err := get(c.LayoutBlock); err != nil {
 			return err
 		}
 	}
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(mirrorAtOnce)
+	// What is to be had is fetched, also where some is absent; an error of another kind ends it all.
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var g errgroup.Group
 	err := eachLeaf(ctx, s.getNode, c.Root, func(l block.Leaf) error {
 		if s.blocks.Has(l.ID) {
 			return ctx.Err()
 		}
+		if err := place(); err != nil {
+			return err
+		}
 		g.Go(func() error {
-			_, err := s.blocks.Get(ctx, l.ID)
+			err := get(l.ID)
+			if err != nil && !errors.Is(err, block.ErrAbsent) {
+				cancel(err)
+			}
 			return err
 		})
 		return nil

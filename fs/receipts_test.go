@@ -263,7 +263,7 @@ func TestReceipts(t *testing.T) {
 	sa, _ := a.personal()
 	sc, _ := c.personal()
 	ctx := context.Background()
-	sa.fetchWanted(ctx)
+	a.mirror()
 	have, err := sb.rely(ctx, append(slices.Clone(ids), block.Sum([]byte("absent"))))
 	b.must(err)
 	if len(have) != len(ids) {

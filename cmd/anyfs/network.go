@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/anyfs/anyfs/acl/list"
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/fs"
 	"github.com/anyfs/anyfs/sync/exchange"
@@ -198,6 +200,9 @@ func (n *network) addTo(r *statusResult) {
 				continue
 			}
 			x.ToSend, x.FetchChanges = int(s.ToSend), int(s.ToFetch)
+			for _, d := range s.Missing {
+				x.Missing = append(x.Missing, cmp.Or(deviceName(replicas, d), list.PeerID(d)))
+			}
 			for _, p := range s.Peers {
 				if p.Equal {
 					x.Synced++

@@ -57,6 +57,9 @@ type spaceStatus struct {
 	Policy         string `json:"policy,omitempty"`
 	CacheLimit     int64  `json:"cache_limit,omitempty"`
 	Problem        string `json:"problem,omitempty"`
+
+	// Missing is the devices that state that they hold changes which no connected peer gives.
+	Missing []string `json:"reported_missing,omitempty"`
 }
 
 var opStatus = operation[none, statusResult]{"status", func(_ context.Context, h *home, _ none, _ sink) (statusResult, error) {

@@ -108,6 +108,12 @@ func runStatus(ctx context.Context, e *env, path string, wait bool, timeout time
 				return err
 			}
 		}
+		for _, d := range sp.Missing {
+			line := "\n" + printable(sp.Name) + ": " + printable(d) + " has changes that no connected device gives; they are late, or kept back"
+			if err := writeLine(e.stdout, line); err != nil {
+				return err
+			}
+		}
 	}
 	if len(s.Errors) > 0 {
 		if err := writeLine(e.stdout, "\nLast errors:"); err != nil {

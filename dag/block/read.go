@@ -16,6 +16,12 @@ type Fetcher interface {
 	Fetch(ctx context.Context, id ID) ([]byte, error)
 }
 
+// Urger is a Fetcher that wants to know that somebody else waits for a block that it is asked for, with the context of who does. Urge
+// is quick.
+type Urger interface {
+	Urge(ctx context.Context, id ID)
+}
+
 // SetFetcher replaces the Fetcher; nil: absent blocks are absent.
 func (s *Store) SetFetcher(f Fetcher) {
 	s.fetching.Lock()
@@ -229,6 +235,9 @@ func (s *Store) fetch(ctx context.Context, id ID, why error) ([]byte, error) {
 		}
 		f.waiters++
 		s.fetching.Unlock()
+		if u, ok := by.(Urger); ok {
+			u.Urge(ctx, id)
+		}
 		select {
 		case <-f.done:
 		case <-ctx.Done():

@@ -84,11 +84,12 @@ func (e *Engine) takeAccess(ctx context.Context, id peer.ID, t *stream) error {
 		return unexpected(m)
 	}
 	var sp *space
+	ended := context.Background()
 	e.mu.Lock()
 	if r := e.remotes[id]; r != nil && r.ready() {
 		s := e.spaces[ask.Space]
 		if s != nil && s.ctx != nil && s.ctx.Err() == nil && (r.account == e.account || r.common[ask.Space]) {
-			sp = s
+			sp, ended = s, s.ctx
 			sp.running.Add(1)
 		}
 	}
@@ -97,6 +98,7 @@ func (e *Engine) takeAccess(ctx context.Context, id peer.ID, t *stream) error {
 		return t.write(&wire.Absent{Graph: wire.ACL, IDs: wire.List[dag.ID]{ask.Space}})
 	}
 	defer sp.running.Done()
+	defer t.closeOn(ended)() // a peer that does not read keeps no space from going
 	err = sp.r.ACL.FramesSince(nil, func(_ dag.ID, frame []byte) error {
 		return t.write(&wire.Frames{Graph: wire.ACL, Frames: [][]byte{frame}})
 	})

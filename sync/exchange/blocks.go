@@ -9,332 +9,249 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/peer"
-
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/dag/block"
 	"github.com/anyfs/anyfs/sync/session"
-	"github.com/anyfs/anyfs/sync/wire"
 )
 
 const (
-	absentAfter = 5 * time.Second        // without a byte of a block: nobody has it
-	meetWithin  = 3 * time.Second        // for a peer of the space to connect, when somebody reads
-	hedgeAfter  = 500 * time.Millisecond // without a byte another peer is asked too, when somebody reads
-	stallBlock  = 5 * time.Second        // without a byte of a block that has begun
-	maxRequests = 256                    // of one peer, taken in and not answered
+	absentAfter = 4 * time.Second        // without a byte of a block that somebody reads: nobody has it
+	meetWithin  = 3 * time.Second        // of these, for a peer of the space to connect
+	hedgeAfter  = 500 * time.Millisecond // without a byte of it another peer is asked too
+	hedgeSlow   = 3 * time.Second        // and without its end
+	hedgeAhead  = 30 * time.Second       // the same for what is fetched ahead
+	stallBlock  = 4 * time.Second        // without a byte over a stream on which answers are due
+	minMoved    = 1 << 10                // bytes in that time: fewer are none
+	avoidFor    = 15 * time.Second       // a peer that has stalled, for what is fetched ahead
+	lackFor     = time.Minute            // a peer that lacks a block, for the same, unless it tells of new content
 	maxAhead    = 32                     // blocks fetched ahead from one peer at once
+	maxLacks    = 1 << 16                // blocks that a peer is known to lack
+	maxParts    = 16 << 20               // bytes of blocks of a space that came in part
 )
 
-type prefetch struct{}
+var errStalled = errors.New("exchange: the peer has stalled")
 
-// Prefetch marks what is fetched with ctx as not needed now: it leaves the way to what somebody reads.
-func Prefetch(ctx context.Context) context.Context { return context.WithValue(ctx, prefetch{}, true) }
+// class is how soon a block is needed.
+type class int
 
-// client asks a peer for blocks over one stream.
-type client struct {
-	inFlight atomic.Int64
+const (
+	reading class = iota // somebody waits
+	pinned               // it is to be here
+	ahead                // it may be needed
+)
 
-	mu   sync.Mutex
-	conn *blockConn // nil while there is none
+type classKey struct{}
+
+// Prefetch marks what is fetched with ctx as not needed now: it leaves the way to what somebody reads, and to what is Pinned.
+func Prefetch(ctx context.Context) context.Context { return context.WithValue(ctx, classKey{}, ahead) }
+
+// Pinned marks what is fetched with ctx as not needed now, but before what is merely fetched ahead.
+func Pinned(ctx context.Context) context.Context { return context.WithValue(ctx, classKey{}, pinned) }
+
+func classOf(ctx context.Context) class {
+	c, _ := ctx.Value(classKey{}).(class)
+	return c
 }
 
-// blockConn is a stream over which blocks are asked for.
-type blockConn struct {
-	t     *stream
-	write sync.Mutex
-	room  chan struct{} // nil: unbounded
-
+// slots are places for questions, given to who is pinned first.
+type slots struct {
 	mu    sync.Mutex
-	waits map[uint64]*blockWait
-	last  uint64
-	err   error
+	free  int
+	queue [ahead + 1][]chan struct{}
 }
 
-// blockWait is a question under way. Its owner reads what the reader of the stream wrote after got or done.
-type blockWait struct {
-	got  chan struct{} // has room for one: something came
-	done chan struct{} // closed at the end
-
-	mu   sync.Mutex
-	data []byte
-	bits []byte
-	err  error
+func (s *slots) acquire(ctx context.Context, c class) error {
+	s.mu.Lock()
+	if s.free > 0 {
+		s.free--
+		s.mu.Unlock()
+		return nil
+	}
+	turn := make(chan struct{})
+	s.queue[c] = append(s.queue[c], turn)
+	s.mu.Unlock()
+	select {
+	case <-turn:
+		return nil
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if i := slices.Index(s.queue[c], turn); i >= 0 {
+		s.queue[c] = slices.Delete(s.queue[c], i, i+1)
+	} else {
+		s.releaseLocked() // its turn came just now
+	}
+	return context.Cause(ctx)
 }
 
-// conn returns the stream to the peer, opening it if there is none.
-func (l *link) conn(ahead bool) (*blockConn, error) {
-	c := &l.clients[0]
-	if ahead {
-		c = &l.clients[1]
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.conn != nil {
-		c.conn.mu.Lock()
-		err := c.conn.err
-		c.conn.mu.Unlock()
-		if err == nil {
-			return c.conn, nil
-		}
-		c.conn = nil
-	}
-	e := l.sp.e
-	t, err := e.open(l.ctx, l.r.id, protocolBlocks)
-	if err != nil {
-		return nil, err
-	}
-	if err := t.write(&wire.Open{Space: l.sp.id}); err != nil {
-		_ = t.Reset()
-		return nil, err
-	}
-	t.in.Limit = wire.MaxPart + 1024
-	k := &blockConn{t: t, waits: make(map[uint64]*blockWait)}
-	if ahead {
-		k.room = make(chan struct{}, maxAhead)
-	}
-	e.mu.Lock()
-	ok := l.sp.startLocked(func(context.Context) {
-		defer t.closeOn(l.ctx)()
-		err := k.read()
-		_ = t.Reset()
-		k.fail(err)
-		if l.ctx.Err() == nil {
-			e.failed(l.r.id, "blocks", err)
-		}
-	})
-	e.mu.Unlock()
-	if !ok {
-		_ = t.Reset()
-		return nil, ErrOffline
-	}
-	c.conn = k
-	return k, nil
+func (s *slots) release() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.releaseLocked()
 }
 
-// read takes answers until the stream ends.
-func (k *blockConn) read() error {
-	for {
-		m, err := k.t.read(0)
-		if err != nil {
-			return err
-		}
-		var n uint64
-		switch m := m.(type) {
-		case *wire.Part:
-			n = m.Request
-		case *wire.HeldBlocks:
-			n = m.Request
-		default:
-			return unexpected(m)
-		}
-		k.mu.Lock()
-		w := k.waits[n]
-		known := n <= k.last
-		k.mu.Unlock()
-		if w == nil {
-			if !known {
-				return fmt.Errorf("%w: an answer to nothing", session.ErrPeer)
-			}
-			continue // who asked gave up
-		}
-		over, err := w.take(m)
-		if err != nil {
-			return err
-		}
-		if over {
-			k.mu.Lock()
-			delete(k.waits, n)
-			k.mu.Unlock()
-			close(w.done)
+func (s *slots) releaseLocked() {
+	for c := range s.queue {
+		if len(s.queue[c]) > 0 {
+			close(s.queue[c][0])
+			s.queue[c] = s.queue[c][1:]
+			return
 		}
 	}
+	s.free++
 }
 
-// take adds an answer to what came before, and reports whether it is the last.
-func (w *blockWait) take(m wire.Message) (over bool, err error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	switch m := m.(type) {
-	case *wire.HeldBlocks:
-		w.bits = m.Bits
-		return true, nil
-	case *wire.Part:
-		if m.Absent {
-			w.err = block.ErrAbsent
-			return true, nil
-		}
-		if len(w.data)+len(m.Data)+int(m.Left) > block.MaxSize {
-			return false, fmt.Errorf("%w: a block of more than %d bytes", session.ErrPeer, block.MaxSize)
-		}
-		if w.data == nil {
-			w.data = make([]byte, 0, min(len(m.Data)+int(m.Left), 4<<20))
-		}
-		w.data = append(w.data, m.Data...)
-		select {
-		case w.got <- struct{}{}:
-		default:
-		}
-		return m.Left == 0, nil
+// lacks is what a peer was asked for and did not have.
+type lacks struct {
+	mu sync.Mutex
+	at map[block.ID]time.Time
+}
+
+func (l *lacks) add(id block.ID, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.at == nil || len(l.at) >= maxLacks {
+		l.at = make(map[block.ID]time.Time)
 	}
-	return false, nil
+	l.at[id] = now
 }
 
-func (k *blockConn) fail(err error) {
-	k.mu.Lock()
-	k.err = err
-	waits := k.waits
-	k.waits = make(map[uint64]*blockWait)
-	k.mu.Unlock()
-	for _, w := range waits {
-		w.mu.Lock()
-		w.err = err
-		w.mu.Unlock()
-		close(w.done)
+func (l *lacks) has(id block.ID, now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	at, ok := l.at[id]
+	return ok && now.Sub(at) < lackFor
+}
+
+// clear forgets it all: the peer told of new content.
+func (l *lacks) clear() {
+	l.mu.Lock()
+	l.at = nil
+	l.mu.Unlock()
+}
+
+// parts are the starts of blocks whose rest did not come: it is asked for when the block is wanted again.
+type parts struct {
+	mu    sync.Mutex
+	of    map[block.ID][]byte
+	bytes int
+}
+
+func (p *parts) keep(id block.ID, data []byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.of == nil {
+		p.of = make(map[block.ID][]byte)
+	}
+	if len(data) <= len(p.of[id]) {
+		return
+	}
+	p.bytes += len(data) - len(p.of[id])
+	p.of[id] = data
+	for other, b := range p.of {
+		if p.bytes <= maxParts {
+			break
+		}
+		if other != id {
+			p.bytes -= len(b)
+			delete(p.of, other)
+		}
 	}
 }
 
-// ask sends a question.
-func (k *blockConn) ask(message func(request uint64) wire.Message, have []byte) (uint64, *blockWait, error) {
-	w := &blockWait{got: make(chan struct{}, 1), done: make(chan struct{}), data: have}
-	k.mu.Lock()
-	if k.err != nil {
-		defer k.mu.Unlock()
-		return 0, nil, k.err
-	}
-	k.last++
-	n := k.last
-	k.waits[n] = w
-	k.mu.Unlock()
-	k.write.Lock()
-	err := k.t.write(message(n))
-	k.write.Unlock()
-	if err != nil {
-		k.forget(n)
-		return 0, nil, err
-	}
-	return n, w, nil
-}
-
-func (k *blockConn) forget(n uint64) {
-	k.mu.Lock()
-	delete(k.waits, n)
-	k.mu.Unlock()
-}
-
-// attempt is a block asked of one peer.
-type attempt struct {
-	l       *link
-	resumed bool   // others gave the start of it
-	data    []byte // all of it, or what came before err
-	err     error
-}
-
-// get asks the peer for a block of which have is here already. first is closed at the first byte.
-func (l *link) get(ctx context.Context, id block.ID, ahead bool, have []byte, first func()) attempt {
-	a := attempt{l: l, resumed: len(have) > 0, data: have}
-	k, err := l.conn(ahead)
-	if err != nil {
-		a.err = err
-		return a
-	}
-	if k.room != nil {
-		select {
-		case k.room <- struct{}{}:
-			defer func() { <-k.room }()
-		case <-ctx.Done():
-			a.err = context.Cause(ctx)
-			return a
-		}
-	}
-	c := &l.clients[0]
-	if ahead {
-		c = &l.clients[1]
-	}
-	c.inFlight.Add(1)
-	defer c.inFlight.Add(-1)
-	n, w, err := k.ask(func(n uint64) wire.Message {
-		return &wire.GetBlock{Request: n, ID: id, Offset: uint64(len(have))}
-	}, have)
-	if err != nil {
-		a.err = err
-		return a
-	}
-	defer k.forget(n)
-	stall := l.sp.e.clock.After(absentAfter)
-	for {
-		select {
-		case <-w.got:
-			first()
-			stall = l.sp.e.clock.After(stallBlock)
-			continue
-		case <-w.done:
-		case <-stall:
-			err = errors.New("exchange: the peer has stalled")
-		case <-ctx.Done():
-			err = context.Cause(ctx)
-		}
-		break
-	}
-	k.forget(n) // the reader may hold w still, and writes to it under its lock
-	w.mu.Lock()
-	a.data, a.err = slices.Clip(w.data), w.err
-	w.mu.Unlock()
-	if err != nil {
-		a.err = err
-	}
-	return a
+func (p *parts) take(id block.ID) []byte {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	data := p.of[id]
+	p.bytes -= len(data)
+	delete(p.of, id)
+	return data
 }
 
 var _ block.Fetcher = (*space)(nil)
 
-// Fetch asks the peers of the space for a block, one after the other; a second at the same time where the first is slow and
-// somebody waits. block.ErrAbsent when nobody gives a byte of it within five seconds.
+// Fetch asks the peers of the space for a block, one after the other, a second at the same time where the first is slow; block.ErrAbsent
+// when none has it. Where somebody reads that takes five seconds at most. What is fetched ahead (Prefetch, Pinned) is asked only of
+// peers that are connected, may have it, and have not stalled; many can be asked for at a time.
 func (sp *space) Fetch(ctx context.Context, id block.ID) ([]byte, error) {
 	sp.fetching.Add(1)
 	defer sp.fetching.Add(-1)
-	ahead := ctx.Value(prefetch{}) != nil
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	f := fetch{sp: sp, id: id, ahead: ahead, results: make(chan attempt), begun: make(chan struct{}, 1)}
-	defer func() {
-		cancel()
-		for ; f.active > 0; f.active-- {
-			<-f.results
+	f := &fetch{sp: sp, id: id, results: make(chan attempt), begun: make(chan struct{}, 1), urged: make(chan struct{}, 1),
+		before: make(map[*link]uint64)}
+	f.class = classOf(ctx)
+	sp.fetches.Store(id, f)
+	defer sp.fetches.CompareAndDelete(id, f)
+	f.part = sp.parts.take(id)
+	data, err := f.run(ctx)
+	if err != nil && len(f.part) > 0 {
+		sp.parts.keep(id, f.part)
+	}
+	f.over.Store(err == nil)
+	return data, err
+}
+
+// Urge tells that somebody waits for a block that is being fetched ahead.
+func (sp *space) Urge(ctx context.Context, id block.ID) {
+	if f, ok := sp.fetches.Load(id); ok && classOf(ctx) == reading {
+		select {
+		case f.(*fetch).urged <- struct{}{}:
+		default:
 		}
-	}()
-	return f.run(ctx)
+	}
 }
 
 // fetch is a block on its way.
 type fetch struct {
 	sp      *space
 	id      block.ID
-	ahead   bool
+	class   class
 	tried   []*link
 	active  int
 	results chan attempt
 	begun   chan struct{}
-	part    []byte // what came of it
+	urged   chan struct{}
+	began   bool             // some of it came
+	over    atomic.Bool      // it came
+	part    []byte           // what came of it
+	before  map[*link]uint64 // by who was asked: what had come over its stream
 }
 
 func (f *fetch) run(ctx context.Context) ([]byte, error) {
 	clock := f.sp.e.clock
-	limit := clock.After(absentAfter)
+	var limit <-chan time.Time
+	var moved uint64 // on the streams of who was asked, when limit began
+	if f.class == reading {
+		limit = clock.After(absentAfter)
+	}
 	if !f.ask(ctx) {
-		if f.ahead || !f.meet(ctx) {
+		if f.class != reading || !f.meet(ctx) {
 			return nil, fmt.Errorf("%w: %w", block.ErrAbsent, ErrOffline)
 		}
 		f.ask(ctx)
 	}
+	hedge := f.hedge(false)
 	for f.active > 0 {
-		var hedge <-chan time.Time
-		if !f.ahead && f.active == 1 && len(f.part) == 0 {
-			hedge = clock.After(hedgeAfter)
-		}
 		select {
 		case <-f.begun:
-			limit = nil
+			limit, f.began = nil, true
+			if f.active == 1 && f.class == reading {
+				hedge = f.hedge(true)
+			}
+		case <-f.urged:
+			if f.class == reading {
+				continue
+			}
+			f.class = reading
+			if hedge = f.hedge(f.began); !f.began {
+				limit = clock.After(absentAfter)
+				f.tried = nil // on the stream for what is read
+				clear(f.before)
+				moved = 0
+				f.ask(ctx)
+			}
 		case a := <-f.results:
 			f.active--
 			if a.err == nil {
@@ -349,22 +266,54 @@ func (f *fetch) run(ctx context.Context) ([]byte, error) {
 				}
 				a.data = nil
 			}
+			absent := errors.Is(a.err, block.ErrAbsent)
+			if absent {
+				a.l.lacks.add(f.id, clock.Now())
+			}
 			// What it gave before it failed need not come again.
-			if f.part = nil; f.active == 0 && a.err != nil && !errors.Is(a.err, block.ErrAbsent) {
+			if f.part = nil; f.active == 0 && (absent || a.err != nil) {
 				f.part = a.data
 			}
 			f.ask(ctx)
+			hedge = f.hedge(false)
 		case <-hedge:
-			if limit != nil {
+			hedge = nil
+			if f.active == 1 {
+				part := f.part
+				f.part = nil // it comes from the first
 				f.ask(ctx)
+				f.part = part
 			}
 		case <-limit:
+			if now := f.moved(); now >= moved+minMoved {
+				moved, limit = now, clock.After(absentAfter) // it comes, or what was asked for before it
+				continue
+			}
 			return nil, fmt.Errorf("%w: no peer of the space gives it", block.ErrAbsent)
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
 	}
 	return nil, fmt.Errorf("%w: no peer of the space has it", block.ErrAbsent)
+}
+
+// moved counts what came over the streams for what is read from those who were asked, since they were.
+func (f *fetch) moved() (n uint64) {
+	for l, before := range f.before {
+		n += l.moved[0].Load() - before
+	}
+	return n
+}
+
+// hedge says when a second peer is asked.
+func (f *fetch) hedge(begun bool) <-chan time.Time {
+	switch {
+	case f.class != reading:
+		return f.sp.e.clock.After(hedgeAhead)
+	case begun:
+		return f.sp.e.clock.After(hedgeSlow)
+	}
+	return f.sp.e.clock.After(hedgeAfter)
 }
 
 // meet waits for a peer of the space, where one is looked for.
@@ -384,33 +333,64 @@ func (f *fetch) meet(ctx context.Context) bool {
 // ask asks the best peer that was not asked yet: on the local network first, then by how much it is asked for.
 func (f *fetch) ask(ctx context.Context) bool {
 	e := f.sp.e
+	now := e.clock.Now()
 	e.mu.Lock()
 	var best *link
+	var least int64
 	for _, l := range f.sp.links {
 		if slices.Contains(f.tried, l) || !l.r.ready() {
 			continue
 		}
-		if best == nil || l.load() < best.load() {
-			best = l
+		load := l.load()
+		if now.Sub(time.Unix(0, l.stalled.Load())) < avoidFor {
+			load += 1 << 30
+			if f.class != reading {
+				continue
+			}
+		}
+		if f.class != reading && l.lacks.has(f.id, now) {
+			continue
+		}
+		if best == nil || load < least {
+			best, least = l, load
 		}
 	}
 	if best == nil {
 		e.mu.Unlock()
 		return false
 	}
-	part := f.part
+	part, c := f.part, f.class
+	flight := &best.clients[0].inFlight
+	if c != reading {
+		flight = &best.clients[1].inFlight
+	}
+	flight.Add(1)
 	ok := f.sp.startLocked(func(context.Context) {
-		f.results <- best.get(ctx, f.id, f.ahead, part, func() {
+		a := best.get(ctx, f.id, c, part, func() {
 			select {
 			case f.begun <- struct{}{}:
 			default:
 			}
 		})
+		flight.Add(-1)
+		select {
+		case f.results <- a:
+		case <-ctx.Done():
+			// Nobody waits for it any more.
+			if a.err != nil && len(a.data) > 0 && !f.over.Load() {
+				f.sp.parts.keep(f.id, a.data)
+			}
+		}
 	})
 	e.mu.Unlock()
 	f.tried = append(f.tried, best)
+	if _, again := f.before[best]; !again {
+		f.before[best] = best.moved[0].Load()
+	}
 	if ok {
 		f.active++
+	} else {
+		flight.Add(-1)
 	}
 	return ok
 }
@@ -421,193 +401,6 @@ func (l *link) load() int64 {
 		n += 1 << 20
 	}
 	return n
-}
-
-// HeldBlocks asks the connected peers of a space which of the blocks they hold durably, and returns those that none does.
-func (e *Engine) HeldBlocks(ctx context.Context, id dag.ID, blocks []block.ID) (missing []block.ID, err error) {
-	var links []*link
-	e.mu.Lock()
-	if sp := e.spaces[id]; sp != nil {
-		for _, l := range sp.links {
-			links = append(links, l)
-		}
-	}
-	e.mu.Unlock()
-	if len(links) == 0 {
-		return nil, ErrOffline
-	}
-	missing = slices.Clone(blocks)
-	err = ErrOffline
-	for _, l := range links {
-		if len(missing) == 0 {
-			break
-		}
-		rest, lerr := l.heldBlocks(ctx, missing)
-		if lerr != nil {
-			continue
-		}
-		missing, err = rest, nil
-	}
-	return missing, err
-}
-
-func (l *link) heldBlocks(ctx context.Context, ids []block.ID) (missing []block.ID, err error) {
-	held, err := l.ask(ctx, false, ids, wire.MaxIDs, func(n uint64, ids []block.ID) wire.Message { return &wire.HasBlocks{Request: n, IDs: ids} })
-	for i, yes := range held {
-		if !yes {
-			missing = append(missing, ids[i])
-		}
-	}
-	return missing, err
-}
-
-// ask asks the peer a question about each of the blocks, up to step of them at a time.
-func (l *link) ask(ctx context.Context, ahead bool, ids []block.ID, step int, question func(uint64, []block.ID) wire.Message) ([]bool, error) {
-	k, err := l.conn(ahead)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]bool, 0, len(ids))
-	for len(ids) > 0 {
-		some := ids[:min(len(ids), step)]
-		ids = ids[len(some):]
-		n, w, err := k.ask(func(n uint64) wire.Message { return question(n, some) }, nil)
-		if err != nil {
-			return nil, err
-		}
-		select {
-		case <-w.done:
-		case <-l.sp.e.clock.After(ioTimeout):
-			err = errors.New("exchange: the peer has stalled")
-		case <-ctx.Done():
-			err = context.Cause(ctx)
-		}
-		k.forget(n)
-		w.mu.Lock()
-		bits := w.bits
-		if err == nil {
-			err = w.err
-		}
-		w.mu.Unlock()
-		if err != nil {
-			return nil, err
-		}
-		if len(bits) != (len(some)+7)/8 {
-			return nil, fmt.Errorf("%w: an answer of %d bytes about %d blocks", session.ErrPeer, len(bits), len(some))
-		}
-		for i := range some {
-			out = append(out, bits[i/8]&(1<<(i%8)) != 0)
-		}
-	}
-	return out, nil
-}
-
-// takeBlocks answers for the blocks of a space.
-func (e *Engine) takeBlocks(ctx context.Context, id peer.ID, t *stream) error {
-	l, err := e.openedLink(ctx, id, t)
-	if err != nil {
-		return err
-	}
-	defer l.sp.running.Done()
-	defer t.closeOn(l.ctx)()
-	t.in.Limit = wire.MaxHello
-	requests := make(chan wire.Message, maxRequests)
-	ctx, cancel := context.WithCancelCause(l.ctx)
-	defer cancel(nil)
-	var wg sync.WaitGroup
-	wg.Go(func() { cancel(l.answer(ctx, t, requests)) })
-	for {
-		var m wire.Message
-		if m, err = t.read(0); err != nil {
-			break
-		}
-		switch m.(type) {
-		case *wire.GetBlock, *wire.HasBlocks, *wire.Rely, *wire.Withdraw, *wire.Release:
-		default:
-			err = unexpected(m)
-		}
-		if err != nil {
-			break
-		}
-		select {
-		case requests <- m:
-			continue
-		case <-ctx.Done():
-			err = context.Cause(ctx)
-		}
-		break
-	}
-	cancel(err)
-	_ = t.Reset() // a write under way ends
-	wg.Wait()
-	return err
-}
-
-// answer answers requests in their order.
-func (l *link) answer(ctx context.Context, t *stream, requests <-chan wire.Message) error {
-	var buf []byte
-	for {
-		var m wire.Message
-		select {
-		case m = <-requests:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-		var err error
-		switch m := m.(type) {
-		case *wire.HasBlocks:
-			err = t.write(l.holds(ctx, m))
-		case *wire.Rely, *wire.Withdraw, *wire.Release:
-			err = t.write(l.receipt(ctx, m))
-		case *wire.GetBlock:
-			if buf, err = l.give(t, m, buf); cap(buf) > 4<<20 {
-				buf = nil
-			}
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
-func (l *link) holds(ctx context.Context, m *wire.HasBlocks) *wire.HeldBlocks {
-	a := &wire.HeldBlocks{Request: m.Request, Bits: make([]byte, (len(m.IDs)+7)/8)}
-	// What is not durable may be gone tomorrow.
-	if !l.member() || l.sp.r.Blocks.Sync(ctx) != nil {
-		return a
-	}
-	for i, id := range m.IDs {
-		if l.sp.r.Blocks.Has(id) {
-			a.Bits[i/8] |= 1 << (i % 8)
-		}
-	}
-	return a
-}
-
-func (l *link) give(t *stream, m *wire.GetBlock, buf []byte) ([]byte, error) {
-	absent := &wire.Part{Request: m.Request, Absent: true}
-	if !l.member() {
-		return buf, t.write(absent)
-	}
-	data, err := l.sp.r.Blocks.GetBuffer(m.ID, buf)
-	if err != nil {
-		if !errors.Is(err, block.ErrAbsent) {
-			l.sp.e.log.Error("a block that a peer asked for does not read", "space", l.sp.id, "err", err)
-		}
-		return buf, t.write(absent)
-	}
-	if m.Offset > uint64(len(data)) {
-		return data, t.write(absent)
-	}
-	rest := data[m.Offset:]
-	for {
-		p := &wire.Part{Request: m.Request, Data: rest[:min(len(rest), wire.MaxPart)]}
-		rest = rest[len(p.Data):]
-		p.Left = uint64(len(rest))
-		if err := t.write(p); err != nil || len(rest) == 0 {
-			return data, err
-		}
-	}
 }
 
 // Fetcher asks the peers of a space for blocks, past the space's own store; nil where the space was not added.

@@ -96,7 +96,7 @@ type Engine struct {
 	host    host.Host
 	spaces  map[dag.ID]*space
 	remotes map[peer.ID]*remote
-	hellos  int // handshakes under way
+	guard   guard
 	dials   map[peer.ID]*dial
 	banned  map[peer.ID]time.Time
 	paused  bool
@@ -131,7 +131,7 @@ func New(opt Options) (*Engine, error) {
 	e := &Engine{
 		opt: opt, log: opt.Log, clock: opt.Clock, self: self, key: key, account: opt.Certificate.Account,
 		spaces: make(map[dag.ID]*space), remotes: make(map[peer.ID]*remote), dials: make(map[peer.ID]*dial),
-		banned: make(map[peer.ID]time.Time), changed: make(chan struct{}),
+		banned: make(map[peer.ID]time.Time), guard: newGuard(), changed: make(chan struct{}),
 	}
 	for _, a := range opt.Peers {
 		if err := e.AddPeer(a); err != nil {

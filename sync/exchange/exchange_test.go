@@ -123,6 +123,15 @@ func newReplica(t testing.TB, d *device, name string) *replica {
 	return r
 }
 
+// newReplicaOf is a graph of the files of a space, of somebody who is no device of the test.
+func newReplicaOf(t testing.TB, _ dag.Author, name string) *dag.Graph {
+	g, err := dag.Open(dag.Sum([]byte(name)), store.NewMem(), dag.Anyone{}, dag.Options{})
+	must(t, err)
+	return g
+}
+
+type exchangePeer = exchange.PeerStatus
+
 func tags(names ...string) func([]byte) [][32]byte {
 	return func(transcript []byte) (out [][32]byte) {
 		for _, n := range names {

@@ -60,7 +60,7 @@ type remote struct {
 	common  map[dag.ID]bool
 	account dag.PublicKey
 	proved  bool
-	counted bool // in Engine.hellos
+	counted bool // in Engine.guard
 }
 
 // ready says whether the peer and this device have a space in common and the peer has said who it is.
@@ -135,13 +135,14 @@ func (e *Engine) failed(id peer.ID, what string, err error) {
 		return
 	}
 	e.mu.Lock()
-	_, known := e.banned[id]
+	now := e.clock.Now()
+	tell := e.tells(id, now)
 	if len(e.banned) > 4096 {
 		clear(e.banned)
 	}
-	e.banned[id] = e.clock.Now().Add(banTime)
+	e.banned[id] = now.Add(banTime)
 	e.mu.Unlock()
-	if !known {
+	if tell {
 		e.log.Warn("a peer broke the protocol", "peer", id, "what", what, "err", err)
 	}
 	e.closePeer(id)
@@ -181,10 +182,13 @@ func (e *Engine) hello(ctx context.Context, id peer.ID, t *stream) error {
 	defer e.exit(r)
 	defer t.closeOn(ctx)()
 
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() { e.endUnproved(ctx, r) })
 	if err := e.greet(t, r); err != nil {
 		return err
 	}
-	var wg sync.WaitGroup
 	var outErr error
 	wg.Go(func() {
 		if outErr = e.sendTags(ctx, t, r); outErr != nil {
@@ -207,11 +211,9 @@ func (e *Engine) enter(ctx context.Context, r *remote) error {
 		old := e.remotes[r.id]
 		if old == nil {
 			defer e.mu.Unlock()
-			if e.hellos >= maxHellos {
-				return errors.New("exchange: too many handshakes at once")
+			if err := e.count(r); err != nil {
+				return err
 			}
-			e.hellos++
-			r.counted = true
 			e.remotes[r.id] = r
 			close(e.changed)
 			e.changed = make(chan struct{})
@@ -235,14 +237,6 @@ func (e *Engine) exit(r *remote) {
 	close(r.ended)
 	e.noteChange()
 	e.closePeer(r.id) // a connection is of no use without it
-}
-
-// uncount takes r out of the handshakes under way. Engine.mu is held.
-func (e *Engine) uncount(r *remote) {
-	if r.counted {
-		r.counted = false
-		e.hellos--
-	}
 }
 
 // greet exchanges the first messages, which bind all that follows to this connection.
@@ -399,6 +393,10 @@ func (e *Engine) hearProof(r *remote, m *wire.Proof) error {
 		return fmt.Errorf("%w: proof: %w", session.ErrPeer, err)
 	}
 	e.mu.Lock()
+	if r.proved {
+		e.mu.Unlock()
+		return fmt.Errorf("%w: a second proof", session.ErrPeer)
+	}
 	r.account, r.proved = cert.Account, true
 	e.mu.Unlock()
 	e.meet(r)

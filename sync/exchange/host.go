@@ -51,7 +51,7 @@ func (e *Engine) newHost() (host.Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("exchange: the device's key: %w", err)
 	}
-	rm, err := rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits()), rcmgr.WithMetricsDisabled())
+	rm, err := rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits()), append(connLimits(), rcmgr.WithMetricsDisabled())...)
 	if err != nil {
 		return nil, fmt.Errorf("exchange: limits: %w", err)
 	}

@@ -2,6 +2,7 @@ package exchange
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"sync"
@@ -33,6 +34,8 @@ type space struct {
 	wake     chan struct{}
 	fresh    atomic.Bool // a session waits to tell what is held
 	fetching atomic.Int64
+	fetches  sync.Map // by block.ID: *fetch
+	parts    parts
 
 	// Guarded by Engine.mu.
 	ctx    context.Context // nil until Run
@@ -51,12 +54,16 @@ type link struct {
 	taking  sync.Mutex                      // held while a stream of the peer's runs
 	replace chan struct{}                   // closed when a newer stream takes the place of the running one; guarded by Engine.mu
 	clients [2]client                       // of blocks: to read, and to fetch ahead
+	moved   [2]atomic.Uint64                // bytes that came over their streams
+	lacks   lacks
+	serving atomic.Int32 // streams on which it asks for blocks
+	stalled atomic.Int64 // when it last owed a block and sent nothing, in nanoseconds of the clock
 }
 
 func (e *Engine) newSpace(r *Replica) *space {
 	sp := &space{e: e, id: r.ID, r: r, wake: make(chan struct{}, 1), links: make(map[peer.ID]*link), cancel: func() {}}
 	sp.session = session.NewSpace(session.Config{
-		ID: r.ID, ACL: r.ACL, Files: r.Files, Device: e.key, Durable: r.Durable, Wake: sp.poke, Log: e.log,
+		ID: r.ID, ACL: r.ACL, Files: r.Files, Device: e.key, Durable: r.Durable, Wake: sp.poke, Log: e.log, Sign: e.sign,
 		Grown: func() {
 			if r.Grown != nil {
 				r.Grown()
@@ -66,6 +73,9 @@ func (e *Engine) newSpace(r *Replica) *space {
 	})
 	return sp
 }
+
+// sign signs what this device states of itself. The text begins with its domain.
+func (e *Engine) sign(text []byte) [64]byte { return [64]byte(ed25519.Sign(e.opt.Key, text)) }
 
 // retag has peers told of tags that came with new keys.
 func (e *Engine) retag() {
@@ -271,7 +281,7 @@ func (l *link) exchange(t *stream) error {
 	defer cancel(nil)
 	defer t.closeOn(ctx)()
 	wake := make(chan struct{}, 1)
-	s := l.sp.session.New(session.Peer{Name: l.r.id.String(), Reads: l.member, Wake: func() {
+	s := l.sp.session.New(session.Peer{Name: l.r.id.String(), Device: l.r.key, Reads: l.member, Wake: func() {
 		select {
 		case wake <- struct{}{}:
 		default:
@@ -291,6 +301,9 @@ func (l *link) exchange(t *stream) error {
 			m, err := t.read(0)
 			if err == nil {
 				received.Add(1)
+				if tellsOfFiles(m) {
+					l.lacks.clear()
+				}
 				err = l.local(s.Receive(m))
 			}
 			if err != nil {
@@ -320,6 +333,19 @@ func (l *link) exchange(t *stream) error {
 	}
 	wg.Wait()
 	return context.Cause(ctx)
+}
+
+// tellsOfFiles says whether a message tells of files that are new to its sender, which may have their content.
+func tellsOfFiles(m wire.Message) bool {
+	switch m := m.(type) {
+	case *wire.Frames:
+		return m.Graph == wire.Files
+	case *wire.Have:
+		return m.Graph == wire.Files
+	case *wire.Heads:
+		return m.Graph == wire.Files
+	}
+	return false
 }
 
 // local reports an error of a session that is this device's own: of its disk.

@@ -41,6 +41,9 @@ type SpaceStatus struct {
 	ToSend uint64
 	// ToFetch is how many batches, at least, peers hold that are not here.
 	ToFetch uint64
+	// Missing is the devices that state, under their signatures, that they hold batches which no connected peer gives: they are late, or
+	// kept back.
+	Missing []dag.PublicKey
 	// Fetching is how many blocks are asked for now.
 	Fetching int
 }
@@ -83,7 +86,7 @@ func (e *Engine) Status() Status {
 	}
 	slices.SortFunc(st.Peers, func(a, b PeerStatus) int { return strings.Compare(a.ID, b.ID) })
 	for sp, pairs := range sessions {
-		x := SpaceStatus{ID: sp.id, Fetching: int(sp.fetching.Load())}
+		x := SpaceStatus{ID: sp.id, Missing: sp.session.Missing(), Fetching: int(sp.fetching.Load())}
 		for _, p := range pairs {
 			y := SpacePeer{ID: p.id.String()}
 			if p.s != nil {

@@ -3,6 +3,7 @@ package exchange
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/host"
@@ -44,6 +45,7 @@ type progress struct {
 	n       uint64
 	waiting bool // between two messages: no deadline, unless one was set
 	first   time.Duration
+	moved   *atomic.Uint64 // counts what comes too, for others to see; nil: nobody looks
 }
 
 // Read reads with a deadline, but for the first piece of a message.
@@ -62,6 +64,9 @@ func (p *progress) Read(b []byte) (int, error) {
 		p.waiting = false
 	}
 	p.n += uint64(n)
+	if p.moved != nil {
+		p.moved.Add(uint64(n))
+	}
 	return n, err
 }
 
@@ -119,8 +124,14 @@ func (t *stream) closeOn(ctx context.Context) (done func()) {
 // serve has streams of a protocol handled by a goroutine that Run waits for. A stream whose handler failed is reset.
 func (e *Engine) serve(h host.Host, p protocol.ID, fn func(context.Context, peer.ID, *stream) error) {
 	h.SetStreamHandler(p, func(s network.Stream) {
+		left, ok := e.enterStream(s.Conn().RemotePeer())
+		if !ok {
+			_ = s.Reset()
+			return
+		}
+		defer left()
 		done := make(chan struct{})
-		ok := e.start(func(ctx context.Context) {
+		ok = e.start(func(ctx context.Context) {
 			defer close(done)
 			t := newStream(s)
 			defer t.closeOn(ctx)()

@@ -54,8 +54,12 @@ func (s *Session) pull(m *wire.Pull) error {
 	s.mu.Lock()
 	d := &s.sides[m.Graph]
 	v, err := d.pulled(m)
+	if err == nil {
+		s.consider() // what the peer's probes found may serve this side too
+	}
 	s.mu.Unlock()
 	if v == nil || err != nil {
+		s.cfg.Wake()
 		return err
 	}
 	if err := s.sp.cfg.Durable(); err != nil {
@@ -66,52 +70,6 @@ func (s *Session) pull(m *wire.Pull) error {
 	s.mu.Unlock()
 	s.cfg.Wake()
 	return nil
-}
-
-func (d *side) pulled(m *wire.Pull) (*serving, error) {
-	if len(d.tips)+len(m.Tips) > maxTips {
-		return nil, fault("more than %d tips", maxTips)
-	}
-	d.tips = append(d.tips, m.Tips...)
-	if m.More || d.s.closed {
-		return nil, nil
-	}
-	tips := d.tips
-	d.tips = nil
-	have, err := d.held(tips)
-	if err != nil {
-		return nil, err
-	}
-	d.stopServing()
-	d.live, d.queue, d.overflow = false, nil, false
-	d.serving = serve(d.g, have)
-	return d.serving, nil
-}
-
-// held is what of this graph a peer with the given tips holds. A tip that is not known here lies ahead of what is here of its
-// feed, so the peer holds what is here up to its seq, unless the feed has branches. Then the peer asks for what it lacks.
-func (d *side) held(tips []wire.Tip) ([]dag.ID, error) {
-	have := make([]dag.ID, 0, len(tips))
-	var ahead map[dag.ID]uint64
-	for _, t := range tips {
-		held, err := d.g.Has(t.Batch)
-		if err != nil {
-			return nil, err
-		}
-		if held {
-			have = append(have, t.Batch)
-			continue
-		}
-		if ahead == nil {
-			ahead = make(map[dag.ID]uint64)
-		}
-		ahead[t.Feed] = max(ahead[t.Feed], t.Seq)
-	}
-	if ahead == nil {
-		return have, nil
-	}
-	more, err := d.g.FeedsAt(ahead)
-	return append(have, more...), err
 }
 
 // wanted takes what the peer asks for, with what comes before it in its feed.

@@ -8,44 +8,50 @@ import (
 	"sync/atomic"
 
 	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/sync/reconcile"
 	"github.com/anyfs/anyfs/sync/wire"
 )
 
 // Bounds of what is kept for a peer.
 const (
-	maxQueue   = 8192     // batches to offer; with more the peer is told the heads and pulls
-	maxOffered = 4096     // batches that the peer told of and that are asked of another
-	maxAnswers = 4 * 1024 // batches that the peer asked for and that are not sent yet
-	maxTips    = 1 << 16  // tips of a Pull
-	maxPending = 64 << 20 // bytes of batches that name what did not come, while none comes that does not; the graph keeps fewer
-	maxStrikes = 3        // refused batches
+	maxQueue   = 8192      // batches to offer; with more the peer is told the heads and pulls
+	maxAsking  = 16 * 1024 // batches asked of the peer that did not come
+	maxOffered = 4096      // batches that the peer told of and that are asked of another
+	maxAnswers = 4 * 1024  // batches that the peer asked for and that are not sent yet
+	maxPending = 64 << 20  // bytes of batches that name what did not come, while none comes that does not; the graph keeps fewer
+	maxStrikes = 3         // refused batches
 	chunkBytes = 128 << 10
 )
 
 // Peer is what a session knows of the peer.
 type Peer struct {
-	Name  string      // for the log
-	Reads func() bool // whether the peer may have the files; nil: it may
-	Wake  func()      // Next has something; called by any goroutine, and is quick
+	Name   string        // for the log
+	Device dag.PublicKey // the peer's
+	Reads  func() bool   // whether the peer may have the files; nil: it may
+	Wake   func()        // Next has something; called by any goroutine, and is quick
 }
 
 // Session is the exchange of one space with one peer. Receive is called by one goroutine at a time; all else is safe for
 // concurrent use.
 type Session struct {
-	sp    *Space
-	cfg   Peer
-	log   *slog.Logger
-	poked atomic.Bool // look again at what is lacking
+	sp     *Space
+	cfg    Peer
+	log    *slog.Logger
+	poked  atomic.Bool // look again at what is lacking
+	asking int         // batches asked of the peer; guarded by Space.mu
 
 	// mu is held for moments and reads of the graph, not while batches are taken in. It comes before Space.mu.
-	mu        sync.Mutex
-	closed    bool
-	ingesting bool
-	out       []wire.Message // small ones, which go first
-	sides     [wire.Graphs]side
-	strikes   int
-	pending   int // bytes
-	err       error
+	mu         sync.Mutex
+	closed     bool
+	ingesting  bool
+	out        []wire.Message // small ones, which go first
+	sides      [wire.Graphs]side
+	strikes    int
+	met        bool                     // it was told what this device states
+	stated     map[dag.PublicKey]uint64 // counters of the statements that the peer has
+	statements int                      // of the peer, since the last tick
+	pending    int                      // bytes
+	err        error
 }
 
 // New returns a session that Space hands events to until Close. Its first messages tell what is held; they come after the
@@ -54,7 +60,7 @@ func (sp *Space) New(p Peer) *Session {
 	if p.Reads == nil {
 		p.Reads = func() bool { return true }
 	}
-	s := &Session{sp: sp, cfg: p, log: sp.cfg.Log.With("peer", p.Name, "space", sp.cfg.ID)}
+	s := &Session{sp: sp, cfg: p, stated: make(map[dag.PublicKey]uint64), log: sp.cfg.Log.With("peer", p.Name, "space", sp.cfg.ID)}
 	for kind := range s.sides {
 		s.sides[kind] = side{s: s, kind: wire.Graph(kind), g: sp.graphs[kind]}
 	}
@@ -97,6 +103,10 @@ func (s *Session) settled(now *[wire.Graphs]frontier) {
 	for kind := range s.sides {
 		s.sides[kind].durable = now[kind]
 	}
+	if !s.met {
+		s.met = true
+		s.state() // further ones at ticks
+	}
 	s.mu.Unlock()
 	s.cfg.Wake()
 }
@@ -106,10 +116,15 @@ func (s *Session) Tick() {
 	s.mu.Lock()
 	for kind := range s.sides {
 		d := &s.sides[kind]
-		d.stalled, d.headsAsked, d.back = false, false, 0
+		d.stalled, d.headsAsked, d.back, d.runs, d.pulls = false, false, 0, 0, 0
+		d.reverse, d.idle = nil, true
 		d.owe = true
 	}
+	s.statements = 0
+	s.state()
 	s.mu.Unlock()
+	s.sp.review(s)
+	s.sp.expire(s)
 	s.poked.Store(true)
 	s.cfg.Wake()
 }
@@ -150,6 +165,12 @@ func (s *Session) Receive(m wire.Message) error {
 		return s.with(m.Graph, func(d *side) error { return d.heard(m) })
 	case *wire.Pull:
 		return s.pull(m)
+	case *wire.Statement:
+		return s.hear(m)
+	case *wire.Probe:
+		return s.with(m.Graph, func(d *side) error { return d.probed(m) })
+	case *wire.Answer:
+		return s.with(m.Graph, func(d *side) error { return d.answered(m) })
 	case *wire.End:
 		return s.with(m.Graph, func(d *side) error { return d.ended() })
 	case *wire.Have:
@@ -221,9 +242,13 @@ type side struct {
 	queue    []offer // in the order in which it came to count
 	inbox    []offer // comes into the queue when a group is through
 	serving  *serving
-	overflow bool       // the queue overflowed while serving: the peer is to pull again
-	tips     []wire.Tip // of a Pull that is not complete
-	answers  []dag.ID   // that the peer asked for
+	overflow bool             // the queue overflowed while serving: the peer is to pull again
+	in       *incoming        // a Pull that is not complete
+	giver    *reconcile.Giver // the peer probes
+	reverse  *reconcile.Giver // what its last probes found, for this side's next Pull
+	idle     bool             // it has not probed since the last tick
+	runs     int              // that the peer began since the last tick
+	answers  []dag.ID         // that the peer asked for
 	absents  []dag.ID
 	durable  frontier
 	said     frontier
@@ -232,11 +257,14 @@ type side struct {
 	// From the peer.
 	hears      bool // it told its heads
 	heads      wire.Heads
-	sent       []dag.ID // the last that it sent or told of, since it told its heads
-	recent     recent   // batches that it has, beside those
-	pulling    bool
-	progress   int  // batches taken in since the last Pull
-	stalled    bool // it has what this device lacks, and asking again would change nothing
+	sent       []dag.ID         // the last that it sent or told of, since it told its heads
+	recent     recent           // batches that it has, beside those
+	pulling    bool             // from the first probe, or the Pull, to the End
+	asker      *reconcile.Asker // this side probes
+	shared     *shared          // what its last probes found, for the peer's Pull
+	pulls      int              // since the last tick, or the last batch that was accepted
+	progress   int              // batches taken in since the last Pull
+	stalled    bool             // it has what this device lacks, and asking again would change nothing
 	headsAsked bool
 	wants      []want   // to ask for
 	offered    []dag.ID // that it told of and that are asked of another
@@ -301,22 +329,16 @@ func (d *side) consider() {
 		d.offered = nil
 		d.want(offered)
 	}
-	if !d.hears || d.pulling || d.stalled || !d.behind() || !d.s.sp.takeTurn(d.kind, d.s) {
+	if !d.hears || d.pulling || d.stalled || d.giver != nil && !d.idle || !d.behind() || !d.s.sp.takeTurn(d.kind, d.s) {
+		return // where the peer probes, what it finds is this side's too
+	}
+	if d.pulls++; d.pulls > maxRuns {
+		d.stalled = true // whatever it tells, it does not give: until the next tick
+		d.s.sp.giveTurn(d.kind, d.s)
 		return
 	}
 	d.pulling, d.progress = true, 0
-	tips := d.g.Tips()
-	for {
-		n := min(len(tips), wire.MaxTips)
-		m := &wire.Pull{Graph: d.kind, More: n < len(tips)}
-		for _, t := range tips[:n] {
-			m.Tips = append(m.Tips, wire.Tip{Feed: t.Feed, Batch: t.Batch, Seq: t.Seq})
-		}
-		d.s.out = append(d.s.out, m)
-		if tips = tips[n:]; len(tips) == 0 {
-			return
-		}
-	}
+	d.ask()
 }
 
 // want is a batch to ask for, with some that come before it in its feed.
@@ -342,7 +364,7 @@ func (d *side) want(ids []dag.ID) {
 
 // ended takes the end of what a Pull gave.
 func (d *side) ended() error {
-	if !d.pulling {
+	if !d.pulling || d.asker != nil {
 		return fault("the end of nothing")
 	}
 	d.pulling = false

@@ -53,11 +53,18 @@ type replica struct {
 	events  bool                 // Step has work
 	unsaid  bool
 	writes  int
+	keys    int // drawn
+	whole   int // tips that are sent whole; 0: the usual number
 	life    int // which it is in: it does not write the same bytes in two
 }
 
 func newReplica(t rapid.TB, n int) *replica {
-	r := &replica{t: t, n: n}
+	return newReplicaWith(t, n, 0)
+}
+
+// newReplicaWith is one that sends so many tips whole.
+func newReplicaWith(t rapid.TB, n, whole int) *replica {
+	r := &replica{t: t, n: n, whole: whole}
 	r.durable = [2]map[dag.ID][]byte{{}, {}}
 	r.open()
 	return r
@@ -86,6 +93,9 @@ func (r *replica) open() {
 		Durable: r.makeDurable,
 		Grown:   func() { _, err := fg.Rejudge(nil); must(r.t, err) },
 		Wake:    func() { r.events = true },
+		Whole:   r.whole,
+		Sign:    func(text []byte) [64]byte { return [64]byte(ed25519.Sign(author(r.n).Key, text)) },
+		NewKey:  func() wire.Key { r.keys++; return wire.Key{byte(r.n), byte(r.keys), byte(r.keys >> 8)} },
 	})
 	r.unsaid = true
 }
@@ -105,16 +115,19 @@ func (r *replica) makeDurable() error {
 	return nil
 }
 
-func (r *replica) write(kind int) {
+func (r *replica) write(kind int) { r.writeAs(kind, r.n) }
+
+// writeAs writes what another device wrote, which is not told of here.
+func (r *replica) writeAs(kind, n int) {
 	var acl []dag.ID
 	if kind == 1 {
 		acl = r.graphs[0].Heads()
 	}
-	b, err := r.graphs[kind].Begin(author(r.n), acl, dag.ID{})
+	b, err := r.graphs[kind].Begin(author(n), acl, dag.ID{})
 	must(r.t, err)
 	r.writes++
 	_, err = b.Add(dag.ID{}, func(dag.Header) ([]byte, error) {
-		return fmt.Appendf(nil, "%d of %d, %d", r.writes, r.n, r.life), nil
+		return fmt.Appendf(nil, "%d of %d, %d", r.writes, n, r.life), nil
 	})
 	must(r.t, err)
 	_, err = b.Commit()
@@ -140,14 +153,17 @@ type link struct {
 	s    [2]*session.Session
 	in   [2][]wire.Message
 
-	frames map[dag.ID]int // sent over this connection
-	bytes  int
+	frames  map[dag.ID]int // sent over this connection
+	bytes   int
+	batches int            // bytes of frames among them
+	kinds   map[string]int // messages, by type
+	record  *[2][]byte     // what each end sent; nil: it is not kept
 }
 
 func connect(t rapid.TB, a, b *replica) *link {
-	l := &link{t: t, ends: [2]*replica{a, b}, frames: map[dag.ID]int{}}
+	l := &link{t: t, ends: [2]*replica{a, b}, frames: map[dag.ID]int{}, kinds: map[string]int{}}
 	for i, r := range l.ends {
-		l.s[i] = r.space.New(session.Peer{Name: fmt.Sprint(l.ends[1-i].n), Wake: func() {}})
+		l.s[i] = r.space.New(session.Peer{Name: fmt.Sprint(l.ends[1-i].n), Device: author(l.ends[1-i].n).Device, Wake: func() {}})
 		r.unsaid = true
 	}
 	return l
@@ -172,6 +188,7 @@ func (l *link) send(end int) bool {
 			b, _, err := dag.DecodeFrame(p)
 			must(l.t, err)
 			l.frames[b.ID()]++
+			l.batches += len(p)
 			if b.Device == author(r.n).Device && r.durable[f.Graph][b.ID()] == nil {
 				l.t.Fatalf("a batch of %d is sent before it is durable", r.n)
 			}
@@ -186,6 +203,10 @@ func (l *link) send(end int) bool {
 	}
 	p := wire.Append(nil, m)
 	l.bytes += len(p)
+	if l.record != nil {
+		l.record[end] = append(l.record[end], p...)
+	}
+	l.kinds[fmt.Sprintf("%T", m)]++
 	m, err = wire.Decode(p[4:])
 	must(l.t, err)
 	l.in[1-end] = append(l.in[1-end], m)
@@ -272,8 +293,8 @@ func TestTwoEqualSpaces(t *testing.T) {
 	l.close()
 	l = connect(t, a, b)
 	settle(t, all, []*link{l})
-	// One message each way for each graph.
-	if l.bytes > 4*64 || len(l.frames) > 0 {
+	// One message each way for each graph, and what each states.
+	if l.bytes > 4*64+2*256 || len(l.frames) > 0 {
 		t.Errorf("a check of two equal spaces takes %d bytes and %d frames", l.bytes, len(l.frames))
 	}
 	before := l.bytes
@@ -327,7 +348,8 @@ func TestConvergence(t *testing.T) {
 		n := rapid.IntRange(2, 4).Draw(t, "replicas")
 		var all []*replica
 		for i := range n {
-			all = append(all, newReplica(t, i))
+			// Some probe for each tip that they lack, as it is with many feeds.
+			all = append(all, newReplicaWith(t, i, rapid.SampledFrom([]int{0, -1}).Draw(t, "whole")))
 		}
 		var links []*link
 		linked := func(a, b *replica) int {

@@ -8,6 +8,7 @@
 package session
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -27,6 +28,10 @@ type Config struct {
 	Grown      func()        // the access list has grown; may be nil
 	Wake       func()        // Step has work; called by any goroutine that writes to a graph, and is quick
 	Log        *slog.Logger  // nil: nothing is logged
+
+	Sign   func(text []byte) [64]byte // by this device, what it states of itself; nil: it states nothing
+	Whole  int                        // up to how many tips are sent whole; 0: 256
+	NewKey func() wire.Key            // draws the key of a run of probes; nil: from the system's randomness
 }
 
 // Space is one space on this device, and the sessions in which it is exchanged. It is safe for concurrent use.
@@ -40,8 +45,16 @@ type Space struct {
 	events   [wire.Graphs][]offer
 	unsaid   bool // something arrived since the last Settle
 	sessions []*Session
+	stated   map[dag.PublicKey]*stated
+	unknown  int // of these, devices that have written nothing that is held
 	puller   [wire.Graphs]*Session
-	asked    [wire.Graphs]map[dag.ID]*Session
+	asked    [wire.Graphs]map[dag.ID]asking
+}
+
+// asking is a batch that is asked of a peer.
+type asking struct {
+	s   *Session
+	old bool // since before the session's last tick
 }
 
 // offer is a batch that came to count here.
@@ -58,9 +71,18 @@ func NewSpace(cfg Config) *Space {
 	if cfg.Grown == nil {
 		cfg.Grown = func() {}
 	}
-	sp := &Space{cfg: cfg, graphs: [wire.Graphs]*dag.Graph{cfg.ACL, cfg.Files}}
+	if cfg.Whole == 0 {
+		cfg.Whole = wholeTips
+	}
+	if cfg.NewKey == nil {
+		cfg.NewKey = func() (key wire.Key) {
+			_, _ = rand.Read(key[:])
+			return key
+		}
+	}
+	sp := &Space{cfg: cfg, stated: make(map[dag.PublicKey]*stated), graphs: [wire.Graphs]*dag.Graph{cfg.ACL, cfg.Files}}
 	for kind, g := range sp.graphs {
-		sp.asked[kind] = make(map[dag.ID]*Session)
+		sp.asked[kind] = make(map[dag.ID]asking)
 		sp.cancels = append(sp.cancels, g.Subscribe(func(b *dag.Batch) {
 			sp.mu.Lock()
 			sp.events[kind] = append(sp.events[kind], offer{b.ID(), b.Device == cfg.Device})
@@ -178,21 +200,30 @@ func (sp *Space) giveTurn(kind wire.Graph, s *Session) {
 	}
 }
 
-// ask makes s the one session that asks for a batch, if none does.
+// ask makes s the one session that asks for a batch, if none does and s does not wait for too many.
 func (sp *Space) ask(kind wire.Graph, id dag.ID, s *Session) bool {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
-	if sp.asked[kind][id] != nil {
+	if _, asked := sp.asked[kind][id]; asked || s.asking >= maxAsking {
 		return false
 	}
-	sp.asked[kind][id] = s
+	sp.asked[kind][id] = asking{s: s}
+	s.asking++
 	return true
+}
+
+// release ends the asking for a batch. mu is held.
+func (sp *Space) release(kind wire.Graph, id dag.ID) {
+	if a, ok := sp.asked[kind][id]; ok {
+		a.s.asking--
+		delete(sp.asked[kind], id)
+	}
 }
 
 // answered ends the asking for batches.
 func (sp *Space) answered(kind wire.Graph, id dag.ID) {
 	sp.mu.Lock()
-	delete(sp.asked[kind], id)
+	sp.release(kind, id)
 	sp.mu.Unlock()
 }
 
@@ -200,13 +231,36 @@ func (sp *Space) answered(kind wire.Graph, id dag.ID) {
 func (sp *Space) unasked(kind wire.Graph, ids []dag.ID, s *Session) {
 	sp.mu.Lock()
 	for _, id := range ids {
-		if sp.asked[kind][id] == s {
-			delete(sp.asked[kind], id)
+		if sp.asked[kind][id].s == s {
+			sp.release(kind, id)
 		}
 	}
 	others := slices.Clone(sp.sessions)
 	sp.mu.Unlock()
 	poke(others, s)
+}
+
+// expire lets others ask for what s was asked for before its last tick and has not given.
+func (sp *Space) expire(s *Session) {
+	sp.mu.Lock()
+	ended := false
+	for kind := range sp.asked {
+		for id, a := range sp.asked[kind] {
+			switch {
+			case a.s != s:
+			case a.old:
+				sp.release(wire.Graph(kind), id)
+				ended = true
+			default:
+				sp.asked[kind][id] = asking{s, true}
+			}
+		}
+	}
+	others := slices.Clone(sp.sessions)
+	sp.mu.Unlock()
+	if ended {
+		poke(others, s)
+	}
 }
 
 func (sp *Space) join(s *Session) {
@@ -223,9 +277,9 @@ func (sp *Space) leave(s *Session) {
 		if sp.puller[kind] == s {
 			sp.puller[kind] = nil
 		}
-		for id, by := range sp.asked[kind] {
-			if by == s {
-				delete(sp.asked[kind], id)
+		for id, a := range sp.asked[kind] {
+			if a.s == s {
+				sp.release(wire.Graph(kind), id)
 			}
 		}
 	}

@@ -105,7 +105,7 @@ func (d *side) took(t *taken) error {
 	}
 	for _, err := range t.refused {
 		if s.strikes++; s.strikes == 1 {
-			s.log.Warn("a peer sent a batch that nobody accepts", "graph", d.kind, "err", err)
+			s.log.Info("a peer sent a batch that nobody accepts", "graph", d.kind, "err", err)
 		}
 		if s.strikes >= maxStrikes {
 			return fault("%d batches that nobody accepts, the last: %v", s.strikes, err)
@@ -114,7 +114,7 @@ func (d *side) took(t *taken) error {
 	if t.accepted > 0 {
 		d.owe = true
 		d.progress += t.accepted
-		d.stalled = false
+		d.stalled, d.pulls = false, 0
 		s.pending = 0
 	}
 	s.pending += t.waiting

@@ -11,7 +11,9 @@ import (
 )
 
 // Item is what a List holds.
-type Item interface{ Tag | Tip | dag.ID | block.ID }
+type Item interface {
+	Tag | Tip | Sum | Short | dag.ID | block.ID
+}
 
 // List is items of one size, which go over the wire as one byte string.
 type List[T Item] []T
@@ -48,6 +50,10 @@ func (l List[T]) MarshalCBOR() ([]byte, error) {
 		case *dag.ID:
 			p = append(p, v[:]...)
 		case *block.ID:
+			p = append(p, v[:]...)
+		case *Sum:
+			p = append(p, v[:]...)
+		case *Short:
 			p = append(p, v[:]...)
 		case *Tip:
 			p = append(append(p, v.Feed[:]...), v.Batch[:]...)
@@ -90,6 +96,10 @@ func (l *List[T]) UnmarshalCBOR(p []byte) error {
 		case *dag.ID:
 			copy(v[:], b)
 		case *block.ID:
+			copy(v[:], b)
+		case *Sum:
+			copy(v[:], b)
+		case *Short:
 			copy(v[:], b)
 		case *Tip:
 			copy(v.Feed[:], b)

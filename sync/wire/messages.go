@@ -30,6 +30,9 @@ const (
 	KindPart
 	KindHasBlocks
 	KindHeldBlocks
+	KindProbe
+	KindAnswer
+	KindStatement
 	KindRely
 	KindWithdraw
 	KindRelease
@@ -72,6 +75,12 @@ func (k Kind) new() Message {
 		return &HasBlocks{}
 	case KindHeldBlocks:
 		return &HeldBlocks{}
+	case KindProbe:
+		return &Probe{}
+	case KindAnswer:
+		return &Answer{}
+	case KindStatement:
+		return &Statement{}
 	case KindRely:
 		return &Rely{}
 	case KindWithdraw:
@@ -189,12 +198,16 @@ type Heads struct {
 	Heads   List[dag.ID]
 }
 
-// Pull asks for all that a holder of these tips lacks. More says that further tips follow in another Pull.
+// Pull asks for all that a holder of these tips lacks. More says that further tips follow in another Pull. With a Key it is the end
+// of a run of probes under that key: Known has a bit for each tip that the receiver named, set where the sender holds it, and Tips
+// are those that the receiver did not name. Key and Known are the first Pull's.
 type Pull struct {
 	_     struct{} `cbor:",toarray"`
 	T     head[Pull]
 	Graph Graph
 	More  bool
+	Key   []byte // 16 bytes, or none
+	Known []byte
 	Tips  List[Tip]
 }
 
@@ -202,6 +215,59 @@ type Pull struct {
 type Tip struct {
 	Feed, Batch dag.ID
 	Seq         uint64
+}
+
+// Statement is what a device says under its signature: how many batches of both graphs it holds durably, which only grows, and heads of
+// each, up to MaxHeads. Others pass it on.
+type Statement struct {
+	_         struct{} `cbor:",toarray"`
+	T         head[Statement]
+	Device    dag.PublicKey
+	Counter   uint64
+	ACL       List[dag.ID]
+	Files     List[dag.ID]
+	Signature [64]byte
+}
+
+// Key is what a run of probes is under: its sender drew it.
+type Key [16]byte
+
+// Sum is the fingerprint of the tips in a range.
+type Sum [12]byte
+
+// Short is the start of a tip's digest under the key of a run.
+type Short [8]byte
+
+// Probe asks whether the peer holds the same tips in each of some ranges. The first of a run has all ranges of one size; each
+// further one has those that the answers said to divide, in their order.
+type Probe struct {
+	_     struct{} `cbor:",toarray"`
+	T     head[Probe]
+	Graph Graph
+	Key   Key
+	Sums  List[Sum]
+}
+
+// What an Answer says of a range. RangeNamed and higher: it differs, and the tips that the sender holds in it are named, as many as
+// the number is higher.
+const (
+	RangeEqual  byte = iota // the same
+	RangeDivide             // it differs, and is to be probed in its parts
+	RangeOpen               // it differs, and has too many to name: the receiver sends all of its own
+	RangeNamed
+)
+
+// MaxNamed is how many tips are named in one range.
+const MaxNamed = 255 - int(RangeNamed)
+
+// Answer answers a Probe.
+type Answer struct {
+	_      struct{} `cbor:",toarray"`
+	T      head[Answer]
+	Graph  Graph
+	Key    Key
+	Ranges []byte
+	IDs    List[Short]
 }
 
 // Frames carries batches, those of a batch's past before it where the receiver lacks them.
@@ -328,6 +394,9 @@ func (GetBlock) kind() Kind   { return KindGetBlock }
 func (Part) kind() Kind       { return KindPart }
 func (HasBlocks) kind() Kind  { return KindHasBlocks }
 func (HeldBlocks) kind() Kind { return KindHeldBlocks }
+func (Probe) kind() Kind      { return KindProbe }
+func (Answer) kind() Kind     { return KindAnswer }
+func (Statement) kind() Kind  { return KindStatement }
 func (Rely) kind() Kind       { return KindRely }
 func (Withdraw) kind() Kind   { return KindWithdraw }
 func (Release) kind() Kind    { return KindRelease }
@@ -373,6 +442,30 @@ func (m *Heads) check() error {
 func (m *Pull) check() error {
 	if len(m.Tips) > MaxTips {
 		return fmt.Errorf("%d tips", len(m.Tips))
+	}
+	if len(m.Key) != 0 && len(m.Key) != len(Key{}) || len(m.Key) == 0 && len(m.Known) > 0 || len(m.Known) > MaxShorts {
+		return fmt.Errorf("a key of %d bytes, %d of what is known", len(m.Key), len(m.Known))
+	}
+	return m.Graph.check()
+}
+
+func (m *Statement) check() error {
+	if len(m.ACL) > MaxHeads || len(m.Files) > MaxHeads {
+		return fmt.Errorf("%d and %d heads", len(m.ACL), len(m.Files))
+	}
+	return nil
+}
+
+func (m *Probe) check() error {
+	if len(m.Sums) == 0 || len(m.Sums) > MaxSums {
+		return fmt.Errorf("%d ranges", len(m.Sums))
+	}
+	return m.Graph.check()
+}
+
+func (m *Answer) check() error {
+	if len(m.Ranges) == 0 || len(m.Ranges) > MaxSums || len(m.IDs) > MaxShorts {
+		return fmt.Errorf("%d ranges, %d tips", len(m.Ranges), len(m.IDs))
 	}
 	return m.Graph.check()
 }

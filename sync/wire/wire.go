@@ -39,6 +39,9 @@ const (
 	MaxCert   = 2 << 10             // bytes of a certificate
 	MaxHeads  = 16                  // heads that are named; of more there is a digest
 	MaxTips   = 4096                // tips of one message
+	MaxSums   = 1 << 14             // ranges of one probe
+	MinSums   = 64                  // ranges of the first
+	MaxShorts = 1 << 16             // tips named in one message
 	MaxIDs    = 1024                // IDs of one message
 	MaxBack   = 1024                // batches that one Want asks for beside each that it names
 	MaxFrames = 2048                // frames of one message

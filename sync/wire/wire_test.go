@@ -6,10 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"reflect"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/anyfs/anyfs/dag"
@@ -38,11 +41,15 @@ func examples() map[string]Message {
 		"digest":         &Heads{Graph: Files, Batches: 1 << 40, Digest: bytes.Repeat([]byte{9}, 32)},
 		"pull":           &Pull{Graph: Files, Tips: List[Tip]{{Feed: id(1), Batch: id(2), Seq: 3}}},
 		"pull more":      &Pull{Graph: ACL, More: true},
+		"pull after":     &Pull{Graph: Files, Key: bytes.Repeat([]byte{4}, 16), Known: []byte{5}, Tips: List[Tip]{{Feed: id(1), Batch: id(2), Seq: 3}}},
+		"probe":          &Probe{Graph: Files, Key: Key{4, 4}, Sums: make(List[Sum], MinSums)},
+		"answer":         &Answer{Graph: Files, Key: Key{4, 4}, Ranges: []byte{RangeEqual, RangeDivide, RangeOpen, RangeNamed + 1}, IDs: List[Short]{{7}}},
 		"frames":         &Frames{Graph: Files, Frames: [][]byte{[]byte("one"), bytes.Repeat([]byte("x"), 300)}},
 		"end":            &End{Graph: ACL},
 		"have":           &Have{Graph: Files, IDs: List[dag.ID]{id(3)}},
 		"want":           &Want{Graph: Files, Back: 8, IDs: List[dag.ID]{id(3), id(1)}},
 		"absent":         &Absent{Graph: ACL, IDs: List[dag.ID]{id(3)}},
+		"statement":      &Statement{Device: dag.PublicKey(id(2)), Counter: 7, ACL: List[dag.ID]{id(1)}, Files: List[dag.ID]{id(2), id(3)}, Signature: [64]byte{1}},
 		"ask":            &Ask{Space: id(5)},
 		"get block":      &GetBlock{Request: 1, ID: block.ID(id(6)), Offset: 1 << 18},
 		"part":           &Part{Request: 1, Left: 4, Data: []byte("data")},
@@ -180,11 +187,49 @@ func allocated(fn func()) uint64 {
 	return after.TotalAlloc - before.TotalAlloc
 }
 
+// seedFolder has a seed for each example, which TestSeeds holds against them.
+const seedFolder = "testdata/fuzz/FuzzDecode"
+
+func TestSeeds(t *testing.T) {
+	for name, m := range examples() {
+		name := filepath.Join(seedFolder, strings.ReplaceAll(name, " ", "-"))
+		want := fmt.Sprintf("go test fuzz v1\n[]byte(%q)\n", Append(nil, m)[4:])
+		if *update {
+			if err := errors.Join(os.MkdirAll(seedFolder, 0o755), os.WriteFile(name, []byte(want), 0o644)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if b, err := os.ReadFile(name); err != nil || string(b) != want {
+			t.Errorf("%s: %v; -update writes it anew", name, err)
+		}
+	}
+}
+
+// FuzzReader: a stream of any bytes gives messages that encode to those bytes, and then an error.
+func FuzzReader(f *testing.F) {
+	var all []byte
+	for _, m := range examples() {
+		all = Append(all, m)
+	}
+	f.Add(all)
+	f.Fuzz(func(t *testing.T, p []byte) {
+		r := NewReader(bytes.NewReader(p))
+		var back []byte
+		for {
+			m, err := r.Read()
+			if err != nil {
+				break
+			}
+			back = Append(back, m)
+		}
+		if !bytes.HasPrefix(p, back) || r.Bytes < uint64(len(back)) {
+			t.Errorf("%x was read as %x", p, back)
+		}
+	})
+}
+
 // FuzzDecode: what decodes encodes to the same bytes, and no input takes more memory than 64 KiB and twice its length.
 func FuzzDecode(f *testing.F) {
-	for _, m := range examples() {
-		f.Add(Append(nil, m)[4:])
-	}
 	f.Fuzz(func(t *testing.T, p []byte) {
 		var m Message
 		var err error

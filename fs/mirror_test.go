@@ -1,0 +1,122 @@
+package fs
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/anyfs/anyfs/dag/block"
+	"github.com/anyfs/anyfs/fs/tree"
+)
+
+// holder gives what another device has, all but what it holds back.
+type holder struct {
+	from   *block.Store
+	back   sync.Map // block.ID: a block that nobody gives as long as it is here
+	absent atomic.Int64
+	most   atomic.Int64 // at a time
+	now    atomic.Int64
+}
+
+func (h *holder) Fetch(ctx context.Context, id block.ID) ([]byte, error) {
+	h.most.Store(max(h.most.Load(), h.now.Add(1)))
+	defer h.now.Add(-1)
+	if c, ok := h.back.Load(id); ok {
+		if c == nil {
+			h.absent.Add(1)
+			return nil, block.ErrAbsent
+		}
+		select {
+		case <-c.(chan struct{}):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	time.Sleep(time.Millisecond)
+	return h.from.GetLocal(id)
+}
+
+// Contents are fetched many at a time: one that is on its way for long, and one that nobody has, keep no other waiting, and what can be
+// had of one comes.
+func TestMirror(t *testing.T) {
+	d := newDevices(t, 2)
+	a, b := d.all[0], d.all[1]
+	for i := range 20 {
+		a.create(a.root, fmt.Sprint("f", i), random(uint64(i+1), 300_000))
+	}
+	a.create(a.root, "large", random(99, 6<<20))
+	d.settle()
+	from, to := must2(a.namedSpace(PersonalName)), must2(b.namedSpace(PersonalName))
+	h := &holder{from: from.blocks}
+	to.blocks.SetFetcher(h)
+	slow := make(chan struct{})
+	var large *tree.Content
+	lacks, held := 0, false
+	to.mir.mu.Lock()
+	for _, w := range to.mir.want {
+		c := w.content
+		id, _, err := block.IDFromCID(c.Root)
+		b.must(err)
+		switch {
+		case c.Size > 1<<20: // a block in the middle of the large one
+			large = c
+			n := 0
+			b.must(eachLeaf(t.Context(), from.getNode, c.Root, func(l block.Leaf) error {
+				if n++; n == 2 {
+					h.back.Store(l.ID, nil)
+				}
+				lacks++
+				return nil
+			}))
+		case !held:
+			h.back.Store(id, slow)
+			held = true
+		}
+	}
+	n := len(to.mir.want)
+	to.mir.mu.Unlock()
+	if n != 21 || lacks < 3 {
+		t.Fatalf("%d contents are wanted, %d blocks of the large one", n, lacks)
+	}
+	wanted := func() int {
+		to.mir.mu.Lock()
+		defer to.mir.mu.Unlock()
+		return len(to.mir.want)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { b.mirrorer(ctx) })
+	defer wg.Wait()
+	defer cancel()
+	b.Mirror()
+	wait := func(what string, ok func() bool) {
+		t.Helper()
+		for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("%s: %d are wanted", what, wanted())
+			}
+		}
+	}
+	wait("all but two", func() bool { return wanted() == 2 && h.absent.Load() > 0 })
+	wait("what can be had of the large one", func() bool {
+		here := 0
+		_ = eachLeaf(t.Context(), to.getNode, large.Root, func(l block.Leaf) error {
+			if to.blocks.Has(l.ID) {
+				here++
+			}
+			return nil
+		})
+		return here == lacks-1
+	})
+	close(slow)
+	wait("the slow one", func() bool { return wanted() == 1 })
+	h.back.Clear()
+	wait("the last", func() bool { b.Mirror(); return wanted() == 0 })
+	if n := h.most.Load(); n < 4 || n > mirrorBlocks+mirrorContents {
+		t.Errorf("%d blocks were asked for at a time", n)
+	}
+	b.wantContent(b.root, "large", random(99, 6<<20))
+}
