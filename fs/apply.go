@@ -595,6 +595,9 @@ func dirtyXattr(seq journal.Seq, n *index.Inode, name string) {
 // applyReclaim forgets an inode that has no name, no reference and nothing left to publish. A replay meets it later than it
 // went at first: another inode may stand for its object by then.
 func (s *space) applyReclaim(n *index.Inode) {
+	if s.isIgnoredInode(n.Ino) {
+		s.ign.remove(n.Ino)
+	}
 	s.setOrphan(n, false)
 	if !n.Object.IsZero() {
 		switch owner, err := s.ix.Object(n.Object); {

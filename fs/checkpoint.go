@@ -197,10 +197,7 @@ func (s *space) needed() (need journal.Seq, dirty []byte, err error) {
 			return 0, nil, err
 		}
 	}
-	for ino, since := range s.ign.inos {
-		if since == 0 {
-			continue // its data lies in blocks
-		}
+	for ino := range s.ign.logged {
 		if err := look(ino); err != nil {
 			return 0, nil, err
 		}

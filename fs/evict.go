@@ -206,7 +206,7 @@ func (e *evicter) spare(ctx context.Context, p *pruner) error {
 	}
 	s.mu.Lock()
 	inos := make([]uint64, 0, len(s.dirty)+len(s.orphaned))
-	for _, set := range []map[uint64]struct{}{keys(s.dirty), s.orphaned, s.inflight, keys(s.ign.inos)} {
+	for _, set := range []map[uint64]struct{}{keys(s.dirty), s.orphaned, s.inflight, s.ign.inos} {
 		for ino := range set {
 			inos = append(inos, ino)
 		}

@@ -43,7 +43,8 @@ const sealIgnoredAfter = time.Second
 // ignoring is what of a space is ignored. Under the space's mu.
 type ignoring struct {
 	dirs    map[uint64]*ignoreFile
-	inos    map[uint64]int64    // since when data of it may lie in the journal; 0: none does
+	inos    map[uint64]struct{} // the inodes that are ignored
+	logged  map[uint64]int64    // of these, those of which data may lie in the journal, and since when
 	forced  map[uint64]struct{} // directories that are published although they are named: another device has published one of that name
 	changed bool                // a directory came or went
 	saved   bool                // both lists are in the index as they are
@@ -104,13 +105,11 @@ func (s *space) refreshIgnores(ctx context.Context) {
 			continue
 		}
 		if n == nil || !n.Dirty() {
-			delete(g.inos, ino)
-			g.saved = false
+			g.remove(ino)
 			continue
 		}
 		if _, dirty := s.dirty[ino]; !dirty && look.of(n) == notIgnored {
-			delete(g.inos, ino)
-			g.saved = false
+			g.remove(ino)
 			s.markDirty(n)
 			s.recount(n)
 		}
@@ -286,14 +285,31 @@ func (s *space) holdsIgnored(dir uint64) (bool, error) {
 func (s *space) setIgnored(n *index.Inode) {
 	g := &s.ign
 	s.undirty(n.Ino)
-	if g.inos == nil {
-		g.inos = map[uint64]int64{}
-	}
-	since := int64(0)
+	delete(g.logged, n.Ino)
 	if n.Ext != nil && n.Ext.Oldest() != 0 {
-		since = s.h.opt.Clock().UnixNano()
+		g.add(n.Ino, s.h.opt.Clock().UnixNano())
+	} else {
+		g.add(n.Ino, 0)
 	}
-	g.inos[n.Ino] = since
+}
+
+// add adds an inode, of which data may lie in the journal since a time; 0: none does.
+func (g *ignoring) add(ino uint64, since int64) {
+	if g.inos == nil {
+		g.inos, g.logged = map[uint64]struct{}{}, map[uint64]int64{}
+	}
+	if _, twice := g.inos[ino]; !twice {
+		g.inos[ino] = struct{}{}
+		g.saved = false
+	}
+	if since != 0 {
+		g.logged[ino] = since
+	}
+}
+
+func (g *ignoring) remove(ino uint64) {
+	delete(g.inos, ino)
+	delete(g.logged, ino)
 	g.saved = false
 }
 
@@ -310,10 +326,10 @@ func (s *space) sealIgnored(ctx context.Context, all bool) (time.Duration, error
 	next := time.Hour
 	var inos []uint64
 	s.mu.Lock()
-	for ino, since := range s.ign.inos {
+	for ino, since := range s.ign.logged {
 		_, dirty := s.dirty[ino]
 		switch wait := sealIgnoredAfter - time.Duration(now-since); {
-		case since == 0 || dirty || s.streams[ino] != nil:
+		case dirty || s.streams[ino] != nil:
 		case all || wait <= 0 || since > now:
 			inos = append(inos, ino)
 		default:
@@ -327,8 +343,8 @@ func (s *space) sealIgnored(ctx context.Context, all bool) (time.Duration, error
 		}
 		s.mu.Lock()
 		n, err := s.ix.Inode(ino)
-		if _, still := s.ign.inos[ino]; still && err == nil && (n == nil || n.Ext == nil || n.Ext.Oldest() == 0) {
-			s.ign.inos[ino] = 0
+		if err == nil && (n == nil || n.Ext == nil || n.Ext.Oldest() == 0) {
+			delete(s.ign.logged, ino)
 		}
 		s.mu.Unlock()
 	}
@@ -405,10 +421,7 @@ func (s *space) loadIgnored(fresh bool) error {
 		s.noteIgnore(dir, IgnoreName, true)
 	}
 	for _, ino := range inos {
-		if s.ign.inos == nil {
-			s.ign.inos = map[uint64]int64{}
-		}
-		s.ign.inos[ino] = 1 // whether data of it lies in the journal is not known
+		s.ign.add(ino, 1) // whether data of it lies in the journal is not known
 	}
 	s.ign.changed, s.ign.saved = true, known
 	return nil
@@ -443,8 +456,7 @@ func (s *space) makeWay(ctx context.Context, at []blockedSpot) error {
 					s.ign.forced = map[uint64]struct{}{}
 				}
 				s.ign.forced[ino] = struct{}{}
-				delete(s.ign.inos, ino)
-				s.ign.saved = false
+				s.ign.remove(ino)
 				s.markDirty(n)
 			}
 		}

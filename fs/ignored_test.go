@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/anyfs/anyfs/dag/disk"
 	"github.com/anyfs/anyfs/fs/index"
 )
 
@@ -81,8 +82,20 @@ func TestIgnored(t *testing.T) {
 		a.wantContent(a.root, "x.o", []byte("an object"))
 		a.verify()
 	}
+	power := func() {
+		t.Helper()
+		a.must(a.SyncAll(context.Background()))
+		for _, r := range a.Replicas() {
+			a.must(r.Durable())
+		}
+		a.Home.abandon()
+		a.sim = a.sim.Crash(func() disk.Keep { return disk.Drop })
+		a.open()
+	}
 	check()
 	a.kill()
+	check()
+	power()
 	check()
 	a.must(a.checkpoint(context.Background()))
 	a.kill() // the checkpoint alone
@@ -98,6 +111,8 @@ func TestIgnored(t *testing.T) {
 	if need != 0 {
 		t.Errorf("record %d is needed still", need)
 	}
+	power()
+	check()
 	a.prune(KeepPolicy{}, false)
 	a.reopen()
 	check()
@@ -238,9 +253,11 @@ func TestIgnoredLinks(t *testing.T) {
 	th.must(th.Unlink(th.root, "g.o"))
 	th.flush()
 	s, _ := th.personal()
-	s.refreshIgnores(context.Background())
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(s.ign.inos)+len(s.ign.logged) > 0 {
+		t.Errorf("%d inodes are ignored that are gone", len(s.ign.inos))
+	}
 	if err := s.ix.Inodes(func(n *index.Inode) bool {
 		if n.IsRegular() && len(n.Links) == 0 {
 			t.Errorf("inode %d stays", n.Ino)

@@ -588,7 +588,7 @@ func (s *space) rebase(ctx context.Context, last journal.Seq) error {
 		return nil
 	}
 	s.mu.Lock()
-	for _, set := range []map[uint64]struct{}{s.orphaned, keys(s.dirty), keys(s.ign.inos)} {
+	for _, set := range []map[uint64]struct{}{s.orphaned, keys(s.dirty), s.ign.inos} {
 		for ino := range set {
 			n, err := s.ix.Change(ino)
 			if err != nil {
