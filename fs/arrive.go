@@ -254,7 +254,7 @@ func (s *space) arriveSome(ctx context.Context, settle bool) (settled, more bool
 	}
 	if seq != 0 {
 		in.moved.Store(true)
-		s.h.Mirror()
+		s.h.mirrorFresh()
 		s.h.wake() // a file of patterns may have come
 		err := s.h.written(seq)
 		if settled && err == nil {

@@ -34,9 +34,9 @@ func (th *testHome) content(path string) ContentInfo {
 func (th *testHome) mirror() {
 	s, _ := th.personal()
 	places := make(chan struct{}, mirrorBlocks)
-	for _, c := range s.toFetch(context.Background()) {
-		if s.beginFetch(c) {
-			s.endFetch(c, s.fetchContent(context.Background(), c, places) == nil)
+	for _, w := range s.toFetch(context.Background(), true, true) {
+		if c := s.beginFetch(w); c != nil {
+			s.endFetch(w, s.fetchContent(context.Background(), c, places) == nil)
 		}
 	}
 }

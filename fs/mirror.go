@@ -22,24 +22,28 @@ import (
 // mirror is what of a space's content is not known to be here.
 type mirror struct {
 	mu      sync.Mutex
-	scanned bool             // what the index had at the start is in want
-	want    map[cid.Cid]wish // by root
-	busy    map[cid.Cid]bool // of these, those that are being fetched
-	upTo    journal.Seq      // the last record when pins were looked at
+	scanned bool                  // what the index had at the start is in want
+	want    map[cid.Cid]*fetching // by root
+	fresh   []*fetching           // of these, those that were not tried yet
+	upTo    journal.Seq           // the last record when pins were looked at
 }
 
-// wish is a content that is not known to be here, and the inode that shows it.
-type wish struct {
-	content *tree.Content
-	ino     uint64
+// fetching is a content to fetch. mirror.mu guards it.
+type fetching struct {
+	c     *tree.Content
+	ino   uint64        // that shows it
+	busy  bool          // it is being fetched
+	wait  time.Duration // after it came to nothing, until it is tried again
+	after time.Time
 }
 
-// mirrorContents is how many contents are fetched at a time, and mirrorBlocks how many blocks of all of them; mirrorAgain is when what
-// nobody had is asked for again.
+// mirrorContents is how many contents are fetched at a time, and mirrorBlocks how many blocks of all of them. What nobody had is asked
+// for again after mirrorAgain, and then in growing steps up to mirrorRarely; at once when somebody comes who may have it.
 const (
 	mirrorContents = 32
 	mirrorBlocks   = 32
 	mirrorAgain    = 30 * time.Second
+	mirrorRarely   = 4 * time.Minute
 )
 
 // wantContent notes a content that came from another device.
@@ -49,11 +53,17 @@ func (s *space) wantContent(ino uint64, c *tree.Content) {
 	}
 	m := &s.mir
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	if m.want == nil {
-		m.want = map[cid.Cid]wish{}
+		m.want = map[cid.Cid]*fetching{}
 	}
-	m.want[c.Root] = wish{c, ino}
-	m.mu.Unlock()
+	if w := m.want[c.Root]; w != nil {
+		w.c, w.ino = c, ino
+		return
+	}
+	w := &fetching{c: c, ino: ino}
+	m.want[c.Root] = w
+	m.fresh = append(m.fresh, w)
 }
 
 // Mirror has content asked for that is not here: somebody who may have it came.
@@ -61,6 +71,12 @@ func (h *Home) Mirror() {
 	for _, s := range h.each() {
 		s.lack.forget()
 	}
+	h.mirrorAll.Store(true)
+	h.mirrorFresh()
+}
+
+// mirrorFresh has content asked for that came to be wanted.
+func (h *Home) mirrorFresh() {
 	select {
 	case h.mirrors <- struct{}{}:
 	default:
@@ -78,14 +94,17 @@ func (h *Home) mirrorer(ctx context.Context) {
 	defer wg.Wait()
 	contents, blocks := make(chan struct{}, mirrorContents), make(chan struct{}, mirrorBlocks)
 	for {
+		due := false
 		select {
 		case <-ctx.Done():
 			return
 		case <-h.mirrors:
 		case <-tick.C:
+			due = true
 		}
+		all := h.mirrorAll.Swap(false)
 		for _, s := range h.each() {
-			for _, c := range s.toFetch(ctx) {
+			for _, w := range s.toFetch(ctx, due, all) {
 				if !h.roomAhead() {
 					break
 				}
@@ -94,13 +113,14 @@ func (h *Home) mirrorer(ctx context.Context) {
 				case <-ctx.Done():
 					return
 				}
-				if s.deleted() || !s.beginFetch(c) {
+				c := s.beginFetch(w)
+				if c == nil {
 					<-contents
 					continue
 				}
 				wg.Go(func() {
 					err := s.fetchContent(ctx, c, blocks)
-					s.endFetch(c, err == nil) // else nobody has it now, or the disk is full: it is tried again
+					s.endFetch(w, err == nil) // else nobody has it now, or the disk is full: it is tried again
 					<-contents
 				})
 			}
@@ -111,48 +131,60 @@ func (h *Home) mirrorer(ctx context.Context) {
 	}
 }
 
-// toFetch lists the content that is wanted and not being fetched, what is pinned first.
-func (s *space) toFetch(ctx context.Context) []*tree.Content {
-	if err := s.lookForWanted(ctx); err != nil {
+// toFetch lists what was not tried yet; with due also what is to be tried again by now, with all everything. What is pinned comes first.
+func (s *space) toFetch(ctx context.Context, due, all bool) []*fetching {
+	if s.lookForWanted(ctx) != nil {
 		return nil
 	}
-	wishes := s.wishes()
+	return s.wishes(s.untried(due, all))
+}
+
+func (s *space) untried(due, all bool) []*fetching {
 	m := &s.mir
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	list := make([]*tree.Content, 0, len(wishes))
-	for _, w := range wishes {
-		if !m.busy[w.content.Root] {
-			list = append(list, w.content)
+	list := m.fresh
+	m.fresh = nil
+	if !due && !all {
+		return list
+	}
+	list = list[:0]
+	now := time.Now()
+	for _, w := range m.want {
+		if all {
+			w.wait, w.after = 0, time.Time{}
+		}
+		if !w.busy && !now.Before(w.after) {
+			list = append(list, w)
 		}
 	}
 	return list
 }
 
-// beginFetch makes the caller the one who fetches a content, if it is wanted still and nobody does.
-func (s *space) beginFetch(c *tree.Content) bool {
+// beginFetch makes the caller the one who fetches a content, and returns it, if it is wanted still and nobody does; nil otherwise.
+func (s *space) beginFetch(w *fetching) *tree.Content {
 	m := &s.mir
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if _, wanted := m.want[c.Root]; !wanted || m.busy[c.Root] {
-		return false
+	if m.want[w.c.Root] != w || w.busy || s.deleted() {
+		return nil
 	}
-	if m.busy == nil {
-		m.busy = map[cid.Cid]bool{}
-	}
-	m.busy[c.Root] = true
-	return true
+	w.busy = true
+	return w.c
 }
 
 // endFetch ends that.
-func (s *space) endFetch(c *tree.Content, here bool) {
+func (s *space) endFetch(w *fetching, here bool) {
 	m := &s.mir
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.busy, c.Root)
+	w.busy = false
 	if here {
-		delete(m.want, c.Root)
+		delete(m.want, w.c.Root)
+		return
 	}
+	w.wait = min(max(2*w.wait, mirrorAgain), mirrorRarely)
+	w.after = time.Now().Add(w.wait - mirrorAgain/2) // ticks are mirrorAgain apart
 }
 
 // hasOthers reports whether another device writes to the space.
@@ -182,7 +214,7 @@ func (s *space) scanWanted() error {
 			return err
 		}
 		for _, w := range list {
-			s.wantAbsent(w)
+			s.wantAbsent(w.ino, w.content)
 		}
 		if n < step {
 			break
@@ -195,10 +227,16 @@ func (s *space) scanWanted() error {
 }
 
 // wantAbsent notes a content that is not whole here.
-func (s *space) wantAbsent(w wish) {
-	if id, _, err := block.IDFromCID(w.content.Root); err != nil || !s.blocks.Has(id) || !s.isWhole(context.Background(), w.content.Root) {
-		s.wantContent(w.ino, w.content)
+func (s *space) wantAbsent(ino uint64, c *tree.Content) {
+	if id, _, err := block.IDFromCID(c.Root); err != nil || !s.blocks.Has(id) || !s.isWhole(context.Background(), c.Root) {
+		s.wantContent(ino, c)
 	}
+}
+
+// wish is a content of the index, and the inode that shows it.
+type wish struct {
+	content *tree.Content
+	ino     uint64
 }
 
 // fetchContent brings all blocks of a content here, each in one of the places that all contents share.
@@ -256,7 +294,7 @@ func (s *space) wanted() (n int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, w := range m.want {
-		n += 1 + len(w.content.Layout)
+		n += 1 + len(w.c.Layout)
 	}
 	return n
 }

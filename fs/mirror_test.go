@@ -57,7 +57,7 @@ func TestMirror(t *testing.T) {
 	lacks, held := 0, false
 	to.mir.mu.Lock()
 	for _, w := range to.mir.want {
-		c := w.content
+		c := w.c
 		id, _, err := block.IDFromCID(c.Root)
 		b.must(err)
 		switch {

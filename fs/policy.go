@@ -153,7 +153,7 @@ func (h *Home) SetPolicy(space string, p ContentPolicy) error {
 // wantAnew has it looked anew which content is to come by itself, by another policy or other pins than before.
 func (s *space) wantAnew() {
 	s.mir.mu.Lock()
-	s.mir.scanned, s.mir.want = false, nil
+	s.mir.scanned, s.mir.want, s.mir.fresh = false, nil, nil
 	s.mir.mu.Unlock()
 	s.h.Mirror()
 }
@@ -215,7 +215,7 @@ func (s *space) lookForWanted(ctx context.Context) error {
 			return err
 		}
 		for _, w := range list {
-			s.wantAbsent(w)
+			s.wantAbsent(w.ino, w.content)
 		}
 	}
 	m.mu.Lock()
@@ -230,16 +230,10 @@ func (s *space) hasEvicted() bool {
 	return len(ids) > 0 || err != nil
 }
 
-// wishes gives the contents that are to come now, what is pinned first, and forgets those that are not to come any more.
-func (s *space) wishes() []wish {
+// wishes gives those of a list that are to come by itself now, what is pinned first, and forgets the others.
+func (s *space) wishes(list []*fetching) []*fetching {
 	m := &s.mir
-	m.mu.Lock()
-	list := make([]wish, 0, len(m.want))
-	for _, w := range m.want {
-		list = append(list, w)
-	}
-	m.mu.Unlock()
-	var first, rest []wish
+	var first, rest []*fetching
 	for step := range slices.Chunk(list, inodeStep) {
 		s.mu.Lock()
 		some := len(s.pins) > 0
@@ -248,10 +242,15 @@ func (s *space) wishes() []wish {
 				rest = append(rest, w)
 				continue
 			}
-			n, err := s.ix.Inode(w.ino)
+			m.mu.Lock()
+			ino, root := w.ino, w.c.Root
+			m.mu.Unlock()
+			n, err := s.ix.Inode(ino)
 			if err != nil || n == nil || !s.wants(n) {
 				m.mu.Lock()
-				delete(m.want, w.content.Root)
+				if m.want[root] == w {
+					delete(m.want, root)
+				}
 				m.mu.Unlock()
 				continue
 			}

@@ -19,7 +19,6 @@ const (
 	meetWithin  = 3 * time.Second        // of these, for a peer of the space to connect
 	hedgeAfter  = 500 * time.Millisecond // without a byte of it another peer is asked too
 	hedgeSlow   = 3 * time.Second        // and without its end
-	hedgeAhead  = 30 * time.Second       // the same for what is fetched ahead
 	stallBlock  = 4 * time.Second        // without a byte over a stream on which answers are due
 	minMoved    = 1 << 10                // bytes in that time: fewer are none
 	avoidFor    = 15 * time.Second       // a peer that has stalled, for what is fetched ahead
@@ -309,7 +308,7 @@ func (f *fetch) moved() (n uint64) {
 func (f *fetch) hedge(begun bool) <-chan time.Time {
 	switch {
 	case f.class != reading:
-		return f.sp.e.clock.After(hedgeAhead)
+		return nil // two would send what one can
 	case begun:
 		return f.sp.e.clock.After(hedgeSlow)
 	}

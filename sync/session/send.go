@@ -95,6 +95,12 @@ func (d *side) wanted(m *wire.Want) error {
 
 // next returns the next message about this graph. Without reads the peer gets no batch of it.
 func (d *side) next(reads bool) (wire.Message, error) {
+	// What is new goes before the heads that it changes: a peer that hears these first asks for what is on its way.
+	if reads && d.live && len(d.queue) > 0 && len(d.answers) == 0 {
+		if m, err := d.push(); m != nil || err != nil {
+			return m, err
+		}
+	}
 	if m := d.tell(); m != nil {
 		return m, nil
 	}
@@ -175,6 +181,7 @@ func (d *side) answer() (wire.Message, error) {
 		d.answers = d.answers[1:]
 	}
 	if len(p.frames) > 0 {
+		d.runs = 0
 		return &wire.Frames{Graph: d.kind, Frames: p.frames}, nil
 	}
 	if n := min(len(d.absents), wire.MaxIDs); n > 0 {
@@ -194,6 +201,7 @@ func (d *side) serveNext() (wire.Message, error) {
 		v.advance()
 	}
 	if len(p.frames) > 0 {
+		d.runs = 0
 		return &wire.Frames{Graph: d.kind, Frames: p.frames}, nil
 	}
 	d.stopServing()
@@ -221,6 +229,7 @@ func (d *side) push() (wire.Message, error) {
 		d.queue = d.queue[1:]
 	}
 	if len(p.frames) > 0 {
+		d.runs = 0
 		return &wire.Frames{Graph: d.kind, Frames: p.frames}, nil
 	}
 	var ids []dag.ID

@@ -247,7 +247,7 @@ type side struct {
 	giver    *reconcile.Giver // the peer probes
 	reverse  *reconcile.Giver // what its last probes found, for this side's next Pull
 	idle     bool             // it has not probed since the last tick
-	runs     int              // that the peer began since the last tick
+	runs     int              // that the peer began since the last tick, or since it was sent a batch
 	answers  []dag.ID         // that the peer asked for
 	absents  []dag.ID
 	durable  frontier
@@ -332,7 +332,7 @@ func (d *side) consider() {
 	if !d.hears || d.pulling || d.stalled || d.giver != nil && !d.idle || !d.behind() || !d.s.sp.takeTurn(d.kind, d.s) {
 		return // where the peer probes, what it finds is this side's too
 	}
-	if d.pulls++; d.pulls > maxRuns {
+	if d.pulls++; d.pulls > maxPulls {
 		d.stalled = true // whatever it tells, it does not give: until the next tick
 		d.s.sp.giveTurn(d.kind, d.s)
 		return

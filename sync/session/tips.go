@@ -17,7 +17,8 @@ const (
 	wholeTips = 256     // tips that are sent whole
 	moreTips  = 1 << 16 // tips of a peer that are held here, beside two for each of this device's: an honest one has fewer
 	pullTips  = 1 << 20 // tips of a Pull
-	maxRuns   = 64      // Pulls and first probes of a peer between two ticks
+	maxPulls  = 64      // Pulls between two ticks that brought nothing
+	maxRuns   = 256     // Pulls and first probes of a peer between two ticks, since it was sent a batch: an honest one is far below
 )
 
 // shared is what a run of probes found that both have. It is kept for the Pull that may come back.

@@ -115,3 +115,43 @@ func TestHostileTips(t *testing.T) {
 		s.Close()
 	}
 }
+
+// BenchmarkMillionObjects finds 100 new changes in a space of 1,000,000 objects and 10 feeds.
+func BenchmarkMillionObjects(b *testing.B) {
+	x, y := newReplica(b, 0), newReplica(b, 1)
+	for n := range 1000 {
+		bt, err := x.graphs[1].Begin(author(100+n%10), nil, dag.ID{})
+		must(b, err)
+		for i := range 1000 {
+			_, err = bt.Add(dag.ID{}, func(dag.Header) ([]byte, error) { return fmt.Appendf(nil, "%d %d", n, i), nil })
+			must(b, err)
+		}
+		_, err = bt.Commit()
+		must(b, err)
+		must(b, x.graphs[1].FramesSince(y.graphs[1].Heads(), func(_ dag.ID, f []byte) error {
+			_, err := y.graphs[1].Ingest(f)
+			return err
+		}))
+	}
+	if _, _, n := x.graphs[1].Counters(); n != 1_000_000 {
+		b.Fatalf("%d objects", n)
+	}
+	x.step()
+	y.step()
+	for b.Loop() {
+		b.StopTimer()
+		for i := range 100 {
+			x.writeAs(1, 100+i%10)
+		}
+		x.step()
+		b.StartTimer()
+		l := connect(b, x, y)
+		settle(b, []*replica{x, y}, []*link{l})
+		b.StopTimer()
+		same(b, []*replica{x, y})
+		l.close()
+		b.ReportMetric(float64(l.bytes-l.batches), "bytes-beside")
+		b.ReportMetric(float64(l.kinds["*wire.Pull"]), "round-trips")
+		b.StartTimer()
+	}
+}
