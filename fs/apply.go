@@ -132,6 +132,7 @@ func (s *space) addEntry(dir *index.Inode, name string, n *index.Inode, t int64)
 	if err := s.ix.AddEntry(dir.Ino, s.nameHash(dir.Ino, name), index.Entry{Name: name, Ino: n.Ino, Type: n.Type()}); err != nil {
 		return s.damaged(err)
 	}
+	s.noteIgnore(dir.Ino, name, true)
 	dir.Entries++
 	if n.IsDir() {
 		dir.Subdirs++
@@ -142,6 +143,7 @@ func (s *space) addEntry(dir *index.Inode, name string, n *index.Inode, t int64)
 
 func (s *space) removeEntry(dir *index.Inode, e *index.Entry, at uint64, t int64) {
 	s.ix.RemoveEntry(dir.Ino, at, e)
+	s.noteIgnore(dir.Ino, e.Name, false)
 	dir.Entries--
 	if e.Type == syscall.S_IFDIR {
 		dir.Subdirs--
@@ -596,6 +598,9 @@ func dirtyXattr(seq journal.Seq, n *index.Inode, name string) {
 // applyReclaim forgets an inode that has no name, no reference and nothing left to publish. A replay meets it later than it
 // went at first: another inode may stand for its object by then.
 func (s *space) applyReclaim(n *index.Inode) {
+	if s.isIgnoredInode(n.Ino) {
+		s.ign.remove(n.Ino)
+	}
 	s.setOrphan(n, false)
 	if !n.Object.IsZero() {
 		switch owner, err := s.ix.Object(n.Object); {

@@ -31,6 +31,8 @@ type arrivals struct {
 	fresh bool                      // the tree is being made from the start, for an index that is ahead of it
 	later map[tree.DirName]struct{} // names that are to be looked at
 	root  bool                      // the attributes of the root are, too
+
+	blocked []blockedSpot // names at which something is ignored here
 }
 
 // look has a name looked at.
@@ -167,8 +169,18 @@ func (s *space) arrive(ctx context.Context) error {
 				continue
 			}
 		}
-		if err != nil || !more {
+		if err != nil {
 			return err
+		}
+		if blocked := s.takeBlocked(); len(blocked) > 0 {
+			if err := s.makeWay(ctx, blocked); err != nil {
+				return err
+			}
+			s.arriveAgain()
+			continue
+		}
+		if !more {
+			return nil
 		}
 		if settled {
 			rounds--
@@ -258,6 +270,7 @@ func (s *space) arriveSome(ctx context.Context, settle bool) (settled, more bool
 	if seq != 0 {
 		in.moved.Store(true)
 		s.h.mirrorFresh()
+		s.h.wake() // a file of patterns may have come
 		err := s.h.written(seq)
 		if settled && err == nil {
 			err = s.h.sync(ctx, seq) // what was published here is noted durably before it may be sent

@@ -275,6 +275,6 @@ func (a *arrival) content(n *index.Inode, want *tree.Node, st *tree.State) error
 	if err := b.content(n, want, st); err != nil {
 		return err
 	}
-	a.s.wantContent(n.Base)
+	a.s.wantContent(n.Ino, n.Base)
 	return nil
 }

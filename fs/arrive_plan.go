@@ -40,6 +40,7 @@ type arrival struct {
 	empty map[uint64]bool // directories that others take the place of
 	stays map[uint64]bool // directories that can't move yet
 	wait  map[tree.DirName]struct{}
+	leave map[spot]bool // what is ignored here, and nobody else has a say in
 	rec   arriveRecord
 	out   []Event
 }
@@ -65,7 +66,7 @@ func (s *space) planArrival(published bool) (events []Event, seq journal.Seq, mo
 	a := &arrival{
 		s: s, t: in.t, st: in.st, now: s.h.now(), seq: max(s.last, 1),
 		seen: map[tree.DirName]bool{}, inos: map[dag.ID]uint64{}, want: map[spot]*tree.Node{},
-		inodes: map[uint64]*index.Inode{}, fresh: map[uint64]bool{}, stays: map[uint64]bool{}, empty: map[uint64]bool{}, listed: map[dag.ID]bool{}, wait: map[tree.DirName]struct{}{}, next: s.nextIno,
+		inodes: map[uint64]*index.Inode{}, fresh: map[uint64]bool{}, stays: map[uint64]bool{}, empty: map[uint64]bool{}, listed: map[dag.ID]bool{}, wait: map[tree.DirName]struct{}{}, leave: map[spot]bool{}, next: s.nextIno,
 	}
 	names := in.sortedNames()
 	done := 0
@@ -129,7 +130,7 @@ func (a *arrival) resolve() error {
 		return err
 	}
 	for _, e := range a.order {
-		if waits[e] {
+		if waits[e] && !a.leave[e] {
 			a.wait[a.treeName(e)] = struct{}{}
 		}
 	}
@@ -398,6 +399,13 @@ func (a *arrival) waiting() (map[spot]bool, error) {
 			l := linkIn(n, at)
 			if l == nil || l.ID.Change.IsZero() || l.Dirty != 0 {
 				waits[at] = true
+				if want := a.want[at]; !a.s.isIgnoredInode(n.Ino) {
+					continue
+				} else if want == nil {
+					a.leave[at] = true
+				} else {
+					a.s.in.blocked = append(a.s.in.blocked, blockedSpot{at, want.Kind == tree.KindDir})
+				}
 				continue
 			}
 			if want := a.want[at]; (want == nil || want.Object != n.Object) && a.busy(n) {

@@ -102,6 +102,7 @@ func (s *space) checkpoint(ctx context.Context, always bool) error {
 	s.ix.SetValue(valueNeed, u64(uint64(need)))
 	s.ix.SetValue(valueMark, u64(uint64(s.log.Mark())))
 	s.ix.SetValue(valueDirty, dirty)
+	s.saveIgnored()
 	s.ix.SetValue(valueObjects, u64(uint64(s.objects)))
 	s.unsaved = false
 	writeIndex, doneIndex := s.ix.Freeze()
@@ -199,6 +200,11 @@ func (s *space) needed() (need journal.Seq, dirty []byte, err error) {
 			return 0, nil, err
 		}
 	}
+	for ino := range s.ign.logged {
+		if err := look(ino); err != nil {
+			return 0, nil, err
+		}
+	}
 	return need, dirty, nil
 }
 
@@ -213,7 +219,8 @@ func (h *Home) makeRoom() error {
 	}
 	var failed error
 	for _, s := range h.each() {
-		failed = errors.Join(failed, s.publishAll(ctx), s.sealOrphans(ctx)) // what can't be published may hold nothing, and keeps no other from it
+		_, err := s.sealIgnored(ctx, true)
+		failed = errors.Join(failed, s.publishAll(ctx), s.sealOrphans(ctx), err) // what can't be published may hold nothing, and keeps no other from it
 	}
 	if err := h.checkpoint(ctx); err != nil {
 		return fmt.Errorf("%w: %w", ErrNoSpace, errors.Join(err, failed))

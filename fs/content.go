@@ -103,6 +103,7 @@ func (s *space) readContent(ctx context.Context, c *tree.Content, at tree.Ref, p
 	for last < len(m.parts) && m.parts[last].off < end {
 		last++
 	}
+	s.readAhead(m, first, last)
 	if last-first > fewParts {
 		return s.readParts(ctx, m, m.parts[first:last], p, off)
 	}
@@ -187,8 +188,16 @@ func (s *space) readParts(ctx context.Context, m *manifest, parts []part, p []by
 
 // readBlock fills p from offset off of the plaintext of a block.
 func (s *space) readBlock(ctx context.Context, id block.ID, p []byte, off int64) error {
+	if err := s.lack.check(id); err != nil && !s.blocks.Has(id) {
+		return s.blockError(id, err)
+	}
+	s.touch(id)
+	if err := s.local(ctx, id); err != nil {
+		return s.blockError(id, err)
+	}
 	r, size, err := s.blocks.Reader(ctx, id)
 	if err != nil {
+		s.lack.note(id, err)
 		return s.blockError(id, err)
 	}
 	n, err := s.keys.ReadChunk(r, size, p, off)
@@ -268,7 +277,7 @@ func (s *space) place(ctx context.Context, m *manifest, c *tree.Content) error {
 			return errors.New("the layout is not the last leaf")
 		}
 		m.leaves = m.leaves[:n]
-		b, err := s.blocks.Get(ctx, c.LayoutBlock)
+		b, err := s.getNode(ctx, c.LayoutBlock.CID())
 		if err == nil {
 			b, err = s.keys.OpenChunk(nil, b)
 		}
@@ -287,6 +296,9 @@ func (s *space) place(ctx context.Context, m *manifest, c *tree.Content) error {
 			return errLayout
 		}
 		m.leaves[i].size = uint32(l.Len)
+		if m.leaves[i].sealed == 0 { // it is the root, and not here
+			m.leaves[i].sealed = uint32(seal.BlockSize(int(l.Len)))
+		}
 		m.parts[i] = part{off: l.Off, n: uint32(l.Len), leaf: uint32(i)}
 		end = l.Off + l.Len
 	}
@@ -294,6 +306,9 @@ func (s *space) place(ctx context.Context, m *manifest, c *tree.Content) error {
 }
 
 func (s *space) contentError(root cid.Cid, err error) error {
+	if errors.Is(err, context.Canceled) {
+		return fmt.Errorf("%w: %w", errInterrupted, err)
+	}
 	what := fmt.Sprintf("space %s: content %s", s.id, root)
 	s.h.report(what, err)
 	return fmt.Errorf("%w: %s: %w", ErrIO, what, err)
@@ -304,7 +319,15 @@ func (s *space) getNode(ctx context.Context, c cid.Cid) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.blocks.Get(ctx, id)
+	if err := s.lack.check(id); err != nil && !s.blocks.Has(id) {
+		return nil, err
+	}
+	if err := s.local(ctx, id); err != nil {
+		return nil, err
+	}
+	b, err := s.blocks.Get(ctx, id)
+	s.lack.note(id, err)
+	return b, err
 }
 
 // opBytes gives the bytes that a content operation holds itself: inline content, or those of the edits of a patch.
@@ -363,6 +386,11 @@ func (s *space) copyRange(ctx context.Context, from uint64, srcOff int64, to uin
 			}
 			done += p.n
 			continue
+		}
+		if !s.blocks.Has(p.id) {
+			if _, err := s.blocks.Get(ctx, p.id); err != nil {
+				return done, s.blockError(p.id, err)
+			}
 		}
 		err := s.do(false, func() (*writer, func(*mutation) error, error) {
 			y, err := s.inode(to)

@@ -198,7 +198,7 @@ func (r *Replica) HeldUpTo() uint64 {
 
 // FileState is how far a file or directory is in the exchange, and whom it is from.
 type FileState struct {
-	Sync   string // pending: not published; local: no other device is known to hold it; synced
+	Sync   string // one of the states below
 	Device string // that made the last change; empty where nothing is published
 	Time   int64  // of that change, Unix nanoseconds
 	Absent int    // blocks of its content that are not on this device
@@ -209,6 +209,7 @@ const (
 	SyncPending = "pending"
 	SyncLocal   = "local"
 	SyncDone    = "synced"
+	SyncIgnored = "ignored" // it stays on this device
 )
 
 // FileState tells the state of an inode.
@@ -291,6 +292,7 @@ func (s *space) syncState(ino uint64) (string, error) {
 		return "", err
 	}
 	object, dirty := n.Object, n.Dirty()
+	ignored := s.isIgnoredInode(ino)
 	list, err := s.sendList()
 	_, undelivered := list[ino]
 	var held uint64
@@ -301,6 +303,8 @@ func (s *space) syncState(ino uint64) (string, error) {
 	switch {
 	case err != nil:
 		return "", err
+	case ignored:
+		return SyncIgnored, nil
 	case dirty:
 		return SyncPending, nil
 	case undelivered || object.IsZero():

@@ -86,24 +86,27 @@ type Home struct {
 	inlines   *cache[tree.Ref, []byte]
 	layouts   *cache[string, []tree.Chunk]
 
-	fail     atomic.Pointer[error] // set: the home is read-only for good
-	released atomic.Uint64         // the records of the journal up to here are given back
-	room     room
-	freeing  freeing
-	fsyncs   fsyncs
-	kick     chan struct{} // wakes the publisher where nothing was dirty
-	urgent   chan struct{} // wakes it at once
-	arrived  chan struct{} // wakes the arriver
-	mirrors  chan struct{} // wakes the mirrorer
-
-	mirrorAll atomic.Bool // for all that is wanted
-
-	logged   atomic.Int64 // written bytes that are in the journal alone
-	events   events
-	watch    watchers
-	onSpaces atomic.Pointer[func()]
-	errs     errorLog
-	last     atomic.Int64 // of now
+	fail      atomic.Pointer[error] // set: the home is read-only for good
+	released  atomic.Uint64         // the records of the journal up to here are given back
+	room      room
+	freeing   freeing
+	fsyncs    fsyncs
+	kick      chan struct{} // wakes the publisher where nothing was dirty
+	urgent    chan struct{} // wakes it at once
+	arrived   chan struct{} // wakes the arriver
+	mirrors   chan struct{} // wakes the mirrorer
+	mirrorAll atomic.Bool   // for all that is wanted
+	ahead     chan aheadBlock
+	coming    coming
+	evicts    chan struct{} // wakes the evictor
+	short     atomic.Bool   // content is not fetched ahead, since the disk is nearly full
+	keepers   keepers
+	logged    atomic.Int64 // written bytes that are in the journal alone
+	events    events
+	watch     watchers
+	onSpaces  atomic.Pointer[func()]
+	errs      errorLog
+	last      atomic.Int64 // of now
 }
 
 const (
@@ -133,6 +136,7 @@ func Open(ctx context.Context, opt Options) (*Home, error) {
 		manifests: newCache[string, *manifest](manifestBytes), inlines: newCache[tree.Ref, []byte](inlineBytes),
 		layouts: newCache[string, []tree.Chunk](layoutBytes),
 		kick:    make(chan struct{}, 1), urgent: make(chan struct{}, 1), arrived: make(chan struct{}, 1), mirrors: make(chan struct{}, 1),
+		ahead: make(chan aheadBlock, aheadRoom), evicts: make(chan struct{}, 1),
 	}
 	if opt.Stepped {
 		h.opt.sim = simulation{inline: true, journalBytes: steppedJournal}

@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -11,11 +12,12 @@ import (
 
 	"github.com/anyfs/anyfs/dag/block"
 	"github.com/anyfs/anyfs/fs/index"
+	"github.com/anyfs/anyfs/fs/journal"
 	"github.com/anyfs/anyfs/fs/tree"
 )
 
-// A space is mirrored: the content of what is current comes to this device by itself, after the names, sizes and attributes. What
-// somebody reads comes first.
+// In a space that is mirrored the content of what is current comes to this device by itself, after the names, sizes and attributes. In one on
+// demand only what is pinned does (wants). What somebody reads comes first.
 
 // mirror is what of a space's content is not known to be here.
 type mirror struct {
@@ -23,11 +25,13 @@ type mirror struct {
 	scanned bool                  // what the index had at the start is in want
 	want    map[cid.Cid]*fetching // by root
 	fresh   []*fetching           // of these, those that were not tried yet
+	upTo    journal.Seq           // the last record when pins were looked at
 }
 
 // fetching is a content to fetch. mirror.mu guards it.
 type fetching struct {
 	c     *tree.Content
+	ino   uint64        // that shows it
 	busy  bool          // it is being fetched
 	wait  time.Duration // after it came to nothing, until it is tried again
 	after time.Time
@@ -43,7 +47,7 @@ const (
 )
 
 // wantContent notes a content that came from another device.
-func (s *space) wantContent(c *tree.Content) {
+func (s *space) wantContent(ino uint64, c *tree.Content) {
 	if c == nil || !c.Root.Defined() {
 		return
 	}
@@ -54,16 +58,19 @@ func (s *space) wantContent(c *tree.Content) {
 		m.want = map[cid.Cid]*fetching{}
 	}
 	if w := m.want[c.Root]; w != nil {
-		w.c = c
+		w.c, w.ino = c, ino
 		return
 	}
-	w := &fetching{c: c}
+	w := &fetching{c: c, ino: ino}
 	m.want[c.Root] = w
 	m.fresh = append(m.fresh, w)
 }
 
 // Mirror has content asked for that is not here: somebody who may have it came.
 func (h *Home) Mirror() {
+	for _, s := range h.each() {
+		s.lack.forget()
+	}
 	h.mirrorAll.Store(true)
 	h.mirrorFresh()
 }
@@ -97,7 +104,10 @@ func (h *Home) mirrorer(ctx context.Context) {
 		}
 		all := h.mirrorAll.Swap(false)
 		for _, s := range h.each() {
-			for _, w := range s.toFetch(due, all) {
+			for _, w := range s.toFetch(ctx, due, all) {
+				if !h.roomAhead() {
+					break
+				}
 				select {
 				case contents <- struct{}{}:
 				case <-ctx.Done():
@@ -114,21 +124,23 @@ func (h *Home) mirrorer(ctx context.Context) {
 					<-contents
 				})
 			}
+			if err := s.sendReleases(ctx); err != nil && ctx.Err() == nil && !s.deleted() {
+				h.report(fmt.Sprintf("space %s: receipts that are given back", s.id), err)
+			}
 		}
 	}
 }
 
-// toFetch lists what was not tried yet; with due also what is to be tried again by now, with all everything.
-func (s *space) toFetch(due, all bool) []*fetching {
-	m := &s.mir
-	m.mu.Lock()
-	scanned := m.scanned
-	m.mu.Unlock()
-	if !scanned && s.hasOthers() {
-		if s.scanWanted() != nil {
-			return nil
-		}
+// toFetch lists what was not tried yet; with due also what is to be tried again by now, with all everything. What is pinned comes first.
+func (s *space) toFetch(ctx context.Context, due, all bool) []*fetching {
+	if s.lookForWanted(ctx) != nil {
+		return nil
 	}
+	return s.wishes(s.untried(due, all))
+}
+
+func (s *space) untried(due, all bool) []*fetching {
+	m := &s.mir
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	list := m.fresh
@@ -187,12 +199,12 @@ func (s *space) scanWanted() error {
 	for next := uint64(0); ; {
 		const step = 1024
 		n := 0
-		var list []*tree.Content
+		var list []wish
 		s.mu.Lock()
 		err := s.ix.InodesFrom(next, func(x *index.Inode) bool {
 			next = x.Ino + 1
 			if x.Base != nil && x.Base.Root.Defined() {
-				list = append(list, x.Base)
+				list = append(list, wish{x.Base, x.Ino})
 			}
 			n++
 			return n < step
@@ -201,10 +213,8 @@ func (s *space) scanWanted() error {
 		if err != nil {
 			return err
 		}
-		for _, c := range list {
-			if id, _, err := block.IDFromCID(c.Root); err != nil || !s.blocks.Has(id) || !s.isWhole(context.Background(), c.Root) {
-				s.wantContent(c)
-			}
+		for _, w := range list {
+			s.wantAbsent(w.ino, w.content)
 		}
 		if n < step {
 			break
@@ -214,6 +224,19 @@ func (s *space) scanWanted() error {
 	s.mir.scanned = true
 	s.mir.mu.Unlock()
 	return nil
+}
+
+// wantAbsent notes a content that is not whole here.
+func (s *space) wantAbsent(ino uint64, c *tree.Content) {
+	if id, _, err := block.IDFromCID(c.Root); err != nil || !s.blocks.Has(id) || !s.isWhole(context.Background(), c.Root) {
+		s.wantContent(ino, c)
+	}
+}
+
+// wish is a content of the index, and the inode that shows it.
+type wish struct {
+	content *tree.Content
+	ino     uint64
 }
 
 // fetchContent brings all blocks of a content here, each in one of the places that all contents share.

@@ -403,6 +403,9 @@ func (h *Home) Link(ino, parent Ino, name string) (Attr, error) {
 		if err != nil {
 			return nil, nil, err
 		}
+		if e == nil && s.linksAcross(n, dir, name) {
+			return nil, nil, ErrCrossSpace
+		}
 		if e != nil {
 			return nil, nil, ErrExist
 		}

@@ -376,9 +376,15 @@ func (h *Home) Seek(ino Ino, off int64, whence int) (int64, error) {
 	if off < 0 || off >= n.Size {
 		return 0, errNoData
 	}
-	layout, err := s.layout(context.Background(), n.Base)
-	if err != nil {
-		return 0, err
+	layout, known := s.knownLayout(n.Base)
+	if !known && !s.blocks.Has(n.Base.LayoutBlock) {
+		// Where its holes are is not known here, and nobody waits for that: all of it counts as data.
+		layout, known = []tree.Chunk{{Off: 0, Len: n.Size}}, true
+	}
+	if !known {
+		if layout, err = s.layout(context.Background(), n.Base); err != nil {
+			return 0, err
+		}
 	}
 	at := off
 	for at < n.Size {

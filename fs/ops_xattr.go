@@ -56,6 +56,9 @@ func checkXattr(ino Ino, name string) error {
 
 // Setxattr sets an attribute. Flags are XattrCreate and XattrReplace.
 func (h *Home) Setxattr(ino Ino, name string, value []byte, flags uint32) error {
+	if name == virtualPrefix+"pin" && !isView(ino) {
+		return h.setPinXattr(ino, value)
+	}
 	if err := checkXattr(ino, name); err != nil {
 		return err
 	}
@@ -93,6 +96,9 @@ const (
 
 // Removexattr removes an attribute.
 func (h *Home) Removexattr(ino Ino, name string) error {
+	if name == virtualPrefix+"pin" && !isView(ino) {
+		return h.setPinXattr(ino, []byte("0"))
+	}
 	if err := checkXattr(ino, name); err != nil {
 		return err
 	}

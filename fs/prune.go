@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -247,9 +248,12 @@ func (p *pruner) round(ctx context.Context, want int64) (res PruneResult, err er
 	doomed := map[block.ID]int64{}
 	nodes := map[block.ID]struct{}{}
 	var sum int64
-	for len(p.old) > 0 && len(doomed) < maxDoomed && sum/2 < want {
+	var absent []block.ID
+	var taken []cid.Cid
+	for len(p.old) > 0 && len(doomed)+len(absent) < maxDoomed && sum/2 < want {
 		o := p.old[0]
 		p.old = p.old[1:]
+		taken = append(taken, o.root)
 		// What can't be read is gone already, or damaged: then its leaves are not known.
 		_ = s.eachNode(ctx, o.root, func(id block.ID, node bool) bool {
 			if n, ok := s.blocks.Size(id); ok {
@@ -260,9 +264,15 @@ func (p *pruner) round(ctx context.Context, want int64) (res PruneResult, err er
 				if node {
 					nodes[id] = struct{}{}
 				}
+			} else {
+				absent = append(absent, id)
 			}
 			return ctx.Err() == nil
 		})
+	}
+	// What another device keeps for this one goes with what is here: nothing of it is needed any more.
+	if err := s.ledger(bucketReceipts).each(absent, func(id block.ID, _ []dag.PublicKey) { doomed[id] = 0 }); err != nil {
+		return res, err
 	}
 	if len(doomed) == 0 {
 		return res, ctx.Err()
@@ -272,6 +282,9 @@ func (p *pruner) round(ctx context.Context, want int64) (res PruneResult, err er
 	if err := p.spare(ctx); err != nil {
 		return res, err
 	}
+	if err := p.spareKept(ctx, taken); err != nil {
+		return res, err
+	}
 	roots, err := p.losers(ctx)
 	if err != nil {
 		return res, err
@@ -279,8 +292,10 @@ func (p *pruner) round(ctx context.Context, want int64) (res PruneResult, err er
 	res.Versions = len(roots)
 	if p.dry {
 		for _, n := range p.doomed {
-			res.Blocks++
-			res.Bytes += n
+			if n > 0 {
+				res.Blocks++
+				res.Bytes += n
+			}
 		}
 		return res, nil
 	}
@@ -292,8 +307,12 @@ func (p *pruner) round(ctx context.Context, want int64) (res PruneResult, err er
 		return res, err
 	}
 	crashpoint.Here(crashpoint.PruneNoted)
+	free := p.list()
 	blocks, bytes, err := p.evict(ctx, nodes)
 	res.Blocks, res.Bytes = blocks, bytes
+	if err == nil {
+		err = s.release(slices.DeleteFunc(free, func(id block.ID) bool { return !p.isDoomed(id) || s.blocks.Has(id) }))
+	}
 	return res, err
 }
 
@@ -371,6 +390,9 @@ func (p *pruner) spareContent(ctx context.Context, c *tree.Content) error {
 		if pruned, e := p.s.isPruned(c.Root); e == nil && pruned {
 			return nil // an earlier prune had another policy
 		}
+		if errors.Is(err, block.ErrAbsent) && p.s.policy().OnDemand {
+			return nil // it never came here: of what it shares with what goes, its device has all, or another for it
+		}
 		return fmt.Errorf("what the content %s needs is not known: %w", c.Root, err)
 	}
 	return err
@@ -442,6 +464,49 @@ func (p *pruner) loses(ctx context.Context, root cid.Cid) bool {
 	return yes
 }
 
+// spareKept takes out what was promised to other devices, and the nodes above it: with them it is found when the promise ends.
+func (p *pruner) spareKept(ctx context.Context, taken []cid.Cid) error {
+	kept := map[block.ID]struct{}{}
+	if err := p.s.spareKept(ctx, p.list(), false, func(id block.ID) {
+		kept[id] = struct{}{}
+		p.needed(id)
+	}); err != nil || len(kept) == 0 {
+		return err
+	}
+	for _, root := range taken {
+		var nodes []block.ID
+		any := false
+		_ = p.s.eachNode(ctx, root, func(id block.ID, node bool) bool {
+			if node {
+				nodes = append(nodes, id)
+			}
+			_, yes := kept[id]
+			any = any || yes
+			return ctx.Err() == nil
+		})
+		if any {
+			for _, id := range nodes {
+				p.needed(id)
+			}
+		}
+	}
+	return ctx.Err()
+}
+
+// list gives what is to go.
+func (p *pruner) list() []block.ID {
+	if !p.dry {
+		p.s.keeping.mu.Lock()
+		defer p.s.keeping.mu.Unlock()
+	}
+	ids := make([]block.ID, 0, len(p.doomed))
+	for id := range p.doomed {
+		ids = append(ids, id)
+	}
+	slices.SortFunc(ids, func(a, b block.ID) int { return bytes.Compare(a[:], b[:]) })
+	return ids
+}
+
 // evict lets the blocks go, nodes last: as long as they are there, a prune that was interrupted can be done again.
 func (p *pruner) evict(ctx context.Context, nodes map[block.ID]struct{}) (blocks int, bytes int64, err error) {
 	k := &p.s.keeping
@@ -471,7 +536,7 @@ func (p *pruner) evict(ctx context.Context, nodes map[block.ID]struct{}) (blocks
 				if e := p.s.blocks.Evict(id); e != nil && !errors.Is(e, block.ErrHeld) {
 					err = errors.Join(err, e)
 					continue
-				} else if e == nil {
+				} else if e == nil && size > 0 {
 					blocks++
 					bytes += size
 				}

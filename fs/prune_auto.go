@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/anyfs/anyfs/acl/seal"
+	"github.com/anyfs/anyfs/dag/block"
 	"github.com/anyfs/anyfs/fs/index"
 	"github.com/anyfs/anyfs/fs/tree"
 )
@@ -187,6 +188,9 @@ func (s *space) currentBytes(ctx context.Context) int64 {
 			return math.MaxInt64
 		}
 		for _, c := range large {
+			if id, _, err := block.IDFromCID(c.Root); err != nil || !s.blocks.Has(id) || !s.blocks.Has(c.LayoutBlock) {
+				continue // it takes nothing here
+			}
 			m, err := s.manifest(ctx, c)
 			if err != nil {
 				return math.MaxInt64

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/dag/block"
 	"github.com/anyfs/anyfs/dag/crashpoint"
 	"github.com/anyfs/anyfs/fs/index"
 	"github.com/anyfs/anyfs/fs/journal"
@@ -39,6 +40,7 @@ func (s *space) publish(ctx context.Context, pick func(ino uint64, d dirtyState,
 	if err := s.note(ctx); err != nil {
 		return 0, false, err
 	}
+	s.refreshIgnores(ctx)
 	items, upTo, left, err := s.capture(pick)
 	if err != nil || len(items) == 0 {
 		return 0, left, err
@@ -47,12 +49,16 @@ func (s *space) publish(ctx context.Context, pick func(ino uint64, d dirtyState,
 	for i := range items {
 		n := items[i].n
 		if n.IsRegular() && (len(n.Links) > 0 || items[i].replaced) && (n.DirtyNew != 0 || n.DirtyContent != 0) {
-			if items[i].content, err = s.nextContent(ctx, n); err != nil {
+			// What of the file is not here may have to come first; nothing else waits for that.
+			if items[i].content, err = s.nextContent(context.WithValue(ctx, localOnly{}, false), n); err != nil {
 				if ctx.Err() != nil {
 					return 0, left, err
 				}
 				s.holdBack(n.Ino, err)
 				items[i].failed = true
+				if errors.Is(err, block.ErrAbsent) {
+					s.fetchBase(ctx, n)
+				}
 			}
 		}
 	}
@@ -202,6 +208,7 @@ func (s *space) capture(pick func(uint64, dirtyState, *index.Inode) bool) (items
 	}
 	now := s.h.opt.Clock().UnixNano()
 	chosen := map[uint64]bool{}
+	look := s.ignoreLook()
 	var add func(n *index.Inode) (int, error)
 	// add takes an inode and the unpublished directories above it; it returns the depth. A path has at most maxDepth parts.
 	add = func(n *index.Inode) (int, error) {
@@ -264,7 +271,7 @@ func (s *space) capture(pick func(uint64, dirtyState, *index.Inode) bool) (items
 			if err != nil {
 				return s.damaged(err)
 			}
-			if m == nil || !m.Dirty() || s.nameless(m) {
+			if m == nil || !m.Dirty() || s.nameless(m) || look.of(m) != notIgnored {
 				continue
 			}
 			if _, err := add(m); err != nil {
@@ -292,6 +299,15 @@ func (s *space) capture(pick func(uint64, dirtyState, *index.Inode) bool) (items
 		}
 		if n == nil || !n.Dirty() || s.nameless(n) {
 			s.undirty(ino) // nothing of it is for others, or not before it has a name
+			continue
+		}
+		switch look.of(n) {
+		case isIgnored:
+			if s.streams[ino] == nil {
+				s.setIgnored(n)
+			}
+			continue
+		case mayBeIgnored:
 			continue
 		}
 		if s.streams[ino] != nil {

@@ -364,6 +364,12 @@ func (h *Home) openSpace(ctx context.Context, slot uint16, id dag.ID, openACL fu
 	if err := s.loadValues(id.IsZero()); err != nil {
 		return fail(err)
 	}
+	if err := s.loadIgnored(id.IsZero()); err != nil {
+		return fail(err)
+	}
+	if err := s.loadDevice(); err != nil {
+		return fail(err)
+	}
 	return s, nil
 }
 
@@ -583,7 +589,7 @@ func (s *space) rebase(ctx context.Context, last journal.Seq) error {
 		return nil
 	}
 	s.mu.Lock()
-	for _, set := range []map[uint64]struct{}{s.orphaned, keys(s.dirty)} {
+	for _, set := range []map[uint64]struct{}{s.orphaned, keys(s.dirty), s.ign.inos} {
 		for ino := range set {
 			n, err := s.ix.Change(ino)
 			if err != nil {

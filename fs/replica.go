@@ -212,7 +212,7 @@ func (h *Home) settleRoot() error {
 		}
 		s.pubMu.Lock()
 		s.mu.Lock()
-		stays := len(s.dirty) > 0
+		stays := len(s.dirty)+len(s.ign.inos) > 0
 		s.gone = !stays
 		s.mu.Unlock()
 		s.pubMu.Unlock()

@@ -61,6 +61,8 @@ func (h *Home) Run(ctx context.Context) error {
 	wg.Go(func() { h.freer(ctx) })
 	wg.Go(func() { h.arriver(ctx) })
 	wg.Go(func() { h.mirrorer(ctx) })
+	wg.Go(func() { h.fetcher(ctx) })
+	wg.Go(func() { h.evictor(ctx) })
 	wg.Wait()
 	if h.fail.Load() != nil {
 		return *h.fail.Load()
@@ -129,6 +131,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 // publishReady publishes what has settled in a space and returns how many inodes that were, and when to look again.
 func (s *space) publishReady(ctx context.Context) (int, time.Duration) {
 	idle := s.foldIdle(s.h.opt.Clock().UnixNano())
+	idle = min(idle, s.tendIgnored(ctx))
 	total := 0
 	for {
 		next := idle
@@ -162,6 +165,31 @@ func (s *space) publishReady(ctx context.Context) (int, time.Duration) {
 			return total, next
 		}
 	}
+}
+
+// tendIgnored sees to what is ignored, and says when to do so again.
+func (s *space) tendIgnored(ctx context.Context) time.Duration {
+	s.mu.Lock()
+	some := len(s.ign.dirs)+len(s.ign.inos) > 0 || s.ign.changed
+	s.mu.Unlock()
+	if !some {
+		return time.Hour
+	}
+	s.pubMu.Lock()
+	s.refreshIgnores(ctx)
+	s.pubMu.Unlock()
+	next, err := s.sealIgnored(ctx, false)
+	s.mu.Lock()
+	for _, f := range s.ign.dirs {
+		if f.failed != nil {
+			next = min(next, latest)
+		}
+	}
+	s.mu.Unlock()
+	if err != nil && ctx.Err() == nil && !s.deleted() {
+		s.h.report(fmt.Sprintf("space %s: store what is ignored", s.id), err)
+	}
+	return next
 }
 
 // publishWorked and publishFailed keep why a publication failed, for Status.

@@ -3,6 +3,7 @@ package fs
 import (
 	"encoding/binary"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -46,6 +47,10 @@ type space struct {
 	keeping keeping  // of blocks against eviction
 	in      arrivals // what comes from other devices
 	mir     mirror
+	relying relying                       // on other devices for what was evicted
+	reads   recent                        // blocks that were read lately, where content may go
+	lack    lacking                       // blocks that nobody had a moment ago
+	pol     atomic.Pointer[ContentPolicy] // nil: the zero policy
 
 	mu       sync.Mutex
 	ix       *index.Index
@@ -83,6 +88,9 @@ type space struct {
 	held     map[uint64]heldBack
 	unnoted  *publishedRecord // in the batch log, and not in the journal yet; changed under pubMu too
 	applied  bool             // what unnoted says is in the index
+
+	pins map[dag.ID]struct{} // objects that are pinned
+	ign  ignoring
 
 	chunker  *chunk.Chunker
 	released journal.Seq // in recovery: up to where no space needs the journal, by this space's checkpoint

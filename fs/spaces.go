@@ -69,13 +69,15 @@ type SpaceInfo struct {
 
 	Problem string `json:"problem,omitempty"` // why it is damaged, or not on this device
 
-	PendingChanges int   `json:"pending_changes"`
-	PendingBlocks  int   `json:"pending_blocks"`
-	Conflicts      int   `json:"conflicts"`
-	FetchBlocks    int   `json:"pending_fetch_blocks"` // that are to come from other devices
-	SendBlocks     int   `json:"pending_send_blocks"`  // published here, and not known to be held by another device
-	BlockBytes     int64 `json:"-"`
-	DiskBytes      int64 `json:"-"`
+	PendingChanges int    `json:"pending_changes"`
+	PendingBlocks  int    `json:"pending_blocks"`
+	Conflicts      int    `json:"conflicts"`
+	FetchBlocks    int    `json:"pending_fetch_blocks"` // that are to come from other devices
+	SendBlocks     int    `json:"pending_send_blocks"`  // published here, and not known to be held by another device
+	BlockBytes     int64  `json:"-"`
+	DiskBytes      int64  `json:"-"`
+	Policy         string `json:"policy,omitempty"` // "mirror" or "on-demand"
+	CacheLimit     int64  `json:"cache_limit,omitempty"`
 }
 
 // spaceOf gives the space of an id, nil where it is not here.
@@ -244,6 +246,8 @@ func (s *space) info(name string) SpaceInfo {
 	i.BlockBytes, i.DiskBytes = s.blocks.Bytes()
 	i.FetchBlocks = s.wanted()
 	i.Conflicts = s.copyCount()
+	p := s.policy()
+	i.Policy, i.CacheLimit = p.String(), p.CacheLimit
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for ino := range s.dirty {

@@ -132,7 +132,7 @@ func (s *space) verify(ctx context.Context, v *verifier) error {
 	}
 	index := func(err error) { v.found("index", err) }
 	for _, verify := range []func(context.Context, func(error)) error{
-		s.aclLog.VerifyIndex, s.log.VerifyIndex, s.ix.VerifyStored, s.rows.VerifyStored, s.verifyPruned,
+		s.aclLog.VerifyIndex, s.log.VerifyIndex, s.ix.VerifyStored, s.rows.VerifyStored, s.verifyPruned, s.verifyLedgers, s.verifyDevice,
 	} {
 		if err := verify(ctx, index); ctx.Err() != nil {
 			return ctx.Err()
@@ -178,7 +178,7 @@ func (s *space) verifyDB() error {
 	if err != nil {
 		return err
 	}
-	for _, known := range [][]string{{bucketPruned}, index.Buckets(), block.Buckets(), store.Buckets(logACL), store.Buckets(logFiles)} {
+	for _, known := range [][]string{{bucketPruned, bucketReceipts, bucketReleases, bucketPromises, bucketDevice}, index.Buckets(), block.Buckets(), store.Buckets(logACL), store.Buckets(logFiles)} {
 		names = slices.DeleteFunc(names, func(n string) bool { return slices.Contains(known, n) })
 	}
 	if len(names) > 0 {
@@ -291,6 +291,9 @@ func (s *space) verifyContents(ctx context.Context, v *verifier) {
 	err := s.eachContent(ctx, func(c *tree.Content) error {
 		if pruned, err := s.isPruned(c.Root); err != nil || pruned {
 			return err
+		}
+		if s.policy().OnDemand && !s.isWhole(ctx, c.Root) {
+			return nil // what is not here is no damage
 		}
 		err := eachLeaf(ctx, s.getNode, c.Root, func(l block.Leaf) error {
 			if !s.blocks.Has(l.ID) {

@@ -236,6 +236,12 @@ func (c *dirCheck) entry(d *index.Inode, e *index.Entry) {
 			return
 		}
 	}
+	if !ok && n.IsDir() {
+		// One that another device removed waits here while something is in it that only this device has.
+		if stays, err := s.holdsIgnored(n.Ino); err != nil || stays {
+			return
+		}
+	}
 	if !ok {
 		c.found(where, errors.New("it has a name that its history does not give it"))
 		return

@@ -32,6 +32,11 @@ func (h *Home) virtualXattr(ino Ino, name string) ([]byte, error) {
 	case "sync":
 		state, err := s.syncState(local)
 		return []byte(state), err
+	case "pin":
+		if s.slot == 0 {
+			return nil, ErrNoAttr
+		}
+		return h.pinXattr(s, local)
 	case "conflicts":
 		count, err := s.conflictCount(local)
 		return strconv.AppendInt(nil, int64(count), 10), err
@@ -61,6 +66,9 @@ func (s *space) publishedInode(ino uint64) (*index.Inode, error) {
 		s.mu.Lock()
 		n, err := s.inode(ino)
 		if err == nil && len(n.Links) == 0 && ino != rootDir {
+			err = ErrNoAttr
+		}
+		if err == nil && s.isIgnoredInode(ino) {
 			err = ErrNoAttr
 		}
 		if err == nil && !n.Object.IsZero() {

@@ -98,8 +98,9 @@ func TestJSON(t *testing.T) {
 	for _, daemon := range []string{"with", "without"} {
 		for _, line := range []string{
 			"status", "status Personal/f", "status --wait", "account show", "account phrase", "space create W", "space list",
-			"space info W", "space rename W V", "space delete V", "log Personal/f", "log --deleted Personal", "restore Personal/f",
-			"conflicts", "limit", "limit --up 1M", "pause", "resume", "restore Personal/f --to " + out + "/" + daemon, "restore Personal/f --to Personal/" + daemon, "prune --dry-run",
+			"conflicts", "limit", "limit --up 1M", "pause", "resume",
+			"space info W", "space policy W on-demand --cache-limit 1G", "space policy W", "space policy W mirror", "pin W", "unpin W", "space rename W V", "space delete V", "log Personal/f", "log --deleted Personal", "restore Personal/f",
+			"restore Personal/f --to " + out + "/" + daemon, "restore Personal/f --to Personal/" + daemon, "prune --dry-run",
 			"prune --keep-last 3", "verify", "export Personal " + out + "/p" + daemon, "space create S", "export S " + out + "/s" + daemon,
 			"space delete S", "import " + out + "/s" + daemon + " --as T", "space delete T", "version",
 		} {

@@ -25,7 +25,7 @@ func commands(e *env) []*cli.Command {
 		},
 		{
 			Name:  "space",
-			Usage: "create, list, rename and delete spaces",
+			Usage: "create, list, rename and delete spaces, and say which content is here",
 			Description: `The folders at the top of the mount are spaces; mkdir, mv and rmdir there do the same.
 
 Examples:
@@ -36,6 +36,7 @@ Examples:
 				spaceCreateCommand(e),
 				spaceListCommand(e),
 				spaceInfoCommand(e),
+				spacePolicyCommand(e),
 				spaceRenameCommand(e),
 				spaceDeleteCommand(e),
 			},
@@ -46,6 +47,9 @@ Examples:
 		limitCommand(e),
 		conflictsCommand(e),
 		watchCommand(e),
+		pinCommand(e),
+		unpinCommand(e),
+		evictCommand(e),
 		logCommand(e),
 		restoreCommand(e),
 		pruneCommand(e),

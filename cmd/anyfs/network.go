@@ -80,6 +80,8 @@ func (n *network) run(ctx context.Context) {
 	})
 	wg.Go(func() { n.deliver(ctx) })
 	n.h.fs.WatchSpaces(n.poke)
+	n.h.fs.SetKeepers(n.engine)
+	defer n.h.fs.SetKeepers(nil)
 	added := map[dag.ID]bool{}
 	n.poke()
 	tick := time.NewTicker(askAgain)
@@ -111,7 +113,7 @@ func (n *network) follow(added map[dag.ID]bool) {
 		}
 		added[r.ID] = true
 		n.engine.Add(&exchange.Replica{
-			ID: r.ID, ACL: r.ACL, Files: r.Files, Blocks: r.Blocks, Durable: r.Durable, Grown: r.Grown, Member: r.Member, Tags: r.Tags,
+			ID: r.ID, ACL: r.ACL, Files: r.Files, Blocks: r.Blocks, Durable: r.Durable, Grown: r.Grown, Member: r.Member, Tags: r.Tags, Keeps: &r,
 		})
 	}
 	for id := range added {

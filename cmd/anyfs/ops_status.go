@@ -58,6 +58,8 @@ type spaceStatus struct {
 	SendBlocks     int      `json:"pending_send_blocks"`
 	Synced         int      `json:"synced_peers"`
 	Peers          []string `json:"peers"` // connected devices that have it
+	Policy         string   `json:"policy,omitempty"`
+	CacheLimit     int64    `json:"cache_limit,omitempty"`
 	Problem        string   `json:"problem,omitempty"`
 
 	// Missing is the devices that state that they hold changes which no connected peer gives.
@@ -104,6 +106,7 @@ func statusOf(i fs.SpaceInfo) spaceStatus {
 	return spaceStatus{
 		ID: i.ID, Name: i.Name, Role: i.Role, State: i.State, Objects: i.Objects, PendingChanges: i.PendingChanges,
 		PendingBlocks: i.PendingBlocks, Conflicts: i.Conflicts, FetchBlocks: i.FetchBlocks, SendBlocks: i.SendBlocks, Problem: i.Problem, Peers: []string{},
+		Policy: i.Policy, CacheLimit: i.CacheLimit,
 	}
 }
 
@@ -133,6 +136,7 @@ type pathStatus struct {
 	Absent    int    `json:"absent_blocks"`    // of its content, which are not on this device
 	Versions  string `json:"versions,omitempty"`
 	Conflicts string `json:"conflicts,omitempty"`
+	fs.ContentInfo
 }
 
 var opPathStatus = operation[pathParam, pathStatus]{"path-status", func(ctx context.Context, h *home, p pathParam, _ sink) (pathStatus, error) {
@@ -166,6 +170,9 @@ var opPathStatus = operation[pathParam, pathStatus]{"path-status", func(ctx cont
 		case !errors.Is(err, fs.ErrNoAttr):
 			return pathStatus{}, err
 		}
+	}
+	if s.ContentInfo, err = h.fs.Content(ctx, ino); err != nil {
+		return pathStatus{}, err
 	}
 	return s, nil
 }}

@@ -315,7 +315,7 @@ func TestComplete(t *testing.T) {
 	}
 	for _, c := range []struct{ line, want string }{
 		{"anyfs mo", "mount"},
-		{"anyfs space ", "create list info rename delete"},
+		{"anyfs space ", "create list info policy rename delete"},
 		{"anyfs space info P", "Personal"},
 		{"anyfs --home /none space info P", ""},
 		{"anyfs export ", "Personal"},

@@ -58,7 +58,7 @@ func runSpaceList(ctx context.Context, e *env) error {
 	}
 	rows := [][]string{}
 	for _, s := range spaces {
-		rows = append(rows, []string{s.Name, s.Role, s.ID})
+		rows = append(rows, []string{s.Name, s.Role, s.ID, policyText(s.Policy, s.CacheLimit)})
 	}
 	return e.table(rows)
 }
@@ -98,6 +98,7 @@ func runSpaceInfo(ctx context.Context, e *env, name string) error {
 		{"name", s.Name},
 		{"id", s.ID},
 		{"role", s.Role},
+		{"content here", policyText(s.Policy, s.CacheLimit)},
 		{"objects", fmt.Sprint(s.Objects)},
 		{"current content", formatBytes(s.ContentBytes)},
 		{"history", formatBytes(s.HistoryBytes)},

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/anyfs/anyfs/fs"
 )
 
 func statusCommand(e *env) *cli.Command {
@@ -207,6 +209,22 @@ func waitSettled(ctx context.Context, e *env, here bool) error {
 
 var errTimeout = errors.New("timeout")
 
+// contentText says what of a file's content is here, and who had what is not.
+func contentText(c fs.ContentInfo) string {
+	text := map[string]string{"here": "on this device", "part": "part of it is on this device", "absent": "not on this device"}[c.State]
+	if len(c.HeldBy) > 0 {
+		text += "; held by " + strings.Join(c.HeldBy, ", ")
+	}
+	return text
+}
+
+func pinText(p fs.PinState) string {
+	if p == fs.PinnedAbove {
+		return "pinned, as a folder that it is in is"
+	}
+	return string(p)
+}
+
 // runPathStatus shows one file or folder.
 func runPathStatus(ctx context.Context, e *env, given string) error {
 	p, err := e.pathParam(given)
@@ -222,12 +240,13 @@ func runPathStatus(ctx context.Context, e *env, given string) error {
 	}
 	rows := [][]string{{"path", cmp.Or(s.Path, "(the root of the mount)")}, {"kind", s.Kind}}
 	if s.Absent > 0 {
-		rows = append(rows, []string{"content", count(s.Absent, "block") + " not on this device"})
+		rows = append(rows, []string{"absent", count(s.Absent, "block") + " not on this device"})
 	}
 	if s.Device != "" {
 		rows = append(rows, []string{"last changed", s.Time + " by " + s.Device})
 	}
-	for _, r := range [][]string{{"sync", s.Sync}, {"id", s.ID}, {"author", s.Author}, {"heads", strings.ReplaceAll(s.Heads, "\n", " ")}, {"versions", s.Versions}, {"conflicts", s.Conflicts}} {
+	for _, r := range [][]string{{"sync", s.Sync}, {"id", s.ID}, {"author", s.Author}, {"heads", strings.ReplaceAll(s.Heads, "\n", " ")}, {"versions", s.Versions}, {"conflicts", s.Conflicts},
+		{"content", contentText(s.ContentInfo)}, {"pin", pinText(s.Pin)}} {
 		if r[1] != "" {
 			rows = append(rows, r)
 		}

@@ -307,14 +307,26 @@ func (e *Engine) HeldBlocks(ctx context.Context, id dag.ID, blocks []block.ID) (
 }
 
 func (l *link) heldBlocks(ctx context.Context, ids []block.ID) (missing []block.ID, err error) {
-	k, err := l.conn(false)
+	held, err := l.ask(ctx, false, ids, wire.MaxIDs, func(n uint64, ids []block.ID) wire.Message { return &wire.HasBlocks{Request: n, IDs: ids} })
+	for i, yes := range held {
+		if !yes {
+			missing = append(missing, ids[i])
+		}
+	}
+	return missing, err
+}
+
+// ask asks the peer a question about each of the blocks, up to step of them at a time.
+func (l *link) ask(ctx context.Context, ahead bool, ids []block.ID, step int, question func(uint64, []block.ID) wire.Message) ([]bool, error) {
+	k, err := l.conn(ahead)
 	if err != nil {
 		return nil, err
 	}
+	out := make([]bool, 0, len(ids))
 	for len(ids) > 0 {
-		some := ids[:min(len(ids), wire.MaxIDs)]
+		some := ids[:min(len(ids), step)]
 		ids = ids[len(some):]
-		n, w, err := k.ask(func(n uint64) wire.Message { return &wire.HasBlocks{Request: n, IDs: some} }, nil)
+		n, w, err := k.ask(func(n uint64) wire.Message { return question(n, some) }, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -338,11 +350,9 @@ func (l *link) heldBlocks(ctx context.Context, ids []block.ID) (missing []block.
 		if len(bits) != (len(some)+7)/8 {
 			return nil, fmt.Errorf("%w: an answer of %d bytes about %d blocks", session.ErrPeer, len(bits), len(some))
 		}
-		for i, id := range some {
-			if bits[i/8]&(1<<(i%8)) == 0 {
-				missing = append(missing, id)
-			}
+		for i := range some {
+			out = append(out, bits[i/8]&(1<<(i%8)) != 0)
 		}
 	}
-	return missing, nil
+	return out, nil
 }

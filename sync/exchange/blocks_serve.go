@@ -46,7 +46,7 @@ func (e *Engine) takeBlocks(ctx context.Context, id peer.ID, t *stream) error {
 		}
 		switch m.(type) {
 		case *wire.GetBlock:
-		case *wire.HasBlocks:
+		case *wire.HasBlocks, *wire.Rely, *wire.Withdraw, *wire.Release:
 			select {
 			case holds <- struct{}{}:
 			case <-ctx.Done():
@@ -86,6 +86,9 @@ func (l *link) answer(ctx context.Context, t *stream, requests <-chan wire.Messa
 		switch m := m.(type) {
 		case *wire.HasBlocks:
 			err = t.write(l.holds(ctx, m))
+			<-holds
+		case *wire.Rely, *wire.Withdraw, *wire.Release:
+			err = t.write(l.receipt(ctx, m))
 			<-holds
 		case *wire.GetBlock:
 			if buf, err = l.give(t, m, buf); cap(buf) > 4<<20 {

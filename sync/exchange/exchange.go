@@ -73,6 +73,8 @@ type Replica struct {
 	Grown   func()                   // the access list has grown: the owner judges the files again; may be nil
 	Member  func(dag.PublicKey) bool // whether an account may have the files by the access list as it is now; nil: all may
 
+	Keeps Keeper // of blocks, on behalf of others; nil: nothing is kept for anybody
+
 	// Tags proves being in the space: HMACs of transcript under a discovery key of each epoch key. Who has one of these keys
 	// gets one of these tags from the same transcript.
 	Tags func(transcript []byte) [][32]byte

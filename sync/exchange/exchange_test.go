@@ -324,3 +324,104 @@ func BenchmarkTwoHosts(b *testing.B) {
 
 // fetcher is what the engine gave to the store of blocks.
 func (r *replica) fetcher() block.Fetcher { return r.d.e.Fetcher(r.ID) }
+
+// books is a Keeper in memory.
+type books struct {
+	mu       sync.Mutex
+	blocks   *block.Store
+	promised map[block.ID]dag.PublicKey
+	released int
+}
+
+func (k *books) Promise(_ context.Context, device, account dag.PublicKey, ids []block.ID) []bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	yes := make([]bool, len(ids))
+	for i, id := range ids {
+		if yes[i] = k.blocks.Has(id); yes[i] {
+			k.promised[id] = device
+		}
+	}
+	return yes
+}
+
+func (k *books) Withdraw(_ context.Context, _ dag.PublicKey, ids []block.ID) []bool {
+	yes := make([]bool, len(ids))
+	for i, id := range ids {
+		yes[i] = k.blocks.Has(id)
+	}
+	return yes
+}
+
+func (k *books) Released(_ context.Context, device dag.PublicKey, ids []block.ID) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, id := range ids {
+		if k.promised[id] == device {
+			delete(k.promised, id)
+			k.released++
+		}
+	}
+	return nil
+}
+
+func newBooks(r *replica) *books {
+	k := &books{blocks: r.Blocks, promised: map[block.ID]dag.PublicKey{}}
+	r.Keeps = k
+	return k
+}
+
+// TestReceipts: devices of one account give each other receipts, withdraw and release them; to another account's nothing is promised.
+func TestReceipts(t *testing.T) {
+	a := newDevice(t, 1, 1)
+	b := newDevice(t, 1, 2, a.addr("/tcp/"))
+	c := newDevice(t, 2, 3, a.addr("/tcp/"))
+	ra, rb, rc := newReplica(t, a, "one"), newReplica(t, b, "one"), newReplica(t, c, "one")
+	ka, kb := newBooks(ra), newBooks(rb)
+	newBooks(rc)
+	var ids []block.ID
+	for i := range 1500 {
+		id, err := ra.Blocks.Put(fmt.Append(nil, "block ", i))
+		must(t, err)
+		ids = append(ids, id)
+	}
+	if _, err := b.e.Rely(t.Context(), rb.ID, ids); !errors.Is(err, exchange.ErrOffline) {
+		t.Errorf("alone: %v", err)
+	}
+	for _, r := range []*replica{ra, rb, rc} {
+		r.d.e.Add(r.Replica)
+	}
+	eventually(t, func() bool {
+		return len(a.e.Status().Peers) == 2 && len(b.e.Status().Peers) == 1 && len(c.e.Status().Peers) == 1
+	})
+	by, err := b.e.Rely(t.Context(), rb.ID, append(slices.Clone(ids), block.ID{1}))
+	must(t, err)
+	for i := range ids {
+		if by[i] != a.author.Device {
+			t.Fatalf("block %d: a receipt of %x", i, by[i])
+		}
+	}
+	if by[len(ids)] != (dag.PublicKey{}) || len(ka.promised) != len(ids) {
+		t.Errorf("a receipt for nothing; %d promised", len(ka.promised))
+	}
+	if by, err := c.e.Rely(t.Context(), rc.ID, ids); !errors.Is(err, exchange.ErrOffline) || by[0] != (dag.PublicKey{}) {
+		t.Errorf("another account's device gets receipts: %v", err)
+	}
+	// And it is asked for nothing.
+	if given, err := a.e.Withdraw(t.Context(), ra.ID, c.author.Device, ids[:1]); !errors.Is(err, exchange.ErrOffline) {
+		t.Errorf("%v, %v", given, err)
+	}
+	_, err = rb.Blocks.Put([]byte("block 7"))
+	must(t, err)
+	given, err := a.e.Withdraw(t.Context(), ra.ID, b.author.Device, ids[:10])
+	if err != nil || !given[7] || given[6] {
+		t.Errorf("withdrawn: %v, %v", given, err)
+	}
+	heard, err := b.e.Release(t.Context(), rb.ID, a.author.Device, ids)
+	if err != nil || slices.Contains(heard, false) || len(ka.promised) != 0 || ka.released != len(ids) {
+		t.Errorf("released: %d left, %v", len(ka.promised), err)
+	}
+	if len(kb.promised) != 0 {
+		t.Error("the wrong one promised")
+	}
+}

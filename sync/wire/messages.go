@@ -33,6 +33,9 @@ const (
 	KindProbe
 	KindAnswer
 	KindStatement
+	KindRely
+	KindWithdraw
+	KindRelease
 	kinds
 )
 
@@ -78,6 +81,12 @@ func (k Kind) new() Message {
 		return &Answer{}
 	case KindStatement:
 		return &Statement{}
+	case KindRely:
+		return &Rely{}
+	case KindWithdraw:
+		return &Withdraw{}
+	case KindRelease:
+		return &Release{}
 	}
 	return nil
 }
@@ -336,12 +345,36 @@ type HasBlocks struct {
 	IDs     List[block.ID]
 }
 
-// HeldBlocks answers HasBlocks: bit i (of byte i/8, from the lowest on) stands for the i-th.
+// HeldBlocks answers HasBlocks, Rely, Withdraw and Release: bit i (of byte i/8, from the lowest on) stands for the i-th.
 type HeldBlocks struct {
 	_       struct{} `cbor:",toarray"`
 	T       head[HeldBlocks]
 	Request uint64
 	Bits    []byte
+}
+
+// Rely asks for receipts: that the peer holds the blocks durably, and keeps each until the sender releases it.
+type Rely struct {
+	_       struct{} `cbor:",toarray"`
+	T       head[Rely]
+	Request uint64
+	IDs     List[block.ID]
+}
+
+// Withdraw asks the peer to do without the receipts that the sender gave it.
+type Withdraw struct {
+	_       struct{} `cbor:",toarray"`
+	T       head[Withdraw]
+	Request uint64
+	IDs     List[block.ID]
+}
+
+// Release gives receipts of the peer back: the sender does not rely on them any more.
+type Release struct {
+	_       struct{} `cbor:",toarray"`
+	T       head[Release]
+	Request uint64
+	IDs     List[block.ID]
 }
 
 func (Hello) kind() Kind      { return KindHello }
@@ -364,6 +397,9 @@ func (HeldBlocks) kind() Kind { return KindHeldBlocks }
 func (Probe) kind() Kind      { return KindProbe }
 func (Answer) kind() Kind     { return KindAnswer }
 func (Statement) kind() Kind  { return KindStatement }
+func (Rely) kind() Kind       { return KindRely }
+func (Withdraw) kind() Kind   { return KindWithdraw }
+func (Release) kind() Kind    { return KindRelease }
 
 func (m *Hello) check() error { return nil }
 
@@ -482,9 +518,14 @@ func (m *Part) check() error {
 	return nil
 }
 
-func (m *HasBlocks) check() error {
-	if len(m.IDs) == 0 || len(m.IDs) > MaxIDs {
-		return fmt.Errorf("%d ids", len(m.IDs))
+func (m *HasBlocks) check() error { return checkBlocks(len(m.IDs)) }
+func (m *Rely) check() error      { return checkBlocks(len(m.IDs)) }
+func (m *Withdraw) check() error  { return checkBlocks(len(m.IDs)) }
+func (m *Release) check() error   { return checkBlocks(len(m.IDs)) }
+
+func checkBlocks(n int) error {
+	if n == 0 || n > MaxIDs {
+		return fmt.Errorf("%d ids", n)
 	}
 	return nil
 }

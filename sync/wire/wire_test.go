@@ -57,6 +57,9 @@ func examples() map[string]Message {
 		"no block":       &Part{Request: 1, Absent: true},
 		"has blocks":     &HasBlocks{Request: 2, IDs: List[block.ID]{block.ID(id(8))}},
 		"held blocks":    &HeldBlocks{Request: 2, Bits: []byte{1}},
+		"rely":           &Rely{Request: 4, IDs: List[block.ID]{block.ID(id(8)), block.ID(id(9))}},
+		"withdraw":       &Withdraw{Request: 5, IDs: List[block.ID]{block.ID(id(8))}},
+		"release":        &Release{Request: 6, IDs: List[block.ID]{block.ID(id(9))}},
 		"held no blocks": &HeldBlocks{Request: 3, Bits: []byte{0}},
 	}
 }
