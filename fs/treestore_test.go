@@ -119,11 +119,11 @@ func TestTreeStore(t *testing.T) {
 	moved := 0
 	rapid.Check(t, func(rt *rapid.T) {
 		t := rapidTB{t, rt}
-		d := newDevices(t, rapid.IntRange(2, 2).Draw(rt, "devices"))
+		d := newDevices(t, rapid.IntRange(2, 3).Draw(rt, "devices"))
 		who := rapid.Custom(func(rt *rapid.T) *testHome {
 			return d.all[rapid.IntRange(0, len(d.all)-1).Draw(rt, "device")]
 		})
-		name := rapid.SampledFrom([]string{"a", "b"})
+		name := rapid.SampledFrom([]string{"a", "b", "c", "d"})
 		// dirs lists the directories of a device, the root first.
 		dirs := func(h *testHome) []Ino {
 			out := []Ino{h.root}
@@ -155,7 +155,7 @@ func TestTreeStore(t *testing.T) {
 					in, to := rapid.SampledFrom(all).Draw(rt, "in"), rapid.SampledFrom(all).Draw(rt, "to")
 					a, b := name.Draw(rt, "name"), name.Draw(rt, "other")
 					n++
-					what := rapid.SampledFrom([]string{"make", "make", "write", "mkdir", "mkdir", "rename", "rename", "unlink", "rmdir"}).Draw(rt, "what")
+					what := rapid.SampledFrom([]string{"make", "make", "write", "mkdir", "mkdir", "rename", "rename", "unlink", "rmdir", "link"}).Draw(rt, "what")
 					note(h, what, " ", n, " ", in&0xffff, "/", a, " ", to&0xffff, "/", b)
 					switch what {
 					case "make":
@@ -191,7 +191,7 @@ func TestTreeStore(t *testing.T) {
 			},
 			"restart": func(rt *rapid.T) {
 				h := who.Draw(rt, "who")
-				how := rapid.IntRange(3, 3).Draw(rt, "how")
+				how := rapid.IntRange(0, 3).Draw(rt, "how")
 				note(h, "restarts ", how)
 				switch how {
 				case 0:
