@@ -77,8 +77,8 @@ func loginCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name:  "login",
 		Usage: "set up this device for an account that you have, by its recovery phrase",
-		Description: `Makes the keys of this device, and the space Personal. What other devices hold does not come by itself yet: 'anyfs import'
-takes in what 'anyfs export' wrote there. Without --phrase-file the words are asked for on the terminal.
+		Description: `Makes the keys of this device, and the space Personal. What other devices of the account hold comes once this one is mounted and
+one of them is found on the local network, or named by 'anyfs peer add'. Without --phrase-file the words are asked for on the terminal.
 
 Examples:
   anyfs login
