@@ -18,7 +18,9 @@ const (
 	absentAfter = 4 * time.Second        // without a byte of a block that somebody reads: nobody has it
 	meetWithin  = 3 * time.Second        // of these, for a peer of the space to connect
 	hedgeAfter  = 500 * time.Millisecond // without a byte of it another peer is asked too
-	hedgeSlow   = 3 * time.Second        // and without its end
+	hedgeSlow   = 3 * time.Second        // and without its end, unless bytes keep coming
+	hedgeRate   = 16 << 10               // bytes in that time at least
+	hedgeLate   = 15 * time.Second       // whatever comes: who gives a block by drops keeps nobody waiting
 	stallBlock  = 4 * time.Second        // without a byte over a stream on which answers are due
 	minMoved    = 1 << 10                // bytes in that time: fewer are none
 	avoidFor    = 15 * time.Second       // a peer that has stalled, for what is fetched ahead
@@ -183,7 +185,7 @@ func (sp *space) Fetch(ctx context.Context, id block.ID) ([]byte, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	f := &fetch{sp: sp, id: id, results: make(chan attempt), begun: make(chan struct{}, 1), urged: make(chan struct{}, 1),
-		before: make(map[*link]uint64)}
+		before: make(map[*link]since)}
 	if f.class = classOf(ctx); f.class == reading && sp.silent.has(id, sp.e.clock.Now(), silentFor) {
 		// Who asks again, after he waited with another, does not wait twice.
 		return nil, fmt.Errorf("%w: no peer of the space gives it", block.ErrAbsent)
@@ -222,10 +224,10 @@ type fetch struct {
 	results chan attempt
 	begun   chan struct{}
 	urged   chan struct{}
-	began   bool             // some of it came
-	over    atomic.Bool      // it came
-	part    []byte           // what came of it
-	before  map[*link]uint64 // by who was asked: what had come over its stream
+	began   bool            // some of it came
+	over    atomic.Bool     // it came
+	part    []byte          // what came of it
+	before  map[*link]since // by who was asked
 }
 
 func (f *fetch) run(ctx context.Context) ([]byte, error) {
@@ -242,6 +244,7 @@ func (f *fetch) run(ctx context.Context) ([]byte, error) {
 		f.ask(ctx)
 	}
 	hedge := f.hedge(false)
+	began, seen := clock.Now(), uint64(0) // for hedge: since when, and what had come when it was set
 	for f.active > 0 {
 		select {
 		case <-f.begun:
@@ -254,13 +257,14 @@ func (f *fetch) run(ctx context.Context) ([]byte, error) {
 				continue
 			}
 			f.class = reading
-			if hedge = f.hedge(f.began); !f.began {
+			if began, seen = clock.Now(), f.moved(); !f.began {
 				limit = clock.After(absentAfter)
 				f.tried = nil // on the stream for what is read
 				clear(f.before)
-				moved = 0
+				moved, seen = 0, 0
 				f.ask(ctx)
 			}
+			hedge = f.hedge(f.began)
 		case a := <-f.results:
 			f.active--
 			if a.err == nil {
@@ -287,6 +291,11 @@ func (f *fetch) run(ctx context.Context) ([]byte, error) {
 			hedge = f.hedge(false)
 		case <-hedge:
 			hedge = nil
+			// On a slow line a block takes its time, and a second one beside it would take as much again.
+			if now := f.moved(); now >= seen+hedgeRate && clock.Now().Sub(began) < hedgeLate {
+				seen, hedge = now, f.hedge(true)
+				continue
+			}
 			if f.active == 1 {
 				part := f.part
 				f.part = nil // it comes from the first
@@ -307,10 +316,16 @@ func (f *fetch) run(ctx context.Context) ([]byte, error) {
 	return nil, fmt.Errorf("%w: no peer of the space has it", block.ErrAbsent)
 }
 
-// moved counts what came over the streams for what is read from those who were asked, since they were.
+// since is what had come over a stream when a block was asked for on it.
+type since struct {
+	moved *atomic.Uint64
+	was   uint64
+}
+
+// moved counts what came over the streams on which the block was asked for, since it was.
 func (f *fetch) moved() (n uint64) {
-	for l, before := range f.before {
-		n += l.moved[0].Load() - before
+	for _, s := range f.before {
+		n += s.moved.Load() - s.was
 	}
 	return n
 }
@@ -395,7 +410,8 @@ func (f *fetch) ask(ctx context.Context) bool {
 	e.mu.Unlock()
 	f.tried = append(f.tried, best)
 	if _, again := f.before[best]; !again {
-		f.before[best] = best.moved[0].Load()
+		moved := best.movedOf(c != reading)
+		f.before[best] = since{moved, moved.Load()}
 	}
 	if ok {
 		f.active++
