@@ -130,10 +130,21 @@ func (e *Engine) refusal(id peer.ID) error {
 
 // failed judges an error of a stream: a peer that broke the protocol is left alone for a while.
 func (e *Engine) failed(id peer.ID, what string, err error) {
-	if !errors.Is(err, session.ErrPeer) && !errors.Is(err, wire.ErrFormat) && !errors.Is(err, wire.ErrTooLong) {
+	if !breach(err) {
 		e.log.Debug("a stream ended", "peer", id, "what", what, "err", err)
 		return
 	}
+	e.ban(id, what, err)
+	e.closePeer(id)
+}
+
+// breach reports whether an error is the peer's doing, and nothing that happens to an honest one.
+func breach(err error) bool {
+	return errors.Is(err, session.ErrPeer) || errors.Is(err, wire.ErrFormat) || errors.Is(err, wire.ErrTooLong)
+}
+
+// ban leaves a peer alone for a while. It comes before the connection is closed: a peer that is back at once finds it.
+func (e *Engine) ban(id peer.ID, what string, err error) {
 	e.mu.Lock()
 	now := e.clock.Now()
 	tell := e.tells(id, now)
@@ -145,7 +156,6 @@ func (e *Engine) failed(id peer.ID, what string, err error) {
 	if tell {
 		e.log.Warn("a peer broke the protocol", "peer", id, "what", what, "err", err)
 	}
-	e.closePeer(id)
 }
 
 func (e *Engine) disconnected(id peer.ID) {
@@ -161,8 +171,8 @@ func (e *Engine) disconnected(id peer.ID) {
 	}
 }
 
-// hello does the handshake and keeps the peer until the stream ends.
-func (e *Engine) hello(ctx context.Context, id peer.ID, t *stream) error {
+// hello does the handshake and keeps the peer until the stream ends. A peer that broke the protocol is banned when it returns.
+func (e *Engine) hello(ctx context.Context, id peer.ID, t *stream) (err error) {
 	if err := e.refusal(id); err != nil {
 		return err
 	}
@@ -180,6 +190,11 @@ func (e *Engine) hello(ctx context.Context, id peer.ID, t *stream) error {
 		return err
 	}
 	defer e.exit(r)
+	defer func() {
+		if breach(err) {
+			e.ban(id, "hello", err)
+		}
+	}()
 	defer t.closeOn(ctx)()
 
 	var wg sync.WaitGroup
