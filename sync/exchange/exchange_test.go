@@ -11,6 +11,8 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -23,6 +25,7 @@ import (
 	"github.com/anyfs/anyfs/dag/kv"
 	"github.com/anyfs/anyfs/dag/store"
 	"github.com/anyfs/anyfs/sync/exchange"
+	"github.com/anyfs/anyfs/sync/wire"
 )
 
 func key(seed ...byte) ed25519.PrivateKey {
@@ -41,6 +44,7 @@ type device struct {
 	stop   func()
 	log    *logs
 	n      int
+	listen []string // nil: any ports of 127.0.0.1
 }
 
 // logs counts warnings.
@@ -70,9 +74,12 @@ func newDevice(t testing.TB, account, n byte, peers ...string) *device {
 }
 
 func (d *device) start(t testing.TB, peers ...string) {
+	if d.listen == nil {
+		d.listen = []string{"/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"}
+	}
 	e, err := exchange.New(exchange.Options{
 		Key: d.author.Key, Certificate: d.cert, Peers: peers,
-		Listen: []string{"/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"},
+		Listen: d.listen,
 		Log:    slog.New(handler{slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}), d.log}).With("on", d.n),
 	})
 	must(t, err)
@@ -423,5 +430,33 @@ func TestReceipts(t *testing.T) {
 	}
 	if len(kb.promised) != 0 {
 		t.Error("the wrong one promised")
+	}
+}
+
+// Two daemons of one machine that are given one port listen at two, and each answers at its own.
+func TestPortIsTaken(t *testing.T) {
+	a := newDevice(t, 1, 1)
+	at := strings.Split(a.addr("/tcp/"), "/p2p/")[0]
+	n, err := strconv.Atoi(at[strings.LastIndexByte(at, '/')+1:])
+	must(t, err)
+	b := &device{t: t, author: dag.Author{Key: key('d', 1, 2)}, n: 2, log: new(logs)}
+	b.author.Account, b.author.Device = a.author.Account, public(b.author.Key)
+	b.cert = &list.Certificate{Account: b.author.Account, Device: b.author.Device, HPKE: bytes.Repeat([]byte{2}, list.HPKEBytes), Serial: 1}
+	b.cert.Sign(key('a', 1))
+	b.listen = []string{fmt.Sprintf("/ip4/0.0.0.0/tcp/%d", n), fmt.Sprintf("/ip4/0.0.0.0/udp/%d/quic-v1", n)}
+	b.start(t)
+	for _, addr := range b.e.Status().Listen {
+		if strings.Contains(addr, fmt.Sprintf("/tcp/%d/", n)) {
+			t.Errorf("both listen at %s", addr)
+		}
+	}
+	for _, d := range []*device{a, b} {
+		for range 16 { // which of two that share a port gets a connection is chance
+			h, id, _ := raw(t, 50, d)
+			if _, err := h.NewStream(t.Context(), id, wire.ProtocolHello); err != nil {
+				t.Fatal(err)
+			}
+			must(t, h.Close())
+		}
 	}
 }

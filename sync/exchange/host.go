@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strconv"
+	"syscall"
 	"time"
 
 	libp2p "github.com/libp2p/go-libp2p"
@@ -80,7 +82,8 @@ func (e *Engine) newHost() (host.Host, error) {
 	return h, nil
 }
 
-// listen listens at each address; where its port is taken, at any. It fails when there is none to listen at.
+// listen listens at each address; where its port is taken, at one of the next, else at any. It fails when there is none to
+// listen at.
 func listen(h host.Host, addrs []string) error {
 	var errs []error
 	listening := len(addrs) == 0
@@ -89,14 +92,19 @@ func listen(h host.Host, addrs []string) error {
 		if err != nil {
 			return fmt.Errorf("exchange: listen address %q: %w", s, err)
 		}
-		if err = h.Network().Listen(a); err != nil {
-			err = errors.Join(err, h.Network().Listen(anyPort(a)))
-			if len(h.Network().ListenAddresses()) == 0 {
-				errs = append(errs, fmt.Errorf("%s: %w", s, err))
-				continue
+		for _, b := range append(nextPorts(a), withPort(a, 0)) {
+			if err = inUse(b); err == nil {
+				err = h.Network().Listen(b)
+			}
+			if err == nil {
+				listening = true
+				break
+			}
+			errs = append(errs, fmt.Errorf("%s: %w", b, err))
+			if errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EAFNOSUPPORT) {
+				break // with another port it is not there either
 			}
 		}
-		listening = true
 	}
 	if !listening {
 		return fmt.Errorf("exchange: listen: %w", errors.Join(errs...))
@@ -104,18 +112,66 @@ func listen(h host.Host, addrs []string) error {
 	return nil
 }
 
-// anyPort is the address with a port of the system's choice.
-func anyPort(a ma.Multiaddr) ma.Multiaddr {
+// morePorts is how many ports after the one that was asked for are tried: a second daemon of a machine has the same port each
+// time, so that those who know its address find it.
+const morePorts = 8
+
+func nextPorts(a ma.Multiaddr) []ma.Multiaddr {
+	out := []ma.Multiaddr{a}
+	port, err := portOf(a)
+	if err != nil || port == 0 {
+		return out
+	}
+	for p := port + 1; p <= min(port+morePorts, 65535); p++ {
+		out = append(out, withPort(a, p))
+	}
+	return out
+}
+
+func portOf(a ma.Multiaddr) (int, error) {
+	s, err := a.ValueForProtocol(ma.P_TCP)
+	if err != nil {
+		s, err = a.ValueForProtocol(ma.P_UDP)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(s)
+}
+
+func withPort(a ma.Multiaddr, port int) ma.Multiaddr {
 	var out ma.Multiaddr
 	for _, c := range a {
 		if p := c.Protocol().Code; p == ma.P_TCP || p == ma.P_UDP {
-			if z, err := ma.NewComponent(c.Protocol().Name, "0"); err == nil {
+			if z, err := ma.NewComponent(c.Protocol().Name, strconv.Itoa(port)); err == nil {
 				c = *z
 			}
 		}
 		out = append(out, c)
 	}
 	return out
+}
+
+// inUse reports a TCP port at which somebody listens. The transport would share it (SO_REUSEPORT, for dialling from the port
+// that it listens at), and of two daemons of one user each would get the connections of the other.
+func inUse(a ma.Multiaddr) error {
+	addr, err := manet.ToNetAddr(a)
+	t, ok := addr.(*net.TCPAddr)
+	if err != nil || !ok || t.Port == 0 {
+		return nil
+	}
+	family := "tcp4"
+	if t.IP.To4() == nil {
+		family = "tcp6"
+	}
+	l, err := net.ListenTCP(family, t)
+	if err == nil {
+		return l.Close()
+	}
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return err
+	}
+	return nil // what else is wrong shows when it is listened at
 }
 
 // rank dials private addresses by TCP first, which carries more there, and public ones by QUIC first; the others a little
