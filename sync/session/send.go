@@ -72,25 +72,71 @@ func (s *Session) pull(m *wire.Pull) error {
 	return nil
 }
 
-// wanted takes what the peer asks for, with what comes before it in its feed.
+// wanted takes what the peer asks for, with what comes before it in its feed. What is to be sent already, or was, is not sent
+// for coming before something else.
 func (d *side) wanted(m *wire.Want) error {
 	for _, id := range m.IDs {
+		if d.toAnswer(id) {
+			continue
+		}
 		if len(d.answers) >= maxAnswers {
 			return fault("more than %d batches asked for", maxAnswers)
 		}
 		at := len(d.answers)
-		d.answers = append(d.answers, id)
-		for n := uint64(0); n < m.Back && len(d.answers) < maxAnswers; n++ {
+		d.addAnswer(id)
+		for n := uint64(0); n < m.Back && len(d.answers) < maxBefore; n++ {
 			b, _, err := d.g.Batch(id)
-			if err != nil || b.Prev.IsZero() {
+			if err != nil || b.Prev.IsZero() || d.toAnswer(b.Prev) || d.recent.has(b.Prev) {
 				break
 			}
 			id = b.Prev
-			d.answers = append(d.answers, id)
+			d.addAnswer(id)
 		}
 		slices.Reverse(d.answers[at:])
 	}
 	return nil
+}
+
+func (d *side) toAnswer(id dag.ID) bool {
+	_, ok := d.answering[id]
+	return ok
+}
+
+func (d *side) addAnswer(id dag.ID) {
+	if d.answering == nil {
+		d.answering = make(map[dag.ID]struct{})
+	}
+	d.answering[id] = struct{}{}
+	d.answers = append(d.answers, id)
+}
+
+func (d *side) popAnswer() {
+	delete(d.answering, d.answers[0])
+	d.answers = d.answers[1:]
+}
+
+// wanting returns the next Want, nil where there is nothing to ask for, or the peer has enough to answer.
+func (d *side) wanting() wire.Message {
+	m := &wire.Want{Graph: d.kind}
+	for len(d.wants) > 0 && len(m.IDs) < wire.MaxIDs {
+		w := d.wants[0]
+		if len(m.IDs) > 0 && w.back != m.Back {
+			break
+		}
+		asked, full := d.s.sp.flies(d.kind, w.id, d.s)
+		if full {
+			break
+		}
+		d.wants = d.wants[1:]
+		if asked { // it did not come meanwhile
+			m.Back = w.back
+			m.IDs = append(m.IDs, w.id)
+		}
+	}
+	if len(m.IDs) == 0 {
+		return nil
+	}
+	return m
 }
 
 // next returns the next message about this graph. Without reads the peer gets no batch of it.
@@ -104,16 +150,11 @@ func (d *side) next(reads bool) (wire.Message, error) {
 	if m := d.tell(); m != nil {
 		return m, nil
 	}
-	if len(d.wants) > 0 {
-		m := &wire.Want{Graph: d.kind, Back: d.wants[0].back}
-		for len(d.wants) > 0 && d.wants[0].back == m.Back && len(m.IDs) < wire.MaxIDs {
-			m.IDs = append(m.IDs, d.wants[0].id)
-			d.wants = d.wants[1:]
-		}
+	if m := d.wanting(); m != nil {
 		return m, nil
 	}
 	if !reads {
-		d.answers, d.queue, d.live = nil, nil, false
+		d.answers, d.answering, d.queue, d.live = nil, nil, nil, false
 		if d.serving != nil {
 			d.stopServing()
 			return &wire.End{Graph: d.kind}, nil
@@ -167,7 +208,7 @@ func (d *side) answer() (wire.Message, error) {
 		frame, err := d.g.Frame(id)
 		if errors.Is(err, dag.ErrNotFound) {
 			d.absents = append(d.absents, id)
-			d.answers = d.answers[1:]
+			d.popAnswer()
 			continue
 		}
 		if err != nil {
@@ -178,7 +219,7 @@ func (d *side) answer() (wire.Message, error) {
 		}
 		p.add(frame)
 		d.recent.add(id)
-		d.answers = d.answers[1:]
+		d.popAnswer()
 	}
 	if len(p.frames) > 0 {
 		d.runs = 0

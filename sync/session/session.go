@@ -17,7 +17,9 @@ const (
 	maxQueue   = 8192      // batches to offer; with more the peer is told the heads and pulls
 	maxAsking  = 16 * 1024 // batches asked of the peer that did not come
 	maxOffered = 4096      // batches that the peer told of and that are asked of another
-	maxAnswers = 4 * 1024  // batches that the peer asked for and that are not sent yet
+	maxFlying  = 2 * 1024  // of these, batches that a Want that was sent names
+	maxAnswers = 16 * 1024 // batches that the peer asked for by name and that are not sent yet
+	maxBefore  = 4 * 1024  // with this many to send, none is added that only comes before those
 	maxPending = 64 << 20  // bytes of batches that name what did not come, while none comes that does not; the graph keeps fewer
 	maxStrikes = 3         // refused batches
 	chunkBytes = 128 << 10
@@ -39,6 +41,7 @@ type Session struct {
 	log    *slog.Logger
 	poked  atomic.Bool // look again at what is lacking
 	asking int         // batches asked of the peer; guarded by Space.mu
+	flying int         // of these, named in a Want that was sent; guarded by Space.mu
 
 	// mu is held for moments and reads of the graph, not while batches are taken in. It comes before Space.mu.
 	mu         sync.Mutex
@@ -238,21 +241,22 @@ type side struct {
 	g    *dag.Graph
 
 	// Towards the peer.
-	live     bool    // all that is held was offered but for what stands in queue
-	queue    []offer // in the order in which it came to count
-	inbox    []offer // comes into the queue when a group is through
-	serving  *serving
-	overflow bool             // the queue overflowed while serving: the peer is to pull again
-	in       *incoming        // a Pull that is not complete
-	giver    *reconcile.Giver // the peer probes
-	reverse  *reconcile.Giver // what its last probes found, for this side's next Pull
-	idle     bool             // it has not probed since the last tick
-	runs     int              // that the peer began since the last tick, or since it was sent a batch
-	answers  []dag.ID         // that the peer asked for
-	absents  []dag.ID
-	durable  frontier
-	said     frontier
-	owe      bool // the peer sent something, and waits to hear that it is durable
+	live      bool    // all that is held was offered but for what stands in queue
+	queue     []offer // in the order in which it came to count
+	inbox     []offer // comes into the queue when a group is through
+	serving   *serving
+	overflow  bool                // the queue overflowed while serving: the peer is to pull again
+	in        *incoming           // a Pull that is not complete
+	giver     *reconcile.Giver    // the peer probes
+	reverse   *reconcile.Giver    // what its last probes found, for this side's next Pull
+	idle      bool                // it has not probed since the last tick
+	runs      int                 // that the peer began since the last tick, or since it was sent a batch
+	answers   []dag.ID            // that the peer asked for
+	answering map[dag.ID]struct{} // these
+	absents   []dag.ID
+	durable   frontier
+	said      frontier
+	owe       bool // the peer sent something, and waits to hear that it is durable
 
 	// From the peer.
 	hears      bool // it told its heads

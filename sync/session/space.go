@@ -53,8 +53,9 @@ type Space struct {
 
 // asking is a batch that is asked of a peer.
 type asking struct {
-	s   *Session
-	old bool // since before the session's last tick
+	s      *Session
+	flying bool // a Want that was sent names it
+	old    bool // since before the session's last tick
 }
 
 // offer is a batch that came to count here.
@@ -212,9 +213,30 @@ func (sp *Space) ask(kind wire.Graph, id dag.ID, s *Session) bool {
 	return true
 }
 
+// flies notes that s names a batch in a Want now: not where that is no more to be asked for, nor where it is full, since too
+// many are on their way.
+func (sp *Space) flies(kind wire.Graph, id dag.ID, s *Session) (asked, full bool) {
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	a, ok := sp.asked[kind][id]
+	if !ok || a.s != s || a.flying {
+		return false, false
+	}
+	if s.flying >= maxFlying {
+		return false, true
+	}
+	a.flying = true
+	sp.asked[kind][id] = a
+	s.flying++
+	return true, false
+}
+
 // release ends the asking for a batch. mu is held.
 func (sp *Space) release(kind wire.Graph, id dag.ID) {
 	if a, ok := sp.asked[kind][id]; ok {
+		if a.flying {
+			a.s.flying--
+		}
 		a.s.asking--
 		delete(sp.asked[kind], id)
 	}
@@ -252,7 +274,8 @@ func (sp *Space) expire(s *Session) {
 				sp.release(wire.Graph(kind), id)
 				ended = true
 			default:
-				sp.asked[kind][id] = asking{s, true}
+				a.old = true
+				sp.asked[kind][id] = a
 			}
 		}
 	}
