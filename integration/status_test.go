@@ -91,3 +91,29 @@ func TestStatusWaitForPeer(t *testing.T) {
 		return nil
 	})
 }
+
+// TestStatusWaitShows: on a terminal status --wait shows how far it is, also while nothing moves, and says why nothing will.
+func TestStatusWaitShows(t *testing.T) {
+	d := NewDevices(t, 2)
+	a, b := d.All[0], d.All[1]
+	d.Same()
+	b.Must("space", "policy", "Personal", "on-demand")
+	a.Must("status", "--wait", "--timeout", "30s")
+	check(t, os.WriteFile(a.Personal("big"), noise(1, 3<<20), 0o644))
+	d.Eventually("the name is there", func() error { _, err := os.Stat(b.Personal("big")); return err })
+	m := StartTerminal(t, a.Command("status", "--wait", "--timeout", "15s"))
+	m.Await("a bar", func(seen string) bool { return strings.Contains(seen, "exchange  [") && strings.Contains(seen, "0 %") })
+	m.Await("the reason", func(seen string) bool { return strings.Contains(seen, "do not keep all content") })
+	if s := a.SyncStatus(); s.Spaces[0].State != "syncing" || s.Spaces[0].SendBlocks == 0 {
+		t.Errorf("while content is here alone the status is %+v", s.Spaces)
+	}
+	if code := m.Wait(); code != 4 {
+		t.Errorf("it ends with %d: %q", code, m.Seen())
+	}
+	// As soon as the other one mirrors, it is done.
+	b.Must("space", "policy", "Personal", "mirror")
+	a.Must("status", "--wait", "--timeout", "30s")
+	if s := a.SyncStatus(); s.Spaces[0].State != "synced" {
+		t.Errorf("in the end the status is %+v", s.Spaces)
+	}
+}

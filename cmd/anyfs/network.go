@@ -227,7 +227,7 @@ func (n *network) addTo(r *statusResult) {
 					x.Synced++
 				}
 			}
-			if x.State == "local" && x.Synced > 0 {
+			if x.State == "local" && x.Synced > 0 && x.SendBlocks == 0 {
 				x.State = "synced"
 			} else if x.State == "local" && len(s.Peers) > 0 {
 				x.State = "syncing"

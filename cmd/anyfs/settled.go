@@ -17,9 +17,12 @@ import (
 const (
 	deliverEvery = time.Second // between two times that peers are asked what they hold of it, at least
 	deliverRest  = 5 * time.Minute
-	deliverShare = 50  // asking may take this part of the time
-	deliverMost  = 256 // contents at a time
-	settleEvery  = 20 * time.Millisecond
+	deliverShare = 50                     // asking may take this part of the time
+	deliverMost  = 256                    // contents at a time
+	settleEvery  = 20 * time.Millisecond  // while much happens
+	settleSlow   = 250 * time.Millisecond // while nothing does
+	settleTell   = time.Second            // at least, so that whoever looks sees that something goes on
+	settleAlone  = 5 * time.Second        // without progress, until it is said that nobody takes what is left
 )
 
 // deliver asks peers, until ctx ends, whether they hold what this device published, as long as there is something of which that is not
@@ -123,8 +126,9 @@ func (n *network) deliverSpace(ctx context.Context, r *fs.Replica) (some bool, e
 
 // progress is how much of what wait waits for is left, and for whom it waits where nobody is there.
 type progress struct {
-	left int
-	text string
+	left  int
+	alone int // of these, contents that no other device is known to hold
+	text  string
 }
 
 // waiting is what wait has seen.
@@ -138,27 +142,34 @@ type waiting struct {
 func (n *network) wait(ctx context.Context, out sink) error {
 	w := &waiting{n: n, equal: map[dag.ID]bool{}}
 	most, last, told := 0, -1, ""
+	var moved, said time.Time
 	for {
 		p, err := w.look()
-		if err != nil || p == (progress{}) {
+		if err != nil || p.left == 0 {
 			return err
 		}
-		if p.left > 0 {
-			select {
-			case n.asked <- struct{}{}:
-			default:
-			}
+		select {
+		case n.asked <- struct{}{}:
+		default:
 		}
-		if most = max(most, p.left); p.left != last || p.text != told {
-			last, told = p.left, p.text
+		now := time.Now()
+		if p.left != last {
+			moved = now
+		}
+		if p.text == "" && p.left == p.alone && now.Sub(moved) > settleAlone {
+			p.text = "The devices that are connected have all changes, and do not keep all content: what is on this device alone waits for one that mirrors it."
+		}
+		if most = max(most, p.left); p.left != last || p.text != told || now.Sub(said) >= settleTell {
+			last, told, said = p.left, p.text, now
 			if err := out(event{Done: int64(most - p.left), Total: int64(most), Text: p.text}); err != nil {
 				return err
 			}
 		}
+		rest := min(max(settleEvery, now.Sub(moved)/16), settleSlow)
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-time.After(settleEvery):
+		case <-time.After(rest):
 		}
 	}
 }
@@ -190,8 +201,8 @@ func (w *waiting) look() (progress, error) {
 	for i := range replicas {
 		r := &replicas[i]
 		s := here[r.ID]
-		blocks := r.ToSend() + r.ToFetch()
-		p.left += blocks
+		p.alone += r.ToSend()
+		p.left += r.ToSend() + r.ToFetch()
 		if s.ToFetch == 0 && slices.ContainsFunc(s.Peers, func(x exchange.SpacePeer) bool { return x.Equal }) {
 			w.equal[r.ID] = true
 		}

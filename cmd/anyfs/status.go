@@ -239,7 +239,7 @@ func runPathStatus(ctx context.Context, e *env, given string) error {
 		return e.printJSON(s)
 	}
 	rows := [][]string{{"path", cmp.Or(s.Path, "(the root of the mount)")}, {"kind", s.Kind}}
-	if s.Absent > 0 {
+	if s.Absent > 0 && s.State != "absent" { // of what is not here at all, the number is not always known
 		rows = append(rows, []string{"absent", count(s.Absent, "block") + " not on this device"})
 	}
 	if s.Device != "" {
