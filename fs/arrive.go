@@ -128,7 +128,9 @@ func (h *Home) Arrive(ctx context.Context) error {
 func (s *space) bringIn(ctx context.Context) error {
 	err := s.arrive(ctx)
 	if err == nil && s == s.h.home && !s.waits() && s.in.moved.Swap(false) {
-		err = s.h.settleRoot()
+		if err = s.h.settleRoot(); err != nil {
+			s.in.moved.Store(true) // the next arrival goes on
+		}
 		s.h.spacesChanged()
 	}
 	return err

@@ -116,8 +116,13 @@ func (h *Home) xattr(ino Ino, name string, plan func(n *index.Inode) (*xattrReco
 	if err != nil {
 		return err
 	}
-	return s.do(false, func() (*writer, func(*mutation) error, error) {
-		n, err := s.inode(local)
+	return s.xattr(false, local, plan)
+}
+
+// xattr is Home.xattr for an inode of the space; one that frees space may use what is kept for that.
+func (s *space) xattr(frees bool, ino uint64, plan func(n *index.Inode) (*xattrRecord, error)) error {
+	return s.do(frees, func() (*writer, func(*mutation) error, error) {
+		n, err := s.inode(ino)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -125,7 +130,7 @@ func (h *Home) xattr(ino Ino, name string, plan func(n *index.Inode) (*xattrReco
 		if err != nil || r == nil {
 			return nil, nil, err
 		}
-		r.Ino, r.Time = local, h.now()
+		r.Ino, r.Time = ino, s.h.now()
 		w := s.record(recXattr)
 		r.encode(w)
 		return w, func(m *mutation) error { return s.applyXattr(m.seq, r) }, nil

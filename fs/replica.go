@@ -194,10 +194,13 @@ func (h *Home) TakeIn(ctx context.Context, id dag.ID, frames [][]byte) error {
 }
 
 // settleRoot sees to what the root says since others' changes came into it: a space without an entry was deleted on another device,
-// and goes here too, unless something in it was not published yet.
+// and goes here too, unless something in it was not published yet, or was and who deleted it had not got it.
 func (h *Home) settleRoot() error {
 	h.spaceMu.Lock()
 	defer h.spaceMu.Unlock()
+	if err := h.settleNames(); err != nil {
+		return err
+	}
 	refs, err := h.rootRefs()
 	if err != nil {
 		return err
@@ -210,14 +213,22 @@ func (h *Home) settleRoot() error {
 		if s == h.home || named[s.id] || s.deleted() {
 			continue
 		}
+		del, err := h.knownDeletion(s.id)
+		if err != nil {
+			return err
+		}
 		s.pubMu.Lock()
 		s.mu.Lock()
-		stays := len(s.dirty)+len(s.ign.inos) > 0
+		stays := del.lacks(s.graph.Tips()) || len(s.dirty)+len(s.ign.inos) > 0
 		s.gone = !stays
 		s.mu.Unlock()
 		s.pubMu.Unlock()
 		if stays {
-			if err := h.nameAgain(s); err != nil {
+			name := s.as.name
+			if del != nil {
+				name = del.name
+			}
+			if err := h.nameAgain(s, name); err != nil {
 				return err
 			}
 			continue
@@ -234,7 +245,7 @@ func (h *Home) settleRoot() error {
 			return h.broken(err)
 		}
 		s.pubMu.Lock()
-		err := errors.Join(s.close(), h.removeFolder(s.dir))
+		err = errors.Join(s.close(), h.removeFolder(s.dir))
 		s.pubMu.Unlock()
 		if err != nil {
 			h.report("delete space", err) // what is left goes at the next start

@@ -47,6 +47,7 @@ func (h *Home) newSpace(ctx context.Context, slot uint16, as spaceIdentity, make
 	abandon := func(err error) (*space, error) {
 		return nil, errors.Join(err, s.close(), h.removeFolder(dir))
 	}
+	s.as = as
 	twin := h.spaceOf(s.id)
 	if twin != nil {
 		if err := twin.usable(); err != nil {

@@ -58,8 +58,46 @@ func (h *Home) removeSpaceLocked(name string, onlyEmpty bool) error {
 		return back(err)
 	}
 	crashpoint.Here(crashpoint.SpaceDelete)
+	err = nil
+	if !s.id.IsZero() {
+		err = h.tellDeletion(s, name)
+	}
+	if err == nil {
+		err = h.dropName(name)
+	}
+	if err != nil {
+		if h.fail.Load() == nil { // else whether the journal holds the removal is not known
+			err = errors.Join(err, h.opt.Disk.Remove(mark))
+		}
+		return back(err)
+	}
+	// The entry's removal is durable before the folder goes: a crash between the two must not leave a name without its space.
 	home := h.home
-	err = home.do(true, func() (*writer, func(*mutation) error, error) {
+	home.mu.Lock()
+	seq := home.last
+	home.mu.Unlock()
+	if err := h.sync(context.Background(), seq); err != nil {
+		return back(err)
+	}
+	crashpoint.Here(crashpoint.SpaceUnnamed)
+	h.forgetSpace(s)
+	// What is known of the journal's released records may stand in this space's database alone.
+	if err := home.checkpoint(context.Background(), true); err != nil {
+		return h.broken(err)
+	}
+	s.pubMu.Lock()
+	defer s.pubMu.Unlock()
+	if err := errors.Join(s.close(), h.removeFolder(s.dir)); err != nil {
+		h.report("delete space", err) // what is left goes at the next start
+	}
+	h.spacesChanged()
+	return nil
+}
+
+// dropName removes an entry of the root.
+func (h *Home) dropName(name string) error {
+	home := h.home
+	return home.do(true, func() (*writer, func(*mutation) error, error) {
 		e, _, err := home.lookup(rootDir, name)
 		if err != nil {
 			return nil, nil, err
@@ -80,32 +118,6 @@ func (h *Home) removeSpaceLocked(name string, onlyEmpty bool) error {
 			return nil
 		}, nil
 	})
-	if err != nil {
-		if h.fail.Load() == nil { // else whether the journal holds the removal is not known
-			err = errors.Join(err, h.opt.Disk.Remove(mark))
-		}
-		return back(err)
-	}
-	// The entry's removal is durable before the folder goes: a crash between the two must not leave a name without its space.
-	home.mu.Lock()
-	seq := home.last
-	home.mu.Unlock()
-	if err := h.sync(context.Background(), seq); err != nil {
-		return back(err)
-	}
-	crashpoint.Here(crashpoint.SpaceUnnamed)
-	h.forgetSpace(s)
-	// What is known of the journal's released records may stand in this space's database alone.
-	if err := home.checkpoint(context.Background(), true); err != nil {
-		return h.broken(err)
-	}
-	s.pubMu.Lock()
-	defer s.pubMu.Unlock()
-	if err := errors.Join(s.close(), h.removeFolder(s.dir)); err != nil {
-		h.report("delete space", err) // what is left goes at the next start
-	}
-	h.spacesChanged()
-	return nil
 }
 
 func (h *Home) forgetSpace(s *space) {
@@ -216,7 +228,7 @@ func (h *Home) tidySpaces(ctx context.Context) error {
 				return err
 			}
 		case s.sick == nil:
-			if err := h.nameAgain(s); err != nil {
+			if err := h.nameAgain(s, s.as.name); err != nil {
 				h.report(fmt.Sprintf("space %s has no name, and gets none", s.id), err) // the next start tries again
 			}
 		}
@@ -249,16 +261,16 @@ func (h *Home) settleTwins() error {
 	return nil
 }
 
-// nameAgain gives a space that has no entry the one that it was made for, or where its name is taken another.
-func (h *Home) nameAgain(s *space) error {
+// nameAgain gives a space that has no entry one of the given name, or where that is taken of another.
+func (h *Home) nameAgain(s *space, name string) error {
 	ref := spaceRef{s.id, s.as.label}
 	var err error = ErrExist
-	if checkName(s.as.name) == nil {
-		err = h.enterSpace(s.as.name, ref)
+	if checkName(name) == nil {
+		err = h.enterSpace(name, ref)
 	}
 	base := "Recovered " + s.id.String()[len(s.id.String())-8:]
 	for n := 1; errors.Is(err, ErrExist) && n < 100; n++ {
-		name := base
+		name = base
 		if n > 1 {
 			name = fmt.Sprintf("%s %d", base, n)
 		}
