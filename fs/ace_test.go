@@ -406,7 +406,8 @@ func (x *ace) goesOn(th fs.TestHome, had *tree) error {
 
 // sound is nil where Verify finds nothing.
 func sound(th fs.TestHome) error {
-	problems, err := th.Verify(ctx, nil)
+	verified, err := th.Verify(ctx, nil)
+	problems := verified.Problems
 	for _, p := range problems {
 		err = errors.Join(err, fmt.Errorf("verify: %s: %s: %s", p.Space, p.Where, p.Text))
 	}

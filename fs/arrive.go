@@ -24,6 +24,7 @@ type arrivals struct {
 	moved  atomic.Bool // the index changed by it
 	waits  atomic.Bool // names wait for what is dirty
 	due    bool        // something came, or something that had to wait may go on
+	taking bool        // a round of it is under way
 
 	// Under pubMu. What of it a start needs is in rows of the store too.
 	t     *tree.Tree
@@ -207,8 +208,17 @@ func (s *space) arriveSome(ctx context.Context, settle bool) (settled, more bool
 	in := &s.in
 	in.mu.Lock()
 	due := in.due
+	in.taking = due
 	in.mu.Unlock()
-	if !due || s.deleted() {
+	if !due {
+		return false, false, nil
+	}
+	defer func() {
+		in.mu.Lock()
+		in.taking = false
+		in.mu.Unlock()
+	}()
+	if s.deleted() {
 		return false, false, nil
 	}
 	var events []Event

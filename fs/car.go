@@ -208,7 +208,7 @@ func (s *space) exportBlocks(ctx context.Context, cw *block.CARWriter, res *Expo
 		res.Blocks++
 		return b, cw.Put(c, b)
 	}
-	return s.eachContent(ctx, func(c *tree.Content) error {
+	return s.eachContent(ctx, func(_ *dag.Batch, c *tree.Content) error {
 		err := eachLeaf(ctx, func(_ context.Context, c cid.Cid) ([]byte, error) { return put(c) }, c.Root, func(l block.Leaf) error {
 			_, err := put(l.ID.CID())
 			if errors.Is(err, block.ErrAbsent) {
@@ -224,7 +224,7 @@ func (s *space) exportBlocks(ctx context.Context, cw *block.CARWriter, res *Expo
 }
 
 // eachContent calls fn for every content in blocks that any change of the space holds.
-func (s *space) eachContent(ctx context.Context, fn func(*tree.Content) error) error {
+func (s *space) eachContent(ctx context.Context, fn func(*dag.Batch, *tree.Content) error) error {
 	return s.graph.Batches(func(b *dag.Batch, bodies [][]byte) error {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -240,7 +240,7 @@ func (s *space) eachContent(ctx context.Context, fn func(*tree.Content) error) e
 			}
 			for j := range p.Ops {
 				if k := p.Ops[j].Content; k != nil && k.Root.Defined() {
-					if err := fn(k); err != nil {
+					if err := fn(b, k); err != nil {
 						return err
 					}
 				}

@@ -153,7 +153,7 @@ func (r *Replica) ToSend() int {
 func (r *Replica) ToFetch() int {
 	in, m := &r.s.in, &r.s.mir
 	in.mu.Lock()
-	finding, others := in.due, in.others
+	finding, others := in.due || in.taking, in.others
 	in.mu.Unlock()
 	m.mu.Lock()
 	finding = finding || others && !m.scanned

@@ -258,7 +258,8 @@ var drills = []drill{
 			return err
 		}, back("work", "Back"))), do(create("Back/new")), syncAll)},
 	{name: "verify", setup: tasks(doc, gone), work: tasks(do(create("Personal/f"), write("Personal/f", 0, 20<<10)), alone("verify", ackNone, func(r *drilling) error {
-		list, err := r.th.Verify(ctx, nil)
+		verified, err := r.th.Verify(ctx, nil)
+		list := verified.Problems
 		if len(list) > 0 {
 			return fmt.Errorf("%w: %s", syscall.EIO, list[0].Text)
 		}

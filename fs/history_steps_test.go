@@ -267,7 +267,7 @@ func TestHistoryModel(t *testing.T) {
 			"":           m.glance,
 		})
 		m.check(rt)
-		if problems, err := m.th.Verify(context.Background(), nil); err != nil || len(problems) > 0 {
+		if problems, err := problemsOf(m.th.Verify(context.Background(), nil)); err != nil || len(problems) > 0 {
 			rt.Fatalf("verify: %v %v", problems, err)
 		}
 	})

@@ -1,7 +1,9 @@
 package fs
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -119,4 +121,63 @@ func TestMirror(t *testing.T) {
 		t.Errorf("%d blocks were asked for at a time", n)
 	}
 	b.wantContent(b.root, "large", random(99, 6<<20))
+}
+
+// TestOldVersionsElsewhere: a device that came later holds what is current. That it lacks old versions is no damage, and restoring one
+// fetches it.
+func TestOldVersionsElsewhere(t *testing.T) {
+	d := newDevices(t, 2)
+	net := d.connect()
+	a, b := d.all[0], d.all[1]
+	f := a.create(a.root, "f", nil)
+	var want [][]byte
+	for i := range 3 {
+		want = append(want, random(uint64(i), 3<<20))
+		a.save(f, want[i])
+		a.flush()
+		a.tick(time.Hour)
+	}
+	d.settle()
+	b.mirror()
+	v, err := b.Verify(t.Context(), nil)
+	b.must(err)
+	if len(v.Problems) > 0 || v.Absent != 2 {
+		t.Fatalf("verify: %v, %d contents absent", v.Problems, v.Absent)
+	}
+	if v, err := a.Verify(t.Context(), nil); err != nil || len(v.Problems)+v.Absent > 0 {
+		t.Fatalf("verify where all was made: %+v, %v", v, err)
+	}
+	vs := b.contents("Personal/f")
+	if len(vs) != 3 {
+		t.Fatalf("%d versions", len(vs))
+	}
+	net[1].leave(a, true)
+	if _, err := b.Restore(t.Context(), "Personal/f", vs[1].ID, ""); !errors.Is(err, ErrIO) {
+		t.Fatalf("restored without anyone who has it: %v", err)
+	}
+	net[1].leave(a, false)
+	b.Mirror() // as is told when somebody comes
+	for i, to := range []string{"", "Personal/copy"} {
+		must2(b.Restore(t.Context(), "Personal/f", vs[1+i].ID, to))
+		at := b.look(b.root, "f")
+		if to != "" {
+			at = b.look(b.root, "copy")
+		}
+		if !bytes.Equal(b.read(at), want[1-i]) {
+			t.Errorf("version %d restored shows something else", 1-i)
+		}
+	}
+	b.flush()
+	b.verify()
+	d.settle()
+	d.same()
+	// What this device made itself is to be here.
+	b.create(b.root, "own", random(9, 1<<20))
+	b.flush()
+	own := b.leaves("Personal/own")
+	sb, _ := b.personal()
+	b.must(sb.blocks.Evict(own...))
+	if v := must2(b.Verify(t.Context(), nil)); len(v.Problems) == 0 {
+		t.Error("that a block of its own is gone is not found")
+	}
 }

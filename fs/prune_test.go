@@ -24,12 +24,14 @@ func (th *testHome) prune(keep KeepPolicy, dry bool) PruneResult {
 
 func (th *testHome) verify() {
 	th.t.Helper()
-	problems, err := th.Verify(context.Background(), nil)
+	problems, err := problemsOf(th.Verify(context.Background(), nil))
 	th.must(err)
 	if len(problems) > 0 {
 		th.t.Fatalf("verify: %v", problems)
 	}
 }
+
+func problemsOf(v Verified, err error) ([]Problem, error) { return v.Problems, err }
 
 func TestPrune(t *testing.T) {
 	th := newTestHome(t)

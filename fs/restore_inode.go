@@ -36,6 +36,7 @@ func (r *restorer) make(src *source, to *space) (ino uint64, size int64, err err
 		if f, err = src.s.fileOf(st); err != nil {
 			return 0, 0, err
 		}
+		r.fetch(src.s, f)
 		if err := src.s.readable(r.ctx, f); err != nil {
 			return 0, 0, err
 		}
@@ -66,6 +67,14 @@ func (r *restorer) make(src *source, to *space) (ino uint64, size int64, err err
 	return ino, size, nil
 }
 
+// fetch has a content come here that another device may have, as old versions are that this one never showed. What does not come is
+// missed by who needs it.
+func (r *restorer) fetch(s *space, f *VersionFile) {
+	if f.base.Root.Defined() && s.hasOthers() && !s.isWhole(r.ctx, f.base.Root) {
+		_ = s.fetchContent(r.ctx, f.base, make(chan struct{}, mirrorBlocks))
+	}
+}
+
 // maxPatched is how long the patches of an inode may be in the record of its restore. Those of more are written anew.
 const maxPatched = 1 << 20
 
@@ -74,7 +83,12 @@ func (r *restorer) makeInode(to *space, rec *refsRecord, f *VersionFile, shared 
 	for {
 		round := to.keeping.round()
 		if shared {
-			if err := r.keep(to, f); err != nil {
+			err := r.keep(to, f)
+			if err != nil {
+				r.fetch(to, f) // it was evicted before it was claimed
+				err = r.keep(to, f)
+			}
+			if err != nil {
 				return 0, err
 			}
 		}

@@ -351,7 +351,7 @@ func TestUndeleteDirectory(t *testing.T) {
 			check()
 			th.restore("Personal/p/d/early", "", "")
 			th.wantContent(th.at("Personal/p/d"), "early", []byte("deleted before"))
-			if problems := must2(th.Verify(context.Background(), nil)); len(problems) > 0 {
+			if problems := must2(th.Verify(context.Background(), nil)).Problems; len(problems) > 0 {
 				t.Fatalf("verify: %v", problems)
 			}
 		})

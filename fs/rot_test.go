@@ -370,7 +370,8 @@ func (x *rotten) try(f flip, number int) (out outcome, why string, err error) {
 	}
 	defer th.Abandon()
 	got := x.look(th)
-	problems, verr := th.Verify(ctx, nil)
+	verified, verr := th.Verify(ctx, nil)
+	problems := verified.Problems
 	again := x.look(th)
 	named := ""
 	for _, p := range problems {

@@ -67,7 +67,7 @@ func (th *testHome) wantSick(name string) {
 	if i := slices.IndexFunc(st.Spaces, func(i SpaceInfo) bool { return i.Name == name }); st.Spaces[i].State != stateDamaged || st.Spaces[i].Problem == "" {
 		th.t.Fatalf("status: %+v", st.Spaces[i])
 	}
-	problems, err := th.Verify(context.Background(), nil)
+	problems, err := problemsOf(th.Verify(context.Background(), nil))
 	if err != nil || len(problems) == 0 {
 		th.t.Fatalf("verify: %v %v", problems, err)
 	}
@@ -232,7 +232,7 @@ func TestDamagedSpaceDoesNotFillTheJournal(t *testing.T) {
 	}
 	th.must(th.DeleteSpace("Broken"))
 	th.reopen()
-	if problems := must2(th.Verify(context.Background(), nil)); len(problems) > 0 {
+	if problems := must2(th.Verify(context.Background(), nil)).Problems; len(problems) > 0 {
 		t.Fatal(problems)
 	}
 }

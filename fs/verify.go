@@ -23,6 +23,12 @@ type Problem struct {
 	Text  string `json:"text"`
 }
 
+// Verified is what Verify found.
+type Verified struct {
+	Problems []Problem // what is wrong, at most 1000
+	Absent   int       // contents that other devices made and that are not here, or not yet: no damage
+}
+
 // maxProblems bounds what Verify lists.
 const maxProblems = 1000
 
@@ -32,6 +38,7 @@ type verifier struct {
 	space    string
 	dir      string // of the space
 	problems []Problem
+	absent   int
 	done     int64
 	total    int64
 	progress func(done, total int64)
@@ -59,7 +66,7 @@ func (v *verifier) step() {
 // batches from the space's root on, each change's seal, each block against its CID, and the index against the fold of the
 // history. It publishes what is dirty first. An error means that it could not go on; what is wrong is in the list.
 // progress, if not nil, is called now and then, with a total that may grow.
-func (h *Home) Verify(ctx context.Context, progress func(done, total int64)) ([]Problem, error) {
+func (h *Home) Verify(ctx context.Context, progress func(done, total int64)) (Verified, error) {
 	v := &verifier{h: h, progress: progress}
 	if err := h.Flush(ctx); err != nil {
 		v.found("publication", err)
@@ -107,14 +114,16 @@ func (h *Home) Verify(ctx context.Context, progress func(done, total int64)) ([]
 			v.found(s.dir+"/"+spaceFile, fmt.Errorf("it says that this is space %s, and it is %s", id, s.id))
 		}
 		if err := s.verify(ctx, v); err != nil {
-			return v.problems, fmt.Errorf("verify: %w", err)
+			return v.result(), fmt.Errorf("verify: %w", err)
 		}
 	}
 	if progress != nil {
 		progress(v.done, v.done)
 	}
-	return v.problems, nil
+	return v.result(), nil
 }
+
+func (v *verifier) result() Verified { return Verified{v.problems, v.absent} }
 
 // verify checks one space, while it is worked with.
 func (s *space) verify(ctx context.Context, v *verifier) error {
@@ -286,21 +295,23 @@ func (s *space) verifyGraph(ctx context.Context, v *verifier) error {
 	return nil
 }
 
-// verifyContents checks that every content of the history is here whole, or was pruned; and that its layout fits to its blocks.
+// verifyContents checks that every content of the history is here whole, or was pruned; and that its layout fits to its blocks. What
+// another device made may have never come, as old versions do not, or is still to come, and what this one made may have gone under a
+// receipt: no damage. A block that was here and is lost shows where the segments are held against their index.
 func (s *space) verifyContents(ctx context.Context, v *verifier) {
-	err := s.eachContent(ctx, func(c *tree.Content) error {
+	own := s.h.keys.Author().Device
+	err := s.eachContent(ctx, func(b *dag.Batch, c *tree.Content) error {
 		if pruned, err := s.isPruned(c.Root); err != nil || pruned {
 			return err
 		}
-		if s.policy().OnDemand && !s.isWhole(ctx, c.Root) {
-			return nil // what is not here is no damage
-		}
-		err := eachLeaf(ctx, s.getNode, c.Root, func(l block.Leaf) error {
-			if !s.blocks.Has(l.ID) {
-				return s.lacks(l.ID)
+		missing, err := s.missingOf(ctx, c)
+		if err == nil && !missing.IsZero() {
+			if s.policy().OnDemand || b.Device != own || s.hasReceipt(missing) {
+				v.absent++
+				return nil
 			}
-			return nil
-		})
+			err = s.lacks(missing)
+		}
 		if err == nil {
 			_, err = s.manifest(ctx, c)
 		}
@@ -315,6 +326,30 @@ func (s *space) verifyContents(ctx context.Context, v *verifier) {
 	if err != nil && ctx.Err() == nil {
 		v.found("contents", err)
 	}
+}
+
+// missingOf gives a block of a content that is not here, zero where all are.
+func (s *space) missingOf(ctx context.Context, c *tree.Content) (missing block.ID, err error) {
+	if l := c.LayoutBlock; !l.IsZero() && !s.blocks.Has(l) {
+		return l, nil
+	}
+	err = s.eachBlock(ctx, c.Root, func(id block.ID) bool {
+		if !s.blocks.Has(id) {
+			missing = id
+		}
+		return missing.IsZero()
+	})
+	return missing, err
+}
+
+// hasReceipt reports whether another device promised to keep a block.
+func (s *space) hasReceipt(id block.ID) bool {
+	var by []dag.PublicKey
+	err := s.db.View(func(tx kv.Tx) (err error) {
+		by, err = s.ledger(bucketReceipts).of(tx, id)
+		return err
+	})
+	return err == nil && len(by) > 0
 }
 
 // verifyInode holds one clean inode against the state of its object.

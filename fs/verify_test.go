@@ -69,7 +69,7 @@ func (th *testHome) check(root Ino, want map[string][]byte) {
 
 func (th *testHome) sound() {
 	th.t.Helper()
-	problems, err := th.Verify(context.Background(), nil)
+	problems, err := problemsOf(th.Verify(context.Background(), nil))
 	th.must(err)
 	for _, p := range problems {
 		th.t.Errorf("%s: %s: %s", p.Space, p.Where, p.Text)
@@ -141,7 +141,7 @@ func TestVerifyBesideWork(t *testing.T) {
 				th.flush() // would wait for ever where the publisher is held
 			}
 		})
-		if err != nil || len(problems) > 0 {
+		if err != nil || len(problems.Problems) > 0 {
 			t.Errorf("verify: %v %v", err, problems)
 		}
 	}
@@ -179,7 +179,7 @@ func TestVerifyIndexDamage(t *testing.T) {
 		th.must(err)
 		damage(s, dir, f)
 		s.mu.Unlock()
-		if problems, err := th.Verify(context.Background(), nil); err != nil || len(problems) == 0 {
+		if problems, err := problemsOf(th.Verify(context.Background(), nil)); err != nil || len(problems) == 0 {
 			t.Errorf("%s: verify finds nothing: %v", what, err)
 		}
 	}
@@ -196,7 +196,7 @@ func TestVerifyMissesASpace(t *testing.T) {
 	th.must(th.sim.RemoveAll(s.dir))
 	th.root = 0
 	th.open()
-	problems, err := th.Verify(context.Background(), nil)
+	problems, err := problemsOf(th.Verify(context.Background(), nil))
 	th.must(err)
 	if len(problems) != 1 || problems[0].Space != PersonalName || !strings.Contains(problems[0].Text, id) {
 		t.Errorf("problems: %+v", problems)
@@ -283,7 +283,7 @@ func TestVerifyHoldsTheLogAgainstItsIndex(t *testing.T) {
 	again := recs[1]
 	again.At = s.log.Next(len(again.Frame))
 	th.must(s.log.Append(again, &dag.Update{}))
-	problems, err := th.Verify(context.Background(), nil)
+	problems, err := problemsOf(th.Verify(context.Background(), nil))
 	th.must(err)
 	if len(problems) != 1 || !strings.Contains(problems[0].Text, fmt.Sprint("record at ", again.At)) {
 		t.Fatalf("%+v", problems)

@@ -117,3 +117,37 @@ func TestStatusWaitShows(t *testing.T) {
 		t.Errorf("in the end the status is %+v", s.Spaces)
 	}
 }
+
+// TestStatusWaitOfANewDevice: on a device that has just come, status --wait returns when every space is there with its content, and not
+// between two of them.
+func TestStatusWaitOfANewDevice(t *testing.T) {
+	d := NewDevices(t, 1)
+	a := d.All[0]
+	want := map[string][]byte{}
+	for i := range 4 {
+		name := fmt.Sprint("Space ", i)
+		check(t, os.Mkdir(a.Mnt+"/"+name, 0o755))
+		for j := range 6 {
+			want[fmt.Sprintf("%s/%d", name, j)] = noise(uint64(10*i+j), 300<<10)
+			check(t, os.WriteFile(fmt.Sprintf("%s/%s/%d", a.Mnt, name, j), want[fmt.Sprintf("%s/%d", name, j)], 0o644))
+		}
+	}
+	a.Settle()
+	for i := range 3 {
+		b := NewHome(t)
+		b.Listen = "/ip4/127.0.0.1/tcp/0"
+		d.login(b, 1+i)
+		b.Mount("--no-discovery")
+		d.Connect(a, b)
+		b.Must("status", "--wait", "--timeout", "60s")
+		b.Unmount()
+		b.Listen = ""
+		b.Mount("--listen", "none") // what is here is here without the other
+		for name, data := range want {
+			if got, err := os.ReadFile(b.Mnt + "/" + name); err != nil || !bytes.Equal(got, data) {
+				t.Errorf("device %d has %d bytes of %s, %v", i, len(got), name, err)
+			}
+		}
+		b.Unmount()
+	}
+}

@@ -8,9 +8,10 @@ import (
 	"os"
 	"strings"
 
+	"github.com/urfave/cli/v2"
+
 	"github.com/anyfs/anyfs/acl"
 	"github.com/anyfs/anyfs/dag/disk"
-	"github.com/urfave/cli/v2"
 )
 
 func initCommand(e *env) *cli.Command {
@@ -33,7 +34,7 @@ Examples:
 			if _, err := args(c, 0, 0); err != nil {
 				return err
 			}
-			return runInit(c.Context, e, initOptions{c.Bool("passphrase"), c.String("passphrase-file"), c.String("device-name")})
+			return runInit(c.Context, e, initOptions{c.Bool("passphrase"), c.String("passphrase-file"), c.String("device-name"), false})
 		},
 	}
 }
@@ -46,6 +47,7 @@ type initOptions struct {
 	passphrase     bool
 	passphraseFile string
 	deviceName     string
+	joins          bool // an account that other devices have
 }
 
 func runInit(ctx context.Context, e *env, o initOptions) error {
@@ -94,7 +96,7 @@ Examples:
 			if _, err := args(c, 0, 0); err != nil {
 				return err
 			}
-			return runLogin(c.Context, e, c.String("phrase-file"), initOptions{c.Bool("passphrase"), c.String("passphrase-file"), c.String("device-name")})
+			return runLogin(c.Context, e, c.String("phrase-file"), initOptions{c.Bool("passphrase"), c.String("passphrase-file"), c.String("device-name"), true})
 		},
 	}
 }
@@ -170,6 +172,11 @@ func makeHome(ctx context.Context, e *env, account *acl.Account, o initOptions) 
 	h, err := openWith(ctx, e.home, keys, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return accountInfo{}, err
+	}
+	if o.joins {
+		if _, err := h.changeSettings(func(s *settings) { s.Joined = true }, func(settings) {}); err != nil {
+			return accountInfo{}, errors.Join(err, h.close())
+		}
 	}
 	return h.accountInfo(), h.close()
 }

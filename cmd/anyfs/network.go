@@ -26,7 +26,11 @@ type network struct {
 	engine *exchange.Engine
 	poked  chan struct{}
 	asked  chan struct{} // somebody waits for deliver
+	meets  time.Time     // until then the others of a device that came to an account are still being found
 }
+
+// meetFor is how long that may take after a start, on the local network.
+const meetFor = 10 * time.Second
 
 // askAgain is when a space that nobody had is asked for again, though nothing has changed.
 const askAgain = 10 * time.Second
@@ -57,6 +61,9 @@ func newNetwork(h *home, listen []string, discover bool) (*network, error) {
 		// What can't be read may say that nothing is to be exchanged.
 		h.log.Error("the exchange is paused", "err", err)
 		s.Paused = true
+	}
+	if s.Joined && discover {
+		n.meets = time.Now().Add(meetFor)
 	}
 	h.applySettings(s)
 	return n, nil

@@ -163,13 +163,13 @@ var opVerify = operation[none, verifyResult]{"verify", func(ctx context.Context,
 	r := verifyResult{Problems: []fs.Problem{}}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	problems, err := h.fs.Verify(ctx, func(done, total int64) {
+	v, err := h.fs.Verify(ctx, func(done, total int64) {
 		r.Checked = done
 		if err := out(event{Done: done, Total: total}); err != nil {
 			cancel(err)
 		}
 	})
-	r.Problems = append(r.Problems, problems...)
+	r.Problems, r.Absent = append(r.Problems, v.Problems...), v.Absent
 	if _, bad := h.openPlace(); bad != nil {
 		r.Problems = append(r.Problems, fs.Problem{Where: placeName, Text: bad.Error()})
 	}

@@ -16,6 +16,7 @@ const settingsName = "settings"
 type settings struct {
 	Paused bool   `json:"paused,omitempty"`
 	Limits limits `json:"limits"`
+	Joined bool   `json:"joined,omitempty"` // the device was made for an account that there was: others have it
 }
 
 // limits bound the exchange with peers, in bytes per second; 0 is no limit.

@@ -137,8 +137,8 @@ type waiting struct {
 	equal map[dag.ID]bool // spaces of which a peer held everything, and everything was here, at some moment since the wait began
 }
 
-// wait returns when what was done before it is held by a peer, and all that is known of is here. Without any other device that is
-// known it returns at once.
+// wait returns when what was done before it is held by a peer, and all that is known of is here. Where no other device is known it
+// returns as soon as one would have been found.
 func (n *network) wait(ctx context.Context, out sink) error {
 	w := &waiting{n: n, equal: map[dag.ID]bool{}}
 	most, last, told := 0, -1, ""
@@ -187,13 +187,12 @@ func (w *waiting) look() (progress, error) {
 		known = known || replicas[i].Shared()
 	}
 	if !known {
+		if time.Now().Before(w.n.meets) {
+			return progress{left: 1, text: "Looking for other devices."}, nil
+		}
 		return progress{}, nil
 	}
-	missing, err := w.n.h.fs.Missing()
-	if err != nil {
-		return progress{}, err
-	}
-	p := progress{left: len(missing)}
+	var p progress
 	here := map[dag.ID]exchange.SpaceStatus{}
 	for _, s := range st.Spaces {
 		here[s.ID] = s
@@ -209,6 +208,15 @@ func (w *waiting) look() (progress, error) {
 		if !w.equal[r.ID] {
 			p.left += int(max(1, s.ToSend+s.ToFetch))
 		}
+	}
+	// What the home space names is looked at last: when nothing was left to take in, all of it shows.
+	missing, err := w.n.h.fs.Missing()
+	if err != nil {
+		return progress{}, err
+	}
+	p.left += len(missing)
+	if len(w.n.h.fs.Replicas()) != len(replicas) {
+		p.left++ // one came meanwhile
 	}
 	switch {
 	case p.left == 0:

@@ -12,7 +12,8 @@ func verifyCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name:  "verify",
 		Usage: "check every signature, block and index entry of the home against each other",
-		Description: `Prints what is wrong, one line each, and exits with 1 when there is something.
+		Description: `Prints what is wrong, one line each, and exits with 1 when there is something. Content that other devices made and that is not
+here, or not yet, is counted and is not wrong.
 
 Examples:
   anyfs verify
@@ -29,6 +30,7 @@ Examples:
 // verifyResult is what verify --json prints.
 type verifyResult struct {
 	Checked  int64        `json:"checked"` // batches, changes, blocks and index entries
+	Absent   int          `json:"absent"`  // contents that are on other devices, or are still to come
 	Problems []fs.Problem `json:"problems"`
 }
 
@@ -57,7 +59,11 @@ func runVerify(ctx context.Context, e *env) error {
 			}
 		}
 		if len(r.Problems) == 0 {
-			err = writeLine(e.stdout, fmt.Sprintf("nothing wrong: %d changes, blocks and entries checked", r.Checked))
+			text := fmt.Sprintf("nothing wrong: %d changes, blocks and entries checked", r.Checked)
+			if r.Absent > 0 {
+				text += fmt.Sprintf("; %s not on this device", count(r.Absent, "content"))
+			}
+			err = writeLine(e.stdout, text)
 		}
 	}
 	if err == nil && len(r.Problems) > 0 {

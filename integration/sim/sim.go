@@ -587,7 +587,7 @@ func (w *World) judge() {
 	}
 	if w.seed%16 == 0 {
 		for _, n := range w.nodes {
-			for _, p := range must2(n.home.Verify(ctx, nil)) {
+			for _, p := range must2(n.home.Verify(ctx, nil)).Problems {
 				if !strings.Contains(p.Text, "is not here") { // what nobody has read was not fetched
 					failf("device %d: verify: %+v", n.i, p)
 				}
