@@ -76,11 +76,15 @@ func (s *Session) pull(m *wire.Pull) error {
 // for coming before something else.
 func (d *side) wanted(m *wire.Want) error {
 	for _, id := range m.IDs {
-		if d.toAnswer(id) {
-			continue
+		again := d.toAnswer(id)
+		if again {
+			d.repeats++ // an honest peer does where the answer takes long
 		}
-		if len(d.answers) >= maxAnswers {
+		if len(d.answers) >= maxAnswers || d.repeats > maxAnswers {
 			return fault("more than %d batches asked for", maxAnswers)
+		}
+		if again {
+			continue
 		}
 		at := len(d.answers)
 		d.addAnswer(id)

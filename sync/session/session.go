@@ -119,7 +119,7 @@ func (s *Session) Tick() {
 	s.mu.Lock()
 	for kind := range s.sides {
 		d := &s.sides[kind]
-		d.stalled, d.headsAsked, d.back, d.runs, d.pulls = false, false, 0, 0, 0
+		d.stalled, d.headsAsked, d.back, d.runs, d.pulls, d.repeats = false, false, 0, 0, 0, 0
 		d.reverse, d.idle = nil, true
 		d.owe = true
 	}
@@ -253,6 +253,7 @@ type side struct {
 	runs      int                 // that the peer began since the last tick, or since it was sent a batch
 	answers   []dag.ID            // that the peer asked for
 	answering map[dag.ID]struct{} // these
+	repeats   int                 // of these, named again, since the last tick
 	absents   []dag.ID
 	durable   frontier
 	said      frontier

@@ -15,7 +15,7 @@ func TestManyAreAskedFor(t *testing.T) {
 	a, b, c := newReplica(t, 0), newReplica(t, 1), newReplica(t, 2)
 	l := connect(t, b, c)
 	settle(t, []*replica{b, c}, []*link{l})
-	const n = 7000
+	const n = 4500
 	for range n {
 		a.write(1)
 	}
@@ -71,7 +71,7 @@ func TestManyAreAskedFor(t *testing.T) {
 // What comes before the batches that are asked for is sent once, in the order of the feed, and is no reason to end the session.
 func TestManyBefore(t *testing.T) {
 	a := newReplica(t, 0)
-	for range 6000 {
+	for range 2500 {
 		a.write(1)
 	}
 	a.settle()
@@ -79,7 +79,7 @@ func TestManyBefore(t *testing.T) {
 	s := a.space.New(session.Peer{Name: "behind", Wake: func() {}})
 	defer s.Close()
 	want := &wire.Want{Graph: wire.Files, Back: wire.MaxBack}
-	for i := 5999; i > 3000; i -= 300 {
+	for i := 2499; i > 0; i -= 250 {
 		want.IDs = append(want.IDs, feed[i])
 	}
 	must(t, s.Receive(want))
@@ -106,7 +106,7 @@ func TestManyBefore(t *testing.T) {
 			place[batch.ID()] = sent
 		}
 	}
-	if sent < 3000 || sent > 4096 {
+	if sent < 2000 || sent > 2500 {
 		t.Errorf("%d batches were sent", sent)
 	}
 	for _, id := range want.IDs {
