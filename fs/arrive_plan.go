@@ -408,9 +408,17 @@ func (a *arrival) waiting() (map[spot]bool, error) {
 				}
 				continue
 			}
-			if want := a.want[at]; (want == nil || want.Object != n.Object) && a.busy(n) {
-				waits[at] = true
-				continue
+			// An entry of what has something to publish does not go, not even for another link of the same object: without a name, and
+			// with nobody who has it open, the inode would be reclaimed.
+			if a.busy(n) {
+				same, err := a.same(e, at, a.want[at])
+				if err != nil {
+					return nil, err
+				}
+				if !same {
+					waits[at] = true
+					continue
+				}
 			}
 		}
 		if want := a.want[at]; want != nil {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/dag/block"
@@ -323,5 +324,37 @@ func TestThreeDevicesAtOnce(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestWriteToWhatGetsAnotherLink: what is written to a file and not published is not lost when the file comes with another link of the
+// same name: it was renamed on another device, and linked back.
+func TestWriteToWhatGetsAnotherLink(t *testing.T) {
+	for _, over := range []bool{false, true} {
+		d := newDevices(t, 2)
+		a, b := d.all[0], d.all[1]
+		a.create(a.root, "f", []byte("at first"))
+		if over {
+			a.create(a.root, "g", []byte("in the way"))
+		}
+		d.settle()
+		a.tick(time.Hour) // this is no save
+		f := a.look(a.root, "f")
+		a.must(a.Rename(a.root, "f", a.root, "g", 0))
+		a.flush()
+		must2(a.Link(f, a.root, "f"))
+		at := b.look(b.root, "f")
+		zero := int64(0)
+		must2(b.Setattr(t.Context(), at, SetAttr{Size: &zero}))
+		b.write(at, []byte("by b, not published"), 0)
+		d.sendSpace(must2(a.namedSpace(PersonalName)), must2(b.namedSpace(PersonalName)))
+		b.wantContent(b.root, "f", []byte("by b, not published"))
+		d.settle()
+		d.same()
+		for _, h := range d.all {
+			h.wantContent(h.root, "f", []byte("by b, not published"))
+			h.wantContent(h.root, "g", []byte("by b, not published"))
+			h.verify()
+		}
 	}
 }
