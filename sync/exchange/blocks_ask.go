@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -159,9 +160,9 @@ func (w *blockWait) take(m wire.Message) (over bool, err error) {
 		if len(w.data)+len(m.Data)+int(m.Left) > block.MaxSize {
 			return false, fmt.Errorf("%w: a block of more than %d bytes", session.ErrPeer, block.MaxSize)
 		}
-		if w.data == nil {
-			// What is promised takes memory as it comes.
-			w.data = make([]byte, 0, min(len(m.Data)+int(m.Left), 2*len(m.Data)+64<<10))
+		if have := len(w.data) + len(m.Data); have > cap(w.data) {
+			// What is promised takes memory as it comes: sixteen times that at most. Most blocks grow once.
+			w.data = append(make([]byte, 0, min(have+int(m.Left), 16*have)), w.data...)
 		}
 		w.data = append(w.data, m.Data...)
 		select {
@@ -271,9 +272,13 @@ func (l *link) get(ctx context.Context, id block.ID, c class, have []byte, first
 	k.forget(n) // the reader may hold w still, and writes to it under its lock
 	w.mu.Lock()
 	a.data, a.err = slices.Clip(w.data), w.err
+	room := cap(w.data)
 	w.mu.Unlock()
 	if err != nil {
 		a.err = err
+	}
+	if a.err != nil && room > 2*len(a.data) {
+		a.data = bytes.Clone(a.data) // it may be kept for long: not with the room for the rest
 	}
 	return a
 }
