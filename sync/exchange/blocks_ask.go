@@ -224,10 +224,11 @@ type attempt struct {
 	err     error
 }
 
-// get asks the peer for a block of which have is here already. first is called at each piece that comes. It ends with an error when as
-// good as nothing has come over the stream for stallBlock: answers come in the order of the questions, so one that waits for others
-// has not stalled.
-func (l *link) get(ctx context.Context, id block.ID, c class, have []byte, first func()) attempt {
+// get asks the peer for a block of which have is here already. first is called at each piece that comes. Where somebody reads it ends
+// with an error when as good as nothing has come over the stream for stallBlock: answers come in the order of the questions, so one
+// that waits for others has not stalled. For what is fetched ahead slow is called then, and it ends after avoidFor more, with the
+// stream: the peer may be held up by what it sends to others, and what it was asked for comes, whether somebody waits or not.
+func (l *link) get(ctx context.Context, id block.ID, c class, have []byte, first, slow func()) attempt {
 	a := attempt{l: l, resumed: len(have) > 0, data: have}
 	k, err := l.conn(c != reading)
 	if err != nil {
@@ -262,8 +263,15 @@ func (l *link) get(ctx context.Context, id block.ID, c class, have []byte, first
 				before, stall = now, clock.After(stallBlock)
 				continue
 			}
-			err = errStalled
 			l.stalled.Store(clock.Now().UnixNano())
+			if slow != nil && c != reading {
+				slow()
+				slow, before, stall = nil, moved.Load(), clock.After(avoidFor)
+				continue
+			}
+			if err = errStalled; c != reading {
+				_ = k.t.Reset() // or the peer sends it all the same
+			}
 		case <-ctx.Done():
 			err = context.Cause(ctx)
 		}
