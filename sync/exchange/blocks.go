@@ -185,7 +185,7 @@ func (sp *space) Fetch(ctx context.Context, id block.ID) ([]byte, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	f := &fetch{sp: sp, id: id, results: make(chan attempt), begun: make(chan struct{}, 1), urged: make(chan struct{}, 1),
-		slow: make(chan struct{}, 1), before: make(map[*link]since)}
+		before: make(map[*link]since)}
 	if f.class = classOf(ctx); f.class == reading && sp.silent.has(id, sp.e.clock.Now(), silentFor) {
 		// Who asks again, after he waited with another, does not wait twice.
 		return nil, fmt.Errorf("%w: no peer of the space gives it", block.ErrAbsent)
@@ -224,7 +224,6 @@ type fetch struct {
 	results chan attempt
 	begun   chan struct{}
 	urged   chan struct{}
-	slow    chan struct{}   // a peer that was asked ahead of need has stalled, and may go on
 	began   bool            // some of it came
 	over    atomic.Bool     // it came
 	part    []byte          // what came of it
@@ -298,10 +297,11 @@ func (f *fetch) run(ctx context.Context) ([]byte, error) {
 				continue
 			}
 			if f.active == 1 {
-				f.askBeside(ctx)
+				part := f.part
+				f.part = nil // it comes from the first
+				f.ask(ctx)
+				f.part = part
 			}
-		case <-f.slow:
-			f.askBeside(ctx)
 		case <-limit:
 			if now := f.moved(); now >= moved+minMoved {
 				moved, limit = now, clock.After(absentAfter) // it comes, or what was asked for before it
@@ -314,14 +314,6 @@ func (f *fetch) run(ctx context.Context) ([]byte, error) {
 		}
 	}
 	return nil, fmt.Errorf("%w: no peer of the space has it", block.ErrAbsent)
-}
-
-// askBeside asks another peer for all of the block while one was asked before.
-func (f *fetch) askBeside(ctx context.Context) {
-	part := f.part
-	f.part = nil // it comes from the first
-	f.ask(ctx)
-	f.part = part
 }
 
 // since is what had come over a stream when a block was asked for on it.
@@ -399,7 +391,12 @@ func (f *fetch) ask(ctx context.Context) bool {
 	}
 	flight.Add(1)
 	ok := f.sp.startLocked(func(context.Context) {
-		a := best.get(ctx, f.id, c, part, signal(f.begun), signal(f.slow))
+		a := best.get(ctx, f.id, c, part, func() {
+			select {
+			case f.begun <- struct{}{}:
+			default:
+			}
+		})
 		flight.Add(-1)
 		select {
 		case f.results <- a:
@@ -422,16 +419,6 @@ func (f *fetch) ask(ctx context.Context) bool {
 		flight.Add(-1)
 	}
 	return ok
-}
-
-// signal returns a function that leaves a mark in a channel with room for one.
-func signal(c chan struct{}) func() {
-	return func() {
-		select {
-		case c <- struct{}{}:
-		default:
-		}
-	}
 }
 
 func (l *link) load() int64 {

@@ -226,9 +226,9 @@ type attempt struct {
 
 // get asks the peer for a block of which have is here already. first is called at each piece that comes. Where somebody reads it ends
 // with an error when as good as nothing has come over the stream for stallBlock: answers come in the order of the questions, so one
-// that waits for others has not stalled. For what is fetched ahead slow is called then, and it ends after avoidFor more, with the
-// stream: the peer may be held up by what it sends to others, and what it was asked for comes, whether somebody waits or not.
-func (l *link) get(ctx context.Context, id block.ID, c class, have []byte, first, slow func()) attempt {
+// that waits for others has not stalled. What is fetched ahead is waited for avoidFor more, as the peer may be held up by what it sends
+// to others over a slow line: then the block comes, whether somebody waits or not, and from another peer it would come twice.
+func (l *link) get(ctx context.Context, id block.ID, c class, have []byte, first func()) attempt {
 	a := attempt{l: l, resumed: len(have) > 0, data: have}
 	k, err := l.conn(c != reading)
 	if err != nil {
@@ -251,7 +251,7 @@ func (l *link) get(ctx context.Context, id block.ID, c class, have []byte, first
 	clock := l.sp.e.clock
 	moved := l.movedOf(c != reading)
 	before := moved.Load()
-	stall := clock.After(stallBlock)
+	stall, slow := clock.After(stallBlock), false
 	for {
 		select {
 		case <-w.got:
@@ -264,9 +264,8 @@ func (l *link) get(ctx context.Context, id block.ID, c class, have []byte, first
 				continue
 			}
 			l.stalled.Store(clock.Now().UnixNano())
-			if slow != nil && c != reading {
-				slow()
-				slow, before, stall = nil, moved.Load(), clock.After(avoidFor)
+			if c != reading && !slow {
+				slow, before, stall = true, moved.Load(), clock.After(avoidFor)
 				continue
 			}
 			if err = errStalled; c != reading {
