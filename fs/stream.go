@@ -306,6 +306,10 @@ func (s *space) settleStream(ino uint64) error {
 	if s.streams[ino] == st {
 		delete(s.streams, ino)
 	}
+	if d, ok := s.dirty[ino]; ok {
+		d.last = min(d.last, st.last) // that it was stored is no write
+		s.dirty[ino] = d
+	}
 	s.h.release(st.arena)
 	return nil
 }
