@@ -298,7 +298,7 @@ func (s *space) sealExtents(ctx context.Context, ino uint64) error {
 		id, err := s.putChunk(p)
 		if err == nil {
 			s.mu.Lock()
-			err = s.refer(ino, f.x.Src, f.off, f.x.Len, f.x.Skip, id)
+			err = s.refer(ino, f.x.Src, f.off, f.x.Len, f.x.Skip, id, false)
 			s.mu.Unlock()
 		}
 		s.keeping.refs.RUnlock()

@@ -56,7 +56,8 @@ func TestDatabasesArePublishedTogether(t *testing.T) {
 	th := newTestHome(t)
 	ctx := context.Background()
 	db, wal := th.create(th.root, "x.db", random(1, 3<<20)), th.create(th.root, "x.db-wal", random(2, 20_000))
-	th.must(th.SyncAll(ctx)) // ends what is a stream
+	th.must(th.SyncAll(ctx)) // ends what is a stream, and takes its time
+	th.write(wal, random(2, 20_000), 0)
 	th.tick(50 * time.Millisecond)
 	th.wantReady("new files that are being written", 0)
 	th.tick(100 * time.Millisecond)
@@ -347,5 +348,30 @@ func TestNoDatabaseIsCutByAFullBatch(t *testing.T) {
 		if left -= n; n == 0 {
 			t.Fatalf("%d are left", left)
 		}
+	}
+}
+
+// TestLargeWritesAreNoSlower: what was written in pieces that are kept for chunks is published as soon as what was not.
+func TestLargeWritesAreNoSlower(t *testing.T) {
+	th := newTestHome(t)
+	for name, c := range map[string]struct {
+		size int
+		idle time.Duration
+	}{"document": {200_000, idleSmall}, "picture": {5 << 20, idleContent}} {
+		ino := th.create(th.root, name, random(1, c.size))
+		s, local, err := th.space(ino)
+		th.must(err)
+		s.mu.Lock()
+		streams := s.streams[local] != nil
+		s.mu.Unlock()
+		if !streams {
+			t.Fatalf("%s: its writes are kept for no chunk", name)
+		}
+		th.tick(c.idle + time.Millisecond)
+		th.wantReady(name, 1)
+		th.tick(time.Hour)
+		th.write(ino, random(2, 100_000), int64(c.size))
+		th.tick(flushEvery + time.Millisecond)
+		th.wantReady("more of the "+name, 1)
 	}
 }

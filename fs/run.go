@@ -134,7 +134,7 @@ func (s *space) publishReady(ctx context.Context) (int, time.Duration) {
 	idle = min(idle, s.tendIgnored(ctx))
 	total := 0
 	for {
-		next := idle
+		next := min(idle, s.settleIdle())
 		s.mu.Lock()
 		empty := len(s.dirty) == 0
 		s.mu.Unlock()
@@ -281,6 +281,39 @@ func (s *space) heldError(upTo journal.Seq) error {
 		}
 	}
 	return nil
+}
+
+// settleIdle ends the streams of files that are written, so that they can be published, and says when to look again. A file that was
+// published before may be one to which more comes for long, with pauses: it has more time.
+func (s *space) settleIdle() time.Duration {
+	next := time.Hour
+	var inos []uint64
+	s.mu.Lock()
+	now := s.h.opt.Clock().UnixNano()
+	for ino, st := range s.streams {
+		n, err := s.ix.Inode(ino)
+		idle := flushEvery
+		switch {
+		case err != nil || n == nil:
+			continue
+		case n.DirtyNew != 0 && n.Size <= smallFile:
+			idle = idleSmall
+		case n.DirtyNew != 0:
+			idle = idleContent
+		}
+		if wait := idle - time.Duration(now-st.last); wait > 0 && now >= st.last {
+			next = min(next, wait)
+		} else {
+			inos = append(inos, ino)
+		}
+	}
+	s.mu.Unlock()
+	for _, ino := range inos {
+		if err := s.settleStream(ino); err != nil {
+			s.h.report(fmt.Sprintf("space %s: store what was written", s.id), err)
+		}
+	}
+	return next
 }
 
 // settleStreams ends the streams that were idle for at least d.

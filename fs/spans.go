@@ -25,6 +25,8 @@ const (
 	maxSmall  = 64
 	// An append is cut on from the last chunk where that seals at most growRatio times what was appended.
 	growRatio = sealedRatio - 1
+	// Behind the end of what was written before an append is cut anew for resyncBytes: so far two sequences of cut points take to meet.
+	resyncBytes = chunk.MaxSize
 	// Beyond maxParts a file is put together again where it has most of them, a window at a time. A window with less than windowParts
 	// is not worth that, unless the layout grows too long: whole chunks are up to four in each.
 	maxParts    = 1 << 18
@@ -52,6 +54,7 @@ type spans struct {
 	leaves []leaf    // those of the base first
 	fresh  map[block.ID]int32
 	list   []span
+	first  map[int32]bool // leaves of which the first byte is that of an append
 }
 
 // spans plans the next content of a file: what of it is stored anew, and what stays in the blocks where it is.
@@ -60,9 +63,10 @@ type spans struct {
 //   - What is left of a block of which half or less shows is stored anew, so that the blocks of a file have at most twice its
 //     bytes; this costs no more than what was written over it did.
 //   - Small blocks, of which each publication may make one, are put together when there are many.
-//   - An append is cut on from the last chunk, unless that is large beside it.
+//   - An append is cut on from the last chunk, unless that is large beside it: a file has the same chunks whether it was written in one
+//     go or with pauses, in which what was there had to be stored.
 func (s *space) spans(ctx context.Context, n *index.Inode) (*spans, error) {
-	p := &spans{n: n, limit: min(n.Limit(), n.Size), fresh: map[block.ID]int32{}}
+	p := &spans{n: n, limit: min(n.Limit(), n.Size), fresh: map[block.ID]int32{}, first: map[int32]bool{}}
 	switch b := n.Base; {
 	case b == nil:
 	case b.Root.Defined():
@@ -94,6 +98,7 @@ func (s *space) spans(ctx context.Context, n *index.Inode) (*spans, error) {
 	}
 	p.base(at, n.Size)
 	p.round()
+	p.recut()
 	p.move()
 	p.join()
 	if len(p.list) > maxParts {
@@ -131,6 +136,9 @@ func (p *spans) freshLeaf(src *index.Source, sealed int64) int32 {
 		i = int32(len(p.leaves))
 		p.leaves = append(p.leaves, leaf{id: src.Block, sealed: uint32(sealed), size: uint32(src.Size)})
 		p.fresh[src.Block] = i
+		if src.First {
+			p.first[i] = true
+		}
 	}
 	return i
 }
@@ -165,6 +173,28 @@ func (p *spans) round() {
 		}
 	}
 	slices.Reverse(p.list)
+}
+
+// recut lets the beginning of an append be stored anew, with the chunk before it.
+func (p *spans) recut() {
+	base := int32(len(p.leaves) - len(p.fresh))
+	whole := func(q *span) bool {
+		return q.leaf >= base && q.skip == 0 && q.n == int64(p.leaves[q.leaf].size)
+	}
+	for i := 1; i < len(p.list); i++ {
+		q, before := &p.list[i], &p.list[i-1]
+		if q.leaf == anew || !p.first[q.leaf] || !whole(q) || before.end() != q.off {
+			continue
+		}
+		n := int64(0)
+		for j := i; j < len(p.list) && n < resyncBytes && whole(&p.list[j]) && (j == i || p.list[j-1].end() == p.list[j].off); j++ {
+			n += p.list[j].n
+			p.list[j].leaf, p.list[j].skip = anew, 0
+		}
+		if whole(before) && before.n < chunk.MaxSize && before.n <= growRatio*n {
+			before.leaf, before.skip = anew, 0
+		}
+	}
 }
 
 // move lets what shows of a block be stored anew where that costs little.

@@ -19,6 +19,7 @@ type stream struct {
 	ino uint64
 
 	mu    sync.Mutex // the writer's lock: held while the stream's data grow or are cut. Before space.mu.
+	began int64      // file offset of its first byte
 	start int64      // file offset of buf[0]
 	buf   []byte
 	arena *arena
@@ -87,7 +88,7 @@ func (s *space) streamFor(n *index.Inode, off int64, size int, killPriv bool) *s
 		return nil
 	}
 	a := s.h.newArena()
-	st := &stream{ino: n.Ino, start: off, buf: a.b, arena: a}
+	st := &stream{ino: n.Ino, began: off, start: off, buf: a.b, arena: a}
 	st.src = &index.Source{Kind: index.SourceMem, Seq: ^journal.Seq(0)}
 	s.streams[n.Ino] = st
 	return st
@@ -199,7 +200,7 @@ func (s *space) sealPiece(st *stream, job *sealJob, a *arena, src *index.Source,
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err == nil {
-		err = s.refer(st.ino, src, off, int64(len(piece)), skip, id)
+		err = s.refer(st.ino, src, off, int64(len(piece)), skip, id, off == st.began && off > 0)
 	}
 	if err == nil {
 		s.h.release(a)
@@ -227,8 +228,9 @@ func (s *space) putChunk(plain []byte) (block.ID, error) {
 	return id, err
 }
 
-// refer replaces what extents still hold of src in [off, off+n) by the block id, whose byte 0 is src's byte skip. Under mu.
-func (s *space) refer(ino uint64, src *index.Source, off, n, skip int64, id block.ID) error {
+// refer replaces what extents still hold of src in [off, off+n) by the block id, whose byte 0 is src's byte skip. first: the block begins
+// where an append did. Under mu.
+func (s *space) refer(ino uint64, src *index.Source, off, n, skip int64, id block.ID, first bool) error {
 	x, err := s.ix.Change(ino)
 	if err != nil {
 		return s.damaged(err)
@@ -254,7 +256,7 @@ func (s *space) refer(ino uint64, src *index.Source, off, n, skip int64, id bloc
 			return err
 		}
 		if bs == nil {
-			bs = &index.Source{Kind: index.SourceBlock, Seq: m.seq, Block: id, Size: n}
+			bs = &index.Source{Kind: index.SourceBlock, Seq: m.seq, Block: id, Size: n, First: first}
 		}
 		x.Ext.Put(p.off, index.Extent{Len: p.n, Skip: p.skip, Src: bs})
 		x.DirtyContent = m.seq
@@ -303,6 +305,10 @@ func (s *space) settleStream(ino uint64) error {
 	st.over = true
 	if s.streams[ino] == st {
 		delete(s.streams, ino)
+	}
+	if d, ok := s.dirty[ino]; ok {
+		d.last = min(d.last, st.last) // that it was stored is no write
+		s.dirty[ino] = d
 	}
 	s.h.release(st.arena)
 	return nil

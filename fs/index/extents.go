@@ -28,6 +28,7 @@ type Source struct {
 	Loc   journal.Loc // SourceJournal
 	Block block.ID    // SourceBlock
 	Size  int64       // SourceBlock: length of the plaintext
+	First bool        // SourceBlock: it begins where an append did, not at a cut point; not kept across restarts
 	Mem   []byte      // SourceMem
 	At    tree.Ref    // SourcePatch: its operation
 }

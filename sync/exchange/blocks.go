@@ -172,8 +172,8 @@ func (p *parts) take(id block.ID) []byte {
 }
 
 var (
-	_ block.Fetcher = (*space)(nil)
-	_ block.Urger   = (*space)(nil)
+	_ block.Verifier = (*space)(nil)
+	_ block.Urger    = (*space)(nil)
 )
 
 // Fetch asks the peers of the space for a block, one after the other, a second at the same time where the first is slow; block.ErrAbsent
@@ -203,6 +203,9 @@ func (sp *space) Fetch(ctx context.Context, id block.ID) ([]byte, error) {
 
 // Urgent reports whether somebody waits for what is fetched with ctx.
 func (sp *space) Urgent(ctx context.Context) bool { return classOf(ctx) == reading }
+
+// Verifies says that Fetch returns verified bytes: it has to know whose fault others are.
+func (sp *space) Verifies() {}
 
 // Urge tells that somebody waits for a block that is being fetched ahead.
 func (sp *space) Urge(id block.ID) {

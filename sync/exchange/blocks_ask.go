@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -159,9 +160,9 @@ func (w *blockWait) take(m wire.Message) (over bool, err error) {
 		if len(w.data)+len(m.Data)+int(m.Left) > block.MaxSize {
 			return false, fmt.Errorf("%w: a block of more than %d bytes", session.ErrPeer, block.MaxSize)
 		}
-		if w.data == nil {
-			// What is promised takes memory as it comes.
-			w.data = make([]byte, 0, min(len(m.Data)+int(m.Left), 2*len(m.Data)+64<<10))
+		if have := len(w.data) + len(m.Data); have > cap(w.data) {
+			// What is promised takes memory as it comes: sixteen times that at most. Most blocks grow once.
+			w.data = append(make([]byte, 0, min(have+int(m.Left), 16*have)), w.data...)
 		}
 		w.data = append(w.data, m.Data...)
 		select {
@@ -223,9 +224,10 @@ type attempt struct {
 	err     error
 }
 
-// get asks the peer for a block of which have is here already. first is called at each piece that comes. It ends with an error when as
-// good as nothing has come over the stream for stallBlock: answers come in the order of the questions, so one that waits for others
-// has not stalled.
+// get asks the peer for a block of which have is here already. first is called at each piece that comes. Where somebody reads it ends
+// with an error when as good as nothing has come over the stream for stallBlock: answers come in the order of the questions, so one
+// that waits for others has not stalled. What is fetched ahead is waited for avoidFor more, as the peer may be held up by what it sends
+// to others over a slow line: then the block comes, whether somebody waits or not, and from another peer it would come twice.
 func (l *link) get(ctx context.Context, id block.ID, c class, have []byte, first func()) attempt {
 	a := attempt{l: l, resumed: len(have) > 0, data: have}
 	k, err := l.conn(c != reading)
@@ -249,7 +251,7 @@ func (l *link) get(ctx context.Context, id block.ID, c class, have []byte, first
 	clock := l.sp.e.clock
 	moved := l.movedOf(c != reading)
 	before := moved.Load()
-	stall := clock.After(stallBlock)
+	stall, slow := clock.After(stallBlock), false
 	for {
 		select {
 		case <-w.got:
@@ -261,8 +263,14 @@ func (l *link) get(ctx context.Context, id block.ID, c class, have []byte, first
 				before, stall = now, clock.After(stallBlock)
 				continue
 			}
-			err = errStalled
 			l.stalled.Store(clock.Now().UnixNano())
+			if c != reading && !slow {
+				slow, before, stall = true, moved.Load(), clock.After(avoidFor)
+				continue
+			}
+			if err = errStalled; c != reading {
+				_ = k.t.Reset() // or the peer sends it all the same
+			}
 		case <-ctx.Done():
 			err = context.Cause(ctx)
 		}
@@ -271,9 +279,13 @@ func (l *link) get(ctx context.Context, id block.ID, c class, have []byte, first
 	k.forget(n) // the reader may hold w still, and writes to it under its lock
 	w.mu.Lock()
 	a.data, a.err = slices.Clip(w.data), w.err
+	room := cap(w.data)
 	w.mu.Unlock()
 	if err != nil {
 		a.err = err
+	}
+	if a.err != nil && room > 2*len(a.data) {
+		a.data = bytes.Clone(a.data) // it may be kept for long: not with the room for the rest
 	}
 	return a
 }

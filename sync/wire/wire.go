@@ -92,6 +92,11 @@ func Append(dst []byte, m Message) []byte {
 		panic(fmt.Sprintf("wire: %T: %v", m, err))
 	}
 	at := len(dst)
+	if p, ok := m.(*Part); ok {
+		dst = append(p.appendHead(append(dst, 0, 0, 0, 0)), p.Data...)
+		binary.BigEndian.PutUint32(dst[at:], uint32(len(dst)-at-4))
+		return dst
+	}
 	buf := bytes.NewBuffer(append(dst, 0, 0, 0, 0))
 	if err := encMode.NewEncoder(buf).Encode(m); err != nil {
 		panic(fmt.Sprintf("wire: %T: %v", m, err))
@@ -103,6 +108,15 @@ func Append(dst []byte, m Message) []byte {
 
 // Decode reads a body and refuses every byte string that Append does not make. The message does not alias it.
 func Decode(body []byte) (Message, error) {
+	m, err := decode(body)
+	if p, ok := m.(*Part); ok {
+		p.Data = bytes.Clone(p.Data)
+	}
+	return m, err
+}
+
+// decode is Decode, but that the data of a Part are those of body.
+func decode(body []byte) (Message, error) {
 	if len(body) > MaxBody {
 		return nil, ErrTooLong
 	}
@@ -113,6 +127,9 @@ func Decode(body []byte) (Message, error) {
 	m := Kind(body[1]).new()
 	if m == nil {
 		return nil, fmt.Errorf("%w: message of kind %d", ErrFormat, body[1])
+	}
+	if p, ok := m.(*Part); ok {
+		return p.decode(body)
 	}
 	if err := decMode.Unmarshal(body, m); err != nil {
 		return nil, fmt.Errorf("%w: %T: %w", ErrFormat, m, err)
@@ -151,7 +168,7 @@ type Reader struct {
 func NewReader(r io.Reader) *Reader { return &Reader{Limit: MaxHello, r: r} }
 
 // Read returns the next message. io.EOF ends the stream between two messages. What a length promises is allocated as it
-// arrives.
+// arrives. The data of a Part are valid until the next Read.
 func (r *Reader) Read() (Message, error) {
 	var head [4]byte
 	if _, err := io.ReadFull(r.r, head[:]); err != nil {
@@ -181,5 +198,5 @@ func (r *Reader) Read() (Message, error) {
 		r.buf = nil // one long batch is no reason to keep as much for the next
 	}
 	r.Bytes += uint64(n) + 4
-	return Decode(body)
+	return decode(body)
 }
