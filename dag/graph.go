@@ -19,6 +19,10 @@ type Options struct {
 	PendingBytes    int // of batches that wait for what they name; default 16 MiB
 	QuarantineBytes int // of batches in quarantine taken from others; default 64 MiB
 	CacheBytes      int // of objects, heads and vectors kept in memory; default 4 MiB
+
+	// Room is called before batches from elsewhere are taken in, by who does that and with no lock held: it may wait until there
+	// is memory for them. nil: there always is.
+	Room func()
 }
 
 // Graph holds the batches of one space. It is safe for concurrent use.

@@ -54,6 +54,9 @@ func (g *Graph) Ingest(frame []byte) (Result, error) {
 // IngestAll is Ingest for frames that came together: their signatures are verified first. fn is told of each in turn; an
 // error that it returns ends it, and is returned.
 func (g *Graph) IngestAll(frames [][]byte, fn func(Result, error) error) error {
+	if g.opt.Room != nil {
+		g.opt.Room()
+	}
 	arrivals := make([]arrival, len(frames))
 	for i := range frames {
 		arrivals[i] = g.receive(frames[i])

@@ -31,31 +31,38 @@ type arrivals struct {
 	st    *treeStore
 	fresh bool                      // the tree is being made from the start, for an index that is ahead of it
 	later map[tree.DirName]struct{} // names that are to be looked at
+	saved map[tree.DirName]struct{} // of these, and of others, those that rows say
 	root  bool                      // the attributes of the root are, too
 
 	blocked []blockedSpot // names at which something is ignored here
 }
 
 // look has a name looked at.
-func (in *arrivals) look(at tree.DirName) {
-	if _, ok := in.later[at]; !ok {
-		in.later[at] = struct{}{}
-		in.st.setName(in.st.laterKey(at), at.Dir, at.Name, true)
-	}
-}
+func (in *arrivals) look(at tree.DirName) { in.later[at] = struct{}{} }
 
 // looked leaves those names to be looked at that have to wait, and no others.
 func (in *arrivals) looked(wait map[tree.DirName]struct{}) {
-	for at := range in.later {
-		if _, ok := wait[at]; !ok {
-			in.st.setName(in.st.laterKey(at), at.Dir, at.Name, false)
-		}
-	}
-	for at := range wait {
-		in.look(at)
-	}
 	in.later = wait
 	in.waits.Store(len(wait) > 0)
+}
+
+// save has the rows say which names are to be looked at: most that came since the last checkpoint were, and never get one.
+func (in *arrivals) save() {
+	if in.t == nil {
+		return
+	}
+	for at := range in.saved {
+		if _, ok := in.later[at]; !ok {
+			in.st.setName(in.st.laterKey(at), at.Dir, at.Name, false)
+			delete(in.saved, at)
+		}
+	}
+	for at := range in.later {
+		if _, ok := in.saved[at]; !ok {
+			in.st.setName(in.st.laterKey(at), at.Dir, at.Name, true)
+			in.saved[at] = struct{}{}
+		}
+	}
 }
 
 func (in *arrivals) lookAtRoot(due bool) {
@@ -163,6 +170,10 @@ func (s *space) arriveAgain() {
 // until something else comes.
 const maxRounds = 64
 
+// arriveBytes is about how much memory of records in no checkpoint an arrival may take. It is less than else, as what goes on coming in
+// takes memory too, and a transaction all pages that it changes.
+const arriveBytes = checkpointBytes / 2
+
 // arrive takes what came into the tree and the index. It returns when nothing is left to do but what waits for a publication.
 func (s *space) arrive(ctx context.Context) error {
 	for rounds := maxRounds; ; {
@@ -188,7 +199,7 @@ func (s *space) arrive(ctx context.Context) error {
 		if settled {
 			rounds--
 		}
-		if s.unwritten() >= checkpointBytes {
+		if s.unwritten() >= arriveBytes {
 			if err := s.h.checkpoint(ctx); err != nil {
 				return err
 			}
@@ -200,7 +211,7 @@ func (s *space) arrive(ctx context.Context) error {
 func (s *space) unwritten() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.ix.Weight() + s.rows.Weight()
+	return s.ix.Weight() + s.rows.Weight() + int64(s.log.Dirty())
 }
 
 // arriveSome is a round: one record of the journal at most. Where settle says so it ends conflicts, and says whether there were any.

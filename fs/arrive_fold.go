@@ -71,9 +71,10 @@ func (s *space) openTree() error {
 		in.t, err = tree.NewTree(s.id, st)
 	}
 	if err == nil {
-		in.st, in.later = st, map[tree.DirName]struct{}{}
+		in.st, in.later, in.saved = st, map[tree.DirName]struct{}{}, map[tree.DirName]struct{}{}
 		err = st.eachName(rowLater, func(dir dag.ID, name string) bool {
 			in.later[tree.DirName{Dir: dir, Name: name}] = struct{}{}
+			in.saved[tree.DirName{Dir: dir, Name: name}] = struct{}{}
 			return true
 		})
 	}
@@ -148,6 +149,13 @@ func (s *space) foldBatch(at, next uint64, b *dag.Batch, bodies [][]byte, branch
 		return err
 	}
 	in.st.begin(at)
+	for i := range changes {
+		if changes[i].Object == changes[i].At.ID && !branched {
+			if err := in.st.born(changes[i].Object); err != nil {
+				return err
+			}
+		}
+	}
 	d, err := in.t.Apply(changes...)
 	if err != nil {
 		return errors.Join(err, s.treeAnew()) // what the store holds is unfinished

@@ -248,7 +248,7 @@ func (a *arrival) lookAtOld(at spot) error {
 	if a.fresh[at.dir] {
 		return nil
 	}
-	e, _, err := a.s.lookup(at.dir, at.name)
+	e, err := a.entry(at)
 	if err != nil || e == nil {
 		return err
 	}

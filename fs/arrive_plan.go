@@ -32,6 +32,7 @@ type arrival struct {
 	inos   map[dag.ID]uint64 // of objects that get an inode, or another one
 	want   map[spot]*tree.Node
 	order  []spot
+	shows  map[spot]*index.Entry   // what the index shows at a name, which the round does not change before the end
 	inodes map[uint64]*index.Inode // as they are to be
 	fresh  map[uint64]bool         // of these, those that are not in the index
 	size   int                     // about the bytes of the record
@@ -65,7 +66,7 @@ func (s *space) planArrival(published bool) (events []Event, seq journal.Seq, mo
 	defer func() { in.st.held = false }()
 	a := &arrival{
 		s: s, t: in.t, st: in.st, now: s.h.now(), seq: max(s.last, 1),
-		seen: map[tree.DirName]bool{}, inos: map[dag.ID]uint64{}, want: map[spot]*tree.Node{},
+		seen: map[tree.DirName]bool{}, inos: map[dag.ID]uint64{}, want: map[spot]*tree.Node{}, shows: map[spot]*index.Entry{},
 		inodes: map[uint64]*index.Inode{}, fresh: map[uint64]bool{}, stays: map[uint64]bool{}, empty: map[uint64]bool{}, listed: map[dag.ID]bool{}, wait: map[tree.DirName]struct{}{}, leave: map[spot]bool{}, next: s.nextIno,
 	}
 	names := in.sortedNames()
@@ -379,7 +380,13 @@ func (a *arrival) entry(at spot) (*index.Entry, error) {
 	if a.fresh[at.dir] {
 		return nil, nil
 	}
+	if e, ok := a.shows[at]; ok {
+		return e, nil
+	}
 	e, _, err := a.s.lookup(at.dir, at.name)
+	if err == nil {
+		a.shows[at] = e
+	}
 	return e, err
 }
 

@@ -63,12 +63,33 @@ func (h *Home) giveBack(seq journal.Seq) {
 	h.jr.Release(seq)
 }
 
+// ingestBytes is how much memory the index of batches may take that came in and are in no checkpoint.
+const ingestBytes = 16 << 20
+
+// room has a checkpoint written where what came from others takes much memory: it comes faster than it arrives in the tree. No lock is
+// held.
+func (s *space) room() {
+	if s.log.Dirty() < ingestBytes {
+		return
+	}
+	s.h.ckptMu.Lock()
+	defer s.h.ckptMu.Unlock()
+	s.mu.Lock()
+	unmade := s.passing // it is being made, and gets its first checkpoint when it is
+	s.mu.Unlock()
+	if unmade || s.log.Dirty() < ingestBytes {
+		return // another has seen to it
+	}
+	_ = s.checkpoint(context.Background(), true) // where that fails it takes more memory; the checkpointer tries too, and says why
+}
+
 func u64(v uint64) []byte { return binary.BigEndian.AppendUint64(nil, v) }
 
 // checkpoint writes what changed since the last one in one transaction, after what it refers to is durable.
 func (s *space) checkpoint(ctx context.Context, always bool) error {
 	s.pubMu.Lock()
 	defer s.pubMu.Unlock()
+	s.in.save()
 	s.mu.Lock()
 	if s.gone && always {
 		s.mu.Unlock()

@@ -283,6 +283,11 @@ func (b *rebuilder) content(n *index.Inode, d *tree.Node, st *tree.State) error 
 
 // baseOf makes a content value the base of an inode, with the patches over it.
 func (s *space) baseOf(n *index.Inode, v *tree.ContentValue) error {
+	if v.Op != nil {
+		f := VersionFile{s: s, base: v.Op, at: v.Ref}
+		f.show(n)
+		return nil
+	}
 	f, err := s.contentOf(v.Ref)
 	if err != nil {
 		return err

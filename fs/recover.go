@@ -374,7 +374,7 @@ func (h *Home) openSpace(ctx context.Context, slot uint16, id dag.ID, openACL fu
 }
 
 func (s *space) openGraph() (err error) {
-	if s.graph, err = dag.Open(s.id, s.log, s.acl.Files(), dag.Options{}); err != nil {
+	if s.graph, err = dag.Open(s.id, s.log, s.acl.Files(), dag.Options{Room: s.room}); err != nil {
 		return fmt.Errorf("open space in %s: %w", s.dir, inDB(s.dir, err))
 	}
 	s.watchArrivals()

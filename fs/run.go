@@ -430,6 +430,9 @@ func (h *Home) checkpointer(ctx context.Context) {
 			s.mu.Lock()
 			rows := s.rows.Weight()
 			weight += s.ix.Weight() + rows
+			if s.log != nil {
+				weight += int64(s.log.Dirty())
+			}
 			behind = behind || s.last != s.loaded || rows > 0 || s.unsaved
 			s.mu.Unlock()
 		}

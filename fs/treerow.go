@@ -38,6 +38,8 @@ func (t *treeStore) laterKey(n tree.DirName) string { return rowLater + t.nameKe
 
 func placeKey(object dag.ID) string { return rowPlace + string(object[:16]) }
 
+func unbornKey(object dag.ID) string { return rowUnborn + string(object[:16]) }
+
 func heldKey(at uint64) string { return rowHeld + string(binary.BigEndian.AppendUint64(nil, at)) }
 
 func moveKey(o tree.Order) string {

@@ -28,12 +28,14 @@ type treeStore struct {
 	next     uint64                        // the position of the log that comes next; what stands before is in the tree
 	applying uint64                        // the position of the batch that is coming in; 0 none
 	set      map[dag.ID]*tree.Object       // by the batch that is coming in
-	cache    map[dag.ID]*tree.Object       // as of next
+	cache    map[dag.ID]*tree.Object       // as of next: those that were asked for last
+	older    map[dag.ID]*tree.Object       // and those before, which go when cache is full
 	bytes    int                           // of memory that cache takes, about
 	devices  []dag.PublicKey               // by number
 	numbers  map[dag.PublicKey]uint64      // of devices
 	names    map[dag.PublicKey]string      // of devices
 	placed   map[dag.ID][2]*tree.Placement // of directories in set and cache, as their rows say
+	unborn   bool                          // there may be objects whose root has not come
 }
 
 var _ tree.Store = (*treeStore)(nil)
@@ -49,6 +51,7 @@ var _ tree.Store = (*treeStore)(nil)
 //	p object                      the places of a directory
 //	q position                    a batch in quarantine that was passed over
 //	r                             the attributes of the root are to be looked at
+//	u object                      an object that has changes, and is nothing yet: its root has not come
 //	w directory name              a name to be looked at
 const (
 	rowAt     = "a"
@@ -60,16 +63,17 @@ const (
 	rowPlace  = "p"
 	rowHeld   = "q"
 	rowRoot   = "r"
+	rowUnborn = "u"
 	rowLater  = "w"
 )
 
 // treeVersion is that of the rows. Rows of another are made anew.
-const treeVersion = 1
+const treeVersion = 2
 
-// Bounds of the objects that are kept in memory.
+// Bounds of the objects that are kept in memory: of those asked for last, and as many before. What a round brings in fits in.
 const (
-	cacheObjects     = 8 << 10
-	cacheObjectBytes = 16 << 20
+	cacheObjects     = 6 << 10
+	cacheObjectBytes = 8 << 20
 )
 
 func (s *space) openTreeStore() (*treeStore, error) {
@@ -101,6 +105,9 @@ func (s *space) openTreeStore() (*treeStore, error) {
 		st.devices = append(st.devices, dag.PublicKey(v))
 		return true
 	})
+	if err == nil {
+		err = st.rows.Scan(rowUnborn, "", func(string, []byte) bool { st.unborn = true; return false })
+	}
 	return st, errors.Join(err, bad)
 }
 
@@ -110,8 +117,9 @@ func (*treeStore) deviceKey(n uint64) string {
 
 // forget drops what is in memory.
 func (t *treeStore) forget() {
-	t.set, t.cache, t.bytes = map[dag.ID]*tree.Object{}, map[dag.ID]*tree.Object{}, 0
+	t.set, t.cache, t.older, t.bytes = map[dag.ID]*tree.Object{}, map[dag.ID]*tree.Object{}, nil, 0
 	t.placed = map[dag.ID][2]*tree.Placement{}
+	t.unborn = false
 	t.devices, t.numbers, t.names = nil, map[dag.PublicKey]uint64{}, map[dag.PublicKey]string{}
 }
 
@@ -146,30 +154,38 @@ func (t *treeStore) end(next uint64) {
 	t.rows.Set(rowAt, w.b)
 }
 
-// keep puts an object into the cache. Beyond the bound it drops what the map's order offers first.
+// born says that the root of an object comes in with the batch, and that no other batch links it. Hardly ever does an object have changes
+// before its root; where none has, there is nothing to be looked up.
+func (t *treeStore) born(id dag.ID) error {
+	if t.unborn {
+		if v, err := t.rows.Get(unbornKey(id)); v != nil || err != nil {
+			return err
+		}
+	}
+	t.set[id] = nil
+	return nil
+}
+
+// keep puts an object into the cache; nil takes it out.
 func (t *treeStore) keep(id dag.ID, o *tree.Object) {
 	if old := t.cache[id]; old != nil {
-		t.drop(id, old)
+		t.bytes -= old.State.Memory()
+		delete(t.cache, id)
 	}
+	delete(t.older, id)
 	if o == nil {
 		return
 	}
-	for k, old := range t.cache {
-		if len(t.cache) < cacheObjects && t.bytes < cacheObjectBytes {
-			break
+	if len(t.cache) >= cacheObjects || t.bytes >= cacheObjectBytes {
+		for k := range t.older {
+			if _, changing := t.set[k]; !changing {
+				delete(t.placed, k)
+			}
 		}
-		t.drop(k, old)
+		t.older, t.cache, t.bytes = t.cache, make(map[dag.ID]*tree.Object, cacheObjects), 0
 	}
 	t.cache[id] = o
 	t.bytes += o.State.Memory()
-}
-
-func (t *treeStore) drop(id dag.ID, o *tree.Object) {
-	delete(t.cache, id)
-	if _, changing := t.set[id]; !changing {
-		delete(t.placed, id)
-	}
-	t.bytes -= o.State.Memory()
 }
 
 // Object implements tree.Store.
@@ -178,6 +194,10 @@ func (t *treeStore) Object(id dag.ID) (*tree.Object, error) {
 		return o, nil
 	}
 	if o := t.cache[id]; o != nil {
+		return o, nil
+	}
+	if o := t.older[id]; o != nil {
+		t.keep(id, o)
 		return o, nil
 	}
 	if t.next == 0 {
@@ -211,6 +231,10 @@ func (t *treeStore) trust() dag.Trust {
 // SetObject implements tree.Store.
 func (t *treeStore) SetObject(id dag.ID, o *tree.Object) error {
 	t.set[id] = o
+	if nothing := o != nil && o.State.Kind == tree.KindNone; nothing || t.unborn {
+		t.flag(unbornKey(id), nothing)
+		t.unborn = true
+	}
 	if o == nil {
 		t.rows.Set(placeKey(id), nil)
 		delete(t.placed, id)

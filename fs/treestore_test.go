@@ -224,3 +224,40 @@ func TestTreeStore(t *testing.T) {
 		t.Error("nothing was renamed")
 	}
 }
+
+// TestUnbornObjects: of an object that has changes before its root the tree knows so when the root comes, also after a restart.
+func TestUnbornObjects(t *testing.T) {
+	d := newDevices(t, 2)
+	a, b := d.all[0], d.all[1]
+	a.write(must2(a.Mknod(a.root, "a", 0100644, 0, Cred{1000, 1000})).Ino, []byte("a"), 0)
+	d.send(a, b)
+	s := must2(b.namedSpace(PersonalName))
+	early, other := dag.ID{1}, dag.ID{2}
+	s.pubMu.Lock()
+	st := s.in.st
+	b.must(st.born(early))
+	if _, known := st.set[early]; !known {
+		t.Error("what has no changes is looked up")
+	}
+	clear(st.set)
+	b.must(st.SetObject(early, &tree.Object{State: tree.NewState(early)}))
+	st.end(st.next)
+	s.pubMu.Unlock()
+	b.must(b.checkpoint(context.Background()))
+	for range 2 {
+		s.pubMu.Lock()
+		st = must2(s.openTreeStore())
+		b.must(st.born(early))
+		b.must(st.born(other))
+		if _, known := st.set[early]; known {
+			t.Error("an object is taken for new that has changes")
+		}
+		if _, known := st.set[other]; !known {
+			t.Error("what has no changes is looked up")
+		}
+		s.pubMu.Unlock()
+	}
+	for _, h := range d.all {
+		h.leave()
+	}
+}

@@ -108,6 +108,7 @@ func serve(ctx context.Context, dir string, keys *acl.Keys, o mountOptions, read
 	}
 	defer lock.Unlock()
 	catchCrashes(dir, log.Logger)
+	boundMemory()
 	late := time.AfterFunc(patience, func() { log.Warn("opening the home takes long") })
 	defer late.Stop()
 	h, err := openWith(ctx, dir, keys, log.Logger)
@@ -206,6 +207,17 @@ func catchCrashes(dir string, log *slog.Logger) {
 	}
 	defer f.Close()
 	_ = debug.SetCrashOutput(f, debug.CrashOptions{})
+}
+
+// memoryGoal is what the daemon's heap and stacks are kept within while what lives in them is less: garbage is collected the more often
+// the nearer they come. Beside it the process has its binary and the pages of databases mapped, about 50 MiB.
+const memoryGoal = 144 << 20
+
+// boundMemory sets the goal, unless the environment has one.
+func boundMemory() {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryGoal)
+	}
 }
 
 // passphraseFor gives the passphrase that the daemon needs to open the keys; none when they take none.

@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,8 +22,15 @@ const (
 	// lockWait is how long OpenBolt waits for another process that has the file open: a killed one may take a while to give up
 	// what it had mapped.
 	lockWait = 10 * time.Second
-	// readsPerTrim is after how many reads the pages of the map are given back.
-	readsPerTrim = 10_000
+	// readsPerTrim is after how many reads the pages of the map are given back, and touchesPerLook after how many it is looked
+	// whether the process has more than maxMapped bytes of files mapped, its binary among them: then they are given back too.
+	// The system maps the 64 KiB around each page that is touched.
+	readsPerTrim   = 10_000
+	touchesPerLook = 512
+	maxMapped      = 64 << 20
+	// lookEvery is how often that is looked at while a transaction of a large database is committed: bbolt touches each page that
+	// another takes the place of.
+	lookEvery = 2 * time.Millisecond
 
 	fillAppend = 0.95 // of a page, where keys come at the end of their bucket
 	fillInsert = 0.7  // where they come anywhere: a split leaves room on both sides
@@ -118,8 +126,10 @@ func settleRoots(path string) error {
 }
 
 func (b *Bolt) View(fn func(Tx) error) error {
+	before := b.reads.Load()
 	err := b.view(fn)
-	if b.reads.Load() >= readsPerTrim {
+	now := b.reads.Load()
+	if now >= readsPerTrim || now/touchesPerLook != before/touchesPerLook && mapped() > maxMapped {
 		b.Trim()
 	}
 	return closed(err)
@@ -157,6 +167,7 @@ func (b *Bolt) update(fn func(Tx) error) error {
 }
 
 func (b *Bolt) commit(fn func(Tx) error, committing *int) (err error) {
+	defer b.keepTrimmed()()
 	t := boltTx{faults: debug.SetPanicOnFault(true), inBolt: true}
 	defer t.guard(&err)
 	return b.db.Update(func(tx *bbolt.Tx) error {
@@ -170,6 +181,33 @@ func (b *Bolt) commit(fn func(Tx) error, committing *int) (err error) {
 		*committing = tx.ID()
 		return nil
 	})
+}
+
+// keepTrimmed has the pages of the map given back while it takes too much, until stop is called, which waits for the goroutine. Where
+// the map could move meanwhile it does nothing.
+func (b *Bolt) keepTrimmed() (stop func()) {
+	size := b.Size()
+	if size < maxMapped/2 || size > mapBytes/2 || uint64(^uint(0)) < 1<<40 {
+		return func() {}
+	}
+	data := b.db.Info().Data
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tick := time.NewTicker(lookEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+			}
+			if mapped() > maxMapped {
+				unmap(data, size)
+			}
+		}
+	})
+	return func() { close(done); wg.Wait() }
 }
 
 // root returns the number of the newest root that reads see; the highest number where none can be read.

@@ -1,7 +1,9 @@
 package kv
 
 import (
+	"bytes"
 	"os"
+	"strconv"
 
 	"go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
@@ -17,10 +19,35 @@ func giveUp(f *os.File) {
 // Trim gives the pages of the map back. They stay in the system's cache of the file; what is read again faults in.
 func (b *Bolt) Trim() {
 	b.reads.Store(0)
-	// A transaction keeps the map where it is. The call is a hint: a failure costs memory only.
 	b.db.View(func(tx *bbolt.Tx) error {
-		bytes := (tx.Size() + growBytes) &^ (growBytes - 1)
-		unix.Syscall(unix.SYS_MADVISE, b.db.Info().Data, uintptr(bytes), unix.MADV_DONTNEED)
+		unmap(b.db.Info().Data, tx.Size())
 		return nil
 	})
+}
+
+// unmap gives the pages back of a map that starts at data and stays where it is meanwhile, as it does in a transaction. What is read
+// afterwards faults in again. The call is a hint: a failure costs memory only.
+func unmap(data uintptr, size int64) {
+	size = (size + growBytes) &^ (growBytes - 1)
+	unix.Syscall(unix.SYS_MADVISE, data, uintptr(size), unix.MADV_DONTNEED)
+}
+
+// mapped is how many bytes of files the process has mapped and in memory; 0 where the system does not say.
+func mapped() int64 {
+	f, err := os.Open("/proc/self/statm")
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	var b [128]byte
+	n, _ := f.Read(b[:])
+	fields := bytes.Fields(b[:n])
+	if len(fields) < 3 {
+		return 0
+	}
+	pages, err := strconv.ParseInt(string(fields[2]), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return pages * int64(os.Getpagesize())
 }

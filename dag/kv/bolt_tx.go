@@ -15,6 +15,7 @@ type boltTx struct {
 	tx      *bbolt.Tx
 	buckets []*boltBucket // few: found by a walk
 	reads   int64
+	touches int64  // reads and writes
 	arena   []byte // values until the commit
 	inBolt  bool   // bbolt's code runs, not the caller's: a panic then means a damaged file
 	damage  error  // what reads met
@@ -105,8 +106,16 @@ func (t *boltTx) bucket(name string, make bool) *boltBucket {
 	return b
 }
 
+// touch gives the pages of the map back where a long transaction has touched many.
+func (t *boltTx) touch() {
+	if t.touches++; t.touches%touchesPerLook == 0 && mapped() > maxMapped {
+		unmap(t.tx.DB().Info().Data, t.tx.Size())
+	}
+}
+
 func (t *boltTx) Get(bucket string, key []byte) (v []byte) {
 	t.reads++
+	t.touch()
 	t.call(func() {
 		if b := t.bucket(bucket, false); b != nil {
 			v = b.b.Get(key)
@@ -125,6 +134,7 @@ func (t *boltTx) Put(bucket string, key, value []byte) (err error) {
 	if len(value) > cap(t.arena)-len(t.arena) {
 		t.arena = make([]byte, 0, max(64<<10, len(value)))
 	}
+	t.touch()
 	n := len(t.arena)
 	t.arena = append(t.arena, value...)
 	t.call(func() {
@@ -247,6 +257,7 @@ func (t *boltTx) ScanBack(bucket string, from []byte, fn func(k, v []byte) bool)
 
 func (t *boltTx) visit(fn func(k, v []byte) bool, k, v []byte) bool {
 	t.reads++
+	t.touch()
 	t.inBolt = false
 	more := fn(k, v)
 	t.inBolt = true

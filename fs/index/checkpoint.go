@@ -17,10 +17,20 @@ func (x *Index) Freeze() (write func(kv.Tx) error, done func(ok bool)) {
 	weight := x.weight
 	x.weight = 0
 	// The extents of a frozen inode are shared with its successor in the current layer: Change clones before it writes.
-	write = func(tx kv.Tx) error { return x.write(tx, l) }
+	gens := x.gens
+	write = func(tx kv.Tx) error {
+		err := x.write(tx, l)
+		if err == nil {
+			gens, err = x.writeObjects(tx, gens, l.objects)
+		}
+		return err
+	}
 	done = func(ok bool) {
 		x.frozen = nil
 		if ok {
+			if gens.loaded {
+				x.gens = gens
+			}
 			for _, n := range l.inodes {
 				if n != nil {
 					if _, newer := x.cur.inodes[n.Ino]; !newer {
@@ -107,23 +117,6 @@ func (x *Index) write(tx kv.Tx, l *layer) error {
 			return err == nil
 		})
 		if err != nil {
-			return err
-		}
-	}
-	ids := make([][32]byte, 0, len(l.objects))
-	for id := range l.objects {
-		ids = append(ids, id)
-	}
-	slices.SortFunc(ids, func(a, b [32]byte) int { return bytes.Compare(a[:], b[:]) })
-	for _, id := range ids {
-		ino := l.objects[id]
-		if ino == 0 {
-			if err := tx.Delete(bucketObjects, id[:16]); err != nil {
-				return err
-			}
-			continue
-		}
-		if err := put(bucketObjects, id[:16], binary.BigEndian.AppendUint64(nil, ino)); err != nil {
 			return err
 		}
 	}

@@ -31,19 +31,21 @@ type Sealer interface {
 const (
 	bucketInodes  = "inodes"
 	bucketEntries = "entries"
-	bucketObjects = "objects"
+	bucketObjects = "objects" // of before there were generations
+	bucketGens    = "generations"
 	bucketNamed   = "values"
 )
 
 // Buckets lists them.
 func Buckets() []string {
-	return []string{bucketInodes, bucketEntries, bucketObjects, bucketNamed, bucketRows}
+	return []string{bucketInodes, bucketEntries, bucketObjects, bucketGens, bucketNamed, bucketRows}
 }
 
-// cacheInodes and cacheEntries bound what is kept of clean records (about 300 and 100 bytes each).
+// cacheInodes, cacheEntries and cacheObjects bound what is kept of clean records (about 900, 100 and 60 bytes each).
 const (
-	cacheInodes  = 32 << 10
+	cacheInodes  = 16 << 10
 	cacheEntries = 64 << 10
+	cacheObjects = 16 << 10
 )
 
 type entryKey struct{ parent, hash uint64 }
@@ -71,12 +73,15 @@ type Index struct {
 
 	inodes  map[uint64]*Inode
 	entries map[entryKey]*Entry // nil: known to be absent
+	objects map[[32]byte]uint64 // 0: known to be absent
+	gens    generations         // of the stored objects
+	perGen  int                 // genObjects
 	weight  int64               // of cur, roughly, in bytes
 }
 
 // Open returns the index that db holds. Nothing is read yet.
 func Open(db kv.DB, seal Sealer) *Index {
-	return &Index{db: db, seal: seal, cur: newLayer(), inodes: map[uint64]*Inode{}, entries: map[entryKey]*Entry{}}
+	return &Index{db: db, seal: seal, cur: newLayer(), inodes: map[uint64]*Inode{}, entries: map[entryKey]*Entry{}, objects: map[[32]byte]uint64{}, perGen: genObjects}
 }
 
 // Weight is about how many bytes of memory the records take that are not checkpointed.
@@ -199,7 +204,7 @@ func (x *Index) Change(ino uint64) (*Inode, error) {
 func (x *Index) put(n *Inode) {
 	x.cur.inodes[n.Ino] = n
 	delete(x.inodes, n.Ino)
-	x.weight += 400
+	x.weight += 900
 }
 
 // Add puts a new inode.
@@ -222,20 +227,26 @@ func (x *Index) Object(id [32]byte) (uint64, error) {
 			return n, nil
 		}
 	}
-	var ino uint64
-	err := x.load(bucketObjects, id[:16], func(b []byte) error {
-		if len(b) != 8 {
-			return ErrCorrupt
+	if ino, ok := x.objects[id]; ok {
+		return ino, nil
+	}
+	ino, err := x.loadObject(id[:16])
+	if err == nil {
+		for k := range x.objects {
+			if len(x.objects) < cacheObjects {
+				break
+			}
+			delete(x.objects, k)
 		}
-		ino = binary.BigEndian.Uint64(b)
-		return nil
-	})
+		x.objects[id] = ino
+	}
 	return ino, err
 }
 
 // SetObject notes which inode stands for an object; 0 none.
 func (x *Index) SetObject(id [32]byte, ino uint64) {
 	x.cur.objects[id] = ino
+	delete(x.objects, id)
 	x.weight += 48
 }
 
@@ -532,7 +543,7 @@ func (x *Index) InodesFrom(next uint64, fn func(n *Inode) bool) error {
 // VerifyStored opens all that is stored, and calls report, with an error that matches ErrCorrupt, for what does not open. It needs
 // no lock; ctx ends it.
 func (x *Index) VerifyStored(ctx context.Context, report func(error)) error {
-	for _, bucket := range []string{bucketInodes, bucketEntries, bucketObjects, bucketNamed} {
+	for _, bucket := range []string{bucketInodes, bucketEntries, bucketObjects, bucketGens, bucketNamed} {
 		if err := kv.Each(ctx, x.db, bucket, func(k, v []byte) {
 			if _, err := x.seal.OpenLocal(nil, v, appendAD(nil, bucket, k)); err != nil {
 				report(fmt.Errorf("%w: value in %s, key %x: %w", ErrCorrupt, bucket, k, err))

@@ -141,11 +141,9 @@ type row struct {
 func (r *Rows) page(prefix, from string) (rows []row, last string, err error) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	merged := btree.NewMap[string, []byte](32)
 	if !r.cur.wiped && (r.frozen == nil || !r.frozen.wiped) {
 		err = r.db.View(func(tx kv.Tx) error {
 			var bad error
-			n := 0
 			err := tx.Scan(bucketRows, []byte(from), func(k, v []byte) bool {
 				if !bytes.HasPrefix(k, []byte(prefix)) {
 					return false
@@ -154,12 +152,11 @@ func (r *Rows) page(prefix, from string) (rows []row, last string, err error) {
 				if b, bad = r.open(k, v); bad != nil {
 					return false
 				}
-				key := string(k)
-				merged.Load(key, b)
-				if n++; n == rowStep {
-					last = key
+				rows = append(rows, row{string(k), b})
+				if len(rows) == rowStep {
+					last = rows[rowStep-1].key
 				}
-				return n < rowStep
+				return len(rows) < rowStep
 			})
 			return errors.Join(err, bad)
 		})
@@ -171,6 +168,7 @@ func (r *Rows) page(prefix, from string) (rows []row, last string, err error) {
 	if r.cur.wiped {
 		layers = layers[1:]
 	}
+	var merged *btree.Map[string, []byte] // nil: nothing of rows changed
 	for _, l := range layers {
 		if l == nil {
 			continue
@@ -180,6 +178,12 @@ func (r *Rows) page(prefix, from string) (rows []row, last string, err error) {
 			if !strings.HasPrefix(k, prefix) || last != "" && k > last {
 				return false
 			}
+			if merged == nil {
+				merged = btree.NewMap[string, []byte](32)
+				for _, x := range rows {
+					merged.Load(x.key, x.value)
+				}
+			}
 			merged.Set(k, v)
 			if n++; n == rowStep && (last == "" || k < last) {
 				last = k
@@ -187,6 +191,10 @@ func (r *Rows) page(prefix, from string) (rows []row, last string, err error) {
 			return n < rowStep
 		})
 	}
+	if merged == nil {
+		return rows, last, nil
+	}
+	rows = rows[:0]
 	merged.Scan(func(k string, v []byte) bool {
 		if last != "" && k > last {
 			return false

@@ -340,6 +340,7 @@ type ContentValue struct {
 	Patches [][]Edit
 	Sizes   []int64 // the size after each patch
 	Missing bool
+	Op      *Content // as the operation says it, where it is known that it is no patch; else nil. It must not be changed
 }
 
 // Contents returns the candidates in total order; the last is the one that keeps the name. A file without any has no content
@@ -357,6 +358,9 @@ func (s *State) Contents() []ContentValue {
 func (s *State) contentValue(i int) ContentValue {
 	v := s.values[i]
 	c := ContentValue{Ref: v.Ref, Pos: v.Pos, Device: v.Device, Time: v.Time, Mtime: v.Mtime, Size: math.MinInt64, BaseRef: v.Ref}
+	if len(v.over) == 0 && v.content != nil && !v.content.IsPatch() { // a patch, which may be kept as what it gives, lies over something
+		c.Op = v.content
+	}
 	for {
 		if text, size, ok := s.inline(i); ok {
 			c.Base = Content{Size: size, Inline: text}
