@@ -16,6 +16,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/discovery/mdns"
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
+	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
@@ -60,6 +61,7 @@ func (e *Engine) newHost() (host.Host, error) {
 	h, err := libp2p.New(
 		libp2p.Identity(key),
 		libp2p.NoListenAddrs,
+		libp2p.Muxer(yamux.ID, muxer()),
 		libp2p.Transport(tcp.NewTCPTransport),
 		libp2p.Transport(quic.NewTransport),
 		libp2p.Security(libp2ptls.ID, libp2ptls.New), // first: AES in hardware is faster than what Noise has
@@ -80,6 +82,16 @@ func (e *Engine) newHost() (host.Host, error) {
 		return nil, errors.Join(err, h.Close())
 	}
 	return h, nil
+}
+
+// streamWindow bounds what of a stream over TCP waits here unread: a peer that never reads our answers has us stop reading its questions.
+// It is enough for 20 MB/s over a line of 100 ms. The multiplexer's own bound is 16 MiB.
+const streamWindow = 2 << 20
+
+func muxer() *yamux.Transport {
+	t := *yamux.DefaultTransport
+	t.MaxStreamWindowSize = streamWindow
+	return &t
 }
 
 // listen listens at each address; where its port is taken, at one of the next, else at any. It fails when there is none to
