@@ -64,8 +64,8 @@ const filesPerDir = 1000
 func dirName(d int) string     { return fmt.Sprintf("dir-%04d", d) }
 func fileContent(d int) string { return fmt.Sprintf("content of a file of directory %d\n", d) }
 
-// fill makes n files in the home's space Personal, without a daemon.
-func fill(t *testing.T, h *Home, n int) {
+// fill makes n files in the home's space Personal, without a daemon, and gives the account's phrase.
+func fill(t *testing.T, h *Home, n int) string {
 	ctx := context.Background()
 	check(t, os.MkdirAll(h.Dir, 0o700))
 	d, err := disk.OS(h.Dir)
@@ -97,6 +97,7 @@ func fill(t *testing.T, h *Home, n int) {
 	}
 	stop()
 	check(t, <-done, home.Close())
+	return account.Phrase()
 }
 
 // memory reads a figure of a process's memory in MB.
