@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -373,5 +374,40 @@ func TestLargeWritesAreNoSlower(t *testing.T) {
 		th.write(ino, random(2, 100_000), int64(c.size))
 		th.tick(flushEvery + time.Millisecond)
 		th.wantReady("more of the "+name, 1)
+	}
+}
+
+// TestWrittenWhilePublished: what is written to a file while its publication is under way is published too, with nothing else to wake
+// the publisher.
+func TestWrittenWhilePublished(t *testing.T) {
+	th := newTestHome(t)
+	ino := th.create(th.root, "f", []byte("first"))
+	s, local, err := th.space(ino)
+	th.must(err)
+	between := 0
+	for i := range 300 {
+		th.tick(time.Hour)
+		for len(th.kick) > 0 {
+			<-th.kick
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			time.Sleep(time.Duration(i) * 3 * time.Microsecond)
+			th.write(ino, fmt.Appendf(nil, "%d", i), 0)
+		})
+		n, next := s.publishReady(t.Context())
+		wg.Wait()
+		s.mu.Lock()
+		_, dirty := s.dirty[local]
+		s.mu.Unlock()
+		if n > 0 && dirty && len(th.kick) == 0 {
+			between++
+			if next > latest {
+				t.Fatalf("round %d: the file is to be published, and the next look is in %v", i, next)
+			}
+		}
+	}
+	if between == 0 {
+		t.Error("no write fell into a publication: nothing was tried")
 	}
 }

@@ -135,10 +135,7 @@ func (s *space) publishReady(ctx context.Context) (int, time.Duration) {
 	total := 0
 	for {
 		next := min(idle, s.settleIdle())
-		s.mu.Lock()
-		empty := len(s.dirty) == 0
-		s.mu.Unlock()
-		if empty {
+		if !s.anyDirty() {
 			return total, next
 		}
 		now := s.h.opt.Clock().UnixNano()
@@ -162,9 +159,18 @@ func (s *space) publishReady(ctx context.Context) (int, time.Duration) {
 			next = min(next, flushEvery)
 		}
 		if n == 0 || !left {
+			if n > 0 && s.anyDirty() {
+				next = min(next, idleNames) // what was written to meanwhile wakes nobody
+			}
 			return total, next
 		}
 	}
+}
+
+func (s *space) anyDirty() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.dirty) > 0
 }
 
 // tendIgnored sees to what is ignored, and says when to do so again.
@@ -296,7 +302,7 @@ func (s *space) settleIdle() time.Duration {
 		switch {
 		case err != nil || n == nil:
 			continue
-		case n.DirtyNew != 0 && n.Size <= smallFile:
+		case n.DirtyNew != 0 && n.Size < smallFile: // who writes 1 MiB at once writes more
 			idle = idleSmall
 		case n.DirtyNew != 0:
 			idle = idleContent
