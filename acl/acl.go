@@ -54,6 +54,9 @@ const (
 	RoleOwner  = list.RoleOwner
 )
 
+// ParseRole reads the name of a role.
+func ParseRole(s string) (Role, error) { return list.ParseRole(s) }
+
 // Member is an account in a space.
 type Member = list.Member
 

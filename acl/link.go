@@ -11,6 +11,7 @@ import (
 	"io"
 	"net/url"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/anyfs/anyfs/acl/seal"
 	"github.com/anyfs/anyfs/dag"
@@ -35,15 +36,20 @@ type Link struct {
 	By        dag.PublicKey // the account that invites
 	Addresses []string      // multiaddrs with /p2p/ID, where the space can be found
 	Secret    [secretBytes]byte
+	Name      string // what the space is called by who invites; may be empty
 }
 
-// String is the invitation as text, in the form of a URI whose fragment is the secret.
+// String is the invitation as text, in the form of a URI whose fragment is the secret and the name.
 func (l *Link) String() string {
 	q := url.Values{"by": {FormatIdentity(l.By)}}
 	for _, a := range l.Addresses {
 		q.Add("at", a)
 	}
-	return LinkScheme + l.Space.String() + "?" + strings.ReplaceAll(q.Encode(), "%2F", "/") + "#" + base64.RawURLEncoding.EncodeToString(l.Secret[:])
+	name := ""
+	if l.Name != "" {
+		name = "." + base64.RawURLEncoding.EncodeToString([]byte(l.Name))
+	}
+	return LinkScheme + l.Space.String() + "?" + strings.ReplaceAll(q.Encode(), "%2F", "/") + "#" + base64.RawURLEncoding.EncodeToString(l.Secret[:]) + name
 }
 
 // ParseLink reads what String wrote. Parts that it does not know are passed over.
@@ -66,11 +72,16 @@ func ParseLink(s string) (*Link, error) {
 	if l.Space, err = dag.ParseID(id); err != nil {
 		return nil, fmt.Errorf("%w: no space: %w", ErrLink, err)
 	}
+	secret, name, _ := strings.Cut(secret, ".")
 	b, err := base64.RawURLEncoding.Strict().DecodeString(secret)
 	if err != nil || len(b) != secretBytes {
 		return nil, fmt.Errorf("%w: its secret, after #, is damaged or cut short", ErrLink)
 	}
 	copy(l.Secret[:], b)
+	if b, err = base64.RawURLEncoding.Strict().DecodeString(name); err != nil || !utf8.Valid(b) {
+		return nil, fmt.Errorf("%w: its end is damaged or cut short", ErrLink)
+	}
+	l.Name = string(b)
 	q, err := url.ParseQuery(query)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrLink, err)

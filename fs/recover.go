@@ -378,6 +378,7 @@ func (s *space) openGraph() (err error) {
 		return fmt.Errorf("open space in %s: %w", s.dir, inDB(s.dir, err))
 	}
 	s.watchArrivals()
+	s.watchACL()
 	return nil
 }
 

@@ -239,6 +239,9 @@ func newEpoch(n *node, k *RotateKey) *Epoch {
 	return &Epoch{ID: n.id, Pos: n.pos, Suite: k.Suite, Commitment: k.Commitment, Follows: k.Follows, Wraps: k.Wraps, node: n}
 }
 
+// Ended says whether any record took a right away, or does not stand.
+func (s *State) Ended() bool { return s.ended || len(s.void) > 0 }
+
 // Doubtful says whether some record ended a right of the account, or one that it had it from does not stand.
 func (s *State) Doubtful(account dag.PublicKey) bool {
 	if s.void[account] {
