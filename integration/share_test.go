@@ -271,13 +271,22 @@ func TestInvitations(t *testing.T) {
 	alice.Must("space", "create", "Team")
 	s.write(alice, "Team/a", "a")
 	link := strings.TrimSpace(alice.Must("invite", "Team", "--expires", "1d"))
-	s.join(alice, bob, "Team", link, "Team", "Bob")
-	alice.Must("decline", "Team", "Bob")
-	s.Eventually("the request is declined", func() error {
-		r := bob.Run("join", link, "--name", "Team", "--as", "Bob", "--wait")
-		_ = r
+	waited := make(chan Result, 1)
+	wait := bob.Command("join", link, "--wait", "--as", "Bob")
+	go func() { r, _ := run(wait); waited <- r }()
+	s.Eventually("Bob's request", func() error {
+		if qs := fromJSON[[]requestOf](alice, "requests", "Team"); len(qs) != 1 {
+			return fmt.Errorf("%+v", qs)
+		}
 		return nil
 	})
+	alice.Must("decline", "Team", "Bob")
+	if r := <-waited; r.Code != 1 || !strings.Contains(r.Stderr, "declined") {
+		t.Errorf("declined: %+v", r)
+	}
+	if qs := fromJSON[[]requestOf](alice, "requests", "Team"); len(qs) != 0 {
+		t.Errorf("%+v", qs)
+	}
 	type inv struct{ ID, State, Role string }
 	is := fromJSON[[]inv](alice, "invites", "Team")
 	if len(is) != 1 || is[0].State != "live" || is[0].Role != "writer" {

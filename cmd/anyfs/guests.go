@@ -40,7 +40,7 @@ type guest struct {
 }
 
 // maxRefused is how often peers may not know an invitation before it is given up: a peer may be about to open its spaces.
-const maxRefused = 5
+const maxRefused = 2
 
 // readJoins reads the invitations that wait for an answer.
 func (h *home) readJoins() (joins []pendingJoin, err error) {

@@ -99,10 +99,10 @@ func (e *Engine) newGuests(r *remote) (out []wire.Message) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for id, g := range e.guests {
-		if r.asked[id] || !slices.Contains(g.peers, r.id) || len(out) >= maxInvitations {
+		if r.asked[g] || !slices.Contains(g.peers, r.id) || len(out) >= maxInvitations {
 			continue
 		}
-		r.asked[id] = true
+		r.asked[g] = true
 		m := &wire.Guest{Space: id, Key: dag.PublicKey(g.Key.Public().(ed25519.PublicKey))}
 		copy(m.Signature[:], ed25519.Sign(g.Key, guestText(r.toThem, id)))
 		out = append(out, m)
@@ -119,8 +119,8 @@ func (e *Engine) newGuests(r *remote) (out []wire.Message) {
 func (e *Engine) turnedAway(r *remote) {
 	e.mu.Lock()
 	var refused []*Guest
-	for id := range r.asked {
-		if g := e.guests[id]; g != nil && g.Refused != nil {
+	for g := range r.asked {
+		if e.guests[g.Space] == g && g.Refused != nil {
 			refused = append(refused, g)
 		}
 	}

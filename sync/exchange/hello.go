@@ -62,7 +62,7 @@ type remote struct {
 	proved  bool
 	counted bool            // in Engine.guard
 	invited map[dag.ID]bool // spaces to which it proved an invitation
-	asked   map[dag.ID]bool // spaces to which it was proved one
+	asked   map[*Guest]bool // invitations that were proved to it
 	guested bool            // counted among the guests
 }
 
@@ -188,7 +188,7 @@ func (e *Engine) hello(ctx context.Context, id peer.ID, t *stream) (err error) {
 	r := &remote{
 		id: id, key: key, addr: t.Conn().RemoteMultiaddr(), ctx: ctx, cancel: cancel, ended: make(chan struct{}), tags: make(chan struct{}, 1),
 		theirs: make(map[wire.Tag]struct{}), said: make(map[dag.ID]int), common: make(map[dag.ID]bool),
-		invited: make(map[dag.ID]bool), asked: make(map[dag.ID]bool),
+		invited: make(map[dag.ID]bool), asked: make(map[*Guest]bool),
 	}
 	if err := e.enter(ctx, r); err != nil {
 		return err
