@@ -124,16 +124,22 @@ var opInvites = operation[nameParams, []invitation]{"invites", func(_ context.Co
 	return out, shareError(p.Name, err)
 }}
 
+type revokedInvite struct {
+	ID    string `json:"id"`
+	State string `json:"state"`
+}
+
 type whoParams struct {
 	Space string `json:"space"`
 	Who   string `json:"who"`
 	Role  string `json:"role,omitempty"`
 }
 
-var opInviteRevoke = operation[whoParams, none]{"invite-revoke", func(_ context.Context, h *home, p whoParams, _ sink) (none, error) {
+// opInviteRevoke gives the ID and the state of what it revoked.
+var opInviteRevoke = operation[whoParams, revokedInvite]{"invite-revoke", func(_ context.Context, h *home, p whoParams, _ sink) (r revokedInvite, err error) {
 	all, err := h.fs.Invitations(p.Space)
 	if err != nil {
-		return none{}, shareError(p.Space, err)
+		return r, shareError(p.Space, err)
 	}
 	var found []dag.ID
 	for _, i := range all {
@@ -142,11 +148,11 @@ var opInviteRevoke = operation[whoParams, none]{"invite-revoke", func(_ context.
 		}
 	}
 	if len(found) != 1 {
-		return none{}, failf(exitNotFound, "%s is no invitation to %s; 'anyfs invites' shows those there are", p.Who, p.Space)
+		return r, failf(exitNotFound, "%s is no invitation to %s; 'anyfs invites' shows those there are", p.Who, p.Space)
 	}
 	err = h.fs.RevokeInvite(p.Space, found[0])
 	h.announce()
-	return none{}, shareError(p.Space, err)
+	return revokedInvite{found[0].String(), "revoked"}, shareError(p.Space, err)
 }}
 
 // member is an element of what members --json prints.
@@ -231,13 +237,13 @@ func (h *home) memberOf(space string, account dag.PublicKey) (member, error) {
 	return member{Account: acl.FormatIdentity(account), Role: acl.RoleNone.String()}, err
 }
 
-var opDecline = operation[whoParams, none]{"decline", func(_ context.Context, h *home, p whoParams, _ sink) (none, error) {
+var opDecline = operation[whoParams, request]{"decline", func(_ context.Context, h *home, p whoParams, _ sink) (request, error) {
 	q, err := h.asking(p)
 	if err == nil {
 		err = shareError(p.Space, h.fs.Decline(p.Space, q.ID))
 	}
 	h.announce()
-	return none{}, err
+	return request{acl.FormatIdentity(q.Account), q.Name, stamp(q.Time), q.Role.String()}, err
 }}
 
 // person finds the member that a person means.
@@ -276,19 +282,24 @@ var opRole = operation[whoParams, member]{"role", func(_ context.Context, h *hom
 	return h.memberOf(p.Space, who.Account)
 }}
 
-var opRemove = operation[whoParams, none]{"remove", func(_ context.Context, h *home, p whoParams, _ sink) (none, error) {
+// opRemove gives who was removed, with the role none.
+var opRemove = operation[whoParams, member]{"remove", func(_ context.Context, h *home, p whoParams, _ sink) (member, error) {
 	who, err := h.person(p)
 	if err == nil {
 		err = shareError(p.Space, h.fs.RemoveMember(p.Space, who.Account))
 	}
 	h.announce()
-	return none{}, err
+	return member{Account: acl.FormatIdentity(who.Account), Name: who.Name, Role: acl.RoleNone.String(), Since: stamp(who.Since)}, err
 }}
 
-var opLeave = operation[nameParams, none]{"leave", func(ctx context.Context, h *home, p nameParams, _ sink) (none, error) {
-	err := shareError(p.Name, h.fs.Leave(ctx, p.Name))
+// opLeave gives the space as it is then.
+var opLeave = operation[nameParams, spaceStatus]{"leave", func(ctx context.Context, h *home, p nameParams, _ sink) (spaceStatus, error) {
+	if err := h.fs.Leave(ctx, p.Name); err != nil {
+		return spaceStatus{}, shareError(p.Name, err)
+	}
 	h.announce()
-	return none{}, err
+	i, err := h.fs.Space(p.Name)
+	return statusOf(i), err
 }}
 
 type joinParams struct {

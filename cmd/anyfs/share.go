@@ -3,9 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"strconv"
-	"strings"
-	"time"
 
 	"github.com/urfave/cli/v2"
 )
@@ -37,7 +34,7 @@ Examples:
 			}
 			p := inviteParams{Space: a[0], Role: c.String("role"), Open: c.Bool("open"), Uses: c.Uint64("uses")}
 			if s := c.String("expires"); s != "" {
-				if p.Expires, err = parseDays(s); err != nil {
+				if p.Expires, err = parseAge(s); err != nil {
 					return err
 				}
 			}
@@ -55,25 +52,14 @@ Examples:
 				if err != nil {
 					return err
 				}
-				_, err = opInviteRevoke.call(c.Context, e, whoParams{Space: a[0], Who: a[1]})
-				return err
+				i, err := opInviteRevoke.call(c.Context, e, whoParams{Space: a[0], Who: a[1]})
+				if err != nil || !e.json {
+					return err
+				}
+				return e.printJSON(i)
 			},
 		}},
 	}
-}
-
-// parseDays reads a duration, in which d is a day.
-func parseDays(s string) (time.Duration, error) {
-	if days, ok := strings.CutSuffix(s, "d"); ok {
-		if n, err := strconv.ParseUint(days, 10, 16); err == nil && n > 0 {
-			return time.Duration(n) * 24 * time.Hour, nil
-		}
-	}
-	d, err := time.ParseDuration(s)
-	if err != nil || d <= 0 {
-		return 0, failf(exitUsage, "%q is no time from now; write 12h or 7d", s)
-	}
-	return d, nil
 }
 
 func runInvite(ctx context.Context, e *env, p inviteParams) error {
@@ -253,8 +239,11 @@ func declineCommand(e *env) *cli.Command {
 			if err != nil {
 				return err
 			}
-			_, err = opDecline.call(c.Context, e, whoParams{Space: a[0], Who: a[1]})
-			return err
+			m, err := opDecline.call(c.Context, e, whoParams{Space: a[0], Who: a[1]})
+			if err != nil || !e.json {
+				return err
+			}
+			return e.printJSON(m)
 		},
 	}
 }
@@ -294,8 +283,11 @@ Examples:
 			if err != nil {
 				return err
 			}
-			_, err = opRemove.call(c.Context, e, whoParams{Space: a[0], Who: a[1]})
-			return err
+			m, err := opRemove.call(c.Context, e, whoParams{Space: a[0], Who: a[1]})
+			if err != nil || !e.json {
+				return err
+			}
+			return e.printJSON(m)
 		},
 	}
 }
@@ -313,8 +305,11 @@ Examples:
 			if err != nil {
 				return err
 			}
-			_, err = opLeave.call(c.Context, e, nameParams{a[0]})
-			return err
+			m, err := opLeave.call(c.Context, e, nameParams{a[0]})
+			if err != nil || !e.json {
+				return err
+			}
+			return e.printJSON(m)
 		},
 	}
 }
