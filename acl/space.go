@@ -134,6 +134,7 @@ func opened(k *Keys, l *list.List, written dag.Store) (*Space, error) {
 			return nil, fmt.Errorf("acl: store the access list: %w", err)
 		}
 	}
+	l.KeepOwn(k.Identity)
 	s := &Space{list: l, k: k, keys: seal.NewSpaceRand(l.Space(), k.Rand)}
 	s.openEpochs()
 	l.Watch(s.openEpochs)

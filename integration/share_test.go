@@ -312,3 +312,45 @@ func TestInvitations(t *testing.T) {
 		}
 	}
 }
+
+// TestWroteUnheard: who writes without having heard that it may not keeps what it wrote, and the others do not get it, until it may
+// again.
+func TestWroteUnheard(t *testing.T) {
+	s := newSharing(t, 2)
+	alice, bob := s.All[0], s.All[1]
+	alice.Must("space", "create", "Team")
+	s.write(alice, "Team/a", "a")
+	link := strings.TrimSpace(alice.Must("invite", "Team"))
+	s.join(alice, bob, "Team", link, "Team", "Bob")
+	alice.Must("approve", "Team", "Bob")
+	s.reads(bob, "Team/a", "a")
+	s.write(bob, "Team/heard", "heard")
+	s.reads(alice, "Team/heard", "heard")
+
+	bob.Must("pause")
+	s.write(bob, "Team/a", "a by Bob")
+	s.write(bob, "Team/unheard", "unheard")
+	bob.Must("status", "--wait", "--here")
+	alice.Must("role", "Team", "Bob", "reader")
+	bob.Must("resume")
+	s.role(bob, "Team", "reader")
+	s.readOnly(bob, "Team", "a")
+	s.reads(alice, "Team/heard", "heard")
+	s.write(alice, "Team/later", "later")
+	s.reads(bob, "Team/later", "later")
+	s.reads(bob, "Team/unheard", "unheard")
+	s.reads(bob, "Team/a", "a by Bob")
+	s.reads(alice, "Team/a", "a")
+	if _, err := os.Stat(filepath.Join(alice.Mnt, "Team/unheard")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what a reader wrote shows elsewhere: %v", err)
+	}
+	alice.Must("role", "Team", "Bob", "writer")
+	s.role(bob, "Team", "writer")
+	s.write(bob, "Team/again", "again")
+	s.reads(alice, "Team/again", "again")
+	s.reads(alice, "Team/unheard", "unheard")
+	s.reads(alice, "Team/a", "a by Bob")
+	for _, h := range s.All {
+		h.Must("verify")
+	}
+}

@@ -28,7 +28,8 @@ type List struct {
 	graph *dag.Graph
 
 	mu       sync.RWMutex
-	root     *Root // nil until the first batch came
+	own      dag.PublicKey // the account of this device; see KeepOwn
+	root     *Root         // nil until the first batch came
 	nodes    map[dag.ID]*node
 	order    []*node          // in total order
 	front    []*node          // that no other names, the highest first

@@ -114,6 +114,14 @@ func (f files) Accept(b *dag.Batch, _ []*dag.Change) error {
 	return err
 }
 
+// KeepOwn has batches of files by an account count on this device, and only here, also where the others hold them in quarantine: who lost
+// the right to write without having heard of it still has what it wrote. It is called before the files are opened.
+func (l *List) KeepOwn(account dag.PublicKey) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.own = account
+}
+
 // Counts judges a batch by the whole list: what gave its author the right to write stands, and what took it away is in the
 // batch's past, or names the batch. Else the batch counts only where one that counts names it, directly or not.
 func (f files) Counts(b *dag.Batch) dag.Verdict {
@@ -121,7 +129,7 @@ func (f files) Counts(b *dag.Batch) dag.Verdict {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	s := l.state
-	if s == nil || !s.Doubtful(b.Account) {
+	if s == nil || b.Account == l.own || !s.Doubtful(b.Account) {
 		return dag.Counts
 	}
 	key := countKey{b.Account, b.Device, headsKey(b.ACL)}
