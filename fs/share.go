@@ -121,7 +121,7 @@ func (s *space) ready() error {
 	before := len(s.acl.Heads())
 	epoch := s.acl.Epoch()
 	if err := s.acl.Ready(s.h.opt.Rand); err != nil {
-		return err
+		return fmt.Errorf("what is new stays on this device: %w", err)
 	}
 	if epoch != s.acl.Epoch() || before != len(s.acl.Heads()) {
 		return s.aclLog.Sync() // a batch never names a record that a crash can take
