@@ -30,6 +30,8 @@ var (
 	ErrKeyFile = errors.New("acl: key file")
 	// ErrNoSecret says that something takes the account's secret, which a device paired by code never gets.
 	ErrNoSecret = errors.New("acl: this device does not hold the account's secret")
+	// ErrNobody says that nobody, or more than one, is meant.
+	ErrNobody = errors.New("acl: no such account in the space")
 	// ErrNoSpace says that the store holds no such space.
 	ErrNoSpace = errors.New("acl: no such space here")
 )
@@ -51,6 +53,9 @@ const (
 	RoleAdmin  = list.RoleAdmin
 	RoleOwner  = list.RoleOwner
 )
+
+// ParseRole reads the name of a role.
+func ParseRole(s string) (Role, error) { return list.ParseRole(s) }
 
 // Member is an account in a space.
 type Member = list.Member

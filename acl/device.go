@@ -87,10 +87,13 @@ const labelDeviceName = "device name"
 
 // sealName seals the name of the device, padded so that its length does not show.
 func sealName(k seal.ReadKey, d *Device, rnd io.Reader) ([]byte, error) {
+	return sealDeviceName(k, d.PublicKey(), d.Name, rnd)
+}
+
+func sealDeviceName(k seal.ReadKey, device dag.PublicKey, name string, rnd io.Reader) ([]byte, error) {
 	padded := make([]byte, maxDeviceName)
-	copy(padded, d.Name)
-	key := d.PublicKey()
-	return k.SealField(labelDeviceName, key[:], padded, rnd)
+	copy(padded, name)
+	return k.SealField(labelDeviceName, device[:], padded, rnd)
 }
 
 // openName opens what sealName made for the device. What no name holds becomes '-': a slash, a control character, and what is

@@ -71,14 +71,15 @@ func (s *Space) openEpochs() {
 			s.openFollowed(epochs, e, key)
 		}
 	}
-	for _, e := range slices.Backward(epochs) {
-		if s.keys.SetCurrent(e.ID) == nil {
-			s.emu.Lock()
-			s.epoch = e.ID
-			s.emu.Unlock()
-			return
+	current := dag.ID{}
+	for i := len(epochs) - 1; i >= 0 && current.IsZero(); i-- {
+		if epochs[i].Clean && s.keys.SetCurrent(epochs[i].ID) == nil {
+			current = epochs[i].ID
 		}
 	}
+	s.emu.Lock()
+	s.epoch = current
+	s.emu.Unlock()
 }
 
 // openFollowed opens the epochs that one follows, which all stand before it.

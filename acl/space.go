@@ -134,6 +134,7 @@ func opened(k *Keys, l *list.List, written dag.Store) (*Space, error) {
 			return nil, fmt.Errorf("acl: store the access list: %w", err)
 		}
 	}
+	l.KeepOwn(k.Identity)
 	s := &Space{list: l, k: k, keys: seal.NewSpaceRand(l.Space(), k.Rand)}
 	s.openEpochs()
 	l.Watch(s.openEpochs)
@@ -146,11 +147,27 @@ func (s *Space) ID() dag.ID { return s.list.Space() }
 // Heads are what a batch of files names as the access list it went by. The slice must not be changed.
 func (s *Space) Heads() []dag.ID { return s.list.Heads() }
 
-// Epoch is the epoch to seal in: the last in total order whose key is here; zero where there is none.
+// Epoch is the epoch to seal in: of those that are clean the last in total order whose key is here; zero where there is none.
 func (s *Space) Epoch() dag.ID {
 	s.emu.RLock()
 	defer s.emu.RUnlock()
 	return s.epoch
+}
+
+// HasKey says whether any key of the space is here.
+func (s *Space) HasKey() bool {
+	_, ok := s.keys.Current()
+	return ok
+}
+
+// Ready makes sure that there is an epoch to seal in, and begins one where none is clean. It returns what Writable does.
+func (s *Space) Ready(rnd io.Reader) error {
+	if s.Epoch().IsZero() && s.unclean(s.list.State()) && s.Role() >= RoleWriter {
+		if _, err := s.Rotate(rnd); err != nil {
+			return err
+		}
+	}
+	return s.Writable()
 }
 
 // Keys seals and opens with the read keys of the space that are here.
@@ -232,12 +249,21 @@ func (s *Space) addDevice(d *Device, rnd io.Reader) error {
 	return err
 }
 
-// Rotate begins a new epoch: its key is wrapped to all devices of the members and to their recovery keys. It is durable
-// only after the store's Sync.
+// Rotate begins a new epoch: its key is wrapped to all devices of the members, to their recovery keys and to the open
+// invitations. It is durable only after the store's Sync.
 func (s *Space) Rotate(rnd io.Reader) (dag.ID, error) {
-	key, err := seal.NewReadKey(rnd)
+	rec, err := s.nextEpoch(dag.PublicKey{}, dag.ID{}, rnd)
 	if err != nil {
 		return dag.ID{}, err
+	}
+	return s.list.Append(s.k.Author(), &list.Record{Kind: list.KindRotateKey, Must: true, RotateKey: rec})
+}
+
+// nextEpoch makes an epoch whose key goes to all but one account and one invitation.
+func (s *Space) nextEpoch(but dag.PublicKey, butInvite dag.ID, rnd io.Reader) (*list.RotateKey, error) {
+	key, err := seal.NewReadKey(rnd)
+	if err != nil {
+		return nil, err
 	}
 	st := s.list.State()
 	rec := &list.RotateKey{Suite: list.Suite, Commitment: key.Commitment(s.ID())}
@@ -253,25 +279,37 @@ func (s *Space) Rotate(rnd io.Reader) (dag.ID, error) {
 		}
 		f := list.Follow{Epoch: e.ID}
 		if f.Sealed, err = key.SealField(labelFollow, followAD(s.ID(), e.ID), old[:], rnd); err != nil {
-			return dag.ID{}, err
+			return nil, err
 		}
 		rec.Follows = append(rec.Follows, f)
 	}
 	if len(rec.Follows) == 0 {
-		return dag.ID{}, seal.ErrNoKey
+		return nil, seal.ErrNoKey
 	}
 	slices.SortFunc(rec.Follows, func(a, b list.Follow) int { return a.Epoch.Compare(b.Epoch) })
-	var to []recipient
+	if rec.Wraps, err = wrapTo(s.recipients(st, but, butInvite), s.ID(), rec.Commitment, key); err != nil {
+		return nil, err
+	}
+	return rec, nil
+}
+
+// recipients are all who may have a new key, but for one account and one invitation.
+func (s *Space) recipients(st *list.State, but dag.PublicKey, butInvite dag.ID) (to []recipient) {
 	for _, m := range st.Members() {
+		if m.Account == but {
+			continue
+		}
 		to = append(to, recipient{m.Account, m.Keys.Recovery})
 		for _, d := range m.Devices {
 			to = append(to, recipient{d.Device, d.HPKE})
 		}
 	}
-	if rec.Wraps, err = wrapTo(to, s.ID(), rec.Commitment, key); err != nil {
-		return dag.ID{}, err
+	for _, i := range st.Invitations() {
+		if i.Open() && !i.Revoked() && i.ID != butInvite {
+			to = append(to, recipient{i.Key, i.HPKE})
+		}
 	}
-	return s.list.Append(s.k.Author(), &list.Record{Kind: list.KindRotateKey, Must: true, RotateKey: rec})
+	return to
 }
 
 // SetOption sets an option of the space for all. It is durable only after the store's Sync.

@@ -100,6 +100,8 @@ type Event struct {
 	Kind  EventKind
 	Dir   bool
 	Quiet bool
+	// Whole: attributes of all that is in Inode's space are stale.
+	Whole bool
 }
 
 // EventKind is what happened to the name of an Event.

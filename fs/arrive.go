@@ -134,6 +134,7 @@ func (h *Home) Arrive(ctx context.Context) error {
 
 // bringIn is one arrival in a space, and what follows of it for the root.
 func (s *space) bringIn(ctx context.Context) error {
+	s.followACL()
 	err := s.arrive(ctx)
 	if err == nil && s == s.h.home && !s.waits() && s.in.moved.Swap(false) {
 		if err = s.h.settleRoot(); err != nil {

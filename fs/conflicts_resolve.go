@@ -49,7 +49,7 @@ func (h *Home) ResolveConflict(path string, keep Keep) (Resolved, error) {
 	if err != nil {
 		return Resolved{}, err
 	}
-	_, local, err := h.space(ino)
+	_, local, err := h.change(ino)
 	if err != nil {
 		return Resolved{}, err
 	}

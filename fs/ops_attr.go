@@ -55,7 +55,7 @@ func (h *Home) Setattr(ctx context.Context, ino Ino, set SetAttr) (Attr, error) 
 	if isView(ino) {
 		return Attr{}, ErrReadOnly
 	}
-	s, local, err := h.space(ino)
+	s, local, err := h.change(ino)
 	if err != nil {
 		return Attr{}, err
 	}

@@ -226,7 +226,7 @@ func (h *Home) make(parent Ino, name string, mode, rdev uint32, target string, c
 	if err := checkName(name); err != nil {
 		return Attr{}, err
 	}
-	s, dir, err := h.space(parent)
+	s, dir, err := h.change(parent)
 	if err != nil {
 		return Attr{}, err
 	}
@@ -321,7 +321,7 @@ func (h *Home) Tmpfile(parent Ino, mode uint32, c Cred) (Attr, error) {
 	if isView(parent) {
 		return Attr{}, ErrReadOnly
 	}
-	s, dir, err := h.space(parent)
+	s, dir, err := h.change(parent)
 	if err != nil {
 		return Attr{}, err
 	}
@@ -364,7 +364,7 @@ func (h *Home) Link(ino, parent Ino, name string) (Attr, error) {
 	if isView(ino) {
 		return Attr{}, ErrCrossSpace
 	}
-	s, dir, err := h.space(parent)
+	s, dir, err := h.change(parent)
 	if err != nil {
 		return Attr{}, err
 	}
@@ -451,7 +451,7 @@ func (h *Home) remove(parent Ino, name string, dir bool) error {
 	case name == "..":
 		return ErrNotEmpty
 	}
-	s, d, err := h.space(parent)
+	s, d, err := h.change(parent)
 	if err != nil {
 		return err
 	}
@@ -515,11 +515,11 @@ func (h *Home) rename(parent Ino, name string, newParent Ino, newName string, fl
 	if isView(parent) || isView(newParent) {
 		return ErrReadOnly
 	}
-	s, from, err := h.space(parent)
+	s, from, err := h.change(parent)
 	if err != nil {
 		return err
 	}
-	s2, to, err := h.space(newParent)
+	s2, to, err := h.change(newParent)
 	if err != nil {
 		return err
 	}

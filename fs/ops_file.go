@@ -145,7 +145,7 @@ func (h *Home) Write(ctx context.Context, ino Ino, p []byte, off int64, f WriteF
 	if isView(ino) {
 		return 0, ErrReadOnly
 	}
-	s, local, err := h.space(ino)
+	s, local, err := h.change(ino)
 	if err != nil {
 		return 0, err
 	}
@@ -316,7 +316,7 @@ func (h *Home) Fallocate(ctx context.Context, ino Ino, mode uint32, off, n int64
 	if off < 0 || n <= 0 || off > math.MaxInt64-n {
 		return ErrInvalid
 	}
-	s, local, err := h.space(ino)
+	s, local, err := h.change(ino)
 	if err != nil {
 		return err
 	}
@@ -448,7 +448,7 @@ func (h *Home) CopyRange(ctx context.Context, src Ino, srcOff int64, dst Ino, ds
 	if err != nil {
 		return 0, err
 	}
-	s2, to, err := h.space(dst)
+	s2, to, err := h.change(dst)
 	if err != nil {
 		return 0, err
 	}

@@ -112,7 +112,7 @@ func (h *Home) Removexattr(ino Ino, name string) error {
 
 // xattr changes an attribute as the record of plan says; without one there is nothing to do.
 func (h *Home) xattr(ino Ino, name string, plan func(n *index.Inode) (*xattrRecord, error)) error {
-	s, local, err := h.space(ino)
+	s, local, err := h.change(ino)
 	if err != nil {
 		return err
 	}

@@ -376,6 +376,9 @@ func (s *space) settle(items []item) {
 
 // commitBatch seals the items' changes into one batch of the graph. Nil: there was nothing to say. left: not all fitted.
 func (s *space) commitBatch(items []item) (rec *publishedRecord, left bool, err error) {
+	if err := s.ready(); err != nil {
+		return nil, false, fmt.Errorf("space %s: publish: %w", s.id, err)
+	}
 	epoch := s.acl.Epoch()
 	b, err := s.graph.Begin(s.h.keys.Author(), s.acl.Heads(), epoch)
 	if err != nil {

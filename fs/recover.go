@@ -344,7 +344,7 @@ func (h *Home) openSpace(ctx context.Context, slot uint16, id dag.ID, openACL fu
 	if s.acl, err = openACL(s.aclLog); err != nil {
 		return fail(err)
 	}
-	if s.acl.Epoch().IsZero() {
+	if !s.acl.HasKey() {
 		return fail(fmt.Errorf("%w: no key of this space is on this device", ErrNoKey))
 	}
 	s.id = s.acl.ID()
@@ -378,6 +378,7 @@ func (s *space) openGraph() (err error) {
 		return fmt.Errorf("open space in %s: %w", s.dir, inDB(s.dir, err))
 	}
 	s.watchArrivals()
+	s.watchACL()
 	return nil
 }
 

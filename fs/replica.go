@@ -77,26 +77,7 @@ func (s *space) keep(ctx context.Context) error {
 
 // Grown judges the batches of files again, after the access list has grown.
 func (r *Replica) Grown() {
-	s := r.s
-	judged, err := s.graph.Rejudge(nil)
-	if err != nil {
-		s.h.report(fmt.Sprintf("space %s: judge again", s.id), err)
-		return
-	}
-	if len(judged.Quarantined) == 0 {
-		return
-	}
-	// What counts no more goes out of the tree, which is made anew.
-	s.pubMu.Lock()
-	err = s.treeAnew()
-	s.in.mu.Lock()
-	s.in.due = true
-	s.in.mu.Unlock()
-	s.pubMu.Unlock()
-	if err != nil {
-		s.h.report(fmt.Sprintf("space %s: make its tree anew", s.id), err)
-	}
-	s.h.wakeArriver()
+	r.s.grown()
 }
 
 // Member reports whether an account may have what is in the space.

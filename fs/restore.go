@@ -34,7 +34,10 @@ type RestoreResult struct {
 // What can't be restored of a directory, as content that was pruned, is in Skipped.
 func (h *Home) Restore(ctx context.Context, path, version, to string) (RestoreResult, error) {
 	r := restorer{h: h, ctx: ctx}
-	var err error
+	err := h.changePath(to, path)
+	if err != nil {
+		return r.res, err
+	}
 	for range 8 {
 		// What was found may be another inode a moment later: programs save by rename.
 		if err = r.run(cleanPath(path), version, to); !errors.Is(err, ErrStale) || r.res.Files+r.res.Dirs > 0 {

@@ -52,6 +52,11 @@ type space struct {
 	lack    lacking                       // blocks that nobody had a moment ago
 	pol     atomic.Pointer[ContentPolicy] // nil: the zero policy
 
+	readOnly atomic.Bool // by the account's role
+	aclNews  atomic.Bool // the access list has grown
+	doubtMu  sync.Mutex
+	doubted  map[dag.PublicKey]bool // accounts whose batches were once judged otherwise than by their own past
+
 	mu       sync.Mutex
 	ix       *index.Index
 	rows     *index.Rows // of the tree; it has a lock of its own, the last of all
@@ -141,6 +146,9 @@ func (s *space) attr(n *index.Inode) Attr {
 	}
 	if n.Owned {
 		a.UID, a.GID = n.UID, n.GID
+	}
+	if s.readOnly.Load() && n.Type() != syscall.S_IFLNK {
+		a.Mode &^= 0222
 	}
 	switch n.Type() {
 	case syscall.S_IFDIR:

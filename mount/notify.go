@@ -36,6 +36,10 @@ func (f *filesystem) announce(events []fs.Event) {
 				dirs[id] = e.Parent
 			}
 		}
+		if e.Whole {
+			f.announceSpace(e.Inode)
+			continue
+		}
 		if e.Inode != 0 {
 			if id, kind, ok := f.nodes.find(e.Inode); ok {
 				f.announceInode(id, kind, e)
@@ -49,6 +53,22 @@ func (f *filesystem) announce(events []fs.Event) {
 		}
 	}
 	f.echo.offer(events)
+}
+
+// announceSpace takes back the attributes of all that the kernel knows of a space, which one of its inodes names.
+func (f *filesystem) announceSpace(in fs.Ino) {
+	var ids []uint64
+	if fs.SameSpace(f.nodes.root, in) {
+		ids = append(ids, rootID)
+	}
+	f.nodes.all(func(handle fs.Ino) {
+		if id, _, ok := f.nodes.find(handle); ok && fs.SameSpace(handle, in) {
+			ids = append(ids, id)
+		}
+	})
+	for _, id := range ids {
+		f.tell(repeat{id: id, attributes: true})
+	}
 }
 
 func (f *filesystem) announceName(parent uint64, e *fs.Event) {

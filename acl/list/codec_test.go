@@ -49,13 +49,37 @@ func samples() map[string]*Record {
 	epoch.RotateKey.Wraps = []Wrap{to}
 	many := option("merge", 1)
 	many.Options.Set["a"], many.Options.Set["zz"] = 1<<40, 23
-	return map[string]*Record{
+	out := map[string]*Record{
 		"root": {Kind: KindRoot, Must: true, Root: a.randomRoot().Encode()}, "device": device, "first device": first,
 		"wrapped device": wrapped, "epoch": epoch, "options": many, "no options": {Kind: KindOptions, Must: true, Options: &Options{}},
 		"unknown":      {Kind: 99, Body: []byte{0xa2, 0x61, 'a', 0x82, 0xf6, 0x20, 0x62, 'b', 'b', 0x43, 1, 2, 3}},
 		"unknown must": {Kind: 99, Must: true, Body: []byte{0xf5}},
 		"unknown link": {Kind: 1000, Body: append([]byte(linkHead), make([]byte, 32)...)},
-		"reserved":     {Kind: KindInvite, Must: true, Body: []byte{0xa0}},
+		"reserved":     {Kind: KindTransfer, Must: true, Body: []byte{0xa0}},
+	}
+	for name, rec := range sharing() {
+		out[name] = rec
+	}
+	return out
+}
+
+// sharing are records by which others come, change and go.
+func sharing() map[string]*Record {
+	a, space := newActor(1, 1), dag.ID{1}
+	to := Wrap{public(a.device), bytes.Repeat([]byte{7}, 48)}
+	accepted := accept(dag.ID{3}, RoleReader, space)
+	accepted.Accept.Time, accepted.Accept.Wraps = 1<<33, []Wrap{to}
+	demoted := changeRole(a, RoleReader)
+	demoted.ChangeRole.Tips = []dag.ID{{1}, {2}}
+	limited := invite(1, RoleAdmin, space)
+	limited.Invite.Time, limited.Invite.Expires, limited.Invite.Uses = 1, 2, 3
+	return map[string]*Record{
+		"invitation": limited, "open invitation": openInvite(1, RoleReader, space, 24),
+		"revocation": revoke(dag.ID{2}, nil), "revocation of an open one": revoke(dag.ID{2}, next(space)),
+		"request": a.request(space, 1, dag.ID{2}), "joining": a.join(space, 1, dag.ID{2}),
+		"acceptance": accepted, "refusal": answer(KindDecline, dag.ID{3}), "taking back": answer(KindCancel, dag.ID{3}),
+		"promotion": changeRole(a, RoleAdmin), "demotion": demoted, "removal": remove(a, next(space), dag.ID{1}, dag.ID{2}),
+		"leaving": leave(), "leaving with tips": {Kind: KindLeave, Must: true, Leave: &Leave{[]dag.ID{{4}}}}, "sharing": share(space, to),
 	}
 }
 
@@ -107,6 +131,21 @@ func faults() map[string][]byte {
 	two := rotate(dag.ID{1})
 	two.RotateKey.Wraps = []Wrap{{dag.PublicKey{2}, make([]byte, 48)}, {dag.PublicKey{1}, make([]byte, 48)}}
 	out["wraps not in order"] = two.Encode()
+	owner := changeRole(a, RoleOwner)
+	out["role of an owner"] = owner.Encode()
+	none := accept(dag.ID{1}, RoleNone, dag.ID{1})
+	out["role of none"] = none.Encode()
+	out["tips not in order"] = remove(a, next(dag.ID{1}), dag.ID{2}, dag.ID{1}).Encode()
+	out["removal without an epoch"] = remove(a, nil).Encode()
+	long := invite(1, RoleReader, dag.ID{1})
+	long.Invite.Naming = make([]byte, maxSealed+1)
+	out["naming key of 513 bytes"] = long.Encode()
+	odd := invite(1, RoleReader, dag.ID{1})
+	odd.Invite.HPKE = make([]byte, 32)
+	out["invitation with an HPKE key of 32 bytes"] = odd.Encode()
+	never := invite(1, RoleReader, dag.ID{1})
+	never.Invite.Uses = maxUses + 1
+	out["invitation for 2^32 + 1 uses"] = never.Encode()
 	twice := rotate(dag.ID{1})
 	twice.RotateKey.Wraps = []Wrap{{dag.PublicKey{2}, make([]byte, 48)}, {dag.PublicKey{2}, make([]byte, 48)}}
 	out["two wraps to one"] = twice.Encode()

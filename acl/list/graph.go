@@ -1,7 +1,6 @@
 package list
 
 import (
-	"bytes"
 	"fmt"
 	"maps"
 	"slices"
@@ -29,7 +28,8 @@ type List struct {
 	graph *dag.Graph
 
 	mu       sync.RWMutex
-	root     *Root // nil until the first batch came
+	own      dag.PublicKey // the account of this device; see KeepOwn
+	root     *Root         // nil until the first batch came
 	nodes    map[dag.ID]*node
 	order    []*node          // in total order
 	front    []*node          // that no other names, the highest first
@@ -42,6 +42,9 @@ type List struct {
 	cacheMu sync.Mutex
 	views   map[string]*State // states at sets of heads that are not the newest
 	judged  map[verdictKey]error
+
+	counted   map[countKey]*countable // by the state countedBy
+	countedBy *State
 }
 
 var _ dag.Authorizer = (*List)(nil)
@@ -174,7 +177,7 @@ func (l *List) insert(b *dag.Batch) bool {
 		if l.add(n) != nil {
 			return false
 		}
-		if l.state != nil && n == l.order[len(l.order)-1] {
+		if l.state != nil && n == l.order[len(l.order)-1] && len(l.front) == 1 {
 			l.state = l.state.clone()
 			l.state.apply(n)
 		} else {
@@ -232,13 +235,7 @@ func (l *List) advance(n *node) {
 	slices.SortFunc(l.heads, dag.ID.Compare)
 }
 
-func (l *List) fold(order []*node) *State {
-	s := newState(l.root, l.space)
-	for _, n := range order {
-		s.apply(n)
-	}
-	return s
-}
+func (l *List) fold(order []*node) *State { return evaluate(l.root, l.space, order) }
 
 // rootOf decodes the root that a first record carries. Its ID, which is the space's, vouches for it.
 func (l *List) rootOf(rec *Record) (*Root, error) {
@@ -251,9 +248,6 @@ func (l *List) rootOf(rec *Record) (*Root, error) {
 // stateAt is the state of the records that heads and their past hold. Whoever calls holds mu for reading, and only reads
 // the state. A head that is not held gives a *dag.MissingError.
 func (l *List) stateAt(heads []dag.ID) (*State, error) {
-	if l.state != nil && len(l.heads) == len(l.front) && slices.Equal(heads, l.heads) {
-		return l.state, nil // with all heads among them, nothing is outside their past
-	}
 	var missing []dag.ID
 	for _, h := range heads {
 		if !l.holds(h) {
@@ -263,7 +257,10 @@ func (l *List) stateAt(heads []dag.ID) (*State, error) {
 	if len(missing) > 0 {
 		return nil, &dag.MissingError{ACL: missing}
 	}
-	key := string(bytes.Join(idBytes(heads), nil))
+	if l.state != nil && l.whole(heads) {
+		return l.state, nil
+	}
+	key := headsKey(heads)
 	l.cacheMu.Lock()
 	s := l.views[key]
 	l.cacheMu.Unlock()
@@ -278,10 +275,7 @@ func (l *List) stateAt(heads []dag.ID) (*State, error) {
 	if err != nil {
 		return nil, err
 	}
-	s = newState(root, l.space)
-	for _, n := range order {
-		s.apply(n)
-	}
+	s = evaluate(root, l.space, order)
 	l.cacheMu.Lock()
 	if len(l.views) >= maxViews {
 		clear(l.views)
@@ -289,6 +283,21 @@ func (l *List) stateAt(heads []dag.ID) (*State, error) {
 	l.views[key] = s
 	l.cacheMu.Unlock()
 	return s, nil
+}
+
+// whole says whether nothing of the list is outside the past of heads.
+func (l *List) whole(heads []dag.ID) bool {
+	for _, h := range heads {
+		if l.nodes[h] == nil {
+			return false
+		}
+	}
+	for _, n := range l.front {
+		if _, ok := slices.BinarySearchFunc(heads, n.batch, dag.ID.Compare); !ok {
+			return false
+		}
+	}
+	return true
 }
 
 // holds says whether the graph has a record. One that was accepted may be on its way into it, and may never arrive. What the

@@ -1,8 +1,10 @@
 package list
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/anyfs/anyfs/dag"
 )
@@ -60,7 +62,7 @@ func (l *List) stateBefore(b *dag.Batch, n *node) (*State, error) {
 	return newState(root, l.space), nil
 }
 
-// Counts: of the kinds built so far none takes a right away, so what was accepted counts.
+// Counts: all that was accepted is part of the list. Which records stand is another matter, and decided in evaluate.
 func (l *List) Counts(*dag.Batch) dag.Verdict { return dag.Counts }
 
 // Files judges the batches of the space's files by this list.
@@ -112,5 +114,86 @@ func (f files) Accept(b *dag.Batch, _ []*dag.Change) error {
 	return err
 }
 
-// Counts: of the kinds built so far none takes a right away, so what was accepted counts.
-func (f files) Counts(*dag.Batch) dag.Verdict { return dag.Counts }
+// KeepOwn has batches of files by an account count on this device, and only here, also where the others hold them in quarantine: who lost
+// the right to write without having heard of it still has what it wrote. It is called before the files are opened.
+func (l *List) KeepOwn(account dag.PublicKey) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.own = account
+}
+
+// Counts judges a batch by the whole list: what gave its author the right to write stands, and what took it away is in the
+// batch's past, or names the batch. Else the batch counts only where one that counts names it, directly or not.
+func (f files) Counts(b *dag.Batch) dag.Verdict {
+	l := f.l
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	s := l.state
+	if s == nil || b.Account == l.own || !s.Doubtful(b.Account) {
+		return dag.Counts
+	}
+	key := countKey{b.Account, b.Device, headsKey(b.ACL)}
+	l.cacheMu.Lock()
+	v, ok := l.counted[key]
+	fresh := l.countedBy == s
+	l.cacheMu.Unlock()
+	if !ok || !fresh {
+		v = s.countable(b, l.within(b.ACL))
+		l.cacheMu.Lock()
+		if l.countedBy != s || len(l.counted) >= maxJudged {
+			l.counted, l.countedBy = make(map[countKey]*countable), s
+		}
+		l.counted[key] = v
+		l.cacheMu.Unlock()
+	}
+	if !v.granted {
+		return dag.CountsIfNamed
+	}
+	for _, tips := range v.ended {
+		if !slices.Contains(tips, b.ID()) {
+			return dag.CountsIfNamed
+		}
+	}
+	return dag.Counts
+}
+
+// countKey names batches that are judged alike but for their being named.
+type countKey struct {
+	account, device dag.PublicKey
+	heads           string
+}
+
+// countable is how batches are judged: whether their author could write by what stands, and what those records that ended it
+// name.
+type countable struct {
+	granted bool
+	ended   [][]dag.ID
+}
+
+func (s *State) countable(b *dag.Batch, within func(*node) bool) *countable {
+	acts := s.acts[b.Account]
+	c := &countable{granted: roleBy(s.first(b.Account), acts, within, nil) >= RoleWriter}
+	if _, _, ok := s.Device(b.Device); !ok {
+		c.granted = false // what brought the device in does not stand
+	}
+	for i := range acts {
+		if a := &acts[i]; a.ends && a.role < RoleWriter && !within(a.n) {
+			c.ended = append(c.ended, a.tips)
+		}
+	}
+	return c
+}
+
+// within says of a record whether heads and their past hold it.
+func (l *List) within(heads []dag.ID) func(*node) bool {
+	if l.whole(heads) {
+		return func(*node) bool { return true }
+	}
+	seen := make(map[dag.ID]bool)
+	for _, n := range l.closure(heads) {
+		seen[n.batch] = true
+	}
+	return func(n *node) bool { return seen[n.batch] }
+}
+
+func headsKey(heads []dag.ID) string { return string(bytes.Join(idBytes(heads), nil)) }

@@ -8,8 +8,8 @@ import (
 	"github.com/anyfs/anyfs/dag"
 )
 
-// Kind is what a record does. All kinds of the format have their numbers; those below KindAddDevice that are not built
-// yet count as unknown ones that must be understood.
+// Kind is what a record does. All kinds of the format have their numbers; those that are not built yet count as
+// unknown ones that must be understood.
 type Kind uint64
 
 // The kinds.
@@ -52,10 +52,20 @@ type Record struct {
 	Must bool   // whoever does not know the kind may not write to the space
 	Root []byte // the space's root: in batches with clock 1, and only there
 
-	AddDevice *AddDevice
-	RotateKey *RotateKey
-	Options   *Options
-	Body      []byte
+	AddDevice    *AddDevice
+	RotateKey    *RotateKey
+	Options      *Options
+	Invite       *Invite
+	RevokeInvite *RevokeInvite
+	JoinRequest  *JoinRequest
+	Join         *Join
+	Accept       *Accept
+	Answer       *Answer // of KindDecline and KindCancel
+	ChangeRole   *ChangeRole
+	Remove       *Remove
+	Leave        *Leave
+	ShareKey     *ShareKey
+	Body         []byte
 }
 
 // AddDevice brings a device into the space, with wraps of an epoch's key for it where it cannot get that otherwise.
@@ -86,10 +96,10 @@ type Options struct{ Set map[string]uint64 }
 // Known says whether this version knows the kind.
 func (rec *Record) Known() bool {
 	switch rec.Kind {
-	case KindRoot, KindAddDevice, KindRotateKey, KindOptions:
-		return true
+	case KindTransfer, KindRevokeDevice, KindReplaceAccount, KindAdopt:
+		return false
 	}
-	return false
+	return rec.Kind >= KindRoot && rec.Kind <= KindOptions
 }
 
 // Encode returns the canonical encoding.
@@ -119,13 +129,17 @@ func (rec *Record) room() int {
 	case rec.AddDevice != nil:
 		n += HPKEBytes + 512 + len(rec.AddDevice.Name)
 		wraps = rec.AddDevice.Wraps
-	case rec.RotateKey != nil:
-		wraps = rec.RotateKey.Wraps
-		for i := range rec.RotateKey.Follows {
-			n += 48 + len(rec.RotateKey.Follows[i].Sealed)
-		}
 	case rec.Options != nil:
 		n += len(rec.Options.Set) * (maxOption + 10)
+	}
+	if more, w := rec.roomShare(); more > 0 {
+		n, wraps = n+more, w
+	}
+	if k := rec.next(); k != nil {
+		wraps = k.Wraps
+		for i := range k.Follows {
+			n += 48 + len(k.Follows[i].Sealed)
+		}
 	}
 	for i := range wraps {
 		n += 40 + len(wraps[i].Sealed)
@@ -148,19 +162,7 @@ func (rec *Record) writeBody(w *writer) {
 		w.text("wraps")
 		writeWraps(w, d.Wraps)
 	case KindRotateKey:
-		k := rec.RotateKey
-		w.fields(4)
-		w.uint("suite", k.Suite)
-		w.text("wraps")
-		writeWraps(w, k.Wraps)
-		w.blob("commit", k.Commitment[:])
-		w.text("follows")
-		w.array(len(k.Follows))
-		for i := range k.Follows {
-			w.array(2)
-			w.link(k.Follows[i].Epoch)
-			w.bytes(k.Follows[i].Sealed)
-		}
+		rec.RotateKey.write(w)
 	case KindOptions:
 		w.fields(1)
 		w.text("set")
@@ -169,6 +171,10 @@ func (rec *Record) writeBody(w *writer) {
 			w.uint(name, rec.Options.Set[name])
 		}
 	default:
+		if rec.Known() {
+			rec.writeShare(w)
+			return
+		}
 		w.raw(rec.Body)
 	}
 }
@@ -232,15 +238,8 @@ func (rec *Record) readBody(r *reader) {
 		r.key("wraps")
 		d.Wraps = readWraps(r)
 	case KindRotateKey:
-		k := new(RotateKey)
-		rec.RotateKey = k
-		r.fields(4, "body")
-		k.Suite = r.uint("suite")
-		r.key("wraps")
-		k.Wraps = readWraps(r)
-		r.fixed("commit", k.Commitment[:])
-		r.key("follows")
-		k.Follows = readFollows(r)
+		rec.RotateKey = new(RotateKey)
+		rec.RotateKey.read(r)
 	case KindOptions:
 		rec.Options = &Options{make(map[string]uint64)}
 		r.fields(1, "body")
@@ -249,6 +248,8 @@ func (rec *Record) readBody(r *reader) {
 			name := string(r.take(r.want(majorText, maxOption, "option")))
 			rec.Options.Set[name] = r.want(majorUint, 1<<63-1, name)
 		}
+	default:
+		rec.readShare(r)
 	}
 }
 

@@ -15,7 +15,29 @@ var needs = map[Kind]Role{
 	KindRoot:      RoleOwner,
 	KindAddDevice: RoleReader,
 	KindRotateKey: RoleWriter,
+	KindShareKey:  RoleReader,
+	KindLeave:     RoleReader,
 	KindOptions:   RoleAdmin,
+
+	KindInvite:       RoleAdmin,
+	KindRevokeInvite: RoleAdmin,
+	KindAccept:       RoleAdmin,
+	KindDecline:      RoleAdmin,
+	KindChangeRole:   RoleAdmin,
+	KindRemove:       RoleAdmin,
+
+	// These are for who is no member yet.
+	KindJoinRequest: RoleNone,
+	KindJoin:        RoleNone,
+	KindCancel:      RoleNone,
+}
+
+// needed is the role that a kind asks of its author. Records of an unknown kind, and joins of heads, are for members alone.
+func needed(k Kind) Role {
+	if role, ok := needs[k]; ok {
+		return role
+	}
+	return RoleReader
 }
 
 // allows judges a record (nil in a batch that only joins) by s, the state of its own past. It returns an ErrDenied that
@@ -27,9 +49,9 @@ func (s *State) allows(b *dag.Batch, rec *Record) error {
 	if rec == nil {
 		rec = &Record{}
 	}
-	role, ok := needs[rec.Kind]
-	if !ok {
-		role = RoleReader // records of an unknown kind, and joins, are for members alone
+	role := needed(rec.Kind)
+	if role == RoleNone {
+		return s.allowsStranger(b, rec)
 	}
 	if have := s.Role(b.Account); have < role {
 		return fmt.Errorf("%w: a record of kind %d asks for a %s, %s is %s", ErrDenied, rec.Kind, role, FormatIdentity(b.Account), have)
@@ -47,9 +69,9 @@ func (s *State) allows(b *dag.Batch, rec *Record) error {
 			return fmt.Errorf("%w: a root record that is not the first", ErrDenied)
 		}
 	case KindRotateKey:
-		return s.allowsEpoch(rec.RotateKey)
+		return s.allowsEpoch(rec.RotateKey, dag.PublicKey{})
 	}
-	return nil
+	return s.allowsShare(b, rec)
 }
 
 // allowsDevice: a device of the author's own account, brought in by itself or by one that is in already.
@@ -74,20 +96,36 @@ func (s *State) allowsDevice(b *dag.Batch, d *AddDevice, certified bool) error {
 	return c.Verify()
 }
 
-// allowsEpoch: an epoch follows known ones and is wrapped to members and their devices only.
-func (s *State) allowsEpoch(k *RotateKey) error {
+// allowsEpoch: an epoch follows known ones and is wrapped to members (but for one who goes), their devices and open
+// invitations only.
+func (s *State) allowsEpoch(k *RotateKey, but dag.PublicKey) error {
 	if len(k.Follows) == 0 || slices.ContainsFunc(k.Follows, func(f Follow) bool { return s.epochs[f.Epoch] == nil }) {
 		return fmt.Errorf("%w: an epoch that follows none, or an unknown one", ErrDenied)
 	}
+	return s.allowsWraps(k.Wraps, but)
+}
+
+func (s *State) allowsWraps(wraps []Wrap, but dag.PublicKey) error {
+	if len(wraps) == 0 {
+		return nil
+	}
 	recipients := make(map[dag.PublicKey]bool)
 	for _, m := range s.members {
+		if m.Account == but {
+			continue
+		}
 		recipients[m.Account] = true
 		for i := range m.Devices {
 			recipients[m.Devices[i].Device] = true
 		}
 	}
-	for i := range k.Wraps {
-		if !recipients[k.Wraps[i].To] {
+	for _, i := range s.invites {
+		if i.Open() && !i.Revoked() {
+			recipients[i.Key] = true
+		}
+	}
+	for i := range wraps {
+		if !recipients[wraps[i].To] {
 			return fmt.Errorf("%w: an epoch's key wrapped to a stranger", ErrDenied)
 		}
 	}

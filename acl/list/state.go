@@ -23,6 +23,9 @@ type Member struct {
 	Since   dag.ID // the record that made it a member
 	Keys    AccountKeys
 	Devices []Device // in the order in which they came
+	Name    []byte   // sealed under the key of NameIn; none of the owner
+	NameIn  dag.ID
+	Time    uint64 // when it became a member, in Unix seconds by the clock of who wrote that; 0 of the owner
 }
 
 // Device returns the member's device with that key.
@@ -43,11 +46,14 @@ type Epoch struct {
 	Commitment [32]byte
 	Follows    []Follow
 	Wraps      []Wrap // from the record that began it and from those that came later
+	Clean      bool   // it stands, and all that ended a membership is in its past or its own record: fit to be sealed in
+
+	node *node // nil of the root's
 }
 
 // State is what a set of records comes to. It is a function of the set: records are folded in total order.
 //
-// Of the kinds built so far none takes a right away, so every accepted record stands.
+// Those that do not stand (evaluate.go) have no effect on it.
 type State struct {
 	Root    *Root
 	Space   dag.ID
@@ -58,6 +64,13 @@ type State struct {
 	epochs  map[dag.ID]*Epoch
 	order   []*Epoch // in total order
 	options map[string]uint64
+
+	acts     map[dag.PublicKey][]act // in total order, of each account that some record acts on
+	invites  map[dag.ID]*Invitation
+	requests map[dag.ID]*Request      // also such as do not stand
+	all      map[dag.PublicKey]Device // of those who were ever in: by the device's key
+	void     map[dag.PublicKey]bool   // accounts that a record is by, or acts on, which does not stand
+	ended    bool                     // some record took a right away
 }
 
 // newState is the state of the root alone.
@@ -68,14 +81,21 @@ func newState(root *Root, space dag.ID) *State {
 		devices: make(map[dag.PublicKey]dag.PublicKey),
 		epochs:  make(map[dag.ID]*Epoch),
 		options: make(map[string]uint64),
+
+		acts:     make(map[dag.PublicKey][]act),
+		invites:  make(map[dag.ID]*Invitation),
+		requests: make(map[dag.ID]*Request),
+		all:      make(map[dag.PublicKey]Device),
+		void:     make(map[dag.PublicKey]bool),
 	}
 	owner := &Member{Account: root.Owner.Identity, Role: RoleOwner, Since: space, Keys: root.Owner}
 	if root.Device != nil {
 		owner.Devices = []Device{{*root.Device, space, space, root.Name}}
 		s.devices[root.Device.Device] = owner.Account
+		s.all[root.Device.Device] = owner.Devices[0]
 	}
 	s.members[owner.Account] = owner
-	s.addEpoch(&Epoch{ID: space, Suite: root.Suite, Commitment: root.Commitment, Wraps: root.Wraps})
+	s.addEpoch(&Epoch{ID: space, Suite: root.Suite, Commitment: root.Commitment, Wraps: root.Wraps, Clean: true})
 	return s
 }
 
@@ -84,33 +104,56 @@ func (s *State) addEpoch(e *Epoch) {
 	s.order = append(s.order, e)
 }
 
-// apply folds one more record, which comes after all that were applied.
+// apply folds one more record, which has all that were applied in its past, and so stands.
 func (s *State) apply(n *node) {
+	if n.record == nil {
+		return
+	}
+	if n.record.JoinRequest != nil && s.requests[n.id] == nil {
+		s.requests[n.id] = newRequest(n)
+	}
+	s.note(n)
+	s.revoke(n)
+	s.fold(n)
+	if endsKeys(n.record) {
+		for _, e := range s.order {
+			e.Clean = e.node == n
+		}
+	}
+}
+
+// fold takes the effect of a record that stands, after all that come before it in total order.
+func (s *State) fold(n *node) {
 	rec := n.record
 	if rec == nil {
 		return
 	}
+	if k := rec.next(); k != nil && s.epochs[n.id] == nil { // one change may be linked by two batches: it counts at the first
+		e := newEpoch(n, k)
+		e.Clean = true
+		s.addEpoch(e)
+	}
 	switch rec.Kind {
-	case KindRoot:
+	case KindRoot, KindRotateKey:
 	case KindAddDevice:
 		s.addDevice(n.id, n.account, rec.AddDevice)
-	case KindRotateKey:
-		k := rec.RotateKey
-		if s.epochs[n.id] == nil { // one change may be linked by two batches: it counts at the first
-			s.addEpoch(&Epoch{n.id, n.pos, k.Suite, k.Commitment, k.Follows, k.Wraps})
-		}
 	case KindOptions:
 		maps.Copy(s.options, rec.Options.Set)
 	default:
-		s.Unknown = s.Unknown || rec.Must
+		if rec.Known() {
+			s.foldShare(n)
+		} else {
+			s.Unknown = s.Unknown || rec.Must
+		}
 	}
 }
 
 // addDevice takes a device in, or renews its certificate where the serial is higher. The first name stays.
 func (s *State) addDevice(id dag.ID, account dag.PublicKey, d *AddDevice) {
 	m := s.members[account]
-	if e := s.epochs[d.Epoch]; e != nil && len(d.Wraps) > 0 {
-		e.Wraps = slices.Concat(e.Wraps, d.Wraps)
+	s.addWraps(d.Epoch, d.Wraps)
+	if m == nil {
+		return
 	}
 	if old, ok := m.Device(d.Certificate.Device); ok {
 		if old.Serial < d.Certificate.Serial {
@@ -118,9 +161,20 @@ func (s *State) addDevice(id dag.ID, account dag.PublicKey, d *AddDevice) {
 		}
 		return
 	}
-	m.Devices = append(m.Devices, Device{d.Certificate, id, d.Epoch, d.Name})
-	if _, ok := s.devices[d.Certificate.Device]; !ok {
-		s.devices[d.Certificate.Device] = account
+	s.enter(m, Device{d.Certificate, id, d.Epoch, d.Name})
+}
+
+// enter makes a device one of a member's.
+func (s *State) enter(m *Member, d Device) {
+	m.Devices = append(m.Devices, d)
+	if _, ok := s.devices[d.Device]; !ok {
+		s.devices[d.Device], s.all[d.Device] = m.Account, d
+	}
+}
+
+func (s *State) addWraps(epoch dag.ID, wraps []Wrap) {
+	if e := s.epochs[epoch]; e != nil && len(wraps) > 0 {
+		e.Wraps = slices.Concat(e.Wraps, wraps)
 	}
 }
 
@@ -142,17 +196,29 @@ func (s *State) HasDevice(account, device dag.PublicKey) bool {
 	return ok
 }
 
-// Device finds a device of any member, and the account that it came with first.
+// Device finds a device of whoever is or was a member, and the account that it came with first.
 func (s *State) Device(key dag.PublicKey) (Device, dag.PublicKey, bool) {
 	account, ok := s.devices[key]
 	if !ok {
 		return Device{}, account, false
 	}
-	d, ok := s.members[account].Device(key)
-	if !ok {
-		return Device{}, account, false
+	if m := s.members[account]; m != nil {
+		if d, ok := m.Device(key); ok {
+			return *d, account, true
+		}
 	}
-	return *d, account, true
+	return s.all[key], account, true
+}
+
+// Member finds a member.
+func (s *State) Member(account dag.PublicKey) (Member, bool) {
+	m := s.members[account]
+	if m == nil {
+		return Member{}, false
+	}
+	c := *m
+	c.Devices = slices.Clone(m.Devices)
+	return c, true
 }
 
 // Members returns copies of the members, the highest roles first, then by account.
@@ -204,5 +270,21 @@ func (s *State) clone() *State {
 		c.order[i], c.epochs[e.ID] = &n, &n
 	}
 	c.options = maps.Clone(s.options)
+	c.acts = make(map[dag.PublicKey][]act, len(s.acts))
+	for k, a := range s.acts {
+		c.acts[k] = slices.Clip(a)
+	}
+	c.invites = make(map[dag.ID]*Invitation, len(s.invites))
+	for k, i := range s.invites {
+		n := *i
+		n.revoked = slices.Clip(i.revoked)
+		c.invites[k] = &n
+	}
+	c.requests = make(map[dag.ID]*Request, len(s.requests))
+	for k, q := range s.requests {
+		n := *q
+		c.requests[k] = &n
+	}
+	c.all, c.void = maps.Clone(s.all), maps.Clone(s.void)
 	return &c
 }

@@ -155,14 +155,17 @@ Flags:
 
 const groupHelp = `{{.HelpName}}: {{.Usage}}
 
-Usage: {{if .ArgsUsage}}{{.HelpName}} {{.ArgsUsage}}
+Usage: {{if .ArgsUsage}}{{.HelpName}}{{if gt (len .VisibleFlags) 1}} [FLAGS]{{end}} {{.ArgsUsage}}
        {{end}}{{.HelpName}} COMMAND [FLAGS] [ARGUMENTS]
 
 Commands:
 {{range .VisibleCommands}}   {{printf "%-12s" .Name}} {{.Usage}}
 {{end}}{{if .Description}}
 {{.Description}}
-{{end}}
+{{end}}{{if gt (len .VisibleFlags) 1}}
+Flags:
+{{range .VisibleFlags}}   {{.}}
+{{end}}{{end}}
 'anyfs help {{.Name}} COMMAND' explains a command.
 `
 

@@ -141,6 +141,9 @@ func complete(ctx context.Context, app *cli.App, e *env, words []string) []strin
 				add(c.Name)
 			}
 		}
+		if cmd != nil && strings.Contains(cmd.ArgsUsage, "SPACE") {
+			addSpaces()
+		}
 	case cmd != nil && given == 0 && cmd.Name == "completion":
 		add("bash")
 		add("zsh")

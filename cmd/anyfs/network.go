@@ -27,6 +27,7 @@ type network struct {
 	poked  chan struct{}
 	asked  chan struct{} // somebody waits for deliver
 	meets  time.Time     // until then the others of a device that came to an account are still being found
+	guests guests
 }
 
 // meetFor is how long that may take after a start, on the local network.
@@ -90,6 +91,7 @@ func (n *network) run(ctx context.Context) {
 	n.h.fs.SetKeepers(n.engine)
 	defer n.h.fs.SetKeepers(nil)
 	added := map[dag.ID]bool{}
+	n.seekAgain()
 	n.poke()
 	tick := time.NewTicker(askAgain)
 	defer tick.Stop()
@@ -98,11 +100,15 @@ func (n *network) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			if n.h.fs.Heal() {
+				n.engine.Announce()
+			}
 			if missing, err := n.h.fs.Missing(); err != nil || len(missing) == 0 {
 				continue
 			}
 		case <-n.poked:
 		}
+		n.admitGuests()
 		n.follow(added)
 		n.ask(ctx)
 		n.follow(added)
@@ -121,6 +127,7 @@ func (n *network) follow(added map[dag.ID]bool) {
 		added[r.ID] = true
 		n.engine.Add(&exchange.Replica{
 			ID: r.ID, ACL: r.ACL, Files: r.Files, Blocks: r.Blocks, Durable: r.Durable, Grown: r.Grown, Member: r.Member, Tags: r.Tags, Keeps: &r,
+			Invited: r.Invited,
 		})
 	}
 	for id := range added {

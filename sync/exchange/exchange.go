@@ -73,6 +73,9 @@ type Replica struct {
 	Grown   func()                   // the access list has grown: the owner judges the files again; may be nil
 	Member  func(dag.PublicKey) bool // whether an account may have the files by the access list as it is now; nil: all may
 
+	// Invited says whether who proves the key of an invitation may see the access list and ask to join; nil: nobody.
+	Invited func(key dag.PublicKey) bool
+
 	Keeps Keeper // of blocks, on behalf of others; nil: nothing is kept for anybody
 
 	// Tags proves being in the space: HMACs of transcript under a discovery key of each epoch key. Who has one of these keys
@@ -102,7 +105,8 @@ type Engine struct {
 	spaces  map[dag.ID]*space
 	remotes map[peer.ID]*remote
 	guard   guard
-	before  []peer.AddrInfo // peers that were connected at the time of Pause
+	guests  map[dag.ID]*Guest // that this device is
+	before  []peer.AddrInfo   // peers that were connected at the time of Pause
 	dials   map[peer.ID]*dial
 	banned  map[peer.ID]time.Time
 	traffic map[peer.ID]*traffic
@@ -138,7 +142,7 @@ func New(opt Options) (*Engine, error) {
 	e := &Engine{
 		opt: opt, log: opt.Log, clock: opt.Clock, self: self, key: key, account: opt.Certificate.Account,
 		spaces: make(map[dag.ID]*space), remotes: make(map[peer.ID]*remote), dials: make(map[peer.ID]*dial),
-		banned: make(map[peer.ID]time.Time), traffic: make(map[peer.ID]*traffic), guard: newGuard(), changed: make(chan struct{}),
+		banned: make(map[peer.ID]time.Time), traffic: make(map[peer.ID]*traffic), guard: newGuard(), guests: make(map[dag.ID]*Guest), changed: make(chan struct{}),
 		quit: make(chan struct{}),
 	}
 	e.up.quit, e.down.quit = e.quit, e.quit

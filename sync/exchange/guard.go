@@ -70,6 +70,7 @@ type guard struct {
 	streams   map[peer.ID]int
 	strangers int                  // streams of those that had proved nothing when they opened them
 	hellos    int                  // handshakes under way
+	guests    int                  // peers that proved an invitation and no space
 	addrs     map[string]int       // of these, by address
 	told      map[string]time.Time // addresses of strangers whose fault was logged
 }

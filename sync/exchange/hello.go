@@ -60,7 +60,10 @@ type remote struct {
 	common  map[dag.ID]bool
 	account dag.PublicKey
 	proved  bool
-	counted bool // in Engine.guard
+	counted bool            // in Engine.guard
+	invited map[dag.ID]bool // spaces to which it proved an invitation
+	asked   map[*Guest]bool // invitations that were proved to it
+	guested bool            // counted among the guests
 }
 
 // ready says whether the peer and this device have a space in common and the peer has said who it is.
@@ -185,6 +188,7 @@ func (e *Engine) hello(ctx context.Context, id peer.ID, t *stream) (err error) {
 	r := &remote{
 		id: id, key: key, addr: t.Conn().RemoteMultiaddr(), ctx: ctx, cancel: cancel, ended: make(chan struct{}), tags: make(chan struct{}, 1),
 		theirs: make(map[wire.Tag]struct{}), said: make(map[dag.ID]int), common: make(map[dag.ID]bool),
+		invited: make(map[dag.ID]bool), asked: make(map[*Guest]bool),
 	}
 	if err := e.enter(ctx, r); err != nil {
 		return err
@@ -248,6 +252,9 @@ func (e *Engine) exit(r *remote) {
 	e.mu.Lock()
 	delete(e.remotes, r.id)
 	e.uncount(r)
+	if r.guested {
+		e.guard.guests--
+	}
 	e.mu.Unlock()
 	close(r.ended)
 	e.noteChange()
@@ -290,7 +297,7 @@ func unexpected(m wire.Message) error {
 
 // hear takes the peer's messages until the stream ends.
 func (e *Engine) hear(ctx context.Context, t *stream, r *remote) error {
-	for first := true; ; first = false {
+	for first := true; ; {
 		var wait time.Duration
 		if e.unproved(r) {
 			wait = helloTimeout
@@ -304,10 +311,15 @@ func (e *Engine) hear(ctx context.Context, t *stream, r *remote) error {
 			if err := e.hearTags(r, m); err != nil {
 				return err
 			}
-			if first && !e.shares(r) {
+			if first && !e.shares(r) && !e.isGuest(r) {
 				e.useless(r.id)
 				t.bye(wire.ByeNothing)
 				return errNothing
+			}
+			first = false
+		case *wire.Guest:
+			if err := e.hearGuest(r, m); err != nil {
+				return err
 			}
 		case *wire.Proof:
 			if err := e.hearProof(r, m); err != nil {
@@ -316,6 +328,7 @@ func (e *Engine) hear(ctx context.Context, t *stream, r *remote) error {
 		case *wire.Bye:
 			if m.Reason == wire.ByeNothing {
 				e.useless(r.id)
+				e.turnedAway(r)
 			}
 			return fmt.Errorf("%w: reason %d", errBye, m.Reason)
 		default:
@@ -330,7 +343,7 @@ func (e *Engine) hear(ctx context.Context, t *stream, r *remote) error {
 func (e *Engine) unproved(r *remote) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return !r.ready()
+	return !r.ready() && !e.guestsLocked(r)
 }
 
 func (e *Engine) shares(r *remote) bool {
@@ -428,6 +441,11 @@ func proofText(transcript, certificate []byte) []byte {
 func (e *Engine) sendTags(ctx context.Context, t *stream, r *remote) error {
 	proved, first := false, true
 	for {
+		if ms := e.newGuests(r); len(ms) > 0 {
+			if err := t.write(ms...); err != nil {
+				return err
+			}
+		}
 		if ms := e.newTags(r, first); len(ms) > 0 {
 			if err := t.write(ms...); err != nil {
 				return err

@@ -255,6 +255,7 @@ func (e *Engine) handle(h host.Host) {
 	e.serve(h, protocolSpace, e.takeSpace)
 	e.serve(h, protocolBlocks, e.takeBlocks)
 	e.serve(h, protocolAccess, e.takeAccess)
+	e.serve(h, protocolGuest, e.takeGuest)
 	h.Network().Notify(&network.NotifyBundle{
 		ConnectedF: func(_ network.Network, c network.Conn) {
 			id := c.RemotePeer()

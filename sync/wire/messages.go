@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 
@@ -36,6 +37,7 @@ const (
 	KindRely
 	KindWithdraw
 	KindRelease
+	KindGuest
 	kinds
 )
 
@@ -87,6 +89,8 @@ func (k Kind) new() Message {
 		return &Withdraw{}
 	case KindRelease:
 		return &Release{}
+	case KindGuest:
+		return &Guest{}
 	}
 	return nil
 }
@@ -99,16 +103,24 @@ type kinded interface{ kind() Kind }
 // MarshalCBOR writes the kind.
 func (head[T]) MarshalCBOR() ([]byte, error) {
 	var m T
-	return []byte{byte(m.kind())}, nil
+	return m.kind().append(nil), nil
 }
 
 // UnmarshalCBOR takes nothing but the kind.
 func (head[T]) UnmarshalCBOR(p []byte) error {
 	var m T
-	if len(p) != 1 || p[0] != byte(m.kind()) {
+	if !bytes.Equal(p, m.kind().append(nil)) {
 		return errors.New("another kind")
 	}
 	return nil
+}
+
+// append appends the number of a kind as CBOR writes it.
+func (k Kind) append(b []byte) []byte {
+	if k < 24 {
+		return append(b, byte(k))
+	}
+	return append(b, 0x18, byte(k))
 }
 
 // Graph names one of the two graphs of a space.

@@ -60,6 +60,7 @@ func examples() map[string]Message {
 		"rely":           &Rely{Request: 4, IDs: List[block.ID]{block.ID(id(8)), block.ID(id(9))}},
 		"withdraw":       &Withdraw{Request: 5, IDs: List[block.ID]{block.ID(id(8))}},
 		"release":        &Release{Request: 6, IDs: List[block.ID]{block.ID(id(9))}},
+		"guest":          &Guest{Space: id(5), Key: dag.PublicKey(id(6)), Signature: [64]byte{1}},
 		"held no blocks": &HeldBlocks{Request: 3, Bits: []byte{0}},
 	}
 }

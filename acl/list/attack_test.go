@@ -1,0 +1,196 @@
+package list
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/dag/store"
+)
+
+// files is the graph of a space's files on each replica of a party.
+func (p *party) files() map[string]*dag.Graph {
+	out := map[string]*dag.Graph{}
+	for name, l := range p.lists {
+		g, err := dag.Open(p.space, store.NewMem(), l.Files(), dag.Options{})
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		out[name] = g
+	}
+	return out
+}
+
+// publish has an actor write a batch of files on a graph, going by heads.
+func (p *party) publish(name string, g *dag.Graph, heads []dag.ID, text string) (*dag.Batch, error) {
+	b, err := g.Begin(p.who[name].author(), heads, p.space)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := b.Add(dag.ID{}, func(dag.Header) ([]byte, error) { return []byte(text), nil }); err != nil {
+		b.Abort()
+		return nil, err
+	}
+	return b.Commit()
+}
+
+func (p *party) relay(from, to *dag.Graph, b *dag.Batch) error {
+	p.t.Helper()
+	f, err := from.Frame(b.ID())
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	_, err = to.Ingest(f)
+	return err
+}
+
+// state says whether a batch counts on a graph.
+func inState(t *testing.T, g *dag.Graph, b *dag.Batch) bool {
+	t.Helper()
+	held, err := g.Quarantined()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range held {
+		if id == b.ID() {
+			return false
+		}
+	}
+	has, err := g.Has(b.ID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return has
+}
+
+// TestBackdated: a removed writer goes on with its own copy of the list as it was, so that clock, heads and feed are right.
+func TestBackdated(t *testing.T) {
+	for _, late := range []bool{false, true} {
+		p := newParty(t, "wri:writer", "bob:writer")
+		g := p.files()
+		old := p.lists["wri"].Heads()
+		first, err := p.publish("wri", g["wri"], old, "honest")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, to := range []string{"owner", "bob"} {
+			if err := p.relay(g["wri"], g[to], first); err != nil {
+				t.Fatal(err)
+			}
+		}
+		forged, err := p.publish("wri", g["wri"], old, "backdated")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if late { // it comes before the removal does
+			if err := p.relay(g["wri"], g["bob"], forged); err != nil {
+				t.Fatal(err)
+			}
+			if !inState(t, g["bob"], forged) {
+				t.Fatal("what was allowed does not count")
+			}
+		}
+		p.must("owner", remove(p.who["wri"], next(p.space), first.ID()))
+		p.send("owner", "bob")
+		if _, err := g["bob"].Rejudge(nil); err != nil {
+			t.Fatal(err)
+		}
+		if !late {
+			if err := p.relay(g["wri"], g["bob"], forged); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if inState(t, g["bob"], forged) || !inState(t, g["bob"], first) {
+			t.Errorf("late %v: the forged batch counts: %v; the honest one: %v", late, inState(t, g["bob"], forged), inState(t, g["bob"], first))
+		}
+		// What another built on before it heard counts, and with it what it built on.
+		if late {
+			continue
+		}
+		q := newParty(t, "wri:writer", "bob:writer")
+		h := q.files()
+		old = q.lists["wri"].Heads()
+		a, err := q.publish("wri", h["wri"], old, "unheard")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := q.relay(h["wri"], h["bob"], a); err != nil {
+			t.Fatal(err)
+		}
+		b, err := q.publish("bob", h["bob"], old, "on top")
+		if err != nil {
+			t.Fatal(err)
+		}
+		q.must("owner", remove(q.who["wri"], next(q.space)))
+		if err := q.relay(h["wri"], h["owner"], a); err != nil {
+			t.Fatal(err)
+		}
+		if inState(t, h["owner"], a) {
+			t.Error("a batch that the removal does not name counts by itself")
+		}
+		if err := q.relay(h["bob"], h["owner"], b); err != nil {
+			t.Fatal(err)
+		}
+		if !inState(t, h["owner"], a) || !inState(t, h["owner"], b) {
+			t.Error("what a member built on before it heard does not count")
+		}
+	}
+}
+
+// TestRelayed: who passes a change on lends it nothing.
+func TestRelayed(t *testing.T) {
+	p := newParty(t, "rea:reader", "bob:writer")
+	anyone, err := dag.Open(p.space, store.NewMem(), dag.Anyone{}, dag.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := p.publish("rea", anyone, p.lists["rea"].Heads(), "by a reader")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.relay(anyone, p.files()["bob"], b); !errors.Is(err, ErrDenied) {
+		t.Error(err)
+	}
+}
+
+// TestSpliced: a record of one space is none of another, though its author is owner of both.
+func TestSpliced(t *testing.T) {
+	p, o := newParty(t, "wri:writer"), newActor(1, 1)
+	other := o.randomRoot()
+	other.Seed[0]++
+	other.Sign(o.device)
+	l := open(t, other.ID(), store.NewMem())
+	if _, err := l.Append(o.author(), &Record{Kind: KindRoot, Must: true, Root: other.Encode()}); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range exported(t, p.lists["owner"]) {
+		if _, err := l.Graph().Ingest(f); err == nil {
+			t.Error("a record of another space was taken")
+		}
+	}
+}
+
+// TestForkedByOwner: the owner tells two members of different things; when they meet, both come to the same.
+func TestForkedByOwner(t *testing.T) {
+	p := newParty(t, "wri:writer", "bob:writer")
+	p.must("owner", remove(p.who["wri"], next(p.space)))
+	p.must("owner2", remove(p.who["bob"], next(p.space)))
+	p.send("owner", "bob")
+	p.send("owner2", "wri")
+	p.sync()
+	if p.role("wri") != RoleNone || p.role("bob") != RoleNone {
+		t.Error(p.role("wri"), p.role("bob"))
+	}
+}
+
+// TestForeignOwner: a root in the name of an account that did not sign it.
+func TestForeignOwner(t *testing.T) {
+	mallory, victim := newActor(9, 1), newActor(1, 1)
+	root := mallory.randomRoot()
+	root.Owner = victim.keys
+	root.Sign(mallory.device)
+	l := open(t, root.ID(), store.NewMem())
+	if _, err := l.Append(mallory.author(), &Record{Kind: KindRoot, Must: true, Root: root.Encode()}); !errors.Is(err, ErrSignature) && !errors.Is(err, ErrDenied) {
+		t.Error(err)
+	}
+}

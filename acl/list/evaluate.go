@@ -1,0 +1,276 @@
+package list
+
+import (
+	"math/bits"
+	"slices"
+
+	"github.com/anyfs/anyfs/dag"
+)
+
+// Which records stand, as a function of the set of them: the owner's are decided first, then the admins', then the rest. No
+// layer depends on a lower one, and within the first two no record depends on another of its layer. ../ACL.md has the rules
+// and a table of what concurrent records come to.
+
+// act is a standing record that changes what an account may do.
+type act struct {
+	n       *node
+	grants  bool // the account has Role from here on, as a member
+	ends    bool // what takes a higher role than Role is ended, also beside the record
+	role    Role // RoleNone: the account is no member
+	tips    []dag.ID
+	skipped []*node // removals of the account beside a grant: where one of them is known the grant has no effect
+}
+
+// reach says which earlier nodes of an order are in a node's past: all before full, and those in bits, which begin there.
+type reach struct {
+	full int
+	bits []uint64
+}
+
+func (r *reach) has(i int) bool {
+	if i < r.full {
+		return true
+	}
+	i -= r.full
+	return i/64 < len(r.bits) && r.bits[i/64]>>(i%64)&1 == 1
+}
+
+// pasts computes the past of each node of an order that is closed under pasts.
+func pasts(order []*node) ([]reach, map[dag.ID]int) {
+	at := make(map[dag.ID]int, len(order))
+	out := make([]reach, len(order))
+	for i, n := range order {
+		at[n.batch] = i
+		r := &out[i]
+		for _, p := range n.past {
+			k := at[p]
+			if f := out[k].full; f > r.full {
+				r.full = f
+			}
+		}
+		width := (i - r.full + 63) / 64
+		set := make([]uint64, width)
+		for _, p := range n.past {
+			k := at[p]
+			o := &out[k]
+			for w, b := range o.bits {
+				for ; b != 0; b &= b - 1 {
+					if x := o.full + w*64 + bits.TrailingZeros64(b) - r.full; x >= 0 {
+						set[x/64] |= 1 << (x % 64)
+					}
+				}
+			}
+			if x := k - r.full; x >= 0 {
+				set[x/64] |= 1 << (x % 64)
+			}
+		}
+		// What is all set belongs to full.
+		whole := 0
+		for whole < i-r.full && set[whole/64]>>(whole%64)&1 == 1 {
+			whole++
+		}
+		if whole == i-r.full {
+			r.full = i
+			continue
+		}
+		kept := reach{full: r.full + whole}
+		kept.bits = make([]uint64, (i-kept.full+63)/64)
+		for x := whole; x < i-r.full; x++ {
+			if set[x/64]>>(x%64)&1 == 1 {
+				y := x - whole
+				kept.bits[y/64] |= 1 << (y % 64)
+			}
+		}
+		out[i] = kept
+	}
+	return out, at
+}
+
+// judge decides which records of an order stand.
+type judge struct {
+	s     *State
+	order []*node
+	pasts []reach
+	at    map[dag.ID]int
+	void  map[*node]bool
+}
+
+// evaluate is the state that a set of records comes to: order holds it in total order, and is closed under pasts.
+func evaluate(root *Root, space dag.ID, order []*node) *State {
+	s := newState(root, space)
+	j := &judge{s: s, order: order, void: make(map[*node]bool)}
+	j.pasts, j.at = pasts(order)
+	for _, n := range order {
+		if n.record != nil && n.record.JoinRequest != nil && s.requests[n.id] == nil {
+			s.requests[n.id] = newRequest(n)
+		}
+	}
+	j.decide()
+	j.beside()
+	for _, n := range order {
+		if !j.void[n] {
+			s.fold(n)
+		} else {
+			s.voided(n)
+		}
+	}
+	s.lapse(j)
+	j.clean()
+	return s
+}
+
+// in says whether a is in the past of b.
+func (j *judge) in(a, b *node) bool {
+	x, y := j.at[a.batch], j.at[b.batch]
+	return x < y && j.pasts[y].has(x)
+}
+
+// aside says whether two records know nothing of each other.
+func (j *judge) aside(a, b *node) bool { return a != b && !j.in(a, b) && !j.in(b, a) }
+
+// decide fills void and the acts of the state.
+func (j *judge) decide() {
+	owner := j.s.Root.Owner.Identity
+	// Whoever leaves may, whatever else happened.
+	for _, n := range j.order {
+		if n.record != nil && n.record.Leave != nil {
+			j.s.note(n)
+		}
+	}
+	for _, n := range j.order {
+		if n.record != nil && n.account == owner {
+			j.s.note(n)
+		}
+	}
+	var admins []*node
+	for _, n := range j.order {
+		if n.record == nil || n.account == owner || !asksAdmin(n.record) {
+			continue
+		}
+		if !j.holds(n, RoleAdmin) || j.raised(n) {
+			j.void[n] = true
+		} else {
+			admins = append(admins, n)
+		}
+	}
+	for _, n := range admins {
+		j.s.note(n)
+	}
+	for _, n := range j.order {
+		if !j.void[n] {
+			j.s.revoke(n)
+		}
+	}
+	used := make(map[dag.ID]uint64)
+	for _, n := range j.order {
+		rec := n.record
+		if rec == nil || n.account == owner || asksAdmin(rec) || rec.Leave != nil {
+			continue
+		}
+		switch {
+		case rec.JoinRequest != nil:
+			j.void[n] = j.revoked(n, rec.JoinRequest.Invite)
+		case rec.Join != nil:
+			i := j.s.invites[rec.Join.Invite]
+			j.void[n] = j.revoked(n, rec.Join.Invite) || i.Uses > 0 && used[i.ID] >= i.Uses
+			if !j.void[n] {
+				used[i.ID]++
+				j.s.note(n)
+			}
+		case rec.Kind == KindCancel:
+		default:
+			j.void[n] = !j.holds(n, needed(rec.Kind))
+		}
+	}
+}
+
+// asksAdmin says whether a record is of the second layer where the owner did not write it.
+func asksAdmin(rec *Record) bool { return needs[rec.Kind] == RoleAdmin }
+
+// holds says whether standing records of n's past give its author a role, and none beside it takes that away.
+func (j *judge) holds(n *node, need Role) bool {
+	acts := j.s.acts[n.account]
+	if roleBy(j.s.first(n.account), acts, func(o *node) bool { return j.in(o, n) }, j.aside) < need {
+		return false
+	}
+	return !slices.ContainsFunc(acts, func(a act) bool { return a.ends && a.role < need && j.aside(a.n, n) })
+}
+
+// raised says whether the owner, beside an admin's record, made the account an admin that it acts on.
+func (j *judge) raised(n *node) bool {
+	account, ok := j.s.target(n.record)
+	return ok && slices.ContainsFunc(j.s.acts[account], func(a act) bool { return a.grants && a.role >= RoleAdmin && j.aside(a.n, n) })
+}
+
+// revoked says whether an invitation does not stand, or was revoked beside its use.
+func (j *judge) revoked(n *node, id dag.ID) bool {
+	i := j.s.invites[id]
+	return i == nil || slices.ContainsFunc(i.revoked, func(r *node) bool { return j.aside(r, n) })
+}
+
+// beside notes at each grant which removals it has no effect against.
+func (j *judge) beside() {
+	for _, acts := range j.s.acts {
+		for i := range acts {
+			for k := range acts {
+				if acts[i].grants && acts[k].ends && acts[k].role == RoleNone && j.aside(acts[i].n, acts[k].n) {
+					acts[i].skipped = append(acts[i].skipped, acts[k].n)
+				}
+			}
+		}
+	}
+}
+
+// roleBy is the role that acts give an account which had one at first: known says which of them are looked at, aside whether
+// two know nothing of each other (nil: as noted in skipped).
+func roleBy(role Role, acts []act, known func(*node) bool, aside func(a, b *node) bool) Role {
+	for i := range acts {
+		a := &acts[i]
+		if !known(a.n) {
+			continue
+		}
+		if !a.grants {
+			role = min(role, a.role)
+			continue
+		}
+		skip := slices.ContainsFunc(a.skipped, known)
+		if aside != nil {
+			skip = slices.ContainsFunc(acts, func(e act) bool {
+				return e.ends && e.role == RoleNone && known(e.n) && aside(e.n, a.n)
+			})
+		}
+		if !skip {
+			role = a.role
+		}
+	}
+	return role
+}
+
+// lapse takes out what waits for nothing any more: requests that do not stand.
+func (s *State) lapse(j *judge) {
+	for _, n := range j.order {
+		if n.record != nil && n.record.JoinRequest != nil && j.void[n] {
+			if q := s.requests[n.id]; q != nil && q.batch == n.batch && q.State == RequestOpen {
+				q.State = RequestLapsed
+			}
+		}
+	}
+}
+
+// clean says of each epoch whether all that ended a membership is in its past or its own record.
+func (j *judge) clean() {
+	var ended []*node
+	for _, n := range j.order {
+		if n.record != nil && !j.void[n] && endsKeys(n.record) {
+			ended = append(ended, n)
+		}
+	}
+	for _, e := range j.s.order {
+		e.Clean = (e.node == nil || !j.void[e.node]) && !slices.ContainsFunc(ended, func(n *node) bool { return e.node == nil || n != e.node && !j.in(n, e.node) })
+	}
+}
+
+// endsKeys says whether keys from before a record are known to someone who is to have none from then on.
+func endsKeys(rec *Record) bool {
+	return rec.Remove != nil || rec.Leave != nil || rec.RevokeInvite != nil && rec.RevokeInvite.Next != nil
+}

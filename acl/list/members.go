@@ -1,0 +1,294 @@
+package list
+
+import (
+	"bytes"
+	"slices"
+
+	"github.com/anyfs/anyfs/dag"
+)
+
+// Invitation is an invite record that stands.
+type Invitation struct {
+	Invite
+	ID     dag.ID        // of the record
+	Author dag.PublicKey // the account that invites
+	Used   uint64        // how many joined by it, or were accepted
+
+	revoked []*node
+}
+
+// Revoked says whether the invitation was revoked.
+func (i *Invitation) Revoked() bool { return len(i.revoked) > 0 }
+
+// Full says whether the invitation has been used as often as it may be.
+func (i *Invitation) Full() bool { return i.Uses > 0 && i.Used >= i.Uses }
+
+// RequestState is what became of a request to join.
+type RequestState uint8
+
+// The states of a request.
+const (
+	RequestOpen RequestState = iota
+	RequestAccepted
+	RequestDeclined
+	RequestCancelled
+	RequestLapsed // its invitation was revoked, or the account became a member otherwise
+)
+
+// String is the state as commands print it.
+func (r RequestState) String() string {
+	return [...]string{"open", "accepted", "declined", "cancelled", "lapsed"}[r]
+}
+
+// Request is a request to join.
+type Request struct {
+	JoinRequest
+	ID      dag.ID // of the record
+	Account dag.PublicKey
+	State   RequestState
+
+	batch dag.ID
+	seen  bool // it was folded
+}
+
+func newRequest(n *node) *Request {
+	return &Request{JoinRequest: *n.record.JoinRequest, ID: n.id, Account: n.account, batch: n.batch}
+}
+
+// first is the role that an account has by the root.
+func (s *State) first(account dag.PublicKey) Role {
+	if account == s.Root.Owner.Identity {
+		return RoleOwner
+	}
+	return RoleNone
+}
+
+// target is the account that a record of an admin acts on.
+func (s *State) target(rec *Record) (dag.PublicKey, bool) {
+	switch {
+	case rec.Accept != nil:
+		if q := s.requests[rec.Accept.Request]; q != nil {
+			return q.Account, true
+		}
+	case rec.ChangeRole != nil:
+		return rec.ChangeRole.Account, true
+	case rec.Remove != nil:
+		return rec.Remove.Account, true
+	}
+	return dag.PublicKey{}, false
+}
+
+// note takes what a standing record says about an account or an invitation, before the records are folded.
+func (s *State) note(n *node) {
+	rec := n.record
+	add := func(account dag.PublicKey, a act) {
+		a.n = n
+		s.ended = s.ended || a.ends
+		acts := s.acts[account]
+		at, _ := slices.BinarySearchFunc(acts, a, func(x, y act) int { return x.n.pos.Compare(y.n.pos) })
+		s.acts[account] = slices.Insert(acts, at, a)
+	}
+	switch {
+	case rec.Invite != nil:
+		if s.invites[n.id] == nil {
+			s.invites[n.id] = &Invitation{Invite: *rec.Invite, ID: n.id, Author: n.account}
+		}
+	case rec.Accept != nil:
+		if q := s.requests[rec.Accept.Request]; q != nil {
+			add(q.Account, act{grants: true, role: rec.Accept.Role})
+		}
+	case rec.Join != nil:
+		if i := s.invites[rec.Join.Invite]; i != nil {
+			add(n.account, act{grants: true, role: i.Role})
+		}
+	case rec.ChangeRole != nil:
+		c := rec.ChangeRole
+		add(c.Account, act{grants: true, ends: true, role: c.Role, tips: c.Tips})
+	case rec.Remove != nil:
+		add(rec.Remove.Account, act{ends: true, tips: rec.Remove.Tips})
+	case rec.Leave != nil:
+		add(n.account, act{ends: true, tips: rec.Leave.Tips})
+	}
+}
+
+// revoke notes the revocation of an invitation, after all invitations were noted.
+func (s *State) revoke(n *node) {
+	if n.record == nil || n.record.RevokeInvite == nil {
+		return
+	}
+	if i := s.invites[n.record.RevokeInvite.Invite]; i != nil {
+		i.revoked = append(i.revoked, n)
+	}
+}
+
+// granted says whether the grant that a record is has an effect.
+func (s *State) granted(account dag.PublicKey, n *node) bool {
+	acts := s.acts[account]
+	at := slices.IndexFunc(acts, func(a act) bool { return a.n == n })
+	return at >= 0 && len(acts[at].skipped) == 0
+}
+
+// foldShare takes the effect of the records by which others come, change and go.
+func (s *State) foldShare(n *node) {
+	rec := n.record
+	switch {
+	case rec.JoinRequest != nil:
+		s.requests[n.id].seen = true
+	case rec.Accept != nil:
+		a := rec.Accept
+		s.addWraps(a.Epoch, a.Wraps)
+		q := s.requests[a.Request]
+		if q == nil {
+			return
+		}
+		q.State = RequestAccepted
+		if i := s.invites[q.Invite]; i != nil {
+			i.Used++
+		}
+		if s.granted(q.Account, n) {
+			m := s.admit(n, q.Account, q.Keys, a.Role)
+			m.Name, m.NameIn, m.Time = a.Name, a.Epoch, a.Time
+			s.bring(m, Device{q.Certificate, n.id, a.Epoch, a.Device})
+		}
+	case rec.Join != nil:
+		j := rec.Join
+		s.addWraps(j.Epoch, j.Wraps)
+		i := s.invites[j.Invite]
+		i.Used++
+		if s.granted(n.account, n) {
+			m := s.admit(n, n.account, j.Keys, i.Role)
+			m.Name, m.NameIn, m.Time = j.Name, j.Epoch, j.Time
+			s.bring(m, Device{j.Certificate, n.id, j.Epoch, j.Device})
+		}
+	case rec.Answer != nil:
+		if q := s.requests[rec.Answer.Request]; q != nil && q.State == RequestOpen {
+			q.State = RequestDeclined
+			if rec.Kind == KindCancel {
+				q.State = RequestCancelled
+			}
+		}
+	case rec.ChangeRole != nil:
+		s.foldRole(n, rec.ChangeRole)
+	case rec.Remove != nil:
+		delete(s.members, rec.Remove.Account)
+	case rec.Leave != nil:
+		delete(s.members, n.account)
+	case rec.ShareKey != nil:
+		s.addWraps(rec.ShareKey.Epoch, rec.ShareKey.Wraps)
+	}
+}
+
+// foldRole gives a member another role. It is a grant of its own: where what made the account a member does not stand, the
+// account is one by this record, with the device of its last request.
+func (s *State) foldRole(n *node, c *ChangeRole) {
+	if !s.granted(c.Account, n) {
+		return
+	}
+	if m := s.members[c.Account]; m != nil {
+		m.Role = c.Role
+		return
+	}
+	var last *Request
+	for _, q := range s.requests {
+		if q.Account == c.Account && q.seen && (last == nil || q.ID.Compare(last.ID) > 0) {
+			last = q
+		}
+	}
+	if last != nil {
+		m := s.admit(n, c.Account, last.Keys, c.Role)
+		s.bring(m, Device{Certificate: last.Certificate, Record: n.id})
+	}
+}
+
+// admit makes an account a member, in the place of what it was.
+func (s *State) admit(n *node, account dag.PublicKey, keys AccountKeys, role Role) *Member {
+	m := s.members[account]
+	if m == nil {
+		m = &Member{Account: account, Since: n.id, Keys: keys}
+		s.members[account] = m
+	}
+	m.Role = role
+	for _, q := range s.requests {
+		if q.Account == account && q.seen && q.State == RequestOpen {
+			q.State = RequestLapsed
+		}
+	}
+	return m
+}
+
+// bring makes a device one of a member's, if it is not yet.
+func (s *State) bring(m *Member, d Device) {
+	if _, ok := m.Device(d.Device); !ok {
+		s.enter(m, d)
+	}
+}
+
+// voided notes a record that does not stand. Its epoch, if it began one, has still to be opened: others may have sealed in it
+// before they knew.
+func (s *State) voided(n *node) {
+	s.void[n.account] = true
+	if account, ok := s.target(n.record); ok {
+		s.void[account] = true
+	}
+	if k := n.record.next(); k != nil && s.epochs[n.id] == nil {
+		s.addEpoch(newEpoch(n, k))
+	}
+}
+
+func newEpoch(n *node, k *RotateKey) *Epoch {
+	return &Epoch{ID: n.id, Pos: n.pos, Suite: k.Suite, Commitment: k.Commitment, Follows: k.Follows, Wraps: k.Wraps, node: n}
+}
+
+// Ended says whether any record took a right away, or does not stand.
+func (s *State) Ended() bool { return s.ended || len(s.void) > 0 }
+
+// Doubtful says whether some record ended a right of the account, or one that it had it from does not stand.
+func (s *State) Doubtful(account dag.PublicKey) bool {
+	if s.void[account] {
+		return true
+	}
+	acts := s.acts[account]
+	if slices.ContainsFunc(acts, func(a act) bool { return a.ends || len(a.skipped) > 0 }) {
+		return true
+	}
+	return s.Role(account) == RoleNone
+}
+
+// Invitations returns copies of the invitations that stand, revoked ones too, in order of their IDs.
+func (s *State) Invitations() []Invitation {
+	out := make([]Invitation, 0, len(s.invites))
+	for _, i := range s.invites {
+		out = append(out, *i)
+	}
+	slices.SortFunc(out, func(a, b Invitation) int { return a.ID.Compare(b.ID) })
+	return out
+}
+
+// Requests returns copies of all requests that were ever made, the oldest first by what they say themselves.
+func (s *State) Requests() []Request {
+	out := make([]Request, 0, len(s.requests))
+	for _, q := range s.requests {
+		out = append(out, *q)
+	}
+	slices.SortFunc(out, func(a, b Request) int {
+		if a.Time != b.Time {
+			if a.Time < b.Time {
+				return -1
+			}
+			return 1
+		}
+		return bytes.Compare(a.ID[:], b.ID[:])
+	})
+	return out
+}
+
+// Invited says whether who proves a key may see the list and ask to join: the key is that of an invitation which stands, is
+// not revoked, not used up and, at a time in Unix seconds, not expired.
+func (s *State) Invited(key dag.PublicKey, now uint64) bool {
+	for _, i := range s.invites {
+		if i.Key == key && !i.Revoked() && (i.Expires == 0 || now < i.Expires) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,336 @@
+package list
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+
+	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/dag/store"
+	"pgregory.net/rapid"
+)
+
+// model says which records stand and who is a member, straight from the rules: sets, no indexes, no layers but in the
+// recursion.
+type model struct {
+	nodes []*node // in total order
+	past  map[*node]map[*node]bool
+	owner dag.PublicKey
+	known map[*node]bool // verdicts
+}
+
+func newModel(l *List) *model {
+	m := &model{nodes: l.order, past: map[*node]map[*node]bool{}, owner: l.root.Owner.Identity, known: map[*node]bool{}}
+	for _, n := range m.nodes {
+		p := map[*node]bool{}
+		for _, id := range n.past {
+			o := l.nodes[id]
+			p[o] = true
+			maps.Copy(p, m.past[o])
+		}
+		m.past[n] = p
+	}
+	return m
+}
+
+func (m *model) beside(a, b *node) bool { return a != b && !m.past[a][b] && !m.past[b][a] }
+
+func (m *model) find(id dag.ID) *node {
+	for _, n := range m.nodes {
+		if n.id == id && n.record != nil {
+			return n
+		}
+	}
+	return nil
+}
+
+// says is what a record does to an account: the role it gives or leaves; grant and end may both be.
+func (m *model) says(n *node, account dag.PublicKey) (role Role, grant, end bool) {
+	rec := n.record
+	switch {
+	case rec == nil:
+	case rec.Accept != nil && m.find(rec.Accept.Request).account == account:
+		return rec.Accept.Role, true, false
+	case rec.Join != nil && n.account == account:
+		return m.find(rec.Join.Invite).record.Invite.Role, true, false
+	case rec.ChangeRole != nil && rec.ChangeRole.Account == account:
+		return rec.ChangeRole.Role, true, true
+	case rec.Remove != nil && rec.Remove.Account == account, rec.Leave != nil && n.account == account:
+		return RoleNone, false, true
+	}
+	return 0, false, false
+}
+
+// role is an account's by a set of records.
+func (m *model) role(account dag.PublicKey, in func(*node) bool) Role {
+	role := RoleNone
+	if account == m.owner {
+		return RoleOwner
+	}
+	for _, n := range m.nodes {
+		r, grant, end := m.says(n, account)
+		if !in(n) || !grant && !end {
+			continue
+		}
+		if grant && slices.ContainsFunc(m.nodes, func(o *node) bool {
+			_, g, e := m.says(o, account)
+			return e && !g && in(o) && m.beside(o, n)
+		}) {
+			continue
+		}
+		role = r
+	}
+	return role
+}
+
+func (m *model) top(n *node) bool {
+	return n.account == m.owner || n.record != nil && n.record.Leave != nil
+}
+
+func (m *model) stands(n *node) bool {
+	if v, ok := m.known[n]; ok {
+		return v
+	}
+	v := m.judge(n)
+	m.known[n] = v
+	return v
+}
+
+func (m *model) judge(n *node) bool {
+	rec := n.record
+	if m.top(n) || rec == nil || rec.Kind == KindCancel {
+		return true
+	}
+	// May counts what can take something from n.
+	may := m.top
+	if !asksAdmin(rec) {
+		may = func(o *node) bool { return m.top(o) || m.stands(o) && (asksAdmin(o.record) || m.past[n][o]) }
+	}
+	revoked := func(invite dag.ID) bool {
+		i := m.find(invite)
+		return !m.stands(i) || slices.ContainsFunc(m.nodes, func(o *node) bool {
+			return o.record != nil && o.record.RevokeInvite != nil && o.record.RevokeInvite.Invite == invite && m.stands(o) && m.beside(o, n)
+		})
+	}
+	if rec.JoinRequest != nil {
+		return !revoked(rec.JoinRequest.Invite)
+	}
+	if rec.Join != nil {
+		return !revoked(rec.Join.Invite) && m.uses(n) // uses is asked last: it looks at those before
+	}
+	need := needed(rec.Kind)
+	if m.role(n.account, func(o *node) bool { return m.past[n][o] && may(o) }) < need {
+		return false
+	}
+	for _, o := range m.nodes {
+		if !m.beside(o, n) || o.record == nil {
+			continue
+		}
+		if asksAdmin(rec) && !m.top(o) || !asksAdmin(rec) && !m.top(o) && !(asksAdmin(o.record) && m.stands(o)) {
+			continue
+		}
+		if role, _, end := m.says(o, n.account); end && role < need {
+			return false
+		}
+		for _, about := range m.targets(rec) {
+			if role, grant, _ := m.says(o, about); asksAdmin(rec) && grant && role >= RoleAdmin {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func (m *model) targets(rec *Record) []dag.PublicKey {
+	switch {
+	case rec.Accept != nil:
+		return []dag.PublicKey{m.find(rec.Accept.Request).account}
+	case rec.ChangeRole != nil:
+		return []dag.PublicKey{rec.ChangeRole.Account}
+	case rec.Remove != nil:
+		return []dag.PublicKey{rec.Remove.Account}
+	}
+	return nil
+}
+
+// uses says whether fewer joins by the invitation stand before n than it has uses.
+func (m *model) uses(n *node) bool {
+	limit := m.find(n.record.Join.Invite).record.Invite.Uses
+	before := uint64(0)
+	for _, o := range m.nodes {
+		if o == n {
+			break
+		}
+		if o.record != nil && o.record.Join != nil && o.record.Join.Invite == n.record.Join.Invite && m.stands(o) {
+			before++
+		}
+	}
+	return limit == 0 || before < limit
+}
+
+// describe is what the model says of a list, in words that stateWords gives too.
+func (m *model) describe(accounts []dag.PublicKey) string {
+	var b bytes.Buffer
+	all := func(n *node) bool { return m.stands(n) }
+	for _, a := range accounts {
+		fmt.Fprintf(&b, "%x %s\n", a[:4], m.role(a, all))
+	}
+	for _, n := range m.nodes {
+		if n.record == nil || n.record.next() == nil {
+			continue
+		}
+		clean := m.stands(n)
+		for _, o := range m.nodes {
+			if o != n && o.record != nil && m.stands(o) && endsKeys(o.record) && !m.past[n][o] {
+				clean = false
+			}
+		}
+		fmt.Fprintln(&b, n.id, clean)
+	}
+	return b.String()
+}
+
+func stateWords(s *State, accounts []dag.PublicKey) string {
+	var b bytes.Buffer
+	for _, a := range accounts {
+		fmt.Fprintf(&b, "%x %s\n", a[:4], s.Role(a))
+	}
+	for _, e := range s.Epochs() {
+		if e.ID != s.Space {
+			fmt.Fprintln(&b, e.ID, e.Clean)
+		}
+	}
+	return b.String()
+}
+
+// TestHistories: random histories, written by many beside each other, come to the same everywhere, in any order of delivery,
+// and to what the model says.
+func TestHistories(t *testing.T) {
+	var beside, removed, voided int
+	rapid.Check(t, func(rt *rapid.T) {
+		p := newParty(t, "adm:admin", "wri:writer")
+		names := []string{"owner", "owner2", "adm", "wri", "eve", "bob"}
+		for i, n := range names[4:] {
+			p.who[n] = newActor(byte(40+i), 1)
+			p.replica(n)
+			p.send("owner", n)
+		}
+		var accounts []dag.PublicKey
+		for _, n := range names {
+			if n != "owner2" {
+				accounts = append(accounts, public(p.who[n].account))
+			}
+		}
+		secrets := map[dag.ID]byte{}
+		seed := byte(100)
+		for range rapid.IntRange(5, 40).Draw(rt, "steps") {
+			name := rapid.SampledFrom(names).Draw(rt, "who")
+			l := p.lists[name]
+			s := l.State()
+			about := p.who[rapid.SampledFrom(names).Draw(rt, "about")]
+			role := Role(rapid.IntRange(int(RoleReader), int(RoleAdmin)).Draw(rt, "role"))
+			var epochs []dag.ID
+			for _, e := range s.Epochs() {
+				epochs = append(epochs, e.ID)
+			}
+			epoch := rapid.SampledFrom(epochs).Draw(rt, "epoch")
+			var rec *Record
+			switch rapid.IntRange(0, 13).Draw(rt, "what") {
+			case 0, 1, 2, 3:
+				p.send(rapid.SampledFrom(names).Draw(rt, "from"), name)
+				continue
+			case 4:
+				seed++
+				rec = invite(seed, role, epoch)
+				if rapid.Bool().Draw(rt, "open") {
+					rec = openInvite(seed, role, epoch, uint64(rapid.IntRange(0, 1).Draw(rt, "uses")))
+				}
+			case 5:
+				rec = changeRole(about, role)
+			case 6:
+				rec = remove(about, next(epoch))
+			case 7:
+				rec = leave()
+			case 8:
+				rec = rotate(epoch)
+			case 9, 10:
+				if is := s.Invitations(); len(is) > 0 {
+					i := rapid.SampledFrom(is).Draw(rt, "invitation")
+					rec = p.who[name].request(p.space, secrets[i.ID], i.ID)
+					if i.Open() {
+						rec = p.who[name].join(p.space, secrets[i.ID], i.ID)
+					}
+				}
+			case 11:
+				if qs := s.Requests(); len(qs) > 0 {
+					q := rapid.SampledFrom(qs).Draw(rt, "request")
+					kinds := []*Record{accept(q.ID, role, epoch), accept(q.ID, RoleReader, epoch), answer(KindDecline, q.ID), answer(KindCancel, q.ID)}
+					rec = rapid.SampledFrom(kinds).Draw(rt, "answer")
+				}
+			case 12:
+				if is := s.Invitations(); len(is) > 0 {
+					i := rapid.SampledFrom(is).Draw(rt, "invitation")
+					rec = revoke(i.ID, nil)
+					if i.Open() {
+						rec = revoke(i.ID, next(epoch))
+					}
+				}
+			case 13:
+				rec = option("o", uint64(seed))
+			}
+			if rec == nil {
+				continue
+			}
+			before := s.show()
+			id, err := p.write(name, rec)
+			if err == nil && rec.Invite != nil {
+				secrets[id] = seed
+			}
+			after := l.State()
+			if err != nil && after.show() != before {
+				rt.Fatalf("%s: a refused record changed the list", name)
+			}
+			// No record of who is no admin changes what others may do.
+			if by := s.Role(public(p.who[name].account)); by < RoleAdmin {
+				for _, a := range accounts {
+					if a != public(p.who[name].account) && s.Role(a) != after.Role(a) {
+						rt.Fatalf("%s, %s, changed the role of another", name, by)
+					}
+				}
+			}
+		}
+		p.sync()
+		l := p.lists["owner"]
+		m := newModel(l)
+		if got, want := stateWords(l.State(), accounts), m.describe(accounts); got != want {
+			rt.Fatalf("the list and the model differ:\n%s\n%s", got, want)
+		}
+		for _, n := range m.nodes {
+			if !m.stands(n) {
+				voided++
+			}
+			if n.record != nil && n.record.Remove != nil {
+				removed++
+			}
+		}
+		if len(l.front) > 1 {
+			beside++
+		}
+		// Delivered in a random order.
+		frames := rapid.Permutation(exported(t, l)).Draw(rt, "order")
+		late := open(t, p.space, store.NewMem())
+		for _, f := range frames {
+			if _, err := late.Graph().Ingest(f); err != nil {
+				rt.Fatal(err)
+			}
+		}
+		if showAll(late) != showAll(l) {
+			rt.Fatalf("in another order:\n%s\n%s", showAll(late), showAll(l))
+		}
+	})
+	if beside == 0 || removed == 0 || voided == 0 {
+		t.Errorf("nothing happened: %d histories with several heads, %d removals, %d records that do not stand", beside, removed, voided)
+	}
+}

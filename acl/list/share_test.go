@@ -1,0 +1,565 @@
+package list
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/dag/store"
+)
+
+// Records by which others come, change and go; sealed fields are only bytes.
+
+func next(follows ...dag.ID) *RotateKey { return rotate(follows...).RotateKey }
+
+func invite(seed byte, role Role, epoch dag.ID) *Record {
+	return &Record{Kind: KindInvite, Must: true, Invite: &Invite{Key: public(key('i', seed)), Role: role, Epoch: epoch, Naming: []byte("naming")}}
+}
+
+func openInvite(seed byte, role Role, epoch dag.ID, uses uint64) *Record {
+	r := invite(seed, role, epoch)
+	r.Invite.HPKE, r.Invite.Uses = bytes.Repeat([]byte{seed}, HPKEBytes), uses
+	r.Invite.Wraps = []Wrap{{r.Invite.Key, make([]byte, 48)}}
+	return r
+}
+
+func revoke(id dag.ID, k *RotateKey) *Record {
+	return &Record{Kind: KindRevokeInvite, Must: true, RevokeInvite: &RevokeInvite{k, id}}
+}
+
+func (a *actor) request(space dag.ID, seed byte, id dag.ID) *Record {
+	q := &JoinRequest{Certificate: a.cert, Keys: a.keys, Name: []byte("name"), Time: 7, Device: []byte("device"), Invite: id}
+	q.Proof = ProveInvite(key('i', seed), space, public(a.account), public(a.device))
+	return &Record{Kind: KindJoinRequest, Must: true, JoinRequest: q}
+}
+
+func (a *actor) join(space dag.ID, seed byte, id dag.ID) *Record {
+	q := &Join{Certificate: a.cert, Keys: a.keys, Name: []byte("name"), Device: []byte("device"), Epoch: space, Invite: id}
+	q.Proof = ProveInvite(key('i', seed), space, public(a.account), public(a.device))
+	return &Record{Kind: KindJoin, Must: true, Join: q}
+}
+
+func accept(request dag.ID, role Role, epoch dag.ID) *Record {
+	return &Record{Kind: KindAccept, Must: true, Accept: &Accept{Name: []byte("n"), Role: role, Epoch: epoch, Device: []byte("d"), Request: request}}
+}
+
+func answer(k Kind, request dag.ID) *Record {
+	return &Record{Kind: k, Must: true, Answer: &Answer{request}}
+}
+
+func changeRole(a *actor, role Role) *Record {
+	return &Record{Kind: KindChangeRole, Must: true, ChangeRole: &ChangeRole{Role: role, Account: public(a.account)}}
+}
+
+func remove(a *actor, k *RotateKey, tips ...dag.ID) *Record {
+	return &Record{Kind: KindRemove, Must: true, Remove: &Remove{Next: k, Tips: tips, Account: public(a.account)}}
+}
+
+func leave() *Record { return &Record{Kind: KindLeave, Must: true, Leave: &Leave{}} }
+
+func share(epoch dag.ID, wraps ...Wrap) *Record {
+	return &Record{Kind: KindShareKey, Must: true, ShareKey: &ShareKey{epoch, wraps}}
+}
+
+// party is replicas of one list, each with the actors that write on it.
+type party struct {
+	t     testing.TB
+	space dag.ID
+	lists map[string]*List
+	who   map[string]*actor
+}
+
+// newParty is a space of owner, with the other actors in it by their role ("bob:writer"), known to every replica.
+func newParty(t testing.TB, members ...string) *party {
+	p := &party{t: t, lists: map[string]*List{}, who: map[string]*actor{"owner": newActor(1, 1)}}
+	first := newSpace(t, p.who["owner"])
+	p.space = first.Space()
+	p.lists["owner"] = first
+	for i, m := range members {
+		name, as, _ := strings.Cut(m, ":")
+		p.who[name] = newActor(byte(i+2), 1)
+		role, err := ParseRole(as)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.bring(first, name, role, byte(i+2))
+	}
+	p.replica("owner2")
+	p.who["owner2"] = p.who["owner"].second()
+	p.must("owner", addDevice(p.who["owner2"], p.space))
+	for name := range p.who {
+		p.replica(name)
+	}
+	p.sync()
+	return p
+}
+
+// second is another device of the same account.
+func (a *actor) second() *actor {
+	b := *a
+	b.device = key('d', a.keys.X25519[0], 2)
+	b.cert = Certificate{Account: public(a.account), Device: public(b.device), HPKE: bytes.Repeat([]byte{2}, HPKEBytes), Serial: 1}
+	b.cert.Sign(a.account)
+	return &b
+}
+
+// bring makes an actor a member, all on one replica.
+func (p *party) bring(l *List, name string, role Role, seed byte) {
+	p.t.Helper()
+	i, err := l.Append(p.who["owner"].author(), invite(seed, role, p.space))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	q, err := l.Append(p.who[name].author(), p.who[name].request(p.space, seed, i))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if _, err := l.Append(p.who["owner"].author(), accept(q, role, p.space)); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func (p *party) replica(name string) *List {
+	if p.lists[name] == nil {
+		p.lists[name] = open(p.t, p.space, store.NewMem())
+	}
+	return p.lists[name]
+}
+
+// write has an actor write a record on its own replica.
+func (p *party) write(name string, rec *Record) (dag.ID, error) {
+	return p.lists[name].Append(p.who[name].author(), rec)
+}
+
+func (p *party) must(name string, rec *Record) dag.ID {
+	p.t.Helper()
+	id, err := p.write(name, rec)
+	if err != nil {
+		p.t.Fatalf("%s: %v", name, err)
+	}
+	return id
+}
+
+// send brings all that one replica has to another.
+func (p *party) send(from, to string) {
+	p.t.Helper()
+	for _, f := range exported(p.t, p.lists[from]) {
+		if err := p.lists[to].Import(f); err != nil {
+			p.t.Fatalf("from %s to %s: %v", from, to, err)
+		}
+	}
+}
+
+// sync brings everything everywhere.
+func (p *party) sync() {
+	p.t.Helper()
+	names := slices.Sorted(func(yield func(string) bool) {
+		for n := range p.lists {
+			if !yield(n) {
+				return
+			}
+		}
+	})
+	for range 2 {
+		for _, a := range names {
+			for _, b := range names {
+				if a != b {
+					p.send(a, b)
+				}
+			}
+		}
+	}
+	want := showAll(p.lists[names[0]])
+	for _, n := range names {
+		if got := showAll(p.lists[n]); got != want {
+			p.t.Fatalf("%s and %s differ:\n%s\n%s", names[0], n, want, got)
+		}
+		if got := evaluate(p.lists[n].root, p.space, p.lists[n].order).show(); got != p.lists[n].State().show() {
+			p.t.Fatalf("%s: step by step and at once differ:\n%s\n%s", n, p.lists[n].State().show(), got)
+		}
+	}
+}
+
+func (p *party) role(name string) Role {
+	return p.lists["owner"].State().Role(public(p.who[name].account))
+}
+
+func showAll(l *List) string { return fmt.Sprintln(l.Heads()) + l.State().show() }
+
+// show is all of a state.
+func (s *State) show() string {
+	var b strings.Builder
+	fmt.Fprintln(&b, s.Unknown, s.options)
+	for _, m := range s.Members() {
+		fmt.Fprintf(&b, "%x %s %s %s %s\n", m.Account[:4], m.Role, m.Since, m.Name, m.NameIn)
+		for _, d := range m.Devices {
+			fmt.Fprintf(&b, " %x %d %s %s\n", d.Device[:4], d.Serial, d.Record, d.Name)
+		}
+	}
+	for _, e := range s.Epochs() {
+		fmt.Fprintln(&b, e.ID, e.Pos, len(e.Wraps), e.Clean)
+	}
+	for _, i := range s.Invitations() {
+		fmt.Fprintln(&b, i.ID, i.Role, i.Revoked(), i.Used)
+	}
+	for _, q := range s.Requests() {
+		fmt.Fprintln(&b, q.ID, q.State)
+	}
+	return b.String()
+}
+
+// counts judges a batch of files that an actor wrote, going by heads.
+func (p *party) counts(on, name string, heads []dag.ID, clock uint64) dag.Verdict {
+	b := p.batch(name, heads, clock)
+	return p.lists[on].Files().Counts(b)
+}
+
+func (p *party) batch(name string, heads []dag.ID, clock uint64) *dag.Batch {
+	a := p.who[name]
+	b := &dag.Batch{Space: p.space, Account: public(a.account), Device: public(a.device), ACL: heads, Epoch: p.space, Clock: clock, Seq: clock}
+	if clock > 1 {
+		b.Prev = dag.Sum([]byte{byte(clock)})
+	}
+	return b
+}
+
+// TestScripts: what members may do to each other, one after the other.
+func TestScripts(t *testing.T) {
+	for _, c := range []struct {
+		name, who string
+		rec       func(p *party) *Record
+		ok        bool
+	}{
+		{"an owner invites an admin", "owner", func(p *party) *Record { return invite(100, RoleAdmin, p.space) }, true},
+		{"an admin invites a writer", "adm", func(p *party) *Record { return invite(100, RoleWriter, p.space) }, true},
+		{"an admin invites an admin", "adm", func(p *party) *Record { return invite(100, RoleAdmin, p.space) }, false},
+		{"a writer invites", "wri", func(p *party) *Record { return invite(100, RoleReader, p.space) }, false},
+		{"an invitation with another's key", "adm", func(p *party) *Record { return invite(2, RoleReader, p.space) }, false},
+		{"an invitation in no epoch", "adm", func(p *party) *Record { return invite(100, RoleReader, dag.ID{9}) }, false},
+		{"an open invitation", "adm", func(p *party) *Record { return openInvite(100, RoleReader, p.space, 1) }, true},
+		{"an open invitation without wrap", "adm", func(p *party) *Record {
+			r := openInvite(100, RoleReader, p.space, 1)
+			r.Invite.Wraps = nil
+			return r
+		}, false},
+		{"an admin makes a writer a reader", "adm", func(p *party) *Record { return changeRole(p.who["wri"], RoleReader) }, true},
+		{"an admin makes a writer an admin", "adm", func(p *party) *Record { return changeRole(p.who["wri"], RoleAdmin) }, false},
+		{"an admin makes itself an owner's equal", "adm", func(p *party) *Record { return changeRole(p.who["adm"], RoleWriter) }, false},
+		{"a writer makes itself an admin", "wri", func(p *party) *Record { return changeRole(p.who["wri"], RoleAdmin) }, false},
+		{"a role that is there already", "owner", func(p *party) *Record { return changeRole(p.who["wri"], RoleWriter) }, false},
+		{"a role for a stranger", "owner", func(p *party) *Record { return changeRole(newActor(77, 1), RoleWriter) }, false},
+		{"an admin removes a writer", "adm", func(p *party) *Record { return remove(p.who["wri"], next(p.space)) }, true},
+		{"an admin removes another", "adm", func(p *party) *Record { return remove(p.who["adm2"], next(p.space)) }, false},
+		{"an admin removes the owner", "adm", func(p *party) *Record { return remove(p.who["owner"], next(p.space)) }, false},
+		{"an owner removes an admin", "owner", func(p *party) *Record { return remove(p.who["adm"], next(p.space)) }, true},
+		{"a removal whose key goes to the removed one", "owner", func(p *party) *Record {
+			k := next(p.space)
+			k.Wraps = []Wrap{{public(p.who["adm"].device), make([]byte, 48)}}
+			return remove(p.who["adm"], k)
+		}, false},
+		{"the owner leaves", "owner", func(p *party) *Record { return leave() }, false},
+		{"a reader leaves", "rea", func(p *party) *Record { return leave() }, true},
+		{"a reader begins an epoch", "rea", func(p *party) *Record { return rotate(p.space) }, false},
+		{"a reader shares a key", "rea", func(p *party) *Record {
+			return share(p.space, Wrap{public(p.who["wri"].account), make([]byte, 48)})
+		}, true},
+		{"a reader shares a key with a stranger", "rea", func(p *party) *Record {
+			return share(p.space, Wrap{dag.PublicKey{1}, make([]byte, 48)})
+		}, false},
+		{"a member asks to join", "rea", func(p *party) *Record {
+			return p.who["rea"].request(p.space, 5, p.lists["rea"].State().Invitations()[0].ID)
+		}, false},
+	} {
+		p := newParty(t, "adm:admin", "adm2:admin", "wri:writer", "rea:reader")
+		if _, err := p.write(c.who, c.rec(p)); (err == nil) != c.ok {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		p.sync()
+	}
+}
+
+// TestRequests: how a stranger comes in, and does not.
+func TestRequests(t *testing.T) {
+	p := newParty(t, "adm:admin")
+	eve := newActor(50, 1)
+	p.who["eve"] = eve
+	p.replica("eve")
+	i := p.must("owner", invite(90, RoleWriter, p.space))
+	other := p.must("owner", openInvite(91, RoleReader, p.space, 1))
+	p.sync()
+	try := func(what string, rec *Record) {
+		t.Helper()
+		if _, err := p.write("eve", rec); err == nil {
+			t.Errorf("%s was taken", what)
+		}
+	}
+	try("a request without the secret", eve.request(p.space, 89, i))
+	try("a request for another space", eve.request(dag.ID{1}, 90, i))
+	try("a request by an open invitation", eve.request(p.space, 91, other))
+	try("a join by one that asks for approval", eve.join(p.space, 90, i))
+	try("another's request", newActor(51, 1).request(p.space, 90, i))
+	forged := eve.request(p.space, 90, i)
+	forged.JoinRequest.Keys.Recovery = bytes.Repeat([]byte{9}, HPKEBytes)
+	try("a request with a swapped key", forged)
+	forged = eve.request(p.space, 90, i)
+	forged.JoinRequest.Certificate.HPKE = bytes.Repeat([]byte{9}, HPKEBytes)
+	try("a request with a swapped device", forged)
+	try("an acceptance of oneself", accept(dag.ID{1}, RoleWriter, p.space))
+
+	q := p.must("eve", eve.request(p.space, 90, i))
+	try("a second request", eve.request(p.space, 90, i))
+	p.sync()
+	if _, err := p.write("adm", accept(q, RoleAdmin, p.space)); err == nil {
+		t.Error("an admin made an admin")
+	}
+	p.must("eve", answer(KindCancel, q))
+	try("a request taken back twice", answer(KindCancel, q))
+	q = p.must("eve", eve.request(p.space, 90, i))
+	p.sync()
+	p.must("adm", answer(KindDecline, q))
+	p.sync()
+	if p.role("eve") != RoleNone {
+		t.Error("declined and in")
+	}
+	q = p.must("eve", eve.request(p.space, 90, i))
+	p.sync()
+	p.must("adm", accept(q, RoleReader, p.space))
+	p.sync()
+	if p.role("eve") != RoleReader {
+		t.Error("accepted and not in")
+	}
+	p.must("adm", remove(eve, next(p.space)))
+	p.must("adm", revoke(i, nil))
+	p.sync()
+	try("a request by a revoked invitation", eve.request(p.space, 90, i))
+	try("a share by who is removed", share(p.space))
+	p.must("eve", eve.join(p.space, 91, other))
+	p.sync()
+	if p.role("eve") != RoleReader {
+		t.Error("joined and not in")
+	}
+	bob := newActor(52, 1)
+	p.who["bob"] = bob
+	p.replica("bob")
+	p.sync()
+	if _, err := p.write("bob", bob.join(p.space, 91, other)); err == nil {
+		t.Error("an invitation was used more often than it may be")
+	}
+}
+
+// TestBesideEachOther is the table of ../ACL.md: what records that know nothing of each other come to.
+func TestBesideEachOther(t *testing.T) {
+	stranger := func(p *party) *actor {
+		if p.who["eve"] == nil {
+			p.who["eve"] = newActor(50, 1)
+		}
+		return p.who["eve"]
+	}
+	// asked is a request of eve's that all know.
+	asked := func(p *party) (invitation, request dag.ID) {
+		eve := stranger(p)
+		p.replica("eve")
+		invitation = p.must("owner", invite(90, RoleWriter, p.space))
+		p.sync()
+		request = p.must("eve", eve.request(p.space, 90, invitation))
+		p.sync()
+		return invitation, request
+	}
+	for _, c := range []struct {
+		name string
+		run  func(p *party)
+		want map[string]Role
+	}{
+		{"removed admin removes", func(p *party) {
+			p.must("owner", remove(p.who["adm"], next(p.space)))
+			p.must("adm", remove(p.who["wri"], next(p.space)))
+		}, map[string]Role{"adm": RoleNone, "wri": RoleWriter}},
+		{"removed admin invites", func(p *party) {
+			eve := stranger(p)
+			p.replica("eve")
+			p.must("owner", remove(p.who["adm"], next(p.space)))
+			i := p.must("adm", invite(91, RoleWriter, p.space))
+			p.send("adm", "eve")
+			q := p.must("eve", eve.request(p.space, 91, i))
+			p.send("eve", "adm")
+			p.must("adm", accept(q, RoleWriter, p.space))
+		}, map[string]Role{"adm": RoleNone, "eve": RoleNone}},
+		{"removed admin accepts", func(p *party) {
+			_, q := asked(p)
+			p.must("owner", remove(p.who["adm"], next(p.space)))
+			p.must("adm", accept(q, RoleWriter, p.space))
+		}, map[string]Role{"adm": RoleNone, "eve": RoleNone}},
+		{"demoted admin accepts", func(p *party) {
+			_, q := asked(p)
+			p.must("owner", changeRole(p.who["adm"], RoleWriter))
+			p.must("adm", accept(q, RoleWriter, p.space))
+		}, map[string]Role{"adm": RoleWriter, "eve": RoleNone}},
+		{"owner removes what admin changes", func(p *party) {
+			p.must("owner", remove(p.who["wri"], next(p.space)))
+			p.must("adm", changeRole(p.who["wri"], RoleReader))
+		}, map[string]Role{"wri": RoleNone}},
+		{"admin removes whom owner makes admin", func(p *party) {
+			p.must("owner", changeRole(p.who["wri"], RoleAdmin))
+			p.must("adm", remove(p.who["wri"], next(p.space)))
+		}, map[string]Role{"wri": RoleAdmin}},
+		{"admin removes whom admin makes reader", func(p *party) {
+			p.must("adm", remove(p.who["wri"], next(p.space)))
+			p.must("adm2", changeRole(p.who["wri"], RoleReader))
+		}, map[string]Role{"wri": RoleNone}},
+		{"remove while another approves", func(p *party) {
+			_, q := asked(p)
+			p.must("adm", remove(p.who["wri"], next(p.space)))
+			p.must("adm2", accept(q, RoleReader, p.space))
+		}, map[string]Role{"wri": RoleNone, "eve": RoleReader}},
+		{"two approve", func(p *party) {
+			_, q := asked(p)
+			p.must("adm", accept(q, RoleReader, p.space))
+			p.must("adm2", accept(q, RoleReader, p.space))
+		}, map[string]Role{"eve": RoleReader}},
+		{"one approves, one declines", func(p *party) {
+			_, q := asked(p)
+			p.must("adm", accept(q, RoleReader, p.space))
+			p.must("adm2", answer(KindDecline, q))
+		}, map[string]Role{"eve": RoleReader}},
+		{"taken back and approved", func(p *party) {
+			_, q := asked(p)
+			p.must("eve", answer(KindCancel, q))
+			p.must("adm", accept(q, RoleReader, p.space))
+		}, map[string]Role{"eve": RoleReader}},
+		{"revoked and approved", func(p *party) {
+			i, q := asked(p)
+			p.must("owner", revoke(i, nil))
+			p.must("adm", accept(q, RoleReader, p.space))
+		}, map[string]Role{"eve": RoleReader}},
+		{"revoked and joined", func(p *party) {
+			eve := stranger(p)
+			p.replica("eve")
+			i := p.must("owner", openInvite(92, RoleWriter, p.space, 0))
+			p.sync()
+			p.must("owner", revoke(i, next(p.space)))
+			p.must("eve", eve.join(p.space, 92, i))
+		}, map[string]Role{"eve": RoleNone}},
+		{"leaves and is promoted", func(p *party) {
+			p.must("owner", changeRole(p.who["wri"], RoleAdmin))
+			p.must("wri", leave())
+		}, map[string]Role{"wri": RoleNone}},
+		{"demoted writer begins an epoch", func(p *party) {
+			p.must("adm", changeRole(p.who["wri"], RoleReader))
+			p.must("wri", rotate(p.space))
+		}, map[string]Role{"wri": RoleReader}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := newParty(t, "adm:admin", "adm2:admin", "wri:writer")
+			c.run(p)
+			p.sync()
+			for name, want := range c.want {
+				if got := p.role(name); got != want {
+					t.Errorf("%s is %s, not %s", name, got, want)
+				}
+			}
+		})
+	}
+
+	t.Run("promoted and demoted", func(t *testing.T) {
+		p := newParty(t, "wri:writer")
+		p.must("owner", changeRole(p.who["wri"], RoleAdmin))
+		p.must("owner2", changeRole(p.who["wri"], RoleReader))
+		p.sync()
+		// The last in total order holds.
+		l := p.lists["owner"]
+		if got, want := p.role("wri"), l.order[len(l.order)-1].record.ChangeRole.Role; got != want {
+			t.Errorf("%s, not %s", got, want)
+		}
+	})
+	t.Run("begun twice", func(t *testing.T) {
+		p := newParty(t, "wri:writer")
+		a, b := p.must("owner", rotate(p.space)), p.must("wri", rotate(p.space))
+		p.sync()
+		es := p.lists["wri"].State().Epochs()
+		if len(es) != 3 || !es[1].Clean || !es[2].Clean || es[1].ID == es[2].ID || es[1].ID != a && es[1].ID != b {
+			t.Error(es)
+		}
+	})
+	t.Run("two removals", func(t *testing.T) {
+		p := newParty(t, "adm:admin", "wri:writer", "rea:reader")
+		p.must("owner", remove(p.who["wri"], next(p.space)))
+		p.must("adm", remove(p.who["rea"], next(p.space)))
+		p.sync()
+		for _, e := range p.lists["adm"].State().Epochs() {
+			if e.Clean {
+				t.Error("an epoch is clean that somebody knows who was removed")
+			}
+		}
+		e := p.must("adm", rotate(p.space))
+		p.sync()
+		es := p.lists["owner"].State().Epochs()
+		if last := es[len(es)-1]; last.ID != e || !last.Clean {
+			t.Error("the epoch that follows both is not clean")
+		}
+	})
+}
+
+// TestBatchesThatCount: files by who lost the right to write.
+func TestBatchesThatCount(t *testing.T) {
+	p := newParty(t, "adm:admin", "wri:writer", "bob:writer")
+	before := p.lists["wri"].Heads()
+	named := p.batch("wri", before, 3)
+	p.must("owner", remove(p.who["wri"], next(p.space), named.ID()))
+	p.must("adm", changeRole(p.who["bob"], RoleReader))
+	p.sync()
+	files := p.lists["adm"].Files()
+	after := p.lists["adm"].Heads()
+	if v := files.Counts(named); v != dag.Counts {
+		t.Error("what the removal names does not count:", v)
+	}
+	if v := p.counts("adm", "wri", before, 4); v != dag.CountsIfNamed {
+		t.Error("a backdated batch:", v)
+	}
+	if err := files.Accept(p.batch("wri", after, 4), nil); err == nil {
+		t.Error("who was removed may write")
+	}
+	if v := p.counts("adm", "bob", before, 4); v != dag.CountsIfNamed {
+		t.Error("a reader's backdated batch:", v)
+	}
+	if err := files.Accept(p.batch("bob", after, 4), nil); err == nil {
+		t.Error("a reader may write")
+	}
+	if v := p.counts("adm", "adm", before, 4); v != dag.Counts {
+		t.Error("another's batch:", v)
+	}
+	// Back again: what is written from then on counts, and what was written meanwhile does not.
+	p.bring(p.lists["owner"], "wri", RoleWriter, 60)
+	p.must("owner", changeRole(p.who["bob"], RoleWriter))
+	p.sync()
+	again := p.lists["adm"].Heads()
+	for _, name := range []string{"wri", "bob"} {
+		if v := p.counts("adm", name, again, 5); v != dag.Counts {
+			t.Error(name, "is back, and its batch", v)
+		}
+		if v := p.counts("adm", name, before, 4); v != dag.CountsIfNamed {
+			t.Error(name, "is back, and its backdated batch", v)
+		}
+	}
+	// Whom a removed admin let in.
+	eve := newActor(50, 1)
+	p.who["eve"] = eve
+	p.replica("eve")
+	i := p.must("adm", invite(91, RoleWriter, p.space))
+	p.send("adm", "eve")
+	q := p.must("eve", eve.request(p.space, 91, i))
+	p.send("eve", "adm")
+	p.must("adm", accept(q, RoleWriter, p.space))
+	p.send("adm", "eve")
+	p.must("owner", remove(p.who["adm"], next(p.space)))
+	heads := p.lists["eve"].Heads()
+	if err := p.lists["eve"].Files().Accept(p.batch("eve", heads, 5), nil); err != nil {
+		t.Error(err)
+	}
+	p.sync()
+	if v := p.counts("bob", "eve", heads, 5); v != dag.CountsIfNamed {
+		t.Error("a batch of whom a removed admin let in:", v)
+	}
+}

@@ -1,0 +1,328 @@
+package acl
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/anyfs/anyfs/acl/list"
+	"github.com/anyfs/anyfs/acl/seal"
+	"github.com/anyfs/anyfs/dag"
+)
+
+// What a member does for and to others. Records are durable only after the store's Sync.
+
+// Person is a member as others see it.
+type Person struct {
+	Account dag.PublicKey
+	Name    string // empty where its key is not here
+	Role    Role
+	Since   time.Time // by the clock of who wrote it; zero of the owner
+}
+
+// Asking is a request to join.
+type Asking struct {
+	ID      dag.ID
+	Account dag.PublicKey
+	Name    string
+	Role    Role // of the invitation
+	Time    time.Time
+}
+
+// Invited is an invitation.
+type Invited struct {
+	ID      dag.ID
+	By      dag.PublicKey
+	Role    Role
+	Open    bool
+	Uses    uint64 // 0: any number
+	Used    uint64
+	Time    time.Time
+	Expires time.Time // zero: never
+	Revoked bool
+}
+
+// Terms are those of an invitation.
+type Terms struct {
+	Role    Role
+	Open    bool
+	Uses    uint64
+	Expires time.Time
+}
+
+func unix(t uint64) time.Time {
+	if t == 0 || t > 1<<40 {
+		return time.Time{}
+	}
+	return time.Unix(int64(t), 0)
+}
+
+func seconds(t time.Time) uint64 { return uint64(max(0, t.Unix())) }
+
+// sealing is the epoch to seal in and its key.
+func (s *Space) sealing() (*list.Epoch, seal.ReadKey, error) {
+	id := s.Epoch()
+	key, ok := s.keys.Key(id)
+	if ok {
+		for _, e := range s.list.State().Epochs() {
+			if e.ID == id {
+				return &e, key, nil
+			}
+		}
+	}
+	return nil, key, seal.ErrNoKey
+}
+
+// Invite makes an invitation and returns it without addresses. Its secret is kept nowhere.
+func (s *Space) Invite(t Terms, now time.Time, rnd io.Reader) (*Link, error) {
+	l := &Link{Space: s.ID(), By: s.k.Identity}
+	if err := fill(rnd, l.Secret[:]); err != nil {
+		return nil, err
+	}
+	k, err := l.keys()
+	if err != nil {
+		return nil, err
+	}
+	e, key, err := s.sealing()
+	if err != nil {
+		return nil, err
+	}
+	i := &list.Invite{Key: k.public(), Role: t.Role, Time: seconds(now), Uses: t.Uses, Epoch: e.ID}
+	if !t.Expires.IsZero() {
+		i.Expires = seconds(t.Expires)
+	}
+	if i.Naming, err = key.SealField(labelNaming, i.Key[:], k.naming[:], rnd); err != nil {
+		return nil, err
+	}
+	if t.Open {
+		i.HPKE = k.hpke.PublicKey().Bytes()
+		if i.Wraps, err = wrapTo([]recipient{{i.Key, i.HPKE}}, s.ID(), e.Commitment, key); err != nil {
+			return nil, err
+		}
+	}
+	_, err = s.write(&list.Record{Kind: list.KindInvite, Invite: i})
+	return l, err
+}
+
+func (s *Space) write(rec *list.Record) (dag.ID, error) {
+	rec.Must = true
+	return s.list.Append(s.k.Author(), rec)
+}
+
+// Invitations are all that were made and stand.
+func (s *Space) Invitations() []Invited {
+	var out []Invited
+	for _, i := range s.list.State().Invitations() {
+		out = append(out, Invited{
+			ID: i.ID, By: i.Author, Role: i.Role, Open: i.Open(), Uses: i.Uses, Used: i.Used, Time: unix(i.Time), Expires: unix(i.Expires),
+			Revoked: i.Revoked(),
+		})
+	}
+	slices.SortStableFunc(out, func(a, b Invited) int { return a.Time.Compare(b.Time) })
+	return out
+}
+
+// RevokeInvite ends an invitation; an open one with a new epoch.
+func (s *Space) RevokeInvite(id dag.ID, rnd io.Reader) error {
+	r := &list.RevokeInvite{Invite: id}
+	for _, i := range s.list.State().Invitations() {
+		if i.ID == id && i.Open() {
+			var err error
+			if r.Next, err = s.nextEpoch(dag.PublicKey{}, id, rnd); err != nil {
+				return err
+			}
+		}
+	}
+	_, err := s.write(&list.Record{Kind: list.KindRevokeInvite, RevokeInvite: r})
+	return err
+}
+
+// Requests are those that wait for an answer, the oldest first.
+func (s *Space) Requests() []Asking {
+	st := s.list.State()
+	var out []Asking
+	for _, q := range st.Requests() {
+		if q.State != list.RequestOpen {
+			continue
+		}
+		a := Asking{ID: q.ID, Account: q.Account, Time: unix(q.Time)}
+		for _, i := range st.Invitations() {
+			if i.ID != q.Invite {
+				continue
+			}
+			a.Role = i.Role
+			if naming, ok := s.naming(&i); ok {
+				a.Name, _ = openMemberName(naming, q.Account, q.Name)
+			}
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+// naming opens the key that names in an invitation's requests are sealed with.
+func (s *Space) naming(i *list.Invitation) (k seal.ReadKey, ok bool) {
+	key, ok := s.keys.Key(i.Epoch)
+	if !ok {
+		return k, false
+	}
+	b, err := key.OpenField(labelNaming, i.Key[:], i.Naming)
+	if err != nil || len(b) != len(k) {
+		return k, false
+	}
+	return seal.ReadKey(b), true
+}
+
+// Approve makes the author of a request a member, in the role of the invitation, or in another that role names.
+func (s *Space) Approve(id dag.ID, role Role, now time.Time, rnd io.Reader) error {
+	st := s.list.State()
+	all := st.Requests()
+	at := slices.IndexFunc(all, func(q list.Request) bool { return q.ID == id && q.State == list.RequestOpen })
+	if at < 0 {
+		return fmt.Errorf("%w: nobody waits for this answer", ErrDenied)
+	}
+	q := &all[at]
+	e, key, err := s.sealing()
+	if err != nil {
+		return err
+	}
+	name, device := "", ""
+	for _, i := range st.Invitations() {
+		if i.ID != q.Invite {
+			continue
+		}
+		if i.Expires > 0 && seconds(now) > i.Expires && q.Time > i.Expires {
+			return fmt.Errorf("%w: the invitation had expired when it was used", ErrDenied)
+		}
+		if role == RoleNone {
+			role = i.Role
+		}
+		if naming, ok := s.naming(&i); ok {
+			name, _ = openMemberName(naming, q.Account, q.Name)
+			device, _ = openName(naming, q.Certificate.Device, q.Device)
+		}
+	}
+	a := &list.Accept{Role: role, Time: seconds(now), Epoch: e.ID, Request: id}
+	if a.Name, err = sealMemberName(key, q.Account, name, rnd); err != nil {
+		return err
+	}
+	if a.Device, err = sealDeviceName(key, q.Certificate.Device, device, rnd); err != nil {
+		return err
+	}
+	to := []recipient{{q.Account, q.Keys.Recovery}, {q.Certificate.Device, q.Certificate.HPKE}}
+	if a.Wraps, err = wrapTo(to, s.ID(), e.Commitment, key); err != nil {
+		return err
+	}
+	_, err = s.write(&list.Record{Kind: list.KindAccept, Accept: a})
+	return err
+}
+
+// Decline refuses a request.
+func (s *Space) Decline(id dag.ID) error {
+	_, err := s.write(&list.Record{Kind: list.KindDecline, Answer: &list.Answer{Request: id}})
+	return err
+}
+
+// ChangeRole gives a member another role. tips are the last batches of its feeds that this device has.
+func (s *Space) ChangeRole(account dag.PublicKey, role Role, tips []dag.ID) error {
+	c := &list.ChangeRole{Role: role, Account: account}
+	if role < RoleWriter {
+		c.Tips = tips
+	}
+	_, err := s.write(&list.Record{Kind: list.KindChangeRole, ChangeRole: c})
+	return err
+}
+
+// Remove ends a membership and begins an epoch that the account has no key of.
+func (s *Space) Remove(account dag.PublicKey, tips []dag.ID, rnd io.Reader) error {
+	k, err := s.nextEpoch(account, dag.ID{}, rnd)
+	if err != nil {
+		return err
+	}
+	_, err = s.write(&list.Record{Kind: list.KindRemove, Remove: &list.Remove{Next: k, Tips: tips, Account: account}})
+	return err
+}
+
+// Leave ends the membership of this device's account.
+func (s *Space) Leave(tips []dag.ID) error {
+	_, err := s.write(&list.Record{Kind: list.KindLeave, Leave: &list.Leave{Tips: tips}})
+	return err
+}
+
+// People are the members, the highest roles first.
+func (s *Space) People() []Person {
+	var out []Person
+	for _, m := range s.list.State().Members() {
+		p := Person{Account: m.Account, Role: m.Role, Since: unix(m.Time)}
+		if key, ok := s.keys.Key(m.NameIn); ok && len(m.Name) > 0 {
+			p.Name, _ = openMemberName(key, m.Account, m.Name)
+		}
+		if p.Name == "" && len(m.Devices) > 0 {
+			p.Name, _ = s.DeviceName(m.Devices[0].Device)
+		}
+		out = append(out, p)
+	}
+	return out
+}
+
+// FindPerson finds the one of some accounts that a person means: by name, or by the beginning of the account. It returns an
+// error that says what to write instead where none or several are meant.
+func FindPerson(who string, accounts []dag.PublicKey, names []string) (int, error) {
+	var found []int
+	for i, a := range accounts {
+		id := FormatIdentity(a)
+		if names[i] == who || id == who || len(who) >= 8 && strings.HasPrefix(id, who) {
+			found = append(found, i)
+		}
+	}
+	switch len(found) {
+	case 1:
+		return found[0], nil
+	case 0:
+		return 0, fmt.Errorf("%w: %q", ErrNobody, who)
+	}
+	return 0, fmt.Errorf("%w: %q is the name of %d accounts; give the account itself", ErrNobody, who, len(found))
+}
+
+// Heal begins an epoch where none is clean, and wraps the key of the newest one to members' devices that have no wrap of it.
+// It reports whether it wrote anything.
+func (s *Space) Heal(rnd io.Reader) (bool, error) {
+	st := s.list.State()
+	if st.Unknown || !st.HasDevice(s.k.Identity, s.k.Device.PublicKey()) {
+		return false, nil
+	}
+	if s.unclean(st) && st.Role(s.k.Identity) >= RoleWriter {
+		_, err := s.Rotate(rnd)
+		return err == nil, err
+	}
+	e, key, err := s.sealing()
+	if err != nil || e.ID == s.ID() && st.Root.Kind == list.RootDerived {
+		return false, nil
+	}
+	has := make(map[dag.PublicKey]bool)
+	for i := range e.Wraps {
+		has[e.Wraps[i].To] = true
+	}
+	var to []recipient
+	for _, r := range s.recipients(st, dag.PublicKey{}, dag.ID{}) {
+		if !has[r.name] {
+			to = append(to, r)
+		}
+	}
+	if len(to) == 0 {
+		return false, nil
+	}
+	wraps, err := wrapTo(to, s.ID(), e.Commitment, key)
+	if err != nil || len(wraps) == 0 {
+		return false, err
+	}
+	_, err = s.write(&list.Record{Kind: list.KindShareKey, ShareKey: &list.ShareKey{Epoch: e.ID, Wraps: wraps}})
+	return err == nil, err
+}
+
+// unclean says whether no epoch is fit to be sealed in.
+func (s *Space) unclean(st *list.State) bool {
+	return !slices.ContainsFunc(st.Epochs(), func(e list.Epoch) bool { return e.Clean })
+}

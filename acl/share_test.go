@@ -1,0 +1,253 @@
+package acl
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/anyfs/anyfs/acl/list"
+	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/dag/store"
+)
+
+var today = time.Unix(1_800_000_000, 0)
+
+// guestOf brings a guest as far as a peer with the space brings it.
+func visit(t *testing.T, s *Space, g *Guest) GuestState {
+	t.Helper()
+	var frames [][]byte
+	must(t, s.Export(func(f []byte) error { frames = append(frames, bytes.Clone(f)); return nil }))
+	must(t, g.Take(frames, true, today))
+	for _, f := range g.Answer() {
+		if _, err := s.list.Graph().Ingest(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	state, _ := g.State()
+	return state
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// enter makes a guest's space of what it was given.
+func enter(t *testing.T, k *Keys, g *Guest) *Space {
+	t.Helper()
+	frames, err := g.Frames()
+	must(t, err)
+	s, err := ImportSpace(k, g.Space(), store.NewMem(), func(yield func([]byte) error) error {
+		for _, f := range frames {
+			if err := yield(f); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	must(t, err)
+	return s
+}
+
+// pass brings what one replica of a space has to another.
+func pass(t *testing.T, from, to *Space) {
+	t.Helper()
+	must(t, from.Export(to.list.Import))
+}
+
+func person(t *testing.T, name string) *Keys {
+	t.Helper()
+	return newKeys(t, mustAccount(t), name+"'s laptop")
+}
+
+func newSpaceOf(t *testing.T, k *Keys) *Space {
+	t.Helper()
+	s, err := CreateSpace(k, store.NewMem(), nil)
+	must(t, err)
+	return s
+}
+
+func TestInviteApproveRemove(t *testing.T) {
+	alice, bob := person(t, "alice"), person(t, "bob")
+	s := newSpaceOf(t, alice)
+	link, err := s.Invite(Terms{Role: RoleWriter}, today, nil)
+	must(t, err)
+	link.Addresses = []string{"/ip4/127.0.0.1/tcp/1/p2p/x", "/ip6/::1/udp/2/quic-v1/p2p/y"}
+	link, err = ParseLink(link.String())
+	must(t, err)
+	g, err := NewGuest(bob, link, "Bob", nil)
+	must(t, err)
+	if st := visit(t, s, g); st != GuestAsked {
+		t.Fatal(st, g.err)
+	}
+	qs := s.Requests()
+	if len(qs) != 1 || qs[0].Name != "Bob" || qs[0].Account != bob.Identity || qs[0].Role != RoleWriter || !qs[0].Time.Equal(today) {
+		t.Fatal(qs)
+	}
+	if st := visit(t, s, g); st != GuestAsked || len(s.Requests()) != 1 {
+		t.Fatal("asked again", st)
+	}
+	must(t, s.Approve(qs[0].ID, RoleNone, today, nil))
+	if st := visit(t, s, g); st != GuestIn {
+		t.Fatal(st)
+	}
+	b := enter(t, bob, g)
+	if err := b.Writable(); err != nil || b.Epoch() != s.Epoch() {
+		t.Fatal(err)
+	}
+	if ps := b.People(); len(ps) != 2 || ps[1].Name != "Bob" || ps[0].Name != "alice's laptop" || ps[1].Role != RoleWriter {
+		t.Fatal(ps)
+	}
+	if name, ok := s.DeviceName(bob.Device.PublicKey()); !ok || name != "bob's laptop" {
+		t.Fatal(name)
+	}
+	if again, err := s.Heal(nil); again || err != nil {
+		t.Fatal("healed what was whole", err)
+	}
+
+	// What is written after the removal is sealed with a key that bob cannot get.
+	before := s.Epoch()
+	must(t, s.Remove(bob.Identity, nil, nil))
+	if s.Epoch() == before || s.Epoch().IsZero() {
+		t.Fatal("no new epoch")
+	}
+	pass(t, s, b)
+	if b.keys.Has(s.Epoch()) || b.Writable() == nil || b.Role() != RoleNone || !b.Epoch().IsZero() {
+		t.Fatal("the removed one has the new key")
+	}
+	if name, ok := s.DeviceName(bob.Device.PublicKey()); !ok || name != "bob's laptop" {
+		t.Fatal("the name of a removed device is gone:", name)
+	}
+	must(t, s.Verify())
+	must(t, b.Verify())
+
+	// And again, by the same link: it leads to all before it.
+	g, err = NewGuest(bob, link, "Bob", nil)
+	must(t, err)
+	visit(t, s, g)
+	must(t, s.Approve(s.Requests()[0].ID, RoleReader, today, nil))
+	pass(t, s, b)
+	if b.Role() != RoleReader || !b.keys.Has(s.Epoch()) {
+		t.Fatal("not back")
+	}
+}
+
+func TestOpenInvitation(t *testing.T) {
+	alice, bob, carol := person(t, "alice"), person(t, "bob"), person(t, "carol")
+	s := newSpaceOf(t, alice)
+	link, err := s.Invite(Terms{Role: RoleReader, Open: true, Uses: 1}, today, nil)
+	must(t, err)
+	if _, err := s.Rotate(nil); err != nil {
+		t.Fatal(err)
+	}
+	g, err := NewGuest(bob, link, "Bob", nil)
+	must(t, err)
+	if st := visit(t, s, g); st != GuestIn {
+		t.Fatal(st, g.err)
+	}
+	b := enter(t, bob, g)
+	if b.Role() != RoleReader || b.Epoch() != s.Epoch() || s.People()[1].Name != "Bob" {
+		t.Fatal(b.Role(), s.People())
+	}
+	g, err = NewGuest(carol, link, "Carol", nil)
+	must(t, err)
+	if st := visit(t, s, g); st != GuestFailed || !errors.Is(g.err, ErrInvitation) {
+		t.Fatal(st, g.err)
+	}
+}
+
+// TestLeaveAndHeal: who publishes next begins an epoch, and who lacks a key gets it.
+func TestLeaveAndHeal(t *testing.T) {
+	alice, bob := person(t, "alice"), person(t, "bob")
+	s := newSpaceOf(t, alice)
+	link, err := s.Invite(Terms{Role: RoleWriter}, today, nil)
+	must(t, err)
+	g, err := NewGuest(bob, link, "Bob", nil)
+	must(t, err)
+	visit(t, s, g)
+	must(t, s.Approve(s.Requests()[0].ID, RoleNone, today, nil))
+	visit(t, s, g)
+	b := enter(t, bob, g)
+	must(t, b.Leave(nil))
+	pass(t, b, s)
+	if !s.Epoch().IsZero() {
+		t.Fatal("an epoch is clean that who left has the key of")
+	}
+	must(t, s.Ready(nil))
+	pass(t, s, b)
+	if b.keys.Has(s.Epoch()) {
+		t.Fatal("who left has the new key")
+	}
+	// An epoch whose key is withheld from one device.
+	carol := person(t, "carol")
+	g, err = NewGuest(carol, link, "Carol", nil)
+	must(t, err)
+	visit(t, s, g)
+	must(t, s.Approve(s.Requests()[0].ID, RoleNone, today, nil))
+	visit(t, s, g)
+	c := enter(t, carol, g)
+	k, err := s.nextEpoch(carol.Identity, dag.ID{}, nil)
+	must(t, err)
+	if _, err := s.write(&list.Record{Kind: list.KindRotateKey, RotateKey: k}); err != nil {
+		t.Fatal(err)
+	}
+	pass(t, s, c)
+	if c.Epoch() == s.Epoch() {
+		t.Fatal("the key was not withheld")
+	}
+	if wrote, err := s.Heal(nil); !wrote || err != nil {
+		t.Fatal(wrote, err)
+	}
+	pass(t, s, c)
+	if c.Epoch() != s.Epoch() {
+		t.Fatal("the key was not shared")
+	}
+}
+
+func TestInvitationsThatAreNone(t *testing.T) {
+	alice, bob, mallory := person(t, "alice"), person(t, "bob"), person(t, "mallory")
+	s := newSpaceOf(t, alice)
+	link, err := s.Invite(Terms{Role: RoleWriter, Expires: today.Add(time.Hour)}, today, nil)
+	must(t, err)
+	fails := func(what string, l Link, now time.Time, words string) {
+		t.Helper()
+		g, err := NewGuest(bob, &l, "Bob", nil)
+		must(t, err)
+		var frames [][]byte
+		must(t, s.Export(func(f []byte) error { frames = append(frames, bytes.Clone(f)); return nil }))
+		must(t, g.Take(frames, true, now))
+		if st, err := g.State(); st != GuestFailed || !errors.Is(err, ErrInvitation) || !strings.Contains(err.Error(), words) {
+			t.Errorf("%s: %v, %v", what, st, err)
+		}
+	}
+	swapped := *link
+	swapped.By = mallory.Identity
+	fails("the key of another who invites", swapped, today, "by another")
+	other := *link
+	other.Secret[0]++
+	fails("another secret", other, today, "does not know")
+	fails("an old one", *link, today.Add(2*time.Hour), "expired")
+	must(t, s.RevokeInvite(s.Invitations()[0].ID, nil))
+	fails("a revoked one", *link, today, "revoked")
+
+	// The list of a space of mallory's does not pass for that of the link.
+	g, err := NewGuest(bob, link, "Bob", nil)
+	must(t, err)
+	m := newSpaceOf(t, mallory)
+	must(t, m.Export(func(f []byte) error {
+		if err := g.Take([][]byte{f}, true, today); err == nil {
+			t.Error("a record of another space was taken")
+		}
+		return nil
+	}))
+	for _, text := range []string{"", "anyfs:", "http://x#y", link.String()[:len(link.String())-3], strings.Split(link.String(), "#")[0],
+		strings.Replace(link.String(), "by=z", "by=q", 1), strings.Repeat("a", 10000)} {
+		if _, err := ParseLink(text); !errors.Is(err, ErrLink) {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}

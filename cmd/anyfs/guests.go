@@ -1,0 +1,215 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	iofs "io/fs"
+	"slices"
+	"sync"
+
+	"github.com/anyfs/anyfs/acl"
+	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/fs"
+	"github.com/anyfs/anyfs/sync/exchange"
+)
+
+// joinsName is the file of a home with the invitations that it asks to join by, sealed.
+const joinsName = "joins"
+
+// pendingJoin is an invitation that waits for its answer.
+type pendingJoin struct {
+	Link string `json:"link"`
+	Name string `json:"name"` // of the space in the root
+	As   string `json:"as"`   // how the account is called there
+}
+
+// guests are the spaces that this home asks to join.
+type guests struct {
+	mu      sync.Mutex
+	all     map[dag.ID]*guest
+	changed chan struct{} // closed and replaced when one of them has come further
+}
+
+type guest struct {
+	*acl.Guest
+	pending pendingJoin
+	refused int    // how often a peer did not know the invitation
+	joined  string // the name of the space, once it is here
+	failed  error
+}
+
+// maxRefused is how often peers may not know an invitation before it is given up: a peer may be about to open its spaces.
+const maxRefused = 2
+
+// readJoins reads the invitations that wait for an answer.
+func (h *home) readJoins() (joins []pendingJoin, err error) {
+	sealed, err := h.disk.ReadFile(joinsName)
+	if errors.Is(err, iofs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	b, err := h.keys.Local.OpenLocal(nil, sealed, []byte(joinsName))
+	if err != nil {
+		return nil, err
+	}
+	return joins, json.Unmarshal(b, &joins)
+}
+
+func (h *home) changeJoins(change func([]pendingJoin) []pendingJoin) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	joins, err := h.readJoins()
+	if err != nil {
+		return err
+	}
+	b, err := json.Marshal(change(joins))
+	if err != nil {
+		return err
+	}
+	return h.disk.WriteFileAtomic(joinsName, h.keys.Local.SealLocal(nil, b, []byte(joinsName)))
+}
+
+// seekAgain goes on with what waited for an answer when the daemon ended.
+func (n *network) seekAgain() {
+	joins, err := n.h.readJoins()
+	if err != nil {
+		n.h.log.Warn("the invitations that wait for an answer can't be read", "err", err)
+		return
+	}
+	for _, j := range joins {
+		if _, err := n.seek(j); err != nil {
+			n.h.log.Warn("an invitation", "err", err)
+		}
+	}
+}
+
+// seek begins to ask for a space, or gives the asking that goes on.
+func (n *network) seek(j pendingJoin) (*guest, error) {
+	l, err := acl.ParseLink(j.Link)
+	if err != nil {
+		return nil, &failure{exitUsage, err}
+	}
+	if len(l.Addresses) == 0 {
+		return nil, failf(exitUsage, "the invitation names no device to ask; have it made while that device is mounted and connected")
+	}
+	g := &n.guests
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.all == nil {
+		g.all, g.changed = map[dag.ID]*guest{}, make(chan struct{})
+	}
+	if x := g.all[l.Space]; x != nil && x.pending.Link == j.Link && x.failed == nil && x.joined == "" {
+		return x, nil
+	}
+	ag, err := n.h.fs.NewGuest(l, j.As)
+	if err != nil {
+		return nil, err
+	}
+	x := &guest{Guest: ag, pending: j}
+	for _, a := range l.Addresses {
+		if err := n.engine.AddPeer(a); err != nil {
+			return nil, &failure{exitUsage, err}
+		}
+	}
+	g.all[l.Space] = x
+	err = n.engine.Seek(&exchange.Guest{
+		Space: l.Space, Key: ag.Key(), Peers: l.Addresses,
+		Take: func(frames [][]byte, last bool) error {
+			err := ag.Take(frames, last, n.h.fs.Now())
+			if last {
+				n.guestMoved()
+			}
+			return err
+		},
+		Answer: ag.Answer,
+		Refused: func() {
+			g.mu.Lock()
+			x.refused++
+			g.mu.Unlock()
+			n.guestMoved()
+		},
+	})
+	return x, err
+}
+
+// guestMoved wakes who waits for a guest.
+func (n *network) guestMoved() {
+	g := &n.guests
+	g.mu.Lock()
+	close(g.changed)
+	g.changed = make(chan struct{})
+	g.mu.Unlock()
+	n.poke()
+}
+
+// admitGuests makes the spaces that guests came into, and gives up what is of no use.
+func (n *network) admitGuests() {
+	g := &n.guests
+	g.mu.Lock()
+	var all []*guest
+	for _, x := range g.all {
+		if x.failed == nil && x.joined == "" {
+			all = append(all, x)
+		}
+	}
+	g.mu.Unlock()
+	for _, x := range all {
+		name, failed := n.admit(x)
+		if name == "" && failed == nil {
+			continue
+		}
+		n.engine.Unseek(x.Space())
+		err := n.h.changeJoins(func(all []pendingJoin) []pendingJoin {
+			return slices.DeleteFunc(all, func(j pendingJoin) bool { return j.Link == x.pending.Link })
+		})
+		if err != nil {
+			n.h.log.Error("the invitations that wait for an answer can't be written", "err", err)
+		}
+		if failed != nil {
+			n.h.log.Warn("an invitation is given up", "space", x.Space(), "err", failed)
+		}
+		g.mu.Lock()
+		x.joined, x.failed = name, failed
+		g.mu.Unlock()
+		n.guestMoved()
+	}
+}
+
+func (n *network) admit(x *guest) (name string, failed error) {
+	state, err := x.State()
+	switch state {
+	case acl.GuestIn:
+		frames, err := x.Frames()
+		if err != nil {
+			return "", err
+		}
+		for i := 1; ; i++ {
+			name := x.pending.Name
+			if i > 1 {
+				name = fmt.Sprintf("%s %d", name, i)
+			}
+			s, err := n.h.fs.Join(name, x.Space(), frames)
+			var taken *fs.TakenError
+			if errors.As(err, &taken) && i < 100 {
+				continue
+			}
+			if err == nil {
+				name = s.Name
+			}
+			return name, err
+		}
+	case acl.GuestDeclined:
+		return "", failf(exitFailed, "the request was declined")
+	case acl.GuestFailed:
+		return "", &failure{exitFailed, err}
+	}
+	n.guests.mu.Lock()
+	defer n.guests.mu.Unlock()
+	if state == acl.GuestWaiting && x.refused >= maxRefused {
+		return "", failf(exitFailed, "the device that the invitation names does not know it: it was revoked or has expired; ask for another one")
+	}
+	return "", nil
+}

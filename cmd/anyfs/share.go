@@ -1,0 +1,315 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/urfave/cli/v2"
+)
+
+func inviteCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name:      "invite",
+		Usage:     "invite others to a space",
+		ArgsUsage: "SPACE",
+		Description: `Prints a link. Whoever has it can ask to join the space with 'anyfs join LINK'; you see who does with 'anyfs requests
+SPACE' and let them in with 'anyfs approve SPACE WHO'. With --open they are in without being asked for: then the link is
+a key, so hand it on in private. The link names this device, which has to be mounted when it is used.
+
+Examples:
+  anyfs invite Work
+  anyfs invite Work --role reader --expires 7d
+  anyfs invite Work --open --uses 1
+  anyfs invite revoke Work bafyr4i...`,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "role", Value: "writer", Usage: "what they may do: `ROLE` is reader, writer or admin"},
+			&cli.BoolFlag{Name: "open", Usage: "let them in without approval"},
+			&cli.StringFlag{Name: "expires", Usage: "until when it can be used: `TIME` from now, as 12h or 7d"},
+			&cli.Uint64Flag{Name: "uses", Usage: "how many can join by it: `N`; 0 is any number"},
+		},
+		Action: func(c *cli.Context) error {
+			a, err := args(c, 1, 1)
+			if err != nil {
+				return err
+			}
+			p := inviteParams{Space: a[0], Role: c.String("role"), Open: c.Bool("open"), Uses: c.Uint64("uses")}
+			if s := c.String("expires"); s != "" {
+				if p.Expires, err = parseAge(s); err != nil {
+					return err
+				}
+			}
+			return runInvite(c.Context, e, p)
+		},
+		Subcommands: []*cli.Command{{
+			Name: "revoke", Usage: "end an invitation", ArgsUsage: "SPACE INVITATION",
+			Description: `Nobody can join by it any more. Who did is still a member; 'anyfs remove' ends that.
+
+Examples:
+  anyfs invites Work
+  anyfs invite revoke Work bafyr4i...`,
+			Action: func(c *cli.Context) error {
+				a, err := args(c, 2, 2)
+				if err != nil {
+					return err
+				}
+				i, err := opInviteRevoke.call(c.Context, e, whoParams{Space: a[0], Who: a[1]})
+				if err != nil || !e.json {
+					return err
+				}
+				return e.printJSON(i)
+			},
+		}},
+	}
+}
+
+func runInvite(ctx context.Context, e *env, p inviteParams) error {
+	r, err := opInvite.call(ctx, e, p)
+	if err != nil {
+		return err
+	}
+	if e.json {
+		return e.printJSON(r)
+	}
+	return writeLine(e.stdout, r.Link)
+}
+
+func invitesCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name: "invites", Usage: "list the invitations to a space", ArgsUsage: "SPACE",
+		Description: "A link is shown only once, when it is made.\n\nExamples:\n  anyfs invites Work",
+		Action: func(c *cli.Context) error {
+			a, err := args(c, 1, 1)
+			if err != nil {
+				return err
+			}
+			all, err := opInvites.call(c.Context, e, nameParams{a[0]})
+			if err != nil {
+				return err
+			}
+			if e.json {
+				return e.printJSON(all)
+			}
+			rows := [][]string{}
+			for _, i := range all {
+				used := fmt.Sprintf("used %d", i.Used)
+				if i.Uses > 0 {
+					used += fmt.Sprintf(" of %d", i.Uses)
+				}
+				kind := "with approval"
+				if i.Open {
+					kind = "open"
+				}
+				rows = append(rows, []string{i.ID, i.Role, kind, used, i.State, i.Time})
+			}
+			return e.table(rows)
+		},
+	}
+}
+
+func joinCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name: "join", Usage: "join a space by an invitation", ArgsUsage: "LINK",
+		Description: `The space appears in the mount once you are let in. Without --wait the command returns when the request is on its way;
+the mount goes on waiting for the answer, across restarts. The devices that the link names are added as by 'anyfs peer
+add'. Quote the link: the shell takes # and ? for something else.
+
+Examples:
+  anyfs join 'anyfs:bafyr4i...' --wait
+  anyfs join 'anyfs:bafyr4i...' --name Team --as Bob`,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "name", Usage: "what the space is called in your mount: `NAME`; otherwise what it is called by who invites"},
+			&cli.StringFlag{Name: "as", Usage: "what the others see you as: `NAME`; otherwise the name of this device"},
+			&cli.BoolFlag{Name: "wait", Usage: "return when the request is answered"},
+		},
+		Action: func(c *cli.Context) error {
+			a, err := args(c, 1, 1)
+			if err != nil {
+				return err
+			}
+			return runJoin(c.Context, e, joinParams{Link: a[0], Name: c.String("name"), As: c.String("as"), Wait: c.Bool("wait")})
+		},
+	}
+}
+
+func runJoin(ctx context.Context, e *env, p joinParams) error {
+	r, err := opJoin.follow(ctx, e, p, func(ev event) error {
+		e.say("%s", ev.Text)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if e.json {
+		return e.printJSON(r)
+	}
+	if r.State == "asked" {
+		e.say("The request is on its way. The space appears as %s once you are let in.", printable(r.Name))
+		return nil
+	}
+	e.say("You are in. The space is %s.", printable(r.Name))
+	return nil
+}
+
+func membersCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name: "members", Usage: "list the members of a space", ArgsUsage: "SPACE",
+		Description: "Examples:\n  anyfs members Work\n  anyfs members Work --json",
+		Action: func(c *cli.Context) error {
+			a, err := args(c, 1, 1)
+			if err != nil {
+				return err
+			}
+			all, err := opMembers.call(c.Context, e, nameParams{a[0]})
+			if err != nil {
+				return err
+			}
+			if e.json {
+				return e.printJSON(all)
+			}
+			rows := [][]string{}
+			for _, m := range all {
+				self := ""
+				if m.Self {
+					self = "you"
+				}
+				rows = append(rows, []string{m.Role, m.Name, m.Account, m.Since, self})
+			}
+			return e.table(rows)
+		},
+	}
+}
+
+func requestsCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name: "requests", Usage: "list who asks to join a space", ArgsUsage: "SPACE",
+		Description: `A name is what they call themselves. Who is behind an account is certain only if they tell you theirs, as 'anyfs account
+show' prints it, in another way than by the link.
+
+Examples:
+  anyfs requests Work
+  anyfs approve Work Bob`,
+		Action: func(c *cli.Context) error {
+			a, err := args(c, 1, 1)
+			if err != nil {
+				return err
+			}
+			all, err := opRequests.call(c.Context, e, nameParams{a[0]})
+			if err != nil {
+				return err
+			}
+			if e.json {
+				return e.printJSON(all)
+			}
+			rows := [][]string{}
+			for _, q := range all {
+				rows = append(rows, []string{q.Role, q.Name, q.Account, q.Time})
+			}
+			return e.table(rows)
+		},
+	}
+}
+
+const whoText = "WHO is a name, an account, or the beginning of one."
+
+func approveCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name: "approve", Usage: "let someone in who asks to join a space", ArgsUsage: "SPACE WHO",
+		Description: whoText + "\n\nExamples:\n  anyfs requests Work\n  anyfs approve Work Bob\n  anyfs approve Work Bob --role reader",
+		Flags:       []cli.Flag{&cli.StringFlag{Name: "role", Usage: "another role than the invitation's: `ROLE` is reader, writer or admin"}},
+		Action: func(c *cli.Context) error {
+			a, err := args(c, 2, 2)
+			if err != nil {
+				return err
+			}
+			m, err := opApprove.call(c.Context, e, whoParams{a[0], a[1], c.String("role")})
+			if err != nil || !e.json {
+				return err
+			}
+			return e.printJSON(m)
+		},
+	}
+}
+
+func declineCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name: "decline", Usage: "refuse someone who asks to join a space", ArgsUsage: "SPACE WHO",
+		Description: whoText + "\n\nExamples:\n  anyfs requests Work\n  anyfs decline Work z6MkhaXg",
+		Action: func(c *cli.Context) error {
+			a, err := args(c, 2, 2)
+			if err != nil {
+				return err
+			}
+			m, err := opDecline.call(c.Context, e, whoParams{Space: a[0], Who: a[1]})
+			if err != nil || !e.json {
+				return err
+			}
+			return e.printJSON(m)
+		},
+	}
+}
+
+func roleCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name: "role", Usage: "change what a member may do", ArgsUsage: "SPACE WHO ROLE",
+		Description: `A reader reads; a writer writes too; an admin also invites, lets in, and changes and removes readers and writers. Only the
+owner makes and removes admins. What a member wrote before it became a reader stays. ` + whoText + `
+
+Examples:
+  anyfs role Work Bob reader`,
+		Action: func(c *cli.Context) error {
+			a, err := args(c, 3, 3)
+			if err != nil {
+				return err
+			}
+			m, err := opRole.call(c.Context, e, whoParams{a[0], a[1], a[2]})
+			if err != nil || !e.json {
+				return err
+			}
+			return e.printJSON(m)
+		},
+	}
+}
+
+func removeCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name: "remove", Usage: "end a membership", ArgsUsage: "SPACE WHO",
+		Description: `What is written from now on is sealed with a key that the removed member does not get, and other members' devices give
+it nothing more. What it has already stays with it. ` + whoText + `
+
+Examples:
+  anyfs remove Work Bob`,
+		Action: func(c *cli.Context) error {
+			a, err := args(c, 2, 2)
+			if err != nil {
+				return err
+			}
+			m, err := opRemove.call(c.Context, e, whoParams{Space: a[0], Who: a[1]})
+			if err != nil || !e.json {
+				return err
+			}
+			return e.printJSON(m)
+		},
+	}
+}
+
+func leaveCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name: "leave", Usage: "leave a space that someone else owns", ArgsUsage: "SPACE",
+		Description: `The space stays in the mount as it is now, read-only, until you delete it.
+
+Examples:
+  anyfs leave Work
+  anyfs space delete Work`,
+		Action: func(c *cli.Context) error {
+			a, err := args(c, 1, 1)
+			if err != nil {
+				return err
+			}
+			m, err := opLeave.call(c.Context, e, nameParams{a[0]})
+			if err != nil || !e.json {
+				return err
+			}
+			return e.printJSON(m)
+		},
+	}
+}

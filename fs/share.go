@@ -1,0 +1,328 @@
+package fs
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/anyfs/anyfs/acl"
+	"github.com/anyfs/anyfs/dag"
+)
+
+// What the access list of a space means for its files: who may not write has it read-only, batches are judged again when the list
+// grows, and a space to which somebody was invited comes into the root.
+
+// watchACL follows the access list of a space from now on. It is called once, before anyone can write to it.
+func (s *space) watchACL() {
+	s.readOnly.Store(s.acl.Role() < acl.RoleWriter)
+	s.acl.Watch(func() {
+		s.aclNews.Store(true)
+		s.h.wakeArriver()
+	})
+	// The list may be ahead of what the graph was judged by before a crash.
+	if s.acl.List().State().Ended() {
+		s.aclNews.Store(true)
+	}
+}
+
+// followACL sees to what new records mean.
+func (s *space) followACL() {
+	if !s.aclNews.Swap(false) {
+		return
+	}
+	s.grown()
+	only := s.acl.Role() < acl.RoleWriter
+	if s.readOnly.Swap(only) != only {
+		// Mode bits say whether the space can be written to.
+		s.h.emit(Event{Inode: s.ino(rootDir), Whole: true})
+	}
+	s.h.spacesChanged()
+}
+
+// grown judges the batches of files again, after the access list has grown.
+func (s *space) grown() {
+	judged, err := s.graph.Rejudge(s.doubtful())
+	if err != nil {
+		s.h.report(fmt.Sprintf("space %s: judge again", s.id), err)
+		return
+	}
+	if len(judged.Quarantined) == 0 {
+		return
+	}
+	// What counts no more goes out of the tree, which is made anew.
+	s.pubMu.Lock()
+	err = s.treeAnew()
+	s.in.mu.Lock()
+	s.in.due = true
+	s.in.mu.Unlock()
+	s.pubMu.Unlock()
+	if err != nil {
+		s.h.report(fmt.Sprintf("space %s: make its tree anew", s.id), err)
+	}
+	s.h.wakeArriver()
+}
+
+// doubtful says of whom batches may be judged otherwise than before: of all the others nothing is read.
+func (s *space) doubtful() func(account, device dag.PublicKey) bool {
+	st := s.acl.List().State()
+	s.doubtMu.Lock()
+	defer s.doubtMu.Unlock()
+	if s.doubted == nil {
+		s.doubted = map[dag.PublicKey]bool{}
+	}
+	before := make(map[dag.PublicKey]bool, len(s.doubted))
+	for a := range s.doubted {
+		before[a] = true
+	}
+	return func(account, _ dag.PublicKey) bool {
+		now := st.Doubtful(account)
+		if now {
+			s.doubtMu.Lock()
+			s.doubted[account] = true
+			s.doubtMu.Unlock()
+		}
+		return now || before[account]
+	}
+}
+
+// SameSpace says whether two inodes are of one space, which has a number of its own on this device.
+func SameSpace(a, b Ino) bool { return !isView(a) && !isView(b) && a>>slotShift == b>>slotShift }
+
+// change is space for an operation that changes something: ErrReadOnly where this account may not.
+func (h *Home) change(ino Ino) (*space, uint64, error) {
+	s, local, err := h.space(ino)
+	if err == nil && s.readOnly.Load() {
+		return nil, 0, ErrReadOnly
+	}
+	return s, local, err
+}
+
+// changePath is change of the space that the first path which is not empty lies in.
+func (h *Home) changePath(paths ...string) error {
+	for _, p := range paths {
+		if p == "" {
+			continue
+		}
+		name, _, _ := strings.Cut(strings.TrimPrefix(cleanPath(p), "/"), "/")
+		ino, err := h.SpaceRoot(name)
+		if err != nil {
+			return nil // who asked finds out more exactly
+		}
+		_, _, err = h.change(ino)
+		return err
+	}
+	return nil
+}
+
+// ready makes sure that a batch can be published: that the account may, and that there is a key to seal it with. Under pubMu.
+func (s *space) ready() error {
+	before := len(s.acl.Heads())
+	epoch := s.acl.Epoch()
+	if err := s.acl.Ready(s.h.opt.Rand); err != nil {
+		return fmt.Errorf("what is new stays on this device: %w", err)
+	}
+	if epoch != s.acl.Epoch() || before != len(s.acl.Heads()) {
+		return s.aclLog.Sync() // a batch never names a record that a crash can take
+	}
+	return nil
+}
+
+// shared finds a space by name, for who changes its access list.
+func (h *Home) shared(name string) (*space, error) {
+	s, err := h.namedSpace(name)
+	if err == nil && s == h.home {
+		err = ErrNotExist
+	}
+	return s, err
+}
+
+// recorded makes what was written to the list durable, and what it means visible at once.
+func (s *space) recorded(err error) error {
+	if err == nil {
+		err = s.aclLog.Sync()
+	}
+	if err == nil {
+		s.followACL()
+	}
+	return err
+}
+
+// tipsOf are the last batches that an account's devices have published, as this device knows them.
+func (s *space) tipsOf(account dag.PublicKey) []dag.ID {
+	st := s.acl.List().State()
+	var out []dag.ID
+	for _, t := range s.graph.Tips() {
+		if _, of, ok := st.Device(t.Device); ok && of == account {
+			out = append(out, t.Batch)
+		}
+	}
+	slices.SortFunc(out, dag.ID.Compare)
+	return out
+}
+
+// Invite makes an invitation to a space. It has no addresses yet.
+func (h *Home) Invite(name string, t acl.Terms) (*acl.Link, error) {
+	s, err := h.shared(name)
+	if err != nil {
+		return nil, err
+	}
+	l, err := s.acl.Invite(t, h.opt.Clock(), h.opt.Rand)
+	return l, s.recorded(err)
+}
+
+// Invitations are those to a space.
+func (h *Home) Invitations(name string) ([]acl.Invited, error) {
+	s, err := h.shared(name)
+	if err != nil {
+		return nil, err
+	}
+	return s.acl.Invitations(), nil
+}
+
+// RevokeInvite ends an invitation.
+func (h *Home) RevokeInvite(name string, id dag.ID) error {
+	s, err := h.shared(name)
+	if err != nil {
+		return err
+	}
+	return s.recorded(s.acl.RevokeInvite(id, h.opt.Rand))
+}
+
+// Members are those of a space.
+func (h *Home) Members(name string) ([]acl.Person, error) {
+	s, err := h.shared(name)
+	if err != nil {
+		return nil, err
+	}
+	return s.acl.People(), nil
+}
+
+// Requests are those to join a space that wait for an answer.
+func (h *Home) Requests(name string) ([]acl.Asking, error) {
+	s, err := h.shared(name)
+	if err != nil {
+		return nil, err
+	}
+	return s.acl.Requests(), nil
+}
+
+// Approve accepts a request, in a role, or in that of its invitation with RoleNone.
+func (h *Home) Approve(name string, id dag.ID, role acl.Role) error {
+	s, err := h.shared(name)
+	if err != nil {
+		return err
+	}
+	return s.recorded(s.acl.Approve(id, role, h.opt.Clock(), h.opt.Rand))
+}
+
+// Decline refuses a request.
+func (h *Home) Decline(name string, id dag.ID) error {
+	s, err := h.shared(name)
+	if err != nil {
+		return err
+	}
+	return s.recorded(s.acl.Decline(id))
+}
+
+// ChangeRole gives a member another role. What of its work is here still counts.
+func (h *Home) ChangeRole(name string, account dag.PublicKey, role acl.Role) error {
+	s, err := h.shared(name)
+	if err != nil {
+		return err
+	}
+	return s.recorded(s.acl.ChangeRole(account, role, s.tipsOf(account)))
+}
+
+// RemoveMember ends a membership. What of its work is here still counts.
+func (h *Home) RemoveMember(name string, account dag.PublicKey) error {
+	s, err := h.shared(name)
+	if err != nil {
+		return err
+	}
+	return s.recorded(s.acl.Remove(account, s.tipsOf(account), h.opt.Rand))
+}
+
+// Leave ends the membership of this account. What it wrote stays with the others; the space stays here, as it is, until it is
+// deleted.
+func (h *Home) Leave(ctx context.Context, name string) error {
+	s, err := h.shared(name)
+	if err != nil {
+		return err
+	}
+	if err := h.Flush(ctx); err != nil {
+		return err
+	}
+	return s.recorded(s.acl.Leave(s.tipsOf(h.keys.Identity)))
+}
+
+// Join makes a space of the frames of an access list that this account is in, under a name in the root. Its files come with the
+// exchange. A space that is here already is left as it is.
+func (h *Home) Join(name string, id dag.ID, frames [][]byte) (SpaceInfo, error) {
+	if s := h.spaceOf(id); s != nil {
+		as, err := h.nameOf(s)
+		if err != nil {
+			return SpaceInfo{}, err
+		}
+		for _, f := range frames {
+			if err := s.acl.List().Import(f); err != nil {
+				return SpaceInfo{}, err
+			}
+		}
+		if err := s.recorded(nil); err != nil {
+			return SpaceInfo{}, err
+		}
+		return h.Space(as)
+	}
+	i, err := h.createSpace(name, "", dag.ID{}, func(st dag.Store) (*acl.Space, error) {
+		return acl.ImportSpace(h.keys, id, st, func(yield func([]byte) error) error {
+			for _, f := range frames {
+				if err := yield(f); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}, nil)
+	if err == nil {
+		h.emit(Event{Parent: h.home.ino(rootDir), Name: name, Kind: EventMade, Dir: true})
+	}
+	return i, err
+}
+
+// Heal shares keys with members that lack them, in all spaces. It reports whether it wrote anything.
+func (h *Home) Heal() (wrote bool) {
+	for _, s := range h.each() {
+		if s.deleted() {
+			continue
+		}
+		some, err := s.acl.Heal(h.opt.Rand)
+		if err = s.heal(some, err); err != nil {
+			h.report(fmt.Sprintf("space %s: share its keys", s.id), err)
+		}
+		wrote = wrote || some
+	}
+	return wrote
+}
+
+func (s *space) heal(some bool, err error) error {
+	if !some {
+		return err
+	}
+	return s.recorded(err)
+}
+
+// Invited says whether who proves the key of an invitation may ask to join.
+func (r *Replica) Invited(key dag.PublicKey) bool {
+	now := r.s.h.opt.Clock().Unix()
+	return r.s.acl.Role() != acl.RoleNone && r.s.acl.List().State().Invited(key, uint64(max(0, now)))
+}
+
+// NewGuest is this account asking to join a space by an invitation.
+func (h *Home) NewGuest(l *acl.Link, name string) (*acl.Guest, error) {
+	return acl.NewGuest(h.keys, l, name, h.opt.Rand)
+}
+
+// Now is the home's clock.
+func (h *Home) Now() time.Time { return h.opt.Clock() }

@@ -1,0 +1,356 @@
+package integration
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// sharing is several accounts, each with a mounted home, that know of each other by nothing but invitations.
+type sharing struct {
+	*Devices
+	t testing.TB
+}
+
+func newSharing(t testing.TB, n int) *sharing {
+	t.Helper()
+	NeedFUSE(t)
+	s := &sharing{&Devices{t: t}, t}
+	for range n {
+		h := NewHome(t)
+		h.Listen = "/ip4/127.0.0.1/tcp/0"
+		h.Mount("--no-discovery")
+		s.All = append(s.All, h)
+	}
+	return s
+}
+
+type memberOf struct{ Account, Name, Role, Since string }
+type requestOf struct{ Account, Name, Time string }
+
+func fromJSON[T any](h *Home, args ...string) (out T) {
+	h.t.Helper()
+	text := h.Must(append(args, "--json")...)
+	if err := json.Unmarshal([]byte(text), &out); err != nil {
+		h.t.Fatalf("%s: %v in %q", strings.Join(args, " "), err, text)
+	}
+	return out
+}
+
+// account is the account of a home.
+func account(h *Home) string {
+	return fromJSON[struct{ Account string }](h, "account", "show").Account
+}
+
+// reads waits until a file has that content on a mount.
+func (s *sharing) reads(h *Home, path, want string) {
+	s.t.Helper()
+	s.Eventually(path+" is "+want, func() error {
+		b, err := os.ReadFile(filepath.Join(h.Mnt, path))
+		if err == nil && string(b) != want {
+			err = fmt.Errorf("it is %q", b)
+		}
+		return err
+	})
+}
+
+func (s *sharing) write(h *Home, path, text string) {
+	s.t.Helper()
+	if err := os.WriteFile(filepath.Join(h.Mnt, path), []byte(text), 0o644); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// role waits until a home has a role in a space.
+func (s *sharing) role(h *Home, space, want string) {
+	s.t.Helper()
+	s.Eventually("the role in "+space+" is "+want, func() error {
+		if got := h.Xattr(filepath.Join(h.Mnt, space), "user.anyfs.role"); got != want {
+			return fmt.Errorf("it is %s", got)
+		}
+		return nil
+	})
+}
+
+// join has a guest ask by a link, and waits until the host sees the request.
+func (s *sharing) join(host, guest *Home, space, link, name, as string) {
+	s.t.Helper()
+	guest.Must("join", link, "--name", name, "--as", as)
+	s.Eventually("a request of "+as, func() error {
+		for _, q := range fromJSON[[]requestOf](host, "requests", space) {
+			if q.Name == as && q.Account == account(guest) && q.Time != "" {
+				return nil
+			}
+		}
+		return errors.New("none")
+	})
+}
+
+// TestShare: three accounts, from the invitation to the removal and back.
+func TestShare(t *testing.T) {
+	s := newSharing(t, 3)
+	alice, bob, carol := s.All[0], s.All[1], s.All[2]
+	alice.Must("space", "create", "Team")
+	s.write(alice, "Team/plan.txt", "plan")
+	link := strings.TrimSpace(alice.Must("invite", "Team"))
+	if !strings.HasPrefix(link, "anyfs:") || strings.Contains(link, " ") {
+		t.Fatalf("the link is %q", link)
+	}
+
+	// Bob waits for the answer, Carol comes back for it.
+	waited := make(chan error, 1)
+	wait := bob.Command("join", link, "--wait", "--as", "Bob")
+	go func() { out, err := wait.CombinedOutput(); waited <- errors.Join(err, wrapOutput(err, out)) }()
+	s.Eventually("Bob's request", func() error {
+		qs := fromJSON[[]requestOf](alice, "requests", "Team")
+		if len(qs) != 1 || qs[0].Name != "Bob" || qs[0].Account != account(bob) {
+			return fmt.Errorf("%+v", qs)
+		}
+		return nil
+	})
+	if _, err := os.Stat(filepath.Join(bob.Mnt, "Team")); err == nil {
+		t.Error("the space is there before the request was answered")
+	}
+	alice.Must("approve", "Team", "Bob")
+	if err := <-waited; err != nil {
+		t.Fatal(err)
+	}
+	s.reads(bob, "Team/plan.txt", "plan")
+	s.write(bob, "Team/bob.txt", "by Bob")
+	s.reads(alice, "Team/bob.txt", "by Bob")
+	s.write(alice, "Team/plan.txt", "plan 2")
+	s.reads(bob, "Team/plan.txt", "plan 2")
+
+	readers := strings.TrimSpace(alice.Must("invite", "Team", "--role", "reader"))
+	s.join(alice, carol, "Team", readers, "Shared", "Carol")
+	alice.Must("approve", "Team", account(carol))
+	s.reads(carol, "Shared/bob.txt", "by Bob")
+	s.role(carol, "Shared", "reader")
+	s.readOnly(carol, "Shared", "bob.txt")
+	for _, h := range s.All {
+		name := "Team"
+		if h == carol {
+			name = "Shared"
+		}
+		s.Eventually("three members", func() error {
+			ms := fromJSON[[]memberOf](h, "members", name)
+			if len(ms) != 3 || ms[0].Role != "owner" || ms[0].Account != account(alice) {
+				return fmt.Errorf("%+v", ms)
+			}
+			for _, m := range ms[1:] {
+				if m.Name != map[string]string{"writer": "Bob", "reader": "Carol"}[m.Role] || m.Since == "" {
+					return fmt.Errorf("%+v", ms)
+				}
+			}
+			return nil
+		})
+	}
+	if got := alice.Xattr(filepath.Join(alice.Mnt, "Team"), "user.anyfs.members"); strings.Count(got, "\n") < 2 || !strings.Contains(got, account(bob)+" writer") {
+		t.Errorf("members of Team: %q", got)
+	}
+	for _, bad := range [][]string{{"remove", "Team", account(alice)}, {"role", "Team", "Carol", "writer"}, {"invite", "Team"}, {"approve", "Team", "Carol"}} {
+		if r := bob.Run(bad...); r.Code == 0 {
+			t.Errorf("a writer may %q", bad)
+		}
+	}
+
+	// Bob becomes a reader while he has a file open.
+	open, err := os.OpenFile(filepath.Join(bob.Mnt, "Team/bob.txt"), os.O_WRONLY|os.O_APPEND, 0)
+	check(t, err)
+	defer open.Close()
+	alice.Must("role", "Team", "Bob", "reader")
+	s.role(bob, "Team", "reader")
+	s.readOnly(bob, "Team", "plan.txt")
+	if _, err := open.WriteString("x"); !errors.Is(err, syscall.EROFS) && !errors.Is(err, syscall.EACCES) {
+		t.Errorf("a write through a file that was open: %v", err)
+	}
+	s.reads(bob, "Team/bob.txt", "by Bob")
+	s.write(alice, "Team/after.txt", "after")
+	s.reads(bob, "Team/after.txt", "after")
+	s.reads(carol, "Shared/after.txt", "after")
+	alice.Must("role", "Team", "Bob", "writer")
+	s.role(bob, "Team", "writer")
+	s.write(bob, "Team/again.txt", "again")
+	s.reads(carol, "Shared/again.txt", "again")
+
+	// Removed: what comes later is not for him.
+	alice.Must("remove", "Team", "Bob")
+	s.role(bob, "Team", "none")
+	s.write(alice, "Team/secret.txt", "secret")
+	s.reads(carol, "Shared/secret.txt", "secret")
+	if _, err := os.Stat(filepath.Join(bob.Mnt, "Team/secret.txt")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("who was removed sees what came later: %v", err)
+	}
+	s.reads(alice, "Team/again.txt", "again")
+	s.reads(bob, "Team/plan.txt", "plan 2")
+	s.readOnly(bob, "Team", "plan.txt")
+	check(t, open.Close())
+	for _, h := range s.All {
+		h.Unmount()
+		h.Mount("--no-discovery")
+	}
+	s.Connect(alice, bob) // its port is another one
+	s.Connect(alice, carol)
+	s.role(bob, "Team", "none")
+
+	// Back again, and out by himself.
+	link = strings.TrimSpace(alice.Must("invite", "Team"))
+	s.join(alice, bob, "Team", link, "Team", "Bob")
+	alice.Must("approve", "Team", "Bob")
+	s.role(bob, "Team", "writer")
+	s.reads(bob, "Team/secret.txt", "secret")
+	s.write(bob, "Team/back.txt", "back")
+	s.reads(alice, "Team/back.txt", "back")
+	s.reads(carol, "Shared/back.txt", "back")
+	bob.Must("leave", "Team")
+	s.role(bob, "Team", "none")
+	s.Eventually("two members", func() error {
+		if ms := fromJSON[[]memberOf](alice, "members", "Team"); len(ms) != 2 {
+			return fmt.Errorf("%+v", ms)
+		}
+		return nil
+	})
+	s.write(alice, "Team/last.txt", "last")
+	s.reads(carol, "Shared/last.txt", "last")
+	bob.Must("space", "delete", "Team", "--yes")
+	for _, h := range []*Home{alice, carol} {
+		h.Must("verify")
+	}
+}
+
+// readOnly checks that a space refuses what changes it, in the way that programs understand.
+func (s *sharing) readOnly(h *Home, space, file string) {
+	s.t.Helper()
+	dir := filepath.Join(h.Mnt, space)
+	s.Eventually("mode bits without w", func() error {
+		for _, p := range []string{dir, filepath.Join(dir, file)} {
+			st, err := os.Stat(p)
+			if err != nil {
+				return err
+			}
+			if st.Mode()&0o222 != 0 {
+				return fmt.Errorf("%s: %s", p, st.Mode())
+			}
+		}
+		return nil
+	})
+	refused := func(what string, err error) {
+		s.t.Helper()
+		if !errors.Is(err, syscall.EROFS) && !errors.Is(err, syscall.EACCES) {
+			s.t.Errorf("%s in a space that is read-only: %v", what, err)
+		}
+	}
+	refused("create", os.WriteFile(filepath.Join(dir, "new"), nil, 0o644))
+	refused("mkdir", os.Mkdir(filepath.Join(dir, "new"), 0o755))
+	refused("write", os.WriteFile(filepath.Join(dir, file), []byte("x"), 0o644))
+	refused("truncate", os.Truncate(filepath.Join(dir, file), 0))
+	refused("remove", os.Remove(filepath.Join(dir, file)))
+	refused("rename", os.Rename(filepath.Join(dir, file), filepath.Join(dir, "new")))
+	refused("chmod", os.Chmod(filepath.Join(dir, file), 0o600))
+	refused("symlink", os.Symlink("x", filepath.Join(dir, "new")))
+	refused("link", os.Link(filepath.Join(dir, file), filepath.Join(dir, "new")))
+	refused("setxattr", syscall.Setxattr(filepath.Join(dir, file), "user.x", []byte("x"), 0))
+}
+
+func wrapOutput(err error, out []byte) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s", out)
+}
+
+// TestInvitations: declined, revoked, used up, and open ones.
+func TestInvitations(t *testing.T) {
+	s := newSharing(t, 3)
+	alice, bob, carol := s.All[0], s.All[1], s.All[2]
+	alice.Must("space", "create", "Team")
+	s.write(alice, "Team/a", "a")
+	link := strings.TrimSpace(alice.Must("invite", "Team", "--expires", "1d"))
+	waited := make(chan Result, 1)
+	wait := bob.Command("join", link, "--wait", "--as", "Bob")
+	go func() { r, _ := run(wait); waited <- r }()
+	s.Eventually("Bob's request", func() error {
+		if qs := fromJSON[[]requestOf](alice, "requests", "Team"); len(qs) != 1 {
+			return fmt.Errorf("%+v", qs)
+		}
+		return nil
+	})
+	alice.Must("decline", "Team", "Bob")
+	if r := <-waited; r.Code != 1 || !strings.Contains(r.Stderr, "declined") {
+		t.Errorf("declined: %+v", r)
+	}
+	if qs := fromJSON[[]requestOf](alice, "requests", "Team"); len(qs) != 0 {
+		t.Errorf("%+v", qs)
+	}
+	type inv struct{ ID, State, Role string }
+	is := fromJSON[[]inv](alice, "invites", "Team")
+	if len(is) != 1 || is[0].State != "live" || is[0].Role != "writer" {
+		t.Fatalf("%+v", is)
+	}
+	alice.Must("invite", "revoke", "Team", is[0].ID)
+	if is := fromJSON[[]inv](alice, "invites", "Team"); is[0].State != "revoked" {
+		t.Fatalf("%+v", is)
+	}
+	if r := carol.Run("join", link, "--wait"); r.Code == 0 || !strings.Contains(r.Stderr, "invitation") {
+		t.Errorf("a revoked invitation: %+v", r)
+	}
+	open := strings.TrimSpace(alice.Must("invite", "Team", "--open", "--uses", "1", "--role", "reader"))
+	carol.Must("join", open, "--wait")
+	s.reads(carol, "Team/a", "a")
+	s.role(carol, "Team", "reader")
+	if r := bob.Run("join", open, "--wait"); r.Code == 0 {
+		t.Errorf("an invitation was used twice: %+v", r)
+	}
+	for _, bad := range []string{"anyfs:x", link[:len(link)-60], "http://example.org"} {
+		if r := bob.Run("join", bad); r.Code != 2 {
+			t.Errorf("join %s: %+v", bad, r)
+		}
+	}
+}
+
+// TestWroteUnheard: who writes without having heard that it may not keeps what it wrote, and the others do not get it, until it may
+// again.
+func TestWroteUnheard(t *testing.T) {
+	s := newSharing(t, 2)
+	alice, bob := s.All[0], s.All[1]
+	alice.Must("space", "create", "Team")
+	s.write(alice, "Team/a", "a")
+	link := strings.TrimSpace(alice.Must("invite", "Team"))
+	s.join(alice, bob, "Team", link, "Team", "Bob")
+	alice.Must("approve", "Team", "Bob")
+	s.reads(bob, "Team/a", "a")
+	s.write(bob, "Team/heard", "heard")
+	s.reads(alice, "Team/heard", "heard")
+
+	bob.Must("pause")
+	s.write(bob, "Team/a", "a by Bob")
+	s.write(bob, "Team/unheard", "unheard")
+	bob.Must("status", "--wait", "--here")
+	alice.Must("role", "Team", "Bob", "reader")
+	bob.Must("resume")
+	s.role(bob, "Team", "reader")
+	s.readOnly(bob, "Team", "a")
+	s.reads(alice, "Team/heard", "heard")
+	s.write(alice, "Team/later", "later")
+	s.reads(bob, "Team/later", "later")
+	s.reads(bob, "Team/unheard", "unheard")
+	s.reads(bob, "Team/a", "a by Bob")
+	s.reads(alice, "Team/a", "a")
+	if _, err := os.Stat(filepath.Join(alice.Mnt, "Team/unheard")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what a reader wrote shows elsewhere: %v", err)
+	}
+	alice.Must("role", "Team", "Bob", "writer")
+	s.role(bob, "Team", "writer")
+	s.write(bob, "Team/again", "again")
+	s.reads(alice, "Team/again", "again")
+	s.reads(alice, "Team/unheard", "unheard")
+	s.reads(alice, "Team/a", "a by Bob")
+	for _, h := range s.All {
+		h.Must("verify")
+	}
+}

@@ -1,0 +1,88 @@
+package exchange_test
+
+import (
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/sync/exchange"
+)
+
+// TestGuest: a peer that is in no space proves an invitation, gets the access list as it grows, writes its record, and is a peer
+// of the space from the moment on that it has its tags.
+func TestGuest(t *testing.T) {
+	host := newDevice(t, 1, 1)
+	space := newReplica(t, host, "space")
+	invitation := key('i', 1)
+	space.Invited = func(k dag.PublicKey) bool { return k == public(invitation) }
+	host.e.Add(space.Replica)
+	other := newReplica(t, host, "another")
+	host.e.Add(other.Replica)
+	put := func(g *dag.Graph, d *device, text string) *dag.Batch {
+		b, err := g.Begin(d.author, nil, dag.ID{})
+		must(t, err)
+		_, err = b.Add(dag.ID{}, func(dag.Header) ([]byte, error) { return []byte(text), nil })
+		must(t, err)
+		done, err := b.Commit()
+		must(t, err)
+		return done
+	}
+	put(space.ACL, host, "root")
+	put(space.Files, host, "secret")
+
+	guest := newDevice(t, 2, 2, host.addr("/tcp/"))
+	mine := newReplica(t, guest, "space")
+	var mu sync.Mutex
+	var out [][]byte
+	var asked, refused atomic.Int64
+	g := &exchange.Guest{
+		Space: mine.ID, Key: invitation, Peers: []string{host.addr("/tcp/")},
+		Take: func(frames [][]byte, last bool) error {
+			for _, f := range frames {
+				if _, err := mine.ACL.Ingest(f); err != nil {
+					return err
+				}
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if last && out == nil {
+				b := put(mine.ACL, guest, "let me in")
+				f, err := mine.ACL.Frame(b.ID())
+				if err != nil {
+					return err
+				}
+				out = append(out, f)
+				asked.Add(1)
+			}
+			return nil
+		},
+		Answer:  func() [][]byte { mu.Lock(); defer mu.Unlock(); return out },
+		Refused: func() { refused.Add(1) },
+	}
+	must(t, guest.e.Seek(g))
+	batches := func(g *dag.Graph) uint64 { n, _, _ := g.Counters(); return n }
+	eventually(t, func() bool { return batches(space.ACL) == 2 && batches(mine.ACL) == 2 })
+	if batches(mine.Files) != 0 {
+		t.Fatal("a guest got files")
+	}
+	put(space.ACL, host, "you are in")
+	eventually(t, func() bool { return batches(mine.ACL) == 3 })
+	guest.e.Add(mine.Replica)
+	guest.e.Unseek(mine.ID)
+	eventually(t, func() bool { return batches(mine.Files) == 1 })
+	if refused.Load() > 0 {
+		t.Error("refused")
+	}
+
+	// One with another key gets nothing.
+	stranger := newDevice(t, 3, 3, host.addr("/tcp/"))
+	g = &exchange.Guest{
+		Space: space.ID, Key: key('i', 2), Peers: []string{host.addr("/tcp/")},
+		Take:    func([][]byte, bool) error { t.Error("a stranger got the access list"); return nil },
+		Answer:  func() [][]byte { return nil },
+		Refused: func() { refused.Add(1) },
+	}
+	must(t, stranger.e.Seek(g))
+	eventually(t, func() bool { return refused.Load() > 0 })
+}
