@@ -80,7 +80,7 @@ func (s *sharing) role(h *Home, space, want string) {
 // join has a guest ask by a link, and waits until the host sees the request.
 func (s *sharing) join(host, guest *Home, space, link, name, as string) {
 	s.t.Helper()
-	guest.Must("join", link, "--name", name, "--as", as)
+	guest.Must("join", link, "--as", name, "--name", as)
 	s.Eventually("a request of "+as, func() error {
 		for _, q := range fromJSON[[]requestOf](host, "requests", space) {
 			if q.Name == as && q.Account == account(guest) && q.Time != "" {
@@ -104,7 +104,7 @@ func TestShare(t *testing.T) {
 
 	// Bob waits for the answer, Carol comes back for it.
 	waited := make(chan error, 1)
-	wait := bob.Command("join", link, "--wait", "--as", "Bob")
+	wait := bob.Command("join", link, "--wait", "--name", "Bob")
 	go func() { out, err := wait.CombinedOutput(); waited <- errors.Join(err, wrapOutput(err, out)) }()
 	s.Eventually("Bob's request", func() error {
 		qs := fromJSON[[]requestOf](alice, "requests", "Team")
@@ -272,7 +272,7 @@ func TestInvitations(t *testing.T) {
 	s.write(alice, "Team/a", "a")
 	link := strings.TrimSpace(alice.Must("invite", "Team", "--expires", "1d"))
 	waited := make(chan Result, 1)
-	wait := bob.Command("join", link, "--wait", "--as", "Bob")
+	wait := bob.Command("join", link, "--wait", "--name", "Bob")
 	go func() { r, _ := run(wait); waited <- r }()
 	s.Eventually("Bob's request", func() error {
 		if qs := fromJSON[[]requestOf](alice, "requests", "Team"); len(qs) != 1 {

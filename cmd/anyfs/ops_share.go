@@ -304,8 +304,8 @@ var opLeave = operation[nameParams, spaceStatus]{"leave", func(ctx context.Conte
 
 type joinParams struct {
 	Link string `json:"link"`
-	Name string `json:"name,omitempty"`
-	As   string `json:"as,omitempty"`
+	Name string `json:"name,omitempty"` // of the space, in the mount
+	As   string `json:"as,omitempty"`   // what the others see the member as
 	Wait bool   `json:"wait,omitempty"`
 }
 

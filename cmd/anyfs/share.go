@@ -115,10 +115,10 @@ add'. Quote the link: the shell takes # and ? for something else.
 
 Examples:
   anyfs join 'anyfs:bafyr4i...' --wait
-  anyfs join 'anyfs:bafyr4i...' --name Team --as Bob`,
+  anyfs join 'anyfs:bafyr4i...' --name Bob --as Team`,
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "name", Usage: "what the space is called in your mount: `NAME`; otherwise what it is called by who invites"},
-			&cli.StringFlag{Name: "as", Usage: "what the others see you as: `NAME`; otherwise the name of this device"},
+			&cli.StringFlag{Name: "name", Usage: "what the others see you as: `NAME`; otherwise the name of this device"},
+			&cli.StringFlag{Name: "as", Usage: "what the space is called in your mount: `NAME`; otherwise what it is called by who invites"},
 			&cli.BoolFlag{Name: "wait", Usage: "return when the request is answered"},
 		},
 		Action: func(c *cli.Context) error {
@@ -126,7 +126,7 @@ Examples:
 			if err != nil {
 				return err
 			}
-			return runJoin(c.Context, e, joinParams{Link: a[0], Name: c.String("name"), As: c.String("as"), Wait: c.Bool("wait")})
+			return runJoin(c.Context, e, joinParams{Link: a[0], Name: c.String("as"), As: c.String("name"), Wait: c.Bool("wait")})
 		},
 	}
 }
