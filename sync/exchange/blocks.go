@@ -429,6 +429,9 @@ func (l *link) load() int64 {
 	if !onLAN(l.r.addr) {
 		n += 1 << 20
 	}
+	if l.r.node != nil {
+		n += 1 << 21 // what a device near by has need not come from there
+	}
 	return n
 }
 

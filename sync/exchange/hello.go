@@ -61,6 +61,9 @@ type remote struct {
 	account dag.PublicKey
 	proved  bool
 	counted bool // in Engine.guard
+
+	node   *Node                // it is a node that this device uses; nil: it is a device
+	denied map[dag.ID]time.Time // spaces that the node did not take, and when
 }
 
 // ready says whether the peer and this device have a space in common and the peer has said who it is.
@@ -77,6 +80,13 @@ func (r *remote) wakeTags() {
 func (e *Engine) connected(ctx context.Context, id peer.ID) {
 	if err := e.refusal(id); err != nil {
 		e.closePeer(id)
+		return
+	}
+	if e.opt.Serve != nil {
+		return // who wants something of a node says so
+	}
+	if n := e.nodeOf(id); n != nil {
+		e.visit(ctx, n, id)
 		return
 	}
 	if e.self > id {
@@ -358,7 +368,7 @@ func (e *Engine) match(r *remote) {
 	e.mu.Lock()
 	var todo []*space
 	for id, sp := range e.spaces {
-		if !r.common[id] {
+		if !r.common[id] && sp.r.Tags != nil {
 			todo = append(todo, sp)
 		}
 	}

@@ -19,6 +19,7 @@ const (
 	protocolSpace  = protocol.ID(wire.ProtocolSpace)
 	protocolBlocks = protocol.ID(wire.ProtocolBlocks)
 	protocolAccess = protocol.ID(wire.ProtocolAccess)
+	protocolNode   = protocol.ID(wire.ProtocolNode)
 )
 
 // How long a peer may take.

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 
@@ -37,6 +38,15 @@ const (
 	KindWithdraw
 	KindRelease
 	kinds
+)
+
+// The kinds of messages that go only between a device and a node.
+const (
+	KindSpaces Kind = iota + 32
+	KindServed
+	KindPutBlock
+	KindNetwork
+	nodeKinds
 )
 
 func (k Kind) new() Message {
@@ -87,6 +97,14 @@ func (k Kind) new() Message {
 		return &Withdraw{}
 	case KindRelease:
 		return &Release{}
+	case KindSpaces:
+		return &Spaces{}
+	case KindServed:
+		return &Served{}
+	case KindPutBlock:
+		return &PutBlock{}
+	case KindNetwork:
+		return &Network{}
 	}
 	return nil
 }
@@ -99,16 +117,24 @@ type kinded interface{ kind() Kind }
 // MarshalCBOR writes the kind.
 func (head[T]) MarshalCBOR() ([]byte, error) {
 	var m T
-	return []byte{byte(m.kind())}, nil
+	return m.kind().append(nil), nil
 }
 
 // UnmarshalCBOR takes nothing but the kind.
 func (head[T]) UnmarshalCBOR(p []byte) error {
 	var m T
-	if len(p) != 1 || p[0] != byte(m.kind()) {
+	if !bytes.Equal(p, m.kind().append(nil)) {
 		return errors.New("another kind")
 	}
 	return nil
+}
+
+// append appends the number of a kind as CBOR writes it.
+func (k Kind) append(b []byte) []byte {
+	if k < 24 {
+		return append(b, byte(k))
+	}
+	return append(b, 0x18, byte(k))
 }
 
 // Graph names one of the two graphs of a space.

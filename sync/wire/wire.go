@@ -28,6 +28,7 @@ const (
 	ProtocolSpace  = "/anyfs/space/1.0.0"
 	ProtocolBlocks = "/anyfs/blocks/1.0.0"
 	ProtocolAccess = "/anyfs/access/1.0.0"
+	ProtocolNode   = "/anyfs/node/1.0.0"
 )
 
 // Limits fixed by the protocol.
@@ -120,13 +121,19 @@ func decode(body []byte) (Message, error) {
 	if len(body) > MaxBody {
 		return nil, ErrTooLong
 	}
-	// An array of fewer than 24 items, the first of which is a number below 24.
-	if len(body) < 2 || body[0] < 0x81 || body[0] > 0x97 || body[1] >= 24 {
+	// An array of fewer than 24 items, the first of which is a number of one byte, or of two from 24 on.
+	if len(body) < 2 || body[0] < 0x81 || body[0] > 0x97 || body[1] > 0x18 || body[1] == 0x18 && len(body) < 3 {
 		return nil, ErrFormat
 	}
-	m := Kind(body[1]).new()
+	kind := Kind(body[1])
+	if kind == 0x18 {
+		if kind = Kind(body[2]); kind < 24 {
+			return nil, ErrFormat
+		}
+	}
+	m := kind.new()
 	if m == nil {
-		return nil, fmt.Errorf("%w: message of kind %d", ErrFormat, body[1])
+		return nil, fmt.Errorf("%w: message of kind %d", ErrFormat, kind)
 	}
 	if p, ok := m.(*Part); ok {
 		return p.decode(body)

@@ -61,6 +61,11 @@ func examples() map[string]Message {
 		"withdraw":       &Withdraw{Request: 5, IDs: List[block.ID]{block.ID(id(8))}},
 		"release":        &Release{Request: 6, IDs: List[block.ID]{block.ID(id(9))}},
 		"held no blocks": &HeldBlocks{Request: 3, Bits: []byte{0}},
+		"spaces":         &Spaces{IDs: List[dag.ID]{id(1), id(2)}},
+		"served":         &Served{IDs: List[dag.ID]{id(1)}},
+		"put block":      &PutBlock{Request: 1 << 20, ID: block.ID(id(6)), Left: 4, Data: []byte("data")},
+		"network":        &Network{Config: []byte("configuration")},
+		"put last":       &PutBlock{Request: 1, ID: block.ID(id(6)), Data: []byte("data")},
 	}
 }
 
@@ -69,7 +74,10 @@ func TestEveryKindHasAnExample(t *testing.T) {
 	for _, m := range examples() {
 		seen[m.kind()] = true
 	}
-	for k := KindHello; k < kinds; k++ {
+	for k := KindHello; k < nodeKinds; k++ {
+		if k == kinds {
+			k = KindSpaces
+		}
 		if !seen[k] || k.new() == nil || k.new().kind() != k {
 			t.Errorf("kind %d", k)
 		}
