@@ -42,6 +42,8 @@ Examples:
 			},
 		},
 		peerCommand(e),
+		networkCommand(e),
+		nodeCommand(e),
 		pauseCommand(e),
 		resumeCommand(e),
 		limitCommand(e),
