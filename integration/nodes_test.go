@@ -233,3 +233,73 @@ func TestNodeInStatus(t *testing.T) {
 		t.Errorf("a network that was not added is removed: %+v", out)
 	}
 }
+
+// A device on both a network and a local one carries changes and content both ways.
+func TestNodeBridge(t *testing.T) {
+	NeedFUSE(t)
+	node := NewNode(t)
+	d := NewDevices(t, 2) // a and b reach each other
+	a, b := d.All[0], d.All[1]
+	b.Must("network", "add", node.File()) // and b alone the node
+	c := login(t, a, "third")
+	c.Must("network", "add", node.File())
+	c.Mount("--no-discovery")
+	if err := os.WriteFile(a.Personal("from a"), bytes.Repeat([]byte("a"), 3<<20), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(c.Personal("from c"), bytes.Repeat([]byte("c"), 3<<20), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	d.All = append(d.All, c)
+	d.Eventually("a has what c wrote, and c what a wrote", func() error {
+		for h, name := range map[*Home]string{a: "from c", c: "from a"} {
+			if b, err := os.ReadFile(h.Personal(name)); err != nil || len(b) != 3<<20 {
+				return fmt.Errorf("%s: %d bytes, %v", name, len(b), err)
+			}
+		}
+		return nil
+	})
+	d.Same()
+}
+
+// A device lets content go when the node has promised to keep it, and has it back when it is read.
+func TestNodeKeepsWhatIsEvicted(t *testing.T) {
+	NeedFUSE(t)
+	node := NewNode(t)
+	a := NewHome(t)
+	a.Listen = "/ip4/127.0.0.1/tcp/0"
+	a.Mount("--no-discovery")
+	a.Must("network", "add", node.File())
+	want := make([]byte, 8<<20)
+	if _, err := rand.Read(want); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(a.Personal("large"), want, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	a.Must("space", "policy", "Personal", "on-demand")
+	a.Sync()
+	a.Must("evict", a.Personal("large"))
+	absent := func() int {
+		t.Helper()
+		var s struct {
+			Absent int `json:"absent_blocks"`
+		}
+		if err := json.Unmarshal([]byte(a.Must("status", a.Personal("large"), "--json")), &s); err != nil {
+			t.Fatal(err)
+		}
+		return s.Absent
+	}
+	if n := absent(); n == 0 {
+		t.Fatal("nothing was evicted")
+	}
+	a.Unmount() // the kernel's pages go too
+	node.Kill()
+	node.Start()
+	a.Mount("--no-discovery")
+	got, err := os.ReadFile(a.Personal("large"))
+	if err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	a.Must("verify")
+}

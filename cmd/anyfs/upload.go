@@ -21,7 +21,7 @@ const (
 func (n *network) upload(ctx context.Context) {
 	tick := time.NewTicker(uploadEvery)
 	defer tick.Stop()
-	last, wait := 0, uploadEvery
+	last, fetched, wait := 0, 0, uploadEvery
 	next := time.Now()
 	for {
 		select {
@@ -29,20 +29,24 @@ func (n *network) upload(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		left := 0
+		left, fetch := 0, 0
 		for _, r := range n.h.fs.Replicas() {
 			if err := r.UploadTo(n.networkOf()); err != nil {
 				n.h.log.Error("what the nodes are to have is not known", "space", r.ID, "err", err)
 				continue
 			}
 			if n.engine.NodeOf(r.ID) {
-				left += r.ToUpload()
+				if up := r.ToUpload(); up > 0 {
+					left += up
+					fetch += r.ToFetch() // what comes may be what the nodes lack
+				}
 			}
 		}
-		if left == 0 || left == last && time.Now().Before(next) {
+		if left == 0 || left == last && fetch == fetched && time.Now().Before(next) {
 			continue
 		}
 		some := false
+		fetched = fetch
 		for _, r := range n.h.fs.Replicas() {
 			if ctx.Err() == nil && r.ToUpload() > 0 && n.engine.NodeOf(r.ID) {
 				given, err := n.uploadSpace(ctx, &r)

@@ -63,6 +63,7 @@ type remote struct {
 	counted bool // in Engine.guard
 
 	node   *Node                // it is a node that this device uses; nil: it is a device
+	news   map[dag.ID]bool      // spaces of which content came that the peer is to be told of
 	denied map[dag.ID]time.Time // spaces that the node did not take, and when
 }
 
@@ -323,6 +324,8 @@ func (e *Engine) hear(ctx context.Context, t *stream, r *remote) error {
 			if err := e.hearProof(r, m); err != nil {
 				return err
 			}
+		case *wire.Content:
+			e.hearContent(r, m)
 		case *wire.Bye:
 			if m.Reason == wire.ByeNothing {
 				e.useless(r.id)
@@ -454,6 +457,9 @@ func (e *Engine) sendTags(ctx context.Context, t *stream, r *remote) error {
 				return err
 			}
 			proved = true
+		}
+		if err := e.sendNews(t, r); err != nil {
+			return err
 		}
 		select {
 		case <-r.tags:

@@ -188,6 +188,8 @@ func (e *Engine) visitOn(ctx context.Context, n *Node, id peer.ID, t *stream) er
 			// It neither has them nor says that it has: they are offered.
 			ids := slices.Clone(m.IDs)
 			wg.Go(func() { e.offer(ctx, t, r, ids) })
+		case *wire.Content:
+			e.hearContent(r, m)
 		case *wire.Network:
 			if e.opt.NewConfig != nil {
 				e.start(func(context.Context) { e.opt.NewConfig(n.Network, m.Config) })
@@ -353,6 +355,15 @@ func (e *Engine) takeVisit(ctx context.Context, id peer.ID, t *stream) (err erro
 			return err
 		}
 	}
+	wg.Go(func() {
+		for e.sendNews(t, r) == nil {
+			select {
+			case <-r.tags:
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
 	for {
 		m, err := t.read(0)
 		if err != nil {

@@ -37,6 +37,7 @@ type space struct {
 	fetches  sync.Map // by block.ID: *fetch
 	parts    parts
 	silent   lacks // blocks that nobody gave in time
+	came     came
 
 	// Guarded by Engine.mu.
 	ctx    context.Context // nil until Run

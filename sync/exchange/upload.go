@@ -174,6 +174,7 @@ func (u *upload) take(m *wire.PutBlock) (*wire.HeldBlocks, error) {
 	switch {
 	case err == nil:
 		a.Bits[0] = 1
+		u.l.sp.contentCame(u.l)
 	case !errors.Is(err, ErrRefused):
 		u.l.sp.e.log.Error("a block that a device gave is not kept", "space", u.l.sp.id, "err", err)
 	}

@@ -40,12 +40,13 @@ const (
 	kinds
 )
 
-// The kinds of messages that go only between a device and a node.
+// The kinds of messages that came later. All but Content go between a device and a node alone.
 const (
 	KindSpaces Kind = iota + 32
 	KindServed
 	KindPutBlock
 	KindNetwork
+	KindContent
 	nodeKinds
 )
 
@@ -105,6 +106,8 @@ func (k Kind) new() Message {
 		return &PutBlock{}
 	case KindNetwork:
 		return &Network{}
+	case KindContent:
+		return &Content{}
 	}
 	return nil
 }

@@ -31,6 +31,17 @@ type PutBlock struct {
 	Data    []byte
 }
 
+// Content names spaces of which content has come to the sender that it did not publish: what it lacked it may have now.
+type Content struct {
+	_   struct{} `cbor:",toarray"`
+	T   head[Content]
+	IDs List[dag.ID]
+}
+
+func (Content) kind() Kind { return KindContent }
+
+func (m *Content) check() error { return checkIDs(ACL, len(m.IDs)) }
+
 // Network tells a device the configuration of the node's network, as the network signed it.
 type Network struct {
 	_      struct{} `cbor:",toarray"`

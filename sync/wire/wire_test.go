@@ -65,6 +65,7 @@ func examples() map[string]Message {
 		"served":         &Served{IDs: List[dag.ID]{id(1)}},
 		"put block":      &PutBlock{Request: 1 << 20, ID: block.ID(id(6)), Left: 4, Data: []byte("data")},
 		"network":        &Network{Config: []byte("configuration")},
+		"content":        &Content{IDs: List[dag.ID]{id(1)}},
 		"put last":       &PutBlock{Request: 1, ID: block.ID(id(6)), Data: []byte("data")},
 	}
 }
