@@ -3,6 +3,7 @@ package integration
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -23,6 +24,8 @@ type Node struct {
 	Dir string
 	// Link is what it printed.
 	Link string
+
+	flags []string
 
 	cmd  *exec.Cmd
 	log  *logged
@@ -48,9 +51,9 @@ func (l *logged) String() string {
 }
 
 // NewNode starts a node on a folder of its own, at a port of its choice on loopback.
-func NewNode(t testing.TB) *Node {
+func NewNode(t testing.TB, flags ...string) *Node {
 	t.Helper()
-	n := &Node{t: t, Dir: filepath.Join(t.TempDir(), "node"), log: new(logged)}
+	n := &Node{t: t, flags: flags, Dir: filepath.Join(t.TempDir(), "node"), log: new(logged)}
 	t.Cleanup(func() {
 		if n.cmd != nil {
 			n.Kill()
@@ -66,7 +69,7 @@ func NewNode(t testing.TB) *Node {
 // Start starts the node's process and waits until it can be reached.
 func (n *Node) Start() {
 	n.t.Helper()
-	n.cmd = exec.Command(Binary, "node", "all", "--dir", n.Dir, "--listen", "/ip4/127.0.0.1/tcp/0")
+	n.cmd = exec.Command(Binary, append([]string{"node", "all", "--dir", n.Dir, "--listen", "/ip4/127.0.0.1/tcp/0"}, n.flags...)...)
 	n.cmd.Stderr = n.log
 	out, err := n.cmd.StdoutPipe()
 	if err == nil {
@@ -119,6 +122,22 @@ func (n *Node) Stop() {
 		<-n.done
 	}
 	n.cmd = nil
+}
+
+// Logged gives an attribute of the last line of the log with that message.
+func (n *Node) Logged(t testing.TB, message, attribute string) string {
+	t.Helper()
+	value := ""
+	for l := range strings.Lines(n.log.String()) {
+		var m map[string]any
+		if json.Unmarshal([]byte(l), &m) == nil && m["msg"] == message {
+			value = fmt.Sprint(m[attribute])
+		}
+	}
+	if value == "" {
+		t.Fatalf("the log does not say %q", message)
+	}
+	return value
 }
 
 // File is the file that devices add.

@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -302,4 +304,121 @@ func TestNodeKeepsWhatIsEvicted(t *testing.T) {
 		t.Errorf("%d bytes, %v", len(got), err)
 	}
 	a.Must("verify")
+}
+
+// An invitation-only node serves the accounts that were added, and no others, from when its operator says so.
+func TestNodeInviteOnly(t *testing.T) {
+	NeedFUSE(t)
+	node := NewNode(t, "--invite-only")
+	a := NewHome(t)
+	a.Listen = "/ip4/127.0.0.1/tcp/0"
+	a.Mount("--no-discovery")
+	a.Must("network", "add", node.Link)
+	if err := os.WriteFile(a.Personal("f"), bytes.Repeat([]byte("f"), 1<<20), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if r := a.Run("status", "--wait", "--timeout", "3s"); r.Code != 4 {
+		t.Errorf("a stranger's wait ends with %+v", r)
+	}
+	var s struct {
+		Totals struct {
+			Spaces int   `json:"spaces"`
+			Blocks int64 `json:"block_bytes"`
+		} `json:"totals"`
+		Spaces []struct {
+			Owner string `json:"owner"`
+		} `json:"spaces"`
+	}
+	status := func() {
+		t.Helper()
+		if err := json.Unmarshal([]byte(a.Must("node", "status", "--dir", node.Dir, "--json")), &s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if status(); s.Totals.Spaces != 0 {
+		t.Errorf("it holds %+v", s)
+	}
+	account := a.Status().Account
+	a.Must("node", "account", "add", "--dir", node.Dir, account)
+	if out := a.Must("node", "account", "list", "--dir", node.Dir); strings.TrimSpace(out) != account {
+		t.Errorf("accounts: %s", out)
+	}
+	a.Sync()                    // the device asks again by itself
+	time.Sleep(3 * time.Second) // a checkpoint
+	if status(); s.Totals.Spaces != 2 || s.Totals.Blocks < 1<<20 || s.Spaces[0].Owner != account {
+		t.Errorf("after it was added: %+v", s)
+	}
+	a.Must("node", "account", "remove", "--dir", node.Dir, account)
+	a.Unmount()
+	time.Sleep(2 * time.Second)
+	b := login(t, a, "second")
+	b.Must("network", "add", node.Link)
+	b.Mount("--no-discovery")
+	if r := b.Run("status", "--wait", "--timeout", "3s"); r.Code != 4 {
+		t.Errorf("after it was removed, a wait ends with %+v", r)
+	}
+}
+
+// A quota holds for content, and what is below it goes on.
+func TestNodeQuota(t *testing.T) {
+	NeedFUSE(t)
+	node := NewNode(t, "--http", "127.0.0.1:0")
+	a := NewHome(t)
+	a.Listen = "/ip4/127.0.0.1/tcp/0"
+	a.Mount("--no-discovery")
+	a.Must("node", "quota", "--dir", node.Dir, "default", "3M")
+	time.Sleep(1500 * time.Millisecond)
+	a.Must("network", "add", node.Link)
+	small, large := make([]byte, 1<<20), make([]byte, 8<<20)
+	if _, err := rand.Read(small); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := rand.Read(large); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(a.Personal("small"), small, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	a.Sync()
+	if err := os.WriteFile(a.Personal("large"), large, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if r := a.Run("status", "--wait", "--timeout", "4s"); r.Code != 4 {
+		t.Errorf("a wait beyond the quota ends with %+v", r)
+	}
+	size := 0
+	node.Disk(func(name string, b []byte) {
+		if strings.Contains(name, "/blocks/") {
+			size += len(b)
+		}
+	})
+	if size < 1<<20 || size > 3_400_000 {
+		t.Errorf("with a quota of 3 MiB it holds %d", size)
+	}
+	if out := a.Must("node", "quota", "--dir", node.Dir); !strings.Contains(out, "default") || !strings.Contains(out, "3145728") {
+		t.Errorf("quotas: %s", out)
+	}
+	a.Must("node", "quota", "--dir", node.Dir, "default", "none")
+	a.Sync()
+
+	base := "http://" + node.Logged(t, "metrics", "address")
+	for path, want := range map[string]string{"/healthz": "ok", "/readyz": "ok", "/metrics": "anyfs_node_spaces 2"} {
+		r, err := http.Get(base + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(r.Body)
+		r.Body.Close()
+		if err != nil || r.StatusCode != 200 || !strings.Contains(string(b), want) {
+			t.Errorf("%s: %d %v, without %q", path, r.StatusCode, err, want)
+		}
+		for _, s := range a.Status().Spaces {
+			if strings.Contains(string(b), s.ID) || strings.Contains(string(b), s.Name) {
+				t.Errorf("%s names a space", path)
+			}
+		}
+	}
+	if r, err := http.Get(base + "/status"); err != nil || r.StatusCode != 404 {
+		t.Errorf("status is told to everybody: %v, %v", r, err)
+	}
 }

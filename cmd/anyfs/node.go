@@ -20,8 +20,9 @@ func nodeCommand(e *env) *cli.Command {
 		Description: `A node holds spaces for devices, and can read none of what it holds: it has no keys. It needs no account and no home.
 
 Examples:
-  anyfs node all --dir /srv/anyfs`,
-		Subcommands: []*cli.Command{nodeAllCommand(e)},
+  anyfs node all --dir /srv/anyfs
+  anyfs node status --dir /srv/anyfs`,
+		Subcommands: []*cli.Command{nodeAllCommand(e), nodeStatusCommand(e), nodeAccountCommand(e), nodeQuotaCommand(e)},
 	}
 }
 
@@ -30,6 +31,8 @@ type nodeOptions struct {
 	dir              string
 	listen, announce []string
 	verbose          bool
+	inviteOnly       bool
+	http             string
 }
 
 func nodeAllCommand(e *env) *cli.Command {
@@ -38,7 +41,7 @@ func nodeAllCommand(e *env) *cli.Command {
 		Usage: "run a network of one node, in the foreground",
 		Description: `One process does all that a network needs: it coordinates, holds the changes of spaces, and the content of files. All that it keeps
 is in the folder DIR. It writes DIR/network.json there, the file that devices add with 'anyfs network add', and prints it as a link on one
-line. Who has the file or the link may use the node. The keys in DIR are the node: keep a copy of node.key and network.key, and give it to nobody.
+line. Who has the file or the link may use the node, with --invite-only the accounts alone that 'anyfs node account add' names. The keys in DIR are the node: keep a copy of node.key and network.key, and give it to nobody.
 
 The node listens on all interfaces at port 7328, by TCP and QUIC, or where --listen says; a port of 0 is chosen once and kept. Behind a
 router that forwards a port, say with --announce how it is reached from outside. The log goes to stderr, as JSON. Ctrl-C or SIGTERM
@@ -53,6 +56,8 @@ Examples:
 			&cli.StringFlag{Name: "dir", Usage: "keep everything in `DIR`, which is made where it is missing"},
 			&cli.StringSliceFlag{Name: "listen", Usage: "listen at `MULTIADDR` only; may be given several times"},
 			&cli.StringSliceFlag{Name: "announce", Usage: "tell devices `MULTIADDR` as the node's address; may be given several times"},
+			&cli.BoolFlag{Name: "invite-only", Usage: "serve only the accounts that were added"},
+			&cli.StringFlag{Name: "http", Usage: "answer /metrics, /healthz and /readyz at `ADDR`, as 127.0.0.1:9328"},
 			&cli.BoolFlag{Name: "verbose", Usage: "log what each peer does"},
 		},
 		Action: func(c *cli.Context) error {
@@ -66,7 +71,7 @@ Examples:
 			if err != nil {
 				return err
 			}
-			return runNodeAll(c.Context, e, nodeOptions{dir, c.StringSlice("listen"), c.StringSlice("announce"), c.Bool("verbose")})
+			return runNodeAll(c.Context, e, nodeOptions{dir, c.StringSlice("listen"), c.StringSlice("announce"), c.Bool("verbose"), c.Bool("invite-only"), c.String("http")})
 		},
 	}
 }
@@ -86,7 +91,7 @@ func runNodeAll(ctx context.Context, e *env, o nodeOptions) (err error) {
 		level = slog.LevelDebug
 	}
 	log := slog.New(slog.NewJSONHandler(e.stderr, &slog.HandlerOptions{Level: level}))
-	n, err := server.Open(server.Options{Dir: o.dir, Listen: o.listen, Announce: o.announce, Log: log})
+	n, err := server.Open(server.Options{Dir: o.dir, Listen: o.listen, Announce: o.announce, Log: log, InviteOnly: o.inviteOnly, HTTP: o.http})
 	if errors.Is(err, server.ErrInUse) {
 		return &failure{exitBusy, err}
 	}

@@ -13,11 +13,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/fxamacker/cbor/v2"
 	ma "github.com/multiformats/go-multiaddr"
-	"github.com/multiformats/go-multibase"
 
 	"github.com/anyfs/anyfs/acl/list"
 	"github.com/anyfs/anyfs/dag"
@@ -278,24 +276,14 @@ func (c *Config) Replaces(old *Config) error {
 	return nil
 }
 
-// ed25519Code is the multicodec of Ed25519 public keys.
-const ed25519Code = "\xed\x01"
-
-// Name is the ID as people see it: multibase base58btc of the multicodec and the key, as identities are printed.
-func Name(id ID) string {
-	s, err := multibase.Encode(multibase.Base58BTC, append([]byte(ed25519Code), id[:]...))
-	if err != nil {
-		panic("network: " + err.Error())
-	}
-	return s
-}
+// Name is the ID as people see it, as an account's identity is printed.
+func Name(id ID) string { return list.FormatIdentity(id) }
 
 // ParseName reads what Name wrote.
-func ParseName(s string) (id ID, err error) {
-	_, b, err := multibase.Decode(s)
-	if err != nil || len(b) != len(id)+len(ed25519Code) || !strings.HasPrefix(string(b), ed25519Code) {
+func ParseName(s string) (ID, error) {
+	id, err := list.ParseIdentity(s)
+	if err != nil {
 		return id, fmt.Errorf("%w: %q names no network", ErrFormat, s)
 	}
-	copy(id[:], b[len(ed25519Code):])
 	return id, nil
 }

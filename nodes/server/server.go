@@ -50,6 +50,9 @@ type Options struct {
 	Listen   []string     // multiaddrs; none: all interfaces at DefaultPort, by TCP and QUIC. A port of 0 is chosen once and kept
 	Announce []string     // multiaddrs to reach it at, where it does not see them itself; none: those of its interfaces
 	Log      *slog.Logger // nil: none
+
+	InviteOnly bool   // only the accounts that the policy lists may bring and read
+	HTTP       string // address for /metrics, /healthz and /readyz; none
 }
 
 // Node is a node that does all that a network needs.
@@ -66,6 +69,8 @@ type Node struct {
 	saved  *network.Config // what the folder holds
 	config atomic.Pointer[network.Config]
 	place  atomic.Pointer[network.Placement]
+	rules  atomic.Pointer[rules]
+	ready  atomic.Bool
 }
 
 // Open opens a node's folder, or makes it. Close gives it up.
@@ -114,7 +119,16 @@ func Open(opt Options) (n *Node, err error) {
 		return n, err
 	}
 	n.place.Store(place)
-	n.set, err = spaces.Open(spaces.Options{Dir: opt.Dir, Log: opt.Log, Has: n.has})
+	policy, err := ReadPolicy(opt.Dir)
+	if err != nil {
+		return n, err
+	}
+	n.rules.Store(policy.rules(opt.InviteOnly))
+	n.set, err = spaces.Open(spaces.Options{
+		Dir: opt.Dir, Log: opt.Log, Has: n.has,
+		Admits: func(account dag.PublicKey) bool { return n.rules.Load().admits(account) },
+		Quota:  func(owner dag.PublicKey, space dag.ID) (all, one int64) { return n.rules.Load().quota(owner, space) },
+	})
 	if err != nil {
 		return n, err
 	}
@@ -272,7 +286,15 @@ func (n *Node) Run(ctx context.Context, ready func(*network.Config) error) error
 	var wg sync.WaitGroup
 	wg.Go(func() { cancel(n.engine.Run(ctx)) })
 	wg.Go(func() { cancel(n.set.Run(ctx)) })
+	wg.Go(func() { n.followPolicy(ctx) })
 	defer wg.Wait()
+	defer cancel(nil)
+	stop, err := n.serveHTTP()
+	if err != nil {
+		cancel(err)
+		return err
+	}
+	defer stop()
 	for len(n.engine.Status().Listen) == 0 {
 		select {
 		case <-ctx.Done():
@@ -282,6 +304,7 @@ func (n *Node) Run(ctx context.Context, ready func(*network.Config) error) error
 	}
 	c, err := n.settle(n.engine.Status().Listen)
 	if err == nil {
+		n.ready.Store(true)
 		err = ready(c)
 	}
 	if err != nil {

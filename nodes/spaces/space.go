@@ -3,6 +3,7 @@ package spaces
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 
 	"github.com/anyfs/anyfs/acl/list"
@@ -23,6 +24,7 @@ type Space struct {
 	files  *dag.Graph
 	log    *store.Store
 	blocks *block.Store
+	use    *usage
 
 	ckpt sync.Mutex // one checkpoint at a time
 	last struct {   // guarded by ckpt: what the last one covered
@@ -63,7 +65,10 @@ func (sp *Space) role(account dag.PublicKey) list.Role {
 	return s.Role(account)
 }
 
-func (sp *Space) member(account dag.PublicKey) bool { return sp.role(account) != list.RoleNone }
+// member reports whether an account may have what is in the space here.
+func (sp *Space) member(account dag.PublicKey) bool {
+	return sp.role(account) != list.RoleNone && (sp.opt.Admits == nil || sp.opt.Admits(account))
+}
 
 // durable makes both graphs durable, the access list first: files name what is in it.
 func (sp *Space) durable() error {
@@ -73,16 +78,34 @@ func (sp *Space) durable() error {
 // grown judges the files again, after the access list has grown.
 func (sp *Space) grown() {
 	if _, err := sp.files.Rejudge(nil); err != nil {
-		sp.opt.Log.Error("files are not judged again", "space", sp.id, "err", err)
+		sp.opt.Log.Error("files are not judged again", "space", sp.id.String(), "err", err)
 	}
 }
 
 // upload keeps a block of who may write in the space.
 func (sp *Space) upload(account dag.PublicKey, id block.ID, data []byte) error {
-	if sp.role(account) < list.RoleWriter || sp.opt.Admits != nil && !sp.opt.Admits(account) {
+	if sp.role(account) < list.RoleWriter || !sp.member(account) {
+		sp.use.refused.Add(1)
 		return exchange.ErrRefused
 	}
-	return sp.blocks.PutHashed(id, data)
+	if sp.blocks.Has(id) {
+		return nil
+	}
+	var all, one int64
+	owner := sp.acl.State().Root.Owner.Identity
+	if sp.opt.Quota != nil {
+		all, one = sp.opt.Quota(owner, sp.id)
+	}
+	if !sp.use.charge(sp.id, owner, int64(len(data)), all, one) {
+		sp.use.refused.Add(1)
+		return fmt.Errorf("%w: beyond its quota", exchange.ErrRefused)
+	}
+	if err := sp.blocks.PutHashed(id, data); err != nil {
+		return err
+	}
+	sp.use.uploads.Add(1)
+	sp.use.uploaded.Add(uint64(len(data)))
+	return nil
 }
 
 // checkpoint writes the indexes, where there is something new.
@@ -117,6 +140,10 @@ func (sp *Space) checkpoint(ctx context.Context) error {
 	doneBlocks(err == nil)
 	if err == nil {
 		sp.last = now
+		if s := sp.acl.State(); s != nil {
+			blocks, _ := sp.blocks.Bytes()
+			sp.use.settle(sp.id, Usage{s.Root.Owner.Identity, blocks, sp.aclLog.Bytes() + sp.log.Bytes()})
+		}
 	}
 	return err
 }

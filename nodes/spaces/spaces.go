@@ -42,6 +42,8 @@ type Options struct {
 	Has func(space dag.ID) bool
 	// Admits says whether an account may bring spaces, and blocks; nil: all may.
 	Admits func(account dag.PublicKey) bool
+	// Quota says how many bytes the spaces of an owner may take together, and this one by itself; 0: no bound. nil: none is bounded.
+	Quota func(owner dag.PublicKey, space dag.ID) (all, one int64)
 }
 
 // Set is the spaces of a node. It is safe for concurrent use.
@@ -49,6 +51,7 @@ type Set struct {
 	opt    Options
 	disk   disk.FS
 	taking chan struct{}
+	use    usage
 
 	// mu guards what follows and is held while a space is opened: what is asked for is soon asked for again.
 	mu     sync.Mutex
@@ -70,7 +73,11 @@ func Open(opt Options) (*Set, error) {
 	if err := d.MkdirAll(folder); err != nil {
 		return nil, fmt.Errorf("spaces: open %s: %w", opt.Dir, err)
 	}
-	return &Set{opt: opt, disk: d, taking: make(chan struct{}, takes), open: make(map[dag.ID]*Space)}, nil
+	s := &Set{opt: opt, disk: d, taking: make(chan struct{}, takes), open: make(map[dag.ID]*Space)}
+	if err := s.use.load(opt.Dir); err != nil {
+		return nil, fmt.Errorf("spaces: open %s: %w", opt.Dir, err)
+	}
+	return s, nil
 }
 
 // Run writes checkpoints until ctx ends.
@@ -85,8 +92,11 @@ func (s *Set) Run(ctx context.Context) error {
 		}
 		for _, sp := range s.all() {
 			if err := sp.checkpoint(ctx); err != nil && ctx.Err() == nil {
-				s.opt.Log.Error("a checkpoint was not written", "space", sp.id, "err", err)
+				s.opt.Log.Error("a checkpoint was not written", "space", sp.id.String(), "err", err)
 			}
+		}
+		if err := s.use.save(); err != nil {
+			s.opt.Log.Error("what spaces take is not written down", "err", err)
 		}
 	}
 }
@@ -100,7 +110,7 @@ func (s *Set) Close() error {
 	for _, sp := range s.all() {
 		err = errors.Join(err, sp.checkpoint(context.Background()), sp.close())
 	}
-	return err
+	return errors.Join(err, s.use.save(), s.use.db.Close())
 }
 
 func (s *Set) all() []*Space {
@@ -147,7 +157,7 @@ func dirOf(id dag.ID) string {
 func (s *Set) Space(_ context.Context, id dag.ID, account dag.PublicKey) *exchange.Replica {
 	sp, err := s.get(id, false)
 	if err != nil {
-		s.opt.Log.Error("a space cannot be served", "space", id, "err", err)
+		s.opt.Log.Error("a space cannot be served", "space", id.String(), "err", err)
 	}
 	if sp == nil || !sp.member(account) {
 		return nil
@@ -185,7 +195,7 @@ func (s *Set) Take(ctx context.Context, id dag.ID, account dag.PublicKey, frames
 		err = sp.durable()
 	}
 	if err != nil {
-		s.opt.Log.Error("a space is not taken in", "space", id, "err", err)
+		s.opt.Log.Error("a space is not taken in", "space", id.String(), "err", err)
 		return nil
 	}
 	sp.grown()
@@ -226,7 +236,7 @@ func (s *Set) get(id dag.ID, make bool) (*Space, error) {
 }
 
 func (s *Set) openSpace(id dag.ID) (sp *Space, err error) {
-	sp = &Space{id: id, opt: &s.opt}
+	sp = &Space{id: id, opt: &s.opt, use: &s.use}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, sp.close())

@@ -62,9 +62,9 @@ type remote struct {
 	proved  bool
 	counted bool // in Engine.guard
 
-	node   *Node                // it is a node that this device uses; nil: it is a device
-	news   map[dag.ID]bool      // spaces of which content came that the peer is to be told of
-	denied map[dag.ID]time.Time // spaces that the node did not take, and when
+	node   *Node             // it is a node that this device uses; nil: it is a device
+	news   map[dag.ID]bool   // spaces of which content came that the peer is to be told of
+	denied map[dag.ID]denial // spaces that the node did not take
 }
 
 // ready says whether the peer and this device have a space in common and the peer has said who it is.

@@ -24,8 +24,9 @@ import (
 
 const (
 	domainNode  = "anyfs/node/1\x00"
-	maxVisited  = 65536                  // spaces that a device may want of a node
-	offerAgain  = 5 * time.Minute        // a space that the node did not take is offered again, or when its access list has grown
+	maxVisited  = 65536           // spaces that a device may want of a node
+	offerAgain  = 5 * time.Second // a space that the node did not take is offered again; doubled each time
+	offerMax    = 5 * time.Minute
 	offerWithin = 2 * time.Minute        // for the whole list to go over
 	noAfter     = 300 * time.Millisecond // before a node says no: how long it looked tells nothing
 	takeWithin  = 10 * time.Minute       // for a node: from a slow line
@@ -33,6 +34,12 @@ const (
 
 // ErrRefused says that a node does not take something: the account may not write there, or is beyond its quota.
 var ErrRefused = errors.New("exchange: the node does not take it")
+
+// denial says of a space that a node did not take when it is offered again.
+type denial struct {
+	wait  time.Duration
+	until time.Time // zero: it is being offered
+}
 
 // Node is a node of a network, as a device uses it.
 type Node struct {
@@ -127,7 +134,7 @@ func (e *Engine) visit(ctx context.Context, n *Node, id peer.ID) {
 func newRemote(ctx context.Context, cancel context.CancelFunc, id peer.ID, key dag.PublicKey, t *stream) *remote {
 	return &remote{
 		id: id, key: key, addr: t.Conn().RemoteMultiaddr(), ctx: ctx, cancel: cancel, ended: make(chan struct{}), tags: make(chan struct{}, 1),
-		theirs: make(map[wire.Tag]struct{}), said: make(map[dag.ID]int), common: make(map[dag.ID]bool), denied: make(map[dag.ID]time.Time),
+		theirs: make(map[wire.Tag]struct{}), said: make(map[dag.ID]int), common: make(map[dag.ID]bool), denied: make(map[dag.ID]denial),
 	}
 }
 
@@ -210,10 +217,10 @@ func (e *Engine) sendWants(ctx context.Context, t *stream, r *remote) error {
 			if r.common[id] || !r.node.Wants(id) || len(r.said) >= maxVisited && r.said[id] == 0 {
 				continue
 			}
-			denied, ok := r.denied[id]
-			if r.said[id] == 0 || ok && now.Sub(denied) >= offerAgain {
+			no := r.denied[id]
+			if r.said[id] == 0 || !no.until.IsZero() && !now.Before(no.until) {
 				r.said[id] = 1
-				delete(r.denied, id)
+				r.denied[id] = denial{wait: no.wait}
 				ids = append(ids, id)
 			}
 		}
@@ -242,9 +249,12 @@ func (e *Engine) offer(ctx context.Context, t *stream, r *remote, ids []dag.ID) 
 		}
 		if err != nil && ctx.Err() == nil {
 			e.mu.Lock()
-			r.denied[id] = e.clock.Now()
+			wait := min(max(2*r.denied[id].wait, offerAgain), offerMax)
+			r.denied[id] = denial{wait, e.clock.Now().Add(jitter(wait))}
 			e.mu.Unlock()
-			e.log.Warn("a node does not take a space", "peer", r.id, "space", id, "err", err)
+			if wait == offerAgain {
+				e.log.Warn("a node does not take a space", "peer", r.id, "space", id.String(), "err", err)
+			}
 		}
 	}
 }
@@ -375,6 +385,17 @@ func (e *Engine) takeVisit(ctx context.Context, id peer.ID, t *stream) (err erro
 		}
 		if err := e.answerSpaces(ctx, t, r, s.IDs); err != nil {
 			return err
+		}
+	}
+}
+
+// Drop ends the connections with devices of accounts that fn does not let stay. A node's alone; they may come back, and are asked about anew.
+func (e *Engine) Drop(stays func(account dag.PublicKey) bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, r := range e.remotes {
+		if r.proved && !stays(r.account) {
+			r.cancel()
 		}
 	}
 }

@@ -176,7 +176,7 @@ func (u *upload) take(m *wire.PutBlock) (*wire.HeldBlocks, error) {
 		a.Bits[0] = 1
 		u.l.sp.contentCame(u.l)
 	case !errors.Is(err, ErrRefused):
-		u.l.sp.e.log.Error("a block that a device gave is not kept", "space", u.l.sp.id, "err", err)
+		u.l.sp.e.log.Error("a block that a device gave is not kept", "space", u.l.sp.id.String(), "err", err)
 	}
 	return a, nil
 }
