@@ -422,3 +422,46 @@ func TestNodeQuota(t *testing.T) {
 		t.Errorf("status is told to everybody: %v, %v", r, err)
 	}
 }
+
+// A device takes the configuration of a higher epoch from the node itself.
+func TestNodeTellsItsNewAddress(t *testing.T) {
+	NeedFUSE(t)
+	node := NewNode(t)
+	a := NewHome(t)
+	a.Listen = "/ip4/127.0.0.1/tcp/0"
+	a.Mount("--no-discovery")
+	a.Must("network", "add", node.Link)
+	a.Sync()
+	type network struct {
+		Epoch int `json:"epoch"`
+		Nodes []struct {
+			Addresses []string `json:"addresses"`
+			Connected bool     `json:"connected"`
+		} `json:"nodes"`
+	}
+	list := func() (out []network) {
+		t.Helper()
+		if err := json.Unmarshal([]byte(a.Must("network", "list", "--json")), &out); err != nil || len(out) != 1 || len(out[0].Nodes) != 1 {
+			t.Fatal(out, err)
+		}
+		return out
+	}
+	at, _, _ := strings.Cut(list()[0].Nodes[0].Addresses[0], "/p2p/")
+	node.Stop()
+	const more = "/ip4/203.0.113.5/tcp/7328"
+	node.flags = []string{"--announce", at, "--announce", more}
+	node.Start()
+	var now []network
+	for end := time.Now().Add(syncPatience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		if now = list(); now[0].Epoch == 2 && now[0].Nodes[0].Connected {
+			break
+		}
+	}
+	if n := now[0]; n.Epoch != 2 || !n.Nodes[0].Connected || len(n.Nodes[0].Addresses) != 2 || !strings.HasPrefix(n.Nodes[0].Addresses[1], more) {
+		t.Errorf("%+v", now)
+	}
+	a.Remount() // it is kept
+	if n := list()[0]; n.Epoch != 2 {
+		t.Errorf("%+v", n)
+	}
+}

@@ -222,10 +222,17 @@ func (n *Node) encoded() []byte { return n.config.Load().Encode() }
 
 // settle writes the configuration, of a new epoch where something has changed.
 func (n *Node) settle(addrs []string) (*network.Config, error) {
+	addrs = addressesOf(addrs)
 	if len(n.opt.Announce) > 0 {
-		addrs = n.opt.Announce
+		addrs = nil // what the operator says is told as it is
+		for _, a := range n.opt.Announce {
+			a, _, _ = strings.Cut(a, "/p2p/")
+			addrs = append(addrs, a)
+		}
+		slices.Sort(addrs)
+		addrs = slices.Compact(addrs)
 	}
-	c := n.newConfig(addressesOf(addrs))
+	c := n.newConfig(addrs)
 	old := n.saved
 	if old != nil {
 		c.Epoch = old.Epoch
