@@ -37,6 +37,7 @@ func (e *Engine) takeBlocks(ctx context.Context, id peer.ID, t *stream) error {
 		t.in.Limit = wire.MaxPart + 1024
 	}
 	up := &upload{l: l}
+	defer up.end()
 	holds := make(chan struct{}, maxHolds)
 	requests := make(chan wire.Message, maxRequests)
 	ctx, cancel := context.WithCancelCause(l.ctx)

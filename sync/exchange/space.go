@@ -58,6 +58,7 @@ type link struct {
 	clients [2]client                       // of blocks: to read, and to fetch ahead
 	moved   [2]atomic.Uint64                // bytes that came over their streams
 	lacks   lacks
+	giving  atomic.Bool  // a block of it is coming by PutBlock: one at a time, on whichever stream
 	serving atomic.Int32 // streams on which it asks for blocks
 	stalled atomic.Int64 // when it last owed a block and sent nothing, in nanoseconds of the clock
 }

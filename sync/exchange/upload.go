@@ -143,6 +143,14 @@ type upload struct {
 	begun   bool
 }
 
+// end says that no block is coming any more.
+func (u *upload) end() {
+	if u.begun {
+		u.begun = false
+		u.l.giving.Store(false)
+	}
+}
+
 // take takes bytes of a block. After the last it gives the answer.
 func (u *upload) take(m *wire.PutBlock) (*wire.HeldBlocks, error) {
 	keep := u.l.sp.r.Upload
@@ -154,6 +162,9 @@ func (u *upload) take(m *wire.PutBlock) (*wire.HeldBlocks, error) {
 		if uint64(len(m.Data))+m.Left > block.MaxSize {
 			return nil, fmt.Errorf("%w: a block of more than %d bytes", session.ErrPeer, block.MaxSize)
 		}
+		if !u.l.giving.CompareAndSwap(false, true) {
+			return nil, errStreams
+		}
 		u.request, u.id, u.begun, u.data = m.Request, m.ID, true, u.data[:0]
 	case m.Request != u.request || m.ID != u.id || uint64(len(m.Data))+m.Left != u.left:
 		return nil, fmt.Errorf("%w: another block within one", session.ErrPeer)
@@ -162,7 +173,7 @@ func (u *upload) take(m *wire.PutBlock) (*wire.HeldBlocks, error) {
 	if m.Left > 0 {
 		return nil, nil
 	}
-	u.begun = false
+	u.end()
 	a := &wire.HeldBlocks{Request: u.request, Bits: []byte{0}}
 	if block.Sum(u.data) != u.id {
 		return nil, fmt.Errorf("%w: it gave other bytes for a block", session.ErrPeer)
