@@ -261,7 +261,13 @@ func newStranger(t testing.TB, n *node, k *acl.Keys) *stranger {
 	digest := dag.Sum(slices.Concat([]byte("anyfs/tags/1\x00"), mine[:], theirs[:], nonce[:], their[:], k.Device.Certificate.Encode()))
 	p := &wire.Proof{Certificate: k.Device.Certificate.Encode()}
 	copy(p.Signature[:], ed25519.Sign(k.Device.PrivateKey(), append([]byte("anyfs/node/1\x00"), digest[:]...)))
-	s.send(out, p)
+	// What goes over other streams may overtake the proof: an answer says that it was taken.
+	s.send(out, p, &wire.Spaces{IDs: wire.List[dag.ID]{dag.Sum([]byte("nowhere"))}})
+	m, err = in.Read()
+	must(t, err)
+	if _, ok := m.(*wire.Absent); !ok {
+		t.Fatalf("%T", m)
+	}
 	return s
 }
 
