@@ -24,6 +24,7 @@ type Delivery struct {
 	Blocks []block.ID
 	ino    uint64
 	root   cid.Cid
+	layout block.ID // of a large one, a block beside the tree
 }
 
 // sendList gives the inodes with content to deliver, and of how many blocks. Under mu, as what follows.
@@ -91,7 +92,7 @@ func (r *Replica) Undelivered(ctx context.Context, after uint64, most int) (list
 			after = at
 			d := Delivery{ino: e.Ino}
 			if n, err := s.ix.Inode(e.Ino); err == nil && n != nil && n.Base != nil {
-				d.root = n.Base.Root
+				d.root, d.layout = n.Base.Root, n.Base.LayoutBlock
 			}
 			list = append(list, d)
 			return true
@@ -108,6 +109,9 @@ func (r *Replica) Undelivered(ctx context.Context, after uint64, most int) (list
 		d := &list[i]
 		if !d.root.Defined() {
 			continue // it was written again, and is to be published
+		}
+		if !d.layout.IsZero() {
+			d.Blocks = append(d.Blocks, d.layout)
 		}
 		err := s.eachBlock(ctx, d.root, func(id block.ID) bool {
 			d.Blocks = append(d.Blocks, id)

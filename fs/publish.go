@@ -571,6 +571,7 @@ func (s *space) publishedOne(seq, upTo journal.Seq, n *index.Inode, p *published
 			}
 			n.Rebase(upTo, base, at)
 			s.noteSend(n)
+			s.noteUpload(n)
 		}
 		n.Contents = []tree.Ref{at}
 		for i := range n.Gone {

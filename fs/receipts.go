@@ -28,8 +28,8 @@ import (
 //     that evict never rely on each other alone.
 //
 // The threat: a giver that lies, or that is lost with its disk, takes with it what others evicted under its receipt. So receipts are taken from
-// devices of the own account alone, which hold the same keys and could destroy everything anyway, and only as long as the access list has
-// them; and a lost device is as a lost disk. Against a disk that rots the giver reads what it promises when it promises it.
+// devices of the own account, which hold the same keys and could destroy everything anyway, and only as long as the access list has
+// them, and from nodes of the networks that the person chose to keep content, as long as those are in use; and a lost device is as a lost disk. Against a disk that rots the giver reads what it promises when it promises it.
 //
 // They are kept for each block, not for "all that batches up to these heads refer to": a mirror does not hold the blocks of versions that were
 // over before it came, and may prune others, so that what such a promise covers would depend on both devices' histories of pruning. Only
@@ -55,7 +55,25 @@ func (h *Home) SetKeepers(k Keepers) {
 
 type keepers struct {
 	sync.Mutex
-	k Keepers
+	k     Keepers
+	nodes map[dag.PublicKey]bool
+}
+
+// SetNodes says which nodes count as keepers: those of the networks that this home uses. They never evict.
+func (h *Home) SetNodes(nodes []dag.PublicKey) {
+	set := make(map[dag.PublicKey]bool, len(nodes))
+	for _, n := range nodes {
+		set[n] = true
+	}
+	h.keepers.Lock()
+	defer h.keepers.Unlock()
+	h.keepers.nodes = set
+}
+
+func (h *Home) isNode(device dag.PublicKey) bool {
+	h.keepers.Lock()
+	defer h.keepers.Unlock()
+	return h.keepers.nodes[device]
 }
 
 func (h *Home) askKeepers() Keepers {
@@ -184,9 +202,10 @@ func (r *Replica) Withdraw(ctx context.Context, device dag.PublicKey, ids []bloc
 	return yes
 }
 
-// isKeeper reports whether the receipts of a device count: it is a device of this account, by the access list as it is now.
+// isKeeper reports whether the receipts of a device count: it is a device of this account, by the access list as it is now, or a node of a
+// network that this home uses.
 func (s *space) isKeeper(device dag.PublicKey) bool {
-	return s.acl.List().State().HasDevice(s.h.keys.Identity, device)
+	return s.h.isNode(device) || s.acl.List().State().HasDevice(s.h.keys.Identity, device)
 }
 
 // hasLeft reports whether a device was one of the account and is none any more. One of which the record has not come yet has not.

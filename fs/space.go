@@ -70,7 +70,8 @@ type space struct {
 	orphaned map[uint64]struct{}
 	send     map[uint64]int // what sendList gives; nil: not read yet
 	sendSum  int            // its blocks
-	unsaved  bool           // the index has something that no record of the journal says
+	up       uploads
+	unsaved  bool // the index has something that no record of the journal says
 	refs     map[uint64]int64
 	dirty    map[uint64]dirtyState
 	asides   map[asideKey]aside

@@ -52,6 +52,8 @@ Examples:
 		removeCommand(e),
 		leaveCommand(e),
 		peerCommand(e),
+		networkCommand(e),
+		nodeCommand(e),
 		pauseCommand(e),
 		resumeCommand(e),
 		limitCommand(e),

@@ -8,11 +8,13 @@ import (
 	iofs "io/fs"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/anyfs/anyfs/acl/list"
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/fs"
+	netconf "github.com/anyfs/anyfs/nodes/network"
 	"github.com/anyfs/anyfs/sync/exchange"
 )
 
@@ -28,6 +30,7 @@ type network struct {
 	asked  chan struct{} // somebody waits for deliver
 	meets  time.Time     // until then the others of a device that came to an account are still being found
 	guests guests
+	used   atomic.Pointer[[]*netconf.Config]
 }
 
 // meetFor is how long that may take after a start, on the local network.
@@ -51,7 +54,7 @@ func newNetwork(h *home, listen []string, discover bool) (*network, error) {
 	n := &network{h: h, poked: make(chan struct{}, 1), asked: make(chan struct{}, 1)}
 	n.engine, err = exchange.New(exchange.Options{
 		Key: h.keys.Device.PrivateKey(), Certificate: h.keys.Device.Certificate, Listen: listen, Peers: peers, MDNS: discover,
-		Log: h.log, Changed: n.poke,
+		Log: h.log, Changed: n.poke, NewConfig: n.newConfig,
 	})
 	if err != nil {
 		return nil, &failure{exitUsage, err}
@@ -67,6 +70,13 @@ func newNetwork(h *home, listen []string, discover bool) (*network, error) {
 		n.meets = time.Now().Add(meetFor)
 	}
 	h.applySettings(s)
+	nets, err := h.readNetworks()
+	if err == nil {
+		err = h.applyNetworks(nets)
+	}
+	if err != nil {
+		h.log.Error("no network is used", "err", err)
+	}
 	return n, nil
 }
 
@@ -87,6 +97,7 @@ func (n *network) run(ctx context.Context) {
 		}
 	})
 	wg.Go(func() { n.deliver(ctx) })
+	wg.Go(func() { n.upload(ctx) })
 	n.h.fs.WatchSpaces(n.poke)
 	n.h.fs.SetKeepers(n.engine)
 	defer n.h.fs.SetKeepers(nil)
@@ -196,6 +207,7 @@ type peerStatus struct {
 	Device string   `json:"device"`
 	Addr   string   `json:"addr"`
 	Spaces []string `json:"spaces"`
+	Node   bool     `json:"node,omitempty"` // a network's, and no device
 
 	// Bytes of the protocol's messages since the daemon began, over all connections.
 	Sent     uint64 `json:"bytes_sent"`
@@ -212,7 +224,10 @@ func (n *network) addTo(r *statusResult) {
 	}
 	replicas := n.h.fs.Replicas()
 	for _, p := range st.Peers {
-		s := peerStatus{PeerID: p.ID, Addr: p.Addr, Device: deviceName(replicas, p.Device), Spaces: []string{}, Sent: p.Sent, Received: p.Received}
+		s := peerStatus{PeerID: p.ID, Addr: p.Addr, Device: deviceName(replicas, p.Device), Node: p.Node, Spaces: []string{}, Sent: p.Sent, Received: p.Received}
+		if p.Node {
+			s.Device = "node of " + netconf.Name(p.Network)
+		}
 		for _, id := range p.Spaces {
 			if name := names[id.String()]; name != "" {
 				s.Spaces = append(s.Spaces, name)

@@ -122,6 +122,7 @@ func operations() []registered {
 		opWhere, opAccount, opStatus, opWait, opPathStatus,
 		opSpaceCreate, opSpaceList, opSpaceInfo, opSpaceRename, opSpaceDelete,
 		opPeerList, opPeerAdd, opPeerRemove, opConflicts, opResolve, opPause, opLimit, opWatch,
+		opNetworkAdd, opNetworkList, opNetworkRemove,
 		opSpacePolicy, opPin, opEvict,
 		opInvite, opInvites, opInviteRevoke, opJoin, opMembers, opRequests, opApprove, opDecline, opRole, opRemove, opLeave,
 		opLog, opDeleted, opRestore, opContent, opPrune, opVerify, opExport, opImport,

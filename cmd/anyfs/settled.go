@@ -182,7 +182,8 @@ func (w *waiting) look() (progress, error) {
 		return progress{}, err
 	}
 	st := w.n.engine.Status()
-	known := len(added) > 0 || len(st.Peers) > 0
+	nets := w.n.networkOf()
+	known := len(added) > 0 || len(st.Peers) > 0 || nets != ""
 	for i := range replicas {
 		known = known || replicas[i].Shared()
 	}
@@ -202,6 +203,11 @@ func (w *waiting) look() (progress, error) {
 		s := here[r.ID]
 		p.alone += r.ToSend()
 		p.left += r.ToSend() + r.ToFetch()
+		if w.n.engine.NodeOf(r.ID) {
+			up := r.ToUpload()
+			p.alone += up
+			p.left += up
+		}
 		if s.ToFetch == 0 && slices.ContainsFunc(s.Peers, func(x exchange.SpacePeer) bool { return x.Equal }) {
 			w.equal[r.ID] = true
 		}

@@ -14,14 +14,14 @@ import (
 // maxAccess bounds the bytes of an access list that is fetched whole.
 const maxAccess = 64 << 20
 
-// FetchACL asks the connected peers of this account for the access list of a space that is known here by its ID alone. The
+// FetchACL asks the connected peers of this account, and the nodes of its network, for the access list of a space that is known here by its ID alone. The
 // frames come in an order in which each follows its past; who has asked judges them. ErrOffline when no peer of the account
 // is connected, dag.ErrNotFound when none has the space.
 func (e *Engine) FetchACL(ctx context.Context, id dag.ID) ([][]byte, error) {
 	var peers []peer.ID
 	e.mu.Lock()
 	for _, r := range e.remotes {
-		if r.ready() && r.account == e.account {
+		if r.ready() && (r.node == nil && r.account == e.account || r.node != nil && r.node.Wants(id)) {
 			peers = append(peers, r.id)
 		}
 	}
@@ -79,9 +79,15 @@ func (e *Engine) takeAccess(ctx context.Context, id peer.ID, t *stream) error {
 	if err != nil {
 		return err
 	}
+	if o, ok := m.(*wire.Open); ok && e.opt.Serve != nil {
+		return e.takeList(ctx, id, t, o.Space)
+	}
 	ask, ok := m.(*wire.Ask)
 	if !ok {
 		return unexpected(m)
+	}
+	if began := e.clock.Now(); e.opt.Serve != nil && !e.serveTo(ctx, id, ask.Space) {
+		e.waitNo(ctx, began)
 	}
 	var sp *space
 	ended := context.Background()

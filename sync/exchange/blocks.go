@@ -126,11 +126,13 @@ func (l *lacks) has(id block.ID, now time.Time, within time.Duration) bool {
 	return ok && now.Sub(at) < within
 }
 
-// clear forgets it all: the peer told of new content.
-func (l *lacks) clear() {
+// clear forgets it all: the peer told of new content. It reports whether there was anything.
+func (l *lacks) clear() (some bool) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
+	some = len(l.at) > 0
 	l.at = nil
-	l.mu.Unlock()
+	return some
 }
 
 // parts are the starts of blocks whose rest did not come: it is asked for when the block is wanted again.
@@ -272,6 +274,7 @@ func (f *fetch) run(ctx context.Context) ([]byte, error) {
 			f.active--
 			if a.err == nil {
 				if block.Sum(a.data) == f.id {
+					f.sp.contentCame(a.l)
 					return a.data, nil
 				}
 				if a.resumed {
@@ -428,6 +431,9 @@ func (l *link) load() int64 {
 	n := l.clients[0].inFlight.Load() + l.clients[1].inFlight.Load()
 	if !onLAN(l.r.addr) {
 		n += 1 << 20
+	}
+	if l.r.node != nil {
+		n += 1 << 21 // what a device near by has need not come from there
 	}
 	return n
 }

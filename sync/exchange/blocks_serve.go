@@ -33,6 +33,11 @@ func (e *Engine) takeBlocks(ctx context.Context, id peer.ID, t *stream) error {
 		return errStreams
 	}
 	t.in.Limit = wire.MaxHello
+	if l.sp.r.Upload != nil {
+		t.in.Limit = wire.MaxPart + 1024
+	}
+	up := &upload{l: l}
+	defer up.end()
 	holds := make(chan struct{}, maxHolds)
 	requests := make(chan wire.Message, maxRequests)
 	ctx, cancel := context.WithCancelCause(l.ctx)
@@ -44,8 +49,18 @@ func (e *Engine) takeBlocks(ctx context.Context, id peer.ID, t *stream) error {
 		if m, err = t.read(0); err != nil {
 			break
 		}
-		switch m.(type) {
+		switch v := m.(type) {
 		case *wire.GetBlock:
+		case *wire.PutBlock:
+			// It is taken here, so that a block that comes waits for none that goes.
+			var a *wire.HeldBlocks
+			if a, err = up.take(v); a == nil && err == nil {
+				continue
+			}
+			m = nil
+			if err == nil {
+				err = t.write(a)
+			}
 		case *wire.HasBlocks, *wire.Rely, *wire.Withdraw, *wire.Release:
 			select {
 			case holds <- struct{}{}:
@@ -57,6 +72,9 @@ func (e *Engine) takeBlocks(ctx context.Context, id peer.ID, t *stream) error {
 		}
 		if err != nil {
 			break
+		}
+		if m == nil {
+			continue
 		}
 		select {
 		case requests <- m:

@@ -38,7 +38,7 @@ var (
 // DefaultPort is where a device listens, by TCP and QUIC, unless it is told otherwise or the port is taken.
 const DefaultPort = 7327
 
-// Options of an Engine. Key and Certificate are required.
+// Options of an Engine. Key is required, and Certificate of a device.
 type Options struct {
 	Key         ed25519.PrivateKey // the device's
 	Certificate *list.Certificate  // for it, of its account
@@ -46,6 +46,15 @@ type Options struct {
 	Peers       []string           // multiaddrs with /p2p/ID, dialled as long as the engine runs; more by AddPeer
 	MDNS        bool               // look for peers on the local network, and let them find this device
 	Log         *slog.Logger       // nil: none
+
+	// Serve makes the engine a node's, which has no account: devices come to it, and it tells none of another. Certificate is nil then.
+	Serve Server
+	// Config gives the configuration of a node's network, for those who come; nil: none.
+	Config func() []byte
+	// NewConfig takes the configuration that a node gave, which proves nothing yet; by a goroutine of its own. nil: it is passed over.
+	NewConfig func(network dag.PublicKey, config []byte)
+	// Fixed: a port that is taken is an error.
+	Fixed bool
 
 	// Changed is called when peers have come or gone, or what they share has changed; quick, from any goroutine.
 	Changed func()
@@ -77,6 +86,10 @@ type Replica struct {
 	Invited func(key dag.PublicKey) bool
 
 	Keeps Keeper // of blocks, on behalf of others; nil: nothing is kept for anybody
+
+	// Upload keeps a block that a device of account gave, whose bytes are those of its ID. ErrRefused says that it is not to; nil: nothing
+	// is taken. A node's alone.
+	Upload func(account dag.PublicKey, id block.ID, data []byte) error
 
 	// Tags proves being in the space: HMACs of transcript under a discovery key of each epoch key. Who has one of these keys
 	// gets one of these tags from the same transcript.
@@ -110,18 +123,23 @@ type Engine struct {
 	dials   map[peer.ID]*dial
 	banned  map[peer.ID]time.Time
 	traffic map[peer.ID]*traffic
+	nodes   map[peer.ID]*Node // that this device uses
 	paused  bool
 	changed chan struct{} // closed and replaced at each change of spaces and remotes
 }
 
 // New returns an engine that does nothing before Run.
 func New(opt Options) (*Engine, error) {
-	if len(opt.Key) != ed25519.PrivateKeySize || opt.Certificate == nil {
-		return nil, errors.New("exchange: Options without Key or Certificate")
+	if len(opt.Key) != ed25519.PrivateKeySize || (opt.Certificate == nil) == (opt.Serve == nil) {
+		return nil, errors.New("exchange: Options without Key, or with neither or both of Certificate and Serve")
 	}
 	key := dag.PublicKey(opt.Key.Public().(ed25519.PublicKey))
-	if opt.Certificate.Device != key {
-		return nil, errors.New("exchange: the certificate is another device's")
+	var account dag.PublicKey // zero of a node: nobody's
+	if opt.Certificate != nil {
+		if opt.Certificate.Device != key {
+			return nil, errors.New("exchange: the certificate is another device's")
+		}
+		account = opt.Certificate.Account
 	}
 	self, err := peer.Decode(list.PeerID(key))
 	if err != nil {
@@ -140,10 +158,11 @@ func New(opt Options) (*Engine, error) {
 		opt.Changed = func() {}
 	}
 	e := &Engine{
-		opt: opt, log: opt.Log, clock: opt.Clock, self: self, key: key, account: opt.Certificate.Account,
+		opt: opt, log: opt.Log, clock: opt.Clock, self: self, key: key, account: account,
 		spaces: make(map[dag.ID]*space), remotes: make(map[peer.ID]*remote), dials: make(map[peer.ID]*dial),
 		banned: make(map[peer.ID]time.Time), traffic: make(map[peer.ID]*traffic), guard: newGuard(), guests: make(map[dag.ID]*Guest), changed: make(chan struct{}),
-		quit: make(chan struct{}),
+		nodes: make(map[peer.ID]*Node),
+		quit:  make(chan struct{}),
 	}
 	e.up.quit, e.down.quit = e.quit, e.quit
 	for _, a := range opt.Peers {

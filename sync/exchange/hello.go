@@ -64,6 +64,19 @@ type remote struct {
 	invited map[dag.ID]bool // spaces to which it proved an invitation
 	asked   map[*Guest]bool // invitations that were proved to it
 	guested bool            // counted among the guests
+
+	node   *Node             // it is a node that this device uses; nil: it is a device
+	news   map[dag.ID]bool   // spaces of which content came that the peer is to be told of
+	denied map[dag.ID]denial // spaces that the node did not take
+}
+
+// newRemote begins what is known of a peer.
+func newRemote(ctx context.Context, cancel context.CancelFunc, id peer.ID, key dag.PublicKey, t *stream) *remote {
+	return &remote{
+		id: id, key: key, addr: t.Conn().RemoteMultiaddr(), ctx: ctx, cancel: cancel, ended: make(chan struct{}), tags: make(chan struct{}, 1),
+		theirs: make(map[wire.Tag]struct{}), said: make(map[dag.ID]int), common: make(map[dag.ID]bool), denied: make(map[dag.ID]denial),
+		invited: make(map[dag.ID]bool), asked: make(map[*Guest]bool),
+	}
 }
 
 // ready says whether the peer and this device have a space in common and the peer has said who it is.
@@ -80,6 +93,13 @@ func (r *remote) wakeTags() {
 func (e *Engine) connected(ctx context.Context, id peer.ID) {
 	if err := e.refusal(id); err != nil {
 		e.closePeer(id)
+		return
+	}
+	if e.opt.Serve != nil {
+		return // who wants something of a node says so
+	}
+	if n := e.nodeOf(id); n != nil {
+		e.visitNode(ctx, n, id)
 		return
 	}
 	if e.self > id {
@@ -185,11 +205,7 @@ func (e *Engine) hello(ctx context.Context, id peer.ID, t *stream) (err error) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	r := &remote{
-		id: id, key: key, addr: t.Conn().RemoteMultiaddr(), ctx: ctx, cancel: cancel, ended: make(chan struct{}), tags: make(chan struct{}, 1),
-		theirs: make(map[wire.Tag]struct{}), said: make(map[dag.ID]int), common: make(map[dag.ID]bool),
-		invited: make(map[dag.ID]bool), asked: make(map[*Guest]bool),
-	}
+	r := newRemote(ctx, cancel, id, key, t)
 	if err := e.enter(ctx, r); err != nil {
 		return err
 	}
@@ -325,6 +341,8 @@ func (e *Engine) hear(ctx context.Context, t *stream, r *remote) error {
 			if err := e.hearProof(r, m); err != nil {
 				return err
 			}
+		case *wire.Content:
+			e.hearContent(r, m)
 		case *wire.Bye:
 			if m.Reason == wire.ByeNothing {
 				e.useless(r.id)
@@ -371,7 +389,7 @@ func (e *Engine) match(r *remote) {
 	e.mu.Lock()
 	var todo []*space
 	for id, sp := range e.spaces {
-		if !r.common[id] {
+		if !r.common[id] && sp.r.Tags != nil {
 			todo = append(todo, sp)
 		}
 	}
@@ -462,6 +480,9 @@ func (e *Engine) sendTags(ctx context.Context, t *stream, r *remote) error {
 				return err
 			}
 			proved = true
+		}
+		if err := e.sendNews(t, r); err != nil {
+			return err
 		}
 		select {
 		case <-r.tags:

@@ -49,12 +49,23 @@ func limits() rcmgr.ConcreteLimitConfig {
 	return l.Build(rcmgr.InfiniteLimits)
 }
 
+// nodeLimits are those of a node, to which thousands of devices come. What each of them can take is as it is of a device.
+func nodeLimits() rcmgr.ConcreteLimitConfig {
+	l := rcmgr.PartialLimitConfig{System: rcmgr.ResourceLimits{Conns: 8192, ConnsInbound: 8192, ConnsOutbound: 1024, FD: 8192, Streams: 1 << 17,
+		StreamsInbound: 1 << 17, StreamsOutbound: 1 << 17, Memory: 2 << 30}}
+	return l.Build(limits())
+}
+
 func (e *Engine) newHost() (host.Host, error) {
 	key, err := crypto.UnmarshalEd25519PrivateKey(e.opt.Key)
 	if err != nil {
 		return nil, fmt.Errorf("exchange: the device's key: %w", err)
 	}
-	rm, err := rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits()), append(connLimits(), rcmgr.WithMetricsDisabled())...)
+	bounds := limits()
+	if e.opt.Serve != nil {
+		bounds = nodeLimits()
+	}
+	rm, err := rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(bounds), append(connLimits(), rcmgr.WithMetricsDisabled())...)
 	if err != nil {
 		return nil, fmt.Errorf("exchange: limits: %w", err)
 	}
@@ -78,7 +89,7 @@ func (e *Engine) newHost() (host.Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("exchange: start the host: %w", err)
 	}
-	if err := listen(h, e.opt.Listen); err != nil {
+	if err := listen(h, e.opt.Listen, e.opt.Fixed); err != nil {
 		return nil, errors.Join(err, h.Close())
 	}
 	return h, nil
@@ -94,9 +105,9 @@ func muxer() *yamux.Transport {
 	return &t
 }
 
-// listen listens at each address; where its port is taken, at one of the next, else at any. It fails when there is none to
-// listen at.
-func listen(h host.Host, addrs []string) error {
+// listen listens at each address; where its port is taken, at one of the next, else at any, unless it is fixed. It fails when
+// there is none to listen at.
+func listen(h host.Host, addrs []string, fixed bool) error {
 	var errs []error
 	listening := len(addrs) == 0
 	for _, s := range addrs {
@@ -104,7 +115,11 @@ func listen(h host.Host, addrs []string) error {
 		if err != nil {
 			return fmt.Errorf("exchange: listen address %q: %w", s, err)
 		}
-		for _, b := range append(nextPorts(a), withPort(a, 0)) {
+		tries := append(nextPorts(a), withPort(a, 0))
+		if fixed {
+			tries = tries[:1]
+		}
+		for _, b := range tries {
 			if err = inUse(b); err == nil {
 				err = h.Network().Listen(b)
 			}
@@ -116,6 +131,9 @@ func listen(h host.Host, addrs []string) error {
 			if errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EAFNOSUPPORT) {
 				break // with another port it is not there either
 			}
+		}
+		if fixed && errors.Is(err, syscall.EADDRINUSE) {
+			return fmt.Errorf("exchange: listen at %s: %w", s, err)
 		}
 	}
 	if !listening {
@@ -251,7 +269,11 @@ func (e *Engine) closePeer(id peer.ID) {
 
 // handle takes connections and streams.
 func (e *Engine) handle(h host.Host) {
-	e.serve(h, protocolHello, e.takeHello)
+	if e.opt.Serve != nil {
+		e.serve(h, protocolNode, e.takeVisit)
+	} else {
+		e.serve(h, protocolHello, e.takeHello)
+	}
 	e.serve(h, protocolSpace, e.takeSpace)
 	e.serve(h, protocolBlocks, e.takeBlocks)
 	e.serve(h, protocolAccess, e.takeAccess)

@@ -86,7 +86,7 @@ func (e *Engine) askDevice(ctx context.Context, id dag.ID, device dag.PublicKey,
 	return nil, ErrOffline
 }
 
-// ownLinks gives the connected devices of this account that have a space. Receipts go between these alone: another account's device may be
+// ownLinks gives the connected devices of this account that have a space, and its nodes. Receipts go between these alone: another account's device may be
 // told to forget what it promised, and this one could not tell.
 func (e *Engine) ownLinks(id dag.ID) (links []*link) {
 	e.mu.Lock()
@@ -96,7 +96,7 @@ func (e *Engine) ownLinks(id dag.ID) (links []*link) {
 		return nil
 	}
 	for _, l := range sp.links {
-		if l.r.ready() && l.r.account == e.account {
+		if l.r.ready() && (l.r.node != nil || l.r.account == e.account) {
 			links = append(links, l)
 		}
 	}
@@ -115,7 +115,7 @@ func (e *Engine) ownLinks(id dag.ID) (links []*link) {
 // receipt answers a question about receipts.
 func (l *link) receipt(ctx context.Context, m wire.Message) *wire.HeldBlocks {
 	k := l.sp.r.Keeps
-	if k == nil || !l.member() || l.r.account != l.sp.e.account {
+	if k == nil || !l.member() || l.sp.e.opt.Serve == nil && l.r.account != l.sp.e.account {
 		k = nobody{}
 	}
 	var request uint64

@@ -37,6 +37,7 @@ type space struct {
 	fetches  sync.Map // by block.ID: *fetch
 	parts    parts
 	silent   lacks // blocks that nobody gave in time
+	came     came
 
 	// Guarded by Engine.mu.
 	ctx    context.Context // nil until Run
@@ -57,6 +58,7 @@ type link struct {
 	clients [2]client                       // of blocks: to read, and to fetch ahead
 	moved   [2]atomic.Uint64                // bytes that came over their streams
 	lacks   lacks
+	giving  atomic.Bool  // a block of it is coming by PutBlock: one at a time, on whichever stream
 	serving atomic.Int32 // streams on which it asks for blocks
 	stalled atomic.Int64 // when it last owed a block and sent nothing, in nanoseconds of the clock
 }
@@ -273,7 +275,10 @@ func (e *Engine) openedLink(ctx context.Context, id peer.ID, t *stream) (*link, 
 	return l, nil
 }
 
-func (l *link) member() bool { return l.sp.r.Member == nil || l.sp.r.Member(l.r.account) }
+// member says whether the peer may have the files: a node of the space's network keeps them for those who may.
+func (l *link) member() bool {
+	return l.r.node != nil || l.sp.r.Member == nil || l.sp.r.Member(l.r.account)
+}
 
 // exchange runs a session over a stream until it ends.
 func (l *link) exchange(t *stream) error {

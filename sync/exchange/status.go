@@ -30,7 +30,9 @@ type PeerStatus struct {
 	Account dag.PublicKey
 	Addr    string
 	LAN     bool
-	Spaces  []dag.ID // in common
+	Node    bool          // it is a node
+	Network dag.PublicKey // of a node
+	Spaces  []dag.ID      // in common
 
 	// Bytes of messages that went over all connections with the peer since the engine was made.
 	Sent, Received uint64
@@ -80,6 +82,9 @@ func (e *Engine) Status() Status {
 			p := PeerStatus{
 				ID: r.id.String(), Device: r.key, Account: r.account, Addr: r.addr.String(), LAN: onLAN(r.addr),
 				Spaces: slices.SortedFunc(maps.Keys(r.common), dag.ID.Compare),
+			}
+			if r.node != nil {
+				p.Node, p.Network = true, r.node.Network
 			}
 			if t := e.traffic[r.id]; t != nil {
 				p.Sent, p.Received = t.sent.Load(), t.received.Load()

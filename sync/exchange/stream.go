@@ -20,6 +20,7 @@ const (
 	protocolBlocks = protocol.ID(wire.ProtocolBlocks)
 	protocolAccess = protocol.ID(wire.ProtocolAccess)
 	protocolGuest  = protocol.ID(wire.ProtocolGuest)
+	protocolNode   = protocol.ID(wire.ProtocolNode)
 )
 
 // How long a peer may take.

@@ -41,6 +41,16 @@ const (
 	kinds
 )
 
+// The kinds of messages that came later. All but Content go between a device and a node alone.
+const (
+	KindSpaces Kind = iota + 32
+	KindServed
+	KindPutBlock
+	KindNetwork
+	KindContent
+	nodeKinds
+)
+
 func (k Kind) new() Message {
 	switch k {
 	case KindHello:
@@ -91,6 +101,16 @@ func (k Kind) new() Message {
 		return &Release{}
 	case KindGuest:
 		return &Guest{}
+	case KindSpaces:
+		return &Spaces{}
+	case KindServed:
+		return &Served{}
+	case KindPutBlock:
+		return &PutBlock{}
+	case KindNetwork:
+		return &Network{}
+	case KindContent:
+		return &Content{}
 	}
 	return nil
 }

@@ -29,6 +29,7 @@ const (
 	ProtocolBlocks = "/anyfs/blocks/1.0.0"
 	ProtocolAccess = "/anyfs/access/1.0.0"
 	ProtocolGuest  = "/anyfs/guest/1.0.0"
+	ProtocolNode   = "/anyfs/node/1.0.0"
 )
 
 // Limits fixed by the protocol.

@@ -62,6 +62,12 @@ func examples() map[string]Message {
 		"release":        &Release{Request: 6, IDs: List[block.ID]{block.ID(id(9))}},
 		"guest":          &Guest{Space: id(5), Key: dag.PublicKey(id(6)), Signature: [64]byte{1}},
 		"held no blocks": &HeldBlocks{Request: 3, Bits: []byte{0}},
+		"spaces":         &Spaces{IDs: List[dag.ID]{id(1), id(2)}},
+		"served":         &Served{IDs: List[dag.ID]{id(1)}},
+		"put block":      &PutBlock{Request: 1 << 20, ID: block.ID(id(6)), Left: 4, Data: []byte("data")},
+		"network":        &Network{Config: []byte("configuration")},
+		"content":        &Content{IDs: List[dag.ID]{id(1)}},
+		"put last":       &PutBlock{Request: 1, ID: block.ID(id(6)), Data: []byte("data")},
 	}
 }
 
@@ -70,7 +76,10 @@ func TestEveryKindHasAnExample(t *testing.T) {
 	for _, m := range examples() {
 		seen[m.kind()] = true
 	}
-	for k := KindHello; k < kinds; k++ {
+	for k := KindHello; k < nodeKinds; k++ {
+		if k == kinds {
+			k = KindSpaces
+		}
 		if !seen[k] || k.new() == nil || k.new().kind() != k {
 			t.Errorf("kind %d", k)
 		}

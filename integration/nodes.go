@@ -1,0 +1,193 @@
+package integration
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Node is an `anyfs node all` process.
+type Node struct {
+	t   testing.TB
+	Dir string
+	// Link is what it printed.
+	Link string
+
+	flags []string
+
+	cmd  *exec.Cmd
+	log  *logged
+	done chan error
+}
+
+// logged keeps what a process wrote.
+type logged struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// NewNode starts a node on a folder of its own, at a port of its choice on loopback.
+func NewNode(t testing.TB, flags ...string) *Node {
+	t.Helper()
+	n := &Node{t: t, flags: flags, Dir: filepath.Join(t.TempDir(), "node"), log: new(logged)}
+	t.Cleanup(func() {
+		if n.cmd != nil {
+			n.Kill()
+		}
+		if t.Failed() {
+			t.Logf("the node's log:\n%s", tail(n.log.String()))
+		}
+	})
+	n.Start()
+	return n
+}
+
+// Start starts the node's process and waits until it can be reached.
+func (n *Node) Start() {
+	n.t.Helper()
+	n.cmd = exec.Command(Binary, append([]string{"node", "all", "--dir", n.Dir, "--listen", "/ip4/127.0.0.1/tcp/0"}, n.flags...)...)
+	n.cmd.Stderr = n.log
+	out, err := n.cmd.StdoutPipe()
+	if err == nil {
+		err = n.cmd.Start()
+	}
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	line := make(chan string, 1)
+	n.done = make(chan error, 1)
+	go func() {
+		r := bufio.NewReader(out)
+		s, _ := r.ReadString('\n')
+		line <- strings.TrimSpace(s)
+		_, _ = io.Copy(io.Discard, r)
+		n.done <- n.cmd.Wait()
+	}()
+	select {
+	case s := <-line:
+		if !strings.HasPrefix(s, "anyfs://network/") {
+			n.t.Fatalf("the node printed %q\n%s", s, n.log)
+		}
+		n.Link = s
+	case <-time.After(30 * time.Second):
+		n.t.Fatalf("the node does not start\n%s", n.log)
+	}
+}
+
+// Kill ends the node's process at once.
+func (n *Node) Kill() {
+	_ = n.cmd.Process.Kill()
+	<-n.done
+	n.cmd = nil
+}
+
+// Stop asks the node to end, and fails the test unless it does so with success.
+func (n *Node) Stop() {
+	n.t.Helper()
+	if err := n.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		n.t.Fatal(err)
+	}
+	select {
+	case err := <-n.done:
+		if err != nil {
+			n.t.Errorf("the node ended with %v", err)
+		}
+	case <-time.After(30 * time.Second):
+		n.t.Error("the node does not end")
+		_ = n.cmd.Process.Kill()
+		<-n.done
+	}
+	n.cmd = nil
+}
+
+// Logged gives an attribute of the last line of the log with that message.
+func (n *Node) Logged(t testing.TB, message, attribute string) string {
+	t.Helper()
+	value := ""
+	for l := range strings.Lines(n.log.String()) {
+		var m map[string]any
+		if json.Unmarshal([]byte(l), &m) == nil && m["msg"] == message {
+			value = fmt.Sprint(m[attribute])
+		}
+	}
+	if value == "" {
+		t.Fatalf("the log does not say %q", message)
+	}
+	return value
+}
+
+// File is the file that devices add.
+func (n *Node) File() string { return filepath.Join(n.Dir, "network.json") }
+
+// Disk calls fn with the name and the content of each file of the node.
+func (n *Node) Disk(fn func(name string, b []byte)) {
+	n.t.Helper()
+	err := filepath.WalkDir(n.Dir, func(p string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		b, err := os.ReadFile(p)
+		fn(p, b)
+		return err
+	})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// Memory calls fn with the content of each part of the process's memory that can be written, and gives how many bytes that was.
+func (n *Node) Memory(fn func(where string, b []byte)) (total int) {
+	n.t.Helper()
+	pid := n.cmd.Process.Pid
+	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	mem, err := os.Open(fmt.Sprintf("/proc/%d/mem", pid))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	defer mem.Close()
+	for l := range strings.Lines(string(maps)) {
+		var from, to uint64
+		var mode string
+		if _, err := fmt.Sscanf(l, "%x-%x %s", &from, &to, &mode); err != nil || !strings.HasPrefix(mode, "rw") {
+			continue
+		}
+		const step, over = 4 << 20, 256
+		buf := make([]byte, step+over)
+		for at := from; at < to; at += step {
+			k, err := mem.ReadAt(buf[:min(step+over, to-at)], int64(at))
+			if k == 0 && err != nil && !errors.Is(err, io.EOF) {
+				break // a part that nothing was ever in
+			}
+			total += k
+			fn(strings.TrimSpace(l), buf[:k])
+		}
+	}
+	return total
+}

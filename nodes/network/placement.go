@@ -1,0 +1,68 @@
+package network
+
+import (
+	"encoding/hex"
+	"fmt"
+
+	"github.com/anyproto/go-chash"
+
+	"github.com/anyfs/anyfs/dag"
+)
+
+// Placement says which nodes of one kind have what, by the consistent hashing of go-chash. It is a function of the configuration: all nodes
+// and clients of an epoch come to the same. It is safe for concurrent use.
+type Placement struct {
+	table chash.CHash
+	nodes map[string]*Node
+}
+
+// member is a node in the table.
+type member struct{ n *Node }
+
+func (m member) Id() string        { return hex.EncodeToString(m.n.Key[:]) } //nolint:revive // go-chash's name
+func (m member) Capacity() float64 { return float64(m.n.Capacity) }
+
+// Place distributes the nodes of a kind over the partitions. There is none where the configuration has no such node.
+func (c *Config) Place(k Kind) (*Placement, error) {
+	p := &Placement{nodes: make(map[string]*Node)}
+	var members []chash.Member
+	for i := range c.Nodes {
+		if n := &c.Nodes[i]; n.Kinds&k != 0 {
+			m := member{n}
+			members = append(members, m)
+			p.nodes[m.Id()] = n
+		}
+	}
+	if len(members) == 0 {
+		return nil, fmt.Errorf("%w: no node of kind %v", ErrFormat, k.Names())
+	}
+	var err error
+	p.table, err = chash.New(chash.Config{PartitionCount: c.Partitions, ReplicationFactor: int(c.Replication)})
+	if err == nil {
+		err = p.table.AddMembers(members...)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("network: place %d nodes: %w", len(members), err)
+	}
+	return p, nil
+}
+
+// Of gives the nodes of a space, as many as the replication says or as there are; the first is the one to ask first.
+func (p *Placement) Of(space dag.ID) []*Node {
+	members := p.table.GetMembers(hex.EncodeToString(space[:]))
+	out := make([]*Node, len(members))
+	for i, m := range members {
+		out[i] = p.nodes[m.Id()]
+	}
+	return out
+}
+
+// Has reports whether a node is among those of a space.
+func (p *Placement) Has(space dag.ID, node dag.PublicKey) bool {
+	for _, n := range p.Of(space) {
+		if n.Key == node {
+			return true
+		}
+	}
+	return false
+}

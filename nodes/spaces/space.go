@@ -1,0 +1,185 @@
+package spaces
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/anyfs/anyfs/acl/list"
+	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/dag/block"
+	"github.com/anyfs/anyfs/dag/kv"
+	"github.com/anyfs/anyfs/dag/store"
+	"github.com/anyfs/anyfs/sync/exchange"
+)
+
+// Space is one space that is open.
+type Space struct {
+	id     dag.ID
+	opt    *Options
+	db     kv.DB
+	acl    *list.List
+	aclLog *store.Store
+	files  *dag.Graph
+	log    *store.Store
+	blocks *block.Store
+	use    *usage
+
+	ckpt sync.Mutex // one checkpoint at a time
+	last struct {   // guarded by ckpt: what the last one covered
+		acl, files store.Mark
+		blocks     int64
+	}
+}
+
+func (sp *Space) close() error {
+	var err error
+	if sp.blocks != nil {
+		err = errors.Join(err, sp.blocks.Close())
+	}
+	for _, l := range []*store.Store{sp.log, sp.aclLog} {
+		if l != nil {
+			err = errors.Join(err, l.Close())
+		}
+	}
+	if sp.db != nil {
+		err = errors.Join(err, sp.db.Close())
+	}
+	return err
+}
+
+// replica is the space as the exchange has it.
+func (sp *Space) replica() *exchange.Replica {
+	return &exchange.Replica{
+		ID: sp.id, ACL: sp.acl.Graph(), Files: sp.files, Blocks: sp.blocks, Durable: sp.durable, Grown: sp.grown,
+		Member: sp.member, Keeps: keeper{sp}, Upload: sp.upload,
+	}
+}
+
+func (sp *Space) role(account dag.PublicKey) list.Role {
+	s := sp.acl.State()
+	if s == nil {
+		return list.RoleNone // its list was not durable when a crash came
+	}
+	return s.Role(account)
+}
+
+// member reports whether an account may have what is in the space here.
+func (sp *Space) member(account dag.PublicKey) bool {
+	return sp.role(account) != list.RoleNone && (sp.opt.Admits == nil || sp.opt.Admits(account))
+}
+
+// durable makes both graphs durable, the access list first: files name what is in it.
+func (sp *Space) durable() error {
+	return errors.Join(sp.aclLog.Sync(), sp.log.Sync())
+}
+
+// grown judges the files again, after the access list has grown.
+func (sp *Space) grown() {
+	if _, err := sp.files.Rejudge(nil); err != nil {
+		sp.opt.Log.Error("files are not judged again", "space", sp.id.String(), "err", err)
+	}
+}
+
+// upload keeps a block of who may write in the space.
+func (sp *Space) upload(account dag.PublicKey, id block.ID, data []byte) error {
+	if sp.role(account) < list.RoleWriter || !sp.member(account) {
+		sp.use.refused.Add(1)
+		return exchange.ErrRefused
+	}
+	if sp.blocks.Has(id) {
+		return nil
+	}
+	var all, one int64
+	owner := sp.acl.State().Root.Owner.Identity
+	if sp.opt.Quota != nil {
+		all, one = sp.opt.Quota(owner, sp.id)
+	}
+	if !sp.use.charge(sp.id, owner, int64(len(data)), all, one) {
+		sp.use.refused.Add(1)
+		return fmt.Errorf("%w: beyond its quota", exchange.ErrRefused)
+	}
+	if err := sp.blocks.PutHashed(id, data); err != nil {
+		return err
+	}
+	sp.use.uploads.Add(1)
+	sp.use.uploaded.Add(uint64(len(data)))
+	return nil
+}
+
+// checkpoint writes the indexes, where there is something new.
+func (sp *Space) checkpoint(ctx context.Context) error {
+	sp.ckpt.Lock()
+	defer sp.ckpt.Unlock()
+	now := sp.last
+	now.acl, now.files, now.blocks = sp.aclLog.Mark(), sp.log.Mark(), sp.blocks.Len()
+	if now == sp.last {
+		return nil
+	}
+	if err := sp.blocks.Sync(ctx); err != nil {
+		return err
+	}
+	if err := sp.durable(); err != nil {
+		return err
+	}
+	// The files first: what is frozen after them holds what they name.
+	writeFiles, doneFiles := sp.log.Freeze()
+	writeACL, doneACL := sp.aclLog.Freeze()
+	writeBlocks, doneBlocks := sp.blocks.Freeze()
+	err := sp.db.Update(func(tx kv.Tx) error {
+		for _, write := range []func(kv.Tx) error{writeACL, writeFiles, writeBlocks} {
+			if err := write(tx); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	doneFiles(err == nil)
+	doneACL(err == nil)
+	doneBlocks(err == nil)
+	if err == nil {
+		sp.last = now
+		if s := sp.acl.State(); s != nil {
+			blocks, _ := sp.blocks.Bytes()
+			sp.use.settle(sp.id, Usage{s.Root.Owner.Identity, blocks, sp.aclLog.Bytes() + sp.log.Bytes()})
+		}
+	}
+	return err
+}
+
+// keeper promises to keep what is here: nothing goes.
+type keeper struct{ sp *Space }
+
+var _ exchange.Keeper = keeper{}
+
+// Promise implements exchange.Keeper. Blocks are read before: a disk may have lost them.
+func (k keeper) Promise(ctx context.Context, _, account dag.PublicKey, ids []block.ID) []bool {
+	yes := make([]bool, len(ids))
+	if !k.sp.member(account) || k.sp.blocks.Sync(ctx) != nil {
+		return yes
+	}
+	var buf []byte
+	for i, id := range ids {
+		if ctx.Err() != nil {
+			break
+		}
+		b, err := k.sp.blocks.GetBuffer(id, buf)
+		if yes[i] = err == nil; b != nil {
+			buf = b
+		}
+	}
+	return yes
+}
+
+// Withdraw implements exchange.Keeper: a node relies on nobody.
+func (k keeper) Withdraw(_ context.Context, _ dag.PublicKey, ids []block.ID) []bool {
+	yes := make([]bool, len(ids))
+	for i := range yes {
+		yes[i] = true
+	}
+	return yes
+}
+
+// Released implements exchange.Keeper. The block stays: others may refer to it.
+func (k keeper) Released(context.Context, dag.PublicKey, []block.ID) error { return nil }

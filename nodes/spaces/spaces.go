@@ -1,0 +1,271 @@
+// Package spaces keeps spaces on a node's disk, without their keys.
+//
+// A space there is its access list, its graph of files and its blocks, in the same stores as on a device, all of it sealed or public. Who has
+// no key judges batches as who has them does: by the access list. A space comes by its access list, which proves itself from the space's ID
+// on, from an account that the list makes a member. Nothing is evicted: what a node has promised to keep is all that it holds.
+package spaces
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	iofs "io/fs"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/anyfs/anyfs/acl/list"
+	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/dag/block"
+	"github.com/anyfs/anyfs/dag/disk"
+	"github.com/anyfs/anyfs/dag/kv"
+	"github.com/anyfs/anyfs/dag/store"
+	"github.com/anyfs/anyfs/sync/exchange"
+)
+
+const (
+	folder          = "spaces"
+	dbName          = "space.db"
+	checkpointEvery = 2 * time.Second
+	takes           = 4 // access lists of strangers that are judged at once: each is in memory
+)
+
+// Options say where spaces lie. Dir is required.
+type Options struct {
+	Dir string       // of the node; the spaces are in a folder of it
+	Log *slog.Logger // nil: none
+
+	// Has says whether a space is this node's by the network's configuration; nil: all are.
+	Has func(space dag.ID) bool
+	// Admits says whether an account may bring spaces, and blocks; nil: all may.
+	Admits func(account dag.PublicKey) bool
+	// Quota says how many bytes the spaces of an owner may take together, and this one by itself; 0: no bound. nil: none is bounded.
+	Quota func(owner dag.PublicKey, space dag.ID) (all, one int64)
+}
+
+// Set is the spaces of a node. It is safe for concurrent use.
+type Set struct {
+	opt    Options
+	disk   disk.FS
+	taking chan struct{}
+	use    usage
+
+	// mu guards what follows and is held while a space is opened: what is asked for is soon asked for again.
+	mu     sync.Mutex
+	open   map[dag.ID]*Space
+	closed bool
+}
+
+var _ exchange.Server = (*Set)(nil)
+
+// Open opens the spaces of a node. They are read when they are asked for.
+func Open(opt Options) (*Set, error) {
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.DiscardHandler)
+	}
+	d, err := disk.OS(opt.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("spaces: open %s: %w", opt.Dir, err)
+	}
+	if err := d.MkdirAll(folder); err != nil {
+		return nil, fmt.Errorf("spaces: open %s: %w", opt.Dir, err)
+	}
+	s := &Set{opt: opt, disk: d, taking: make(chan struct{}, takes), open: make(map[dag.ID]*Space)}
+	if err := s.use.load(opt.Dir); err != nil {
+		return nil, fmt.Errorf("spaces: open %s: %w", opt.Dir, err)
+	}
+	return s, nil
+}
+
+// Run writes checkpoints until ctx ends.
+func (s *Set) Run(ctx context.Context) error {
+	tick := time.NewTicker(checkpointEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+		}
+		for _, sp := range s.all() {
+			if err := sp.checkpoint(ctx); err != nil && ctx.Err() == nil {
+				s.opt.Log.Error("a checkpoint was not written", "space", sp.id.String(), "err", err)
+			}
+		}
+		if err := s.use.save(); err != nil {
+			s.opt.Log.Error("what spaces take is not written down", "err", err)
+		}
+	}
+}
+
+// Close makes all durable and gives the spaces up. Nobody uses them any more.
+func (s *Set) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	var err error
+	for _, sp := range s.all() {
+		err = errors.Join(err, sp.checkpoint(context.Background()), sp.close())
+	}
+	return errors.Join(err, s.use.save(), s.use.db.Close())
+}
+
+func (s *Set) all() []*Space {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]*Space, 0, len(s.open))
+	for _, sp := range s.open {
+		out = append(out, sp)
+	}
+	slices.SortFunc(out, func(a, b *Space) int { return a.id.Compare(b.id) })
+	return out
+}
+
+// IDs gives all spaces that are on the disk, in order.
+func (s *Set) IDs() ([]dag.ID, error) {
+	tops, err := s.disk.ReadDir(folder)
+	if err != nil {
+		return nil, fmt.Errorf("spaces: list: %w", err)
+	}
+	var out []dag.ID
+	for _, top := range tops {
+		names, err := s.disk.ReadDir(folder + "/" + top)
+		if err != nil {
+			return nil, fmt.Errorf("spaces: list: %w", err)
+		}
+		for _, n := range names {
+			var id dag.ID
+			if b, err := hex.DecodeString(n); err == nil && len(b) == len(id) {
+				copy(id[:], b)
+				out = append(out, id)
+			}
+		}
+	}
+	slices.SortFunc(out, dag.ID.Compare)
+	return out, nil
+}
+
+func dirOf(id dag.ID) string {
+	name := hex.EncodeToString(id[:])
+	return folder + "/" + name[:2] + "/" + name
+}
+
+// Space implements exchange.Server.
+func (s *Set) Space(_ context.Context, id dag.ID, account dag.PublicKey) *exchange.Replica {
+	sp, err := s.get(id, false)
+	if err != nil {
+		s.opt.Log.Error("a space cannot be served", "space", id.String(), "err", err)
+	}
+	if sp == nil || !sp.member(account) {
+		return nil
+	}
+	return sp.replica()
+}
+
+// Take implements exchange.Server. The list is judged by itself first, whether the space is here or not: what an account that it does not make a
+// member can learn, by the answer or by how long it takes, is nothing.
+func (s *Set) Take(ctx context.Context, id dag.ID, account dag.PublicKey, frames [][]byte) *exchange.Replica {
+	select {
+	case s.taking <- struct{}{}:
+		defer func() { <-s.taking }()
+	case <-ctx.Done():
+		return nil
+	}
+	if s.opt.Has != nil && !s.opt.Has(id) || s.opt.Admits != nil && !s.opt.Admits(account) {
+		return nil
+	}
+	l, err := list.Open(id, store.NewMem())
+	for i := 0; i < len(frames) && err == nil; i++ {
+		err = l.Import(frames[i])
+	}
+	if err != nil || l.State() == nil || l.State().Role(account) == list.RoleNone {
+		s.opt.Log.Debug("a space is not taken", "err", err)
+		return nil
+	}
+	sp, err := s.get(id, true)
+	for i := 0; i < len(frames) && err == nil; i++ {
+		if err = sp.acl.Import(frames[i]); err != nil && ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+	}
+	if err == nil {
+		err = sp.durable()
+	}
+	if err != nil {
+		s.opt.Log.Error("a space is not taken in", "space", id.String(), "err", err)
+		return nil
+	}
+	sp.grown()
+	if !sp.member(account) {
+		return nil // by what is known here
+	}
+	return sp.replica()
+}
+
+// get opens a space; nil where it is not here and is not to be made.
+func (s *Set) get(id dag.ID, make bool) (*Space, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if sp := s.open[id]; sp != nil {
+		return sp, nil
+	}
+	if s.closed {
+		return nil, errors.New("spaces: closed")
+	}
+	if !make {
+		names, err := s.disk.ReadDir(dirOf(id))
+		if errors.Is(err, iofs.ErrNotExist) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if !slices.Contains(names, dbName) {
+			return nil, nil // a crash came before anything was in it
+		}
+	}
+	sp, err := s.openSpace(id)
+	if err != nil {
+		return nil, fmt.Errorf("spaces: open %s: %w", id, err)
+	}
+	s.open[id] = sp
+	return sp, nil
+}
+
+func (s *Set) openSpace(id dag.ID) (sp *Space, err error) {
+	sp = &Space{id: id, opt: &s.opt, use: &s.use}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, sp.close())
+		}
+	}()
+	dir := dirOf(id)
+	if err := s.disk.MkdirAll(dir); err != nil {
+		return sp, err
+	}
+	db, err := kv.OpenBolt(filepath.Join(s.opt.Dir, filepath.FromSlash(dir), dbName))
+	if err != nil {
+		return sp, err
+	}
+	sp.db = db
+	if err := s.disk.SyncDir(dir); err != nil {
+		return sp, err
+	}
+	if sp.aclLog, err = store.Open(store.Options{Disk: s.disk, Dir: dir + "/acl", DB: db, Name: "acl", Seal: store.Plain{}}); err != nil {
+		return sp, err
+	}
+	if sp.acl, err = list.Open(id, sp.aclLog); err != nil {
+		return sp, err
+	}
+	if sp.log, err = store.Open(store.Options{Disk: s.disk, Dir: dir + "/batches", DB: db, Name: "files", Seal: store.Plain{}}); err != nil {
+		return sp, err
+	}
+	if sp.files, err = dag.Open(id, sp.log, sp.acl.Files(), dag.Options{}); err != nil {
+		return sp, err
+	}
+	sp.blocks, err = block.Open(block.Options{Disk: s.disk, Dir: dir + "/blocks", DB: db, Seal: store.Plain{}, CacheEntries: 1024, OpenFiles: 4})
+	return sp, err
+}

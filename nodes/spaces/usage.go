@@ -1,0 +1,168 @@
+package spaces
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/dag/kv"
+)
+
+const (
+	usageName   = "usage.db"
+	usageBucket = "usage"
+)
+
+// Usage is what a space takes on the node.
+type Usage struct {
+	Owner  dag.PublicKey // by its root: its quota counts
+	Blocks int64         // bytes, with headers
+	Log    int64         // bytes of changes and access records
+}
+
+// usage is what all spaces take, those that are not open too. In the database it is as of the last checkpoint of each; a block counts
+// from when it is given.
+type usage struct {
+	db kv.DB
+
+	uploads, uploaded, refused atomic.Uint64 // blocks, bytes and refusals since the start
+
+	mu     sync.Mutex
+	of     map[dag.ID]Usage
+	owners map[dag.PublicKey]int64
+	fresh  map[dag.ID]bool // not written yet
+}
+
+func (u *usage) load(dir string) error {
+	db, err := kv.OpenBolt(filepath.Join(dir, usageName))
+	if err != nil {
+		return err
+	}
+	u.db, u.of, u.owners, u.fresh = db, make(map[dag.ID]Usage), make(map[dag.PublicKey]int64), make(map[dag.ID]bool)
+	return db.View(func(tx kv.Tx) error {
+		var err error
+		scan := tx.Scan(usageBucket, nil, func(k, v []byte) bool {
+			var id dag.ID
+			var x Usage
+			if len(k) != len(id) || len(v) != len(x.Owner)+16 {
+				err = fmt.Errorf("%w: a usage of %d and %d bytes", kv.ErrCorrupt, len(k), len(v))
+				return false
+			}
+			copy(id[:], k)
+			copy(x.Owner[:], v)
+			x.Blocks = int64(binary.BigEndian.Uint64(v[len(x.Owner):]))
+			x.Log = int64(binary.BigEndian.Uint64(v[len(x.Owner)+8:]))
+			u.put(id, x)
+			return true
+		})
+		return errors.Join(err, scan)
+	})
+}
+
+// put replaces what a space takes. mu is held, or nobody else has u.
+func (u *usage) put(id dag.ID, x Usage) {
+	if old, ok := u.of[id]; ok {
+		u.owners[old.Owner] -= old.Blocks + old.Log
+	}
+	u.of[id] = x
+	u.owners[x.Owner] += x.Blocks + x.Log
+}
+
+// charge counts a block of n bytes, unless that is beyond what the owner's spaces may take, or this one; 0 is no bound.
+func (u *usage) charge(id dag.ID, owner dag.PublicKey, n, all, one int64) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	x := u.of[id]
+	if all > 0 && u.owners[owner]+n > all || one > 0 && x.Blocks+x.Log+n > one {
+		return false
+	}
+	x.Owner, x.Blocks = owner, x.Blocks+n
+	u.put(id, x)
+	u.fresh[id] = true
+	return true
+}
+
+// settle says what a space really takes.
+func (u *usage) settle(id dag.ID, x Usage) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.of[id] != x {
+		u.put(id, x)
+		u.fresh[id] = true
+	}
+}
+
+// save writes down what has changed.
+func (u *usage) save() error {
+	u.mu.Lock()
+	todo := make(map[dag.ID]Usage, len(u.fresh))
+	for id := range u.fresh {
+		todo[id] = u.of[id]
+	}
+	clear(u.fresh)
+	u.mu.Unlock()
+	if len(todo) == 0 {
+		return nil
+	}
+	err := u.db.Update(func(tx kv.Tx) error {
+		for id, x := range todo {
+			v := binary.BigEndian.AppendUint64(x.Owner[:], uint64(x.Blocks))
+			if err := tx.Put(usageBucket, id[:], binary.BigEndian.AppendUint64(v, uint64(x.Log))); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		u.mu.Lock()
+		for id := range todo {
+			u.fresh[id] = true
+		}
+		u.mu.Unlock()
+	}
+	return err
+}
+
+// Totals is what all spaces take together, and what has come since the start.
+type Totals struct {
+	Spaces   int    `json:"spaces"`
+	Open     int    `json:"open_spaces"`
+	Blocks   int64  `json:"block_bytes"`
+	Log      int64  `json:"change_bytes"`
+	Uploads  uint64 `json:"uploaded_blocks"`
+	Uploaded uint64 `json:"uploaded_bytes"`
+	Refused  uint64 `json:"refused_blocks"`
+}
+
+// Totals gives that. It costs some nanoseconds a space.
+func (s *Set) Totals() Totals {
+	s.mu.Lock()
+	t := Totals{Open: len(s.open)}
+	s.mu.Unlock()
+	u := &s.use
+	t.Uploads, t.Uploaded, t.Refused = u.uploads.Load(), u.uploaded.Load(), u.refused.Load()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	t.Spaces = len(u.of)
+	for _, x := range u.of {
+		t.Blocks += x.Blocks
+		t.Log += x.Log
+	}
+	return t
+}
+
+// Usages gives what each space takes.
+func (s *Set) Usages() map[dag.ID]Usage {
+	u := &s.use
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	out := make(map[dag.ID]Usage, len(u.of))
+	for id, x := range u.of {
+		out[id] = x
+	}
+	return out
+}

@@ -1,0 +1,524 @@
+package exchange
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/anyfs/anyfs/acl/list"
+	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/sync/session"
+	"github.com/anyfs/anyfs/sync/wire"
+)
+
+// A node has no keys, so that no tag could prove to it, or by it, that somebody is in a space. A device visits it: it says who it is, and
+// which spaces it wants; the node serves those that it holds and of which the device's account is a member by their access lists. Of all
+// others it says one and the same: what it does not hold, and what that account may not have. Once a space is common, all goes as between
+// devices.
+
+const (
+	domainNode  = "anyfs/node/1\x00"
+	maxVisited  = 65536           // spaces that a device may want of a node
+	offerAgain  = 5 * time.Second // a space that the node did not take is offered again; doubled each time
+	offerMax    = 5 * time.Minute
+	offerWithin = 2 * time.Minute        // for the whole list to go over
+	noAfter     = 300 * time.Millisecond // before a node says no: how long it looked tells nothing
+	takeWithin  = 10 * time.Minute       // for a node: from a slow line
+)
+
+// ErrRefused says that a node does not take something: the account may not write there, or is beyond its quota.
+var ErrRefused = errors.New("exchange: the node does not take it")
+
+// denial says of a space that a node did not take when it is offered again.
+type denial struct {
+	wait  time.Duration
+	until time.Time // zero: it is being offered
+}
+
+// Node is a node of a network, as a device uses it.
+type Node struct {
+	Network dag.PublicKey
+	Addrs   []string                // multiaddrs with /p2p/ID, all of the same one
+	Wants   func(space dag.ID) bool // whether it is to be told of a space; quick, called with locks held
+}
+
+// Server is the spaces of a node. Both calls may take a while. They never say why not: a space that is not there and one that the account may
+// not have are the same.
+type Server interface {
+	// Space gives a space that is here and that account is a member of; nil where there is none.
+	Space(ctx context.Context, id dag.ID, account dag.PublicKey) *Replica
+	// Take takes a space in by the frames of its access list, where that makes account a member and the node is to have it; else nil.
+	Take(ctx context.Context, id dag.ID, account dag.PublicKey, frames [][]byte) *Replica
+}
+
+// SetNodes says which nodes this device uses, in the place of those before. It stays connected to each.
+func (e *Engine) SetNodes(nodes []Node) error {
+	next := make(map[peer.ID]*Node, len(nodes))
+	var infos []peer.AddrInfo
+	for _, n := range nodes {
+		for _, a := range n.Addrs {
+			info, err := splitAddr(a)
+			if err != nil {
+				return err
+			}
+			if info.ID == e.self {
+				continue
+			}
+			if o := next[info.ID]; o == nil {
+				next[info.ID] = &n
+			} else if o.Network != n.Network {
+				return fmt.Errorf("exchange: the node %s is in two networks", info.ID)
+			}
+			infos = append(infos, *info)
+		}
+	}
+	e.mu.Lock()
+	before := e.nodes
+	e.nodes = next
+	var gone []peer.ID
+	for id := range before {
+		// Whom a node was told of it keeps in mind: with another set of spaces it is greeted anew.
+		gone = append(gone, id)
+		if d := e.dials[id]; d != nil && next[id] == nil {
+			d.stop()
+			delete(e.dials, id)
+		}
+	}
+	for id := range next {
+		if before[id] == nil {
+			gone = append(gone, id) // it may be connected as something else
+		}
+	}
+	e.mu.Unlock()
+	for _, id := range gone {
+		e.closePeer(id)
+	}
+	for _, info := range infos {
+		e.want(info, true)
+	}
+	e.noteChange()
+	return nil
+}
+
+func (e *Engine) nodeOf(id peer.ID) *Node {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.nodes[id]
+}
+
+// visitNode is a device's side: it lasts as long as the node is connected.
+func (e *Engine) visitNode(ctx context.Context, n *Node, id peer.ID) {
+	e.mu.Lock()
+	known := e.remotes[id] != nil
+	e.mu.Unlock()
+	if known {
+		return
+	}
+	t, err := e.open(ctx, id, protocolNode)
+	if err == nil {
+		defer t.closeOn(ctx)()
+		err = e.visitOn(ctx, n, id, t)
+		_ = t.Reset()
+	}
+	e.failed(id, "node", err)
+	e.closePeer(id)
+}
+
+func (e *Engine) visitOn(ctx context.Context, n *Node, id peer.ID, t *stream) error {
+	key, err := deviceOf(id)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	r := newRemote(ctx, cancel, id, key, t)
+	r.node = n
+	if err := e.enter(ctx, r); err != nil {
+		return err
+	}
+	defer e.exit(r)
+	defer t.closeOn(ctx)()
+	if err := e.greet(t, r); err != nil {
+		return err
+	}
+	p := &wire.Proof{Certificate: e.opt.Certificate.Encode()}
+	copy(p.Signature[:], ed25519.Sign(e.opt.Key, visitText(r.toThem, p.Certificate)))
+	if err := t.write(p); err != nil {
+		return err
+	}
+	e.mu.Lock()
+	r.proved = true // the transport did, by the peer ID that the network's configuration names
+	e.uncount(r)
+	e.mu.Unlock()
+	t.in.Limit = wire.MaxBody
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() {
+		if err := e.sendWants(ctx, t, r); err != nil && ctx.Err() == nil {
+			e.log.Debug("a node is not told of spaces", "peer", id, "err", err)
+			cancel()
+		}
+	})
+	for {
+		m, err := t.read(0)
+		if err != nil {
+			return err
+		}
+		switch m := m.(type) {
+		case *wire.Served:
+			e.mu.Lock()
+			for _, id := range m.IDs {
+				if r.said[id] == 0 {
+					e.mu.Unlock()
+					return fmt.Errorf("%w: it serves what was not asked for", session.ErrPeer)
+				}
+				r.common[id] = true
+			}
+			e.mu.Unlock()
+			e.meet(r)
+		case *wire.Absent:
+			// It neither has them nor says that it has: they are offered.
+			ids := slices.Clone(m.IDs)
+			wg.Go(func() { e.offer(ctx, t, r, ids) })
+		case *wire.Content:
+			e.hearContent(r, m)
+		case *wire.Network:
+			if e.opt.NewConfig != nil {
+				e.start(func(context.Context) { e.opt.NewConfig(n.Network, m.Config) })
+			}
+		default:
+			return unexpected(m)
+		}
+	}
+}
+
+// sendWants tells a node of the spaces that it is to have, and of others as they come.
+func (e *Engine) sendWants(ctx context.Context, t *stream, r *remote) error {
+	for {
+		var ids []dag.ID
+		e.mu.Lock()
+		now := e.clock.Now()
+		for id := range e.spaces {
+			if r.common[id] || !r.node.Wants(id) || len(r.said) >= maxVisited && r.said[id] == 0 {
+				continue
+			}
+			no := r.denied[id]
+			if r.said[id] == 0 || !no.until.IsZero() && !now.Before(no.until) {
+				r.said[id] = 1
+				r.denied[id] = denial{wait: no.wait}
+				ids = append(ids, id)
+			}
+		}
+		e.mu.Unlock()
+		slices.SortFunc(ids, dag.ID.Compare)
+		for some := range slices.Chunk(ids, wire.MaxIDs) {
+			if err := t.write(&wire.Spaces{IDs: some}); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-r.tags:
+		case <-e.clock.After(offerAgain):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// offer gives a node the access lists of spaces, and asks for them again where it took them.
+func (e *Engine) offer(ctx context.Context, t *stream, r *remote, ids []dag.ID) {
+	for _, id := range ids {
+		err := e.offerOne(ctx, r, id)
+		if err == nil {
+			err = t.write(&wire.Spaces{IDs: wire.List[dag.ID]{id}})
+		}
+		if err != nil && ctx.Err() == nil {
+			e.mu.Lock()
+			wait := min(max(2*r.denied[id].wait, offerAgain), offerMax)
+			r.denied[id] = denial{wait, e.clock.Now().Add(jitter(wait))}
+			e.mu.Unlock()
+			if wait == offerAgain {
+				e.log.Warn("a node does not take a space", "peer", r.id, "space", id.String(), "err", err)
+			}
+		}
+	}
+}
+
+func (e *Engine) offerOne(ctx context.Context, r *remote, id dag.ID) error {
+	e.mu.Lock()
+	sp := e.spaces[id]
+	if sp == nil || sp.ctx == nil || sp.ctx.Err() != nil || !r.node.Wants(id) {
+		e.mu.Unlock()
+		return dag.ErrNotFound
+	}
+	sp.running.Add(1)
+	ended := sp.ctx
+	e.mu.Unlock()
+	defer sp.running.Done()
+	ctx, cancel := context.WithTimeout(ctx, offerWithin)
+	defer cancel()
+	t, err := e.open(ctx, r.id, protocolAccess)
+	if err != nil {
+		return err
+	}
+	defer t.Reset()
+	defer t.closeOn(ctx)()
+	defer t.closeOn(ended)()
+	if err := t.write(&wire.Open{Space: id}); err != nil {
+		return err
+	}
+	err = sp.r.ACL.FramesSince(nil, func(_ dag.ID, frame []byte) error {
+		return t.write(&wire.Frames{Graph: wire.ACL, Frames: [][]byte{frame}})
+	})
+	if err != nil {
+		return err
+	}
+	if err := t.write(&wire.End{Graph: wire.ACL}); err != nil {
+		return err
+	}
+	m, err := t.read(ioTimeout)
+	if err != nil {
+		return err
+	}
+	switch m.(type) {
+	case *wire.End:
+		return nil
+	case *wire.Absent:
+		return ErrRefused
+	}
+	return unexpected(m)
+}
+
+// visitText is what a device's Proof to a node signs.
+func visitText(transcript, certificate []byte) []byte {
+	h := proofText(transcript, certificate)
+	return append([]byte(domainNode), h[len(domainHello):]...)
+}
+
+// takeVisit is the node's side.
+func (e *Engine) takeVisit(ctx context.Context, id peer.ID, t *stream) (err error) {
+	if err := e.refusal(id); err != nil {
+		return err
+	}
+	key, err := deviceOf(id)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	r := newRemote(ctx, cancel, id, key, t)
+	if err := e.enter(ctx, r); err != nil {
+		return err
+	}
+	defer e.exit(r)
+	defer func() {
+		if breach(err) {
+			e.ban(id, "node", err)
+		}
+	}()
+	defer t.closeOn(ctx)()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() { e.endVisit(ctx, r) })
+	if err := e.greet(t, r); err != nil {
+		return err
+	}
+	m, err := t.read(helloTimeout)
+	if err != nil {
+		return err
+	}
+	p, ok := m.(*wire.Proof)
+	if !ok {
+		return unexpected(m)
+	}
+	cert, err := list.DecodeCertificate(p.Certificate)
+	if err == nil {
+		err = cert.Verify()
+	}
+	if err == nil && (cert.Device != key || !ed25519.Verify(key[:], visitText(r.toUs, p.Certificate), p.Signature[:])) {
+		err = errors.New("not this device's")
+	}
+	if err != nil {
+		return fmt.Errorf("%w: proof: %w", session.ErrPeer, err)
+	}
+	e.mu.Lock()
+	r.account, r.proved = cert.Account, true
+	e.mu.Unlock()
+	if e.opt.Config != nil {
+		if err := t.write(&wire.Network{Config: e.opt.Config()}); err != nil {
+			return err
+		}
+	}
+	wg.Go(func() {
+		for e.sendNews(t, r) == nil {
+			select {
+			case <-r.tags:
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	for {
+		m, err := t.read(0)
+		if err != nil {
+			return err
+		}
+		s, ok := m.(*wire.Spaces)
+		if !ok {
+			return unexpected(m)
+		}
+		if err := e.answerSpaces(ctx, t, r, s.IDs); err != nil {
+			return err
+		}
+	}
+}
+
+// Drop ends the connections with devices of accounts that fn does not let stay. A node's alone; they may come back, and are asked about anew.
+func (e *Engine) Drop(stays func(account dag.PublicKey) bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, r := range e.remotes {
+		if r.proved && !stays(r.account) {
+			r.cancel()
+		}
+	}
+}
+
+// endVisit ends the connection of who does not say in time who he is, or to whom nothing is served.
+func (e *Engine) endVisit(ctx context.Context, r *remote) {
+	for _, within := range []time.Duration{helloWithin, takeWithin} {
+		select {
+		case <-e.clock.After(within):
+		case <-ctx.Done():
+			return
+		}
+		e.mu.Lock()
+		proved, ready := r.proved, r.ready()
+		e.mu.Unlock()
+		if !proved || !ready && within == takeWithin {
+			r.cancel()
+		}
+	}
+}
+
+// answerSpaces says which spaces are served to a device.
+func (e *Engine) answerSpaces(ctx context.Context, t *stream, r *remote, ids []dag.ID) error {
+	var yes, no wire.List[dag.ID]
+	began := e.clock.Now()
+	for _, id := range ids {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if e.serveTo(ctx, r.id, id) {
+			yes = append(yes, id)
+		} else {
+			no = append(no, id)
+		}
+	}
+	var out []wire.Message
+	if len(yes) > 0 {
+		out = append(out, &wire.Served{IDs: yes})
+	}
+	if len(no) > 0 {
+		e.waitNo(ctx, began)
+		out = append(out, &wire.Absent{Graph: wire.ACL, IDs: no})
+	}
+	if err := t.write(out...); err != nil {
+		return err
+	}
+	e.meet(r)
+	return nil
+}
+
+// waitNo waits before a no, so that all take as long.
+func (e *Engine) waitNo(ctx context.Context, began time.Time) {
+	select {
+	case <-e.clock.After(noAfter - e.clock.Now().Sub(began)):
+	case <-ctx.Done():
+	}
+}
+
+// serveTo makes a space common with a device, where its account is a member.
+func (e *Engine) serveTo(ctx context.Context, id peer.ID, space dag.ID) bool {
+	e.mu.Lock()
+	r := e.remotes[id]
+	e.mu.Unlock()
+	if r == nil || !r.proved {
+		return false
+	}
+	return e.common(r, e.opt.Serve.Space(ctx, space, r.account))
+}
+
+// common makes a space common with a device; nil is none.
+func (e *Engine) common(r *remote, replica *Replica) bool {
+	if replica == nil {
+		return false
+	}
+	e.mu.Lock()
+	sp := e.spaces[replica.ID]
+	if sp == nil {
+		sp = e.newSpace(replica)
+		e.spaces[replica.ID] = sp
+		if e.ctx != nil {
+			e.startSpace(sp)
+		}
+	}
+	full := len(r.common) >= maxVisited
+	if !full && e.remotes[r.id] == r {
+		r.common[replica.ID] = true
+	}
+	e.mu.Unlock()
+	if full {
+		return false
+	}
+	e.meet(r)
+	return true
+}
+
+// takeList takes a space that a device offers. Whatever is wrong, the answer is the same.
+func (e *Engine) takeList(ctx context.Context, id peer.ID, t *stream, space dag.ID) error {
+	e.mu.Lock()
+	r := e.remotes[id]
+	proved := r != nil && r.proved
+	e.mu.Unlock()
+	if !proved {
+		return errors.New("exchange: a list of who has not said who it is")
+	}
+	ctx, cancel := context.WithTimeout(ctx, takeWithin)
+	defer cancel()
+	defer t.closeOn(ctx)()
+	t.in.Limit = wire.MaxBody
+	var frames [][]byte
+	for {
+		m, err := t.read(ioTimeout)
+		if err != nil {
+			return err
+		}
+		switch m := m.(type) {
+		case *wire.Frames:
+			frames = append(frames, m.Frames...)
+			if t.in.Bytes > maxAccess {
+				return fmt.Errorf("%w: an access list of more than 64 MiB", session.ErrPeer)
+			}
+			continue
+		case *wire.End:
+		default:
+			return unexpected(m)
+		}
+		break
+	}
+	began := e.clock.Now()
+	if e.common(r, e.opt.Serve.Take(ctx, space, r.account, frames)) {
+		return t.write(&wire.End{Graph: wire.ACL})
+	}
+	e.waitNo(ctx, began)
+	return t.write(&wire.Absent{Graph: wire.ACL, IDs: wire.List[dag.ID]{space}})
+}

@@ -1,0 +1,193 @@
+package exchange
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/dag/block"
+	"github.com/anyfs/anyfs/sync/session"
+	"github.com/anyfs/anyfs/sync/wire"
+)
+
+// A node cannot see which blocks the files of a space refer to, so it asks for none: devices give them.
+
+// maxUploads is how many blocks go to one node without its answer.
+const maxUploads = 16
+
+// Upload gives the nodes of a space those of the blocks that they lack and that are here, and returns those that no node holds durably then,
+// in no order. ErrOffline when no node is connected.
+func (e *Engine) Upload(ctx context.Context, id dag.ID, blocks []block.ID) (missing []block.ID, err error) {
+	links := e.nodeLinks(id)
+	if len(links) == 0 {
+		return nil, ErrOffline
+	}
+	err = ErrOffline
+	for _, l := range links {
+		rest, lerr := l.upload(ctx, blocks)
+		if lerr != nil {
+			err = lerr
+			continue
+		}
+		if len(rest) == 0 {
+			return nil, nil
+		}
+		missing, err = rest, nil
+	}
+	return missing, err
+}
+
+// NodeOf reports whether a node of the space is connected.
+func (e *Engine) NodeOf(id dag.ID) bool { return len(e.nodeLinks(id)) > 0 }
+
+func (e *Engine) nodeLinks(id dag.ID) (links []*link) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if sp := e.spaces[id]; sp != nil {
+		for _, l := range sp.links {
+			if l.r.node != nil && l.r.ready() {
+				links = append(links, l)
+			}
+		}
+	}
+	return links
+}
+
+// upload gives a node what it lacks, and says what it lacks then.
+func (l *link) upload(ctx context.Context, ids []block.ID) ([]block.ID, error) {
+	lacks, err := l.heldBlocks(ctx, ids)
+	if err != nil || len(lacks) == 0 {
+		return lacks, err
+	}
+	waits := make([]*blockWait, 0, maxUploads)
+	wait := func() error {
+		w := waits[0]
+		waits = waits[1:]
+		select {
+		case <-w.done:
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.err
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	for _, id := range lacks {
+		data, err := l.sp.r.Blocks.GetBuffer(id, nil)
+		if errors.Is(err, block.ErrAbsent) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		for len(waits) >= maxUploads {
+			if err := wait(); err != nil {
+				return nil, err
+			}
+		}
+		w, err := l.put(id, data)
+		if err != nil {
+			return nil, err
+		}
+		waits = append(waits, w)
+	}
+	for len(waits) > 0 {
+		if err := wait(); err != nil {
+			return nil, err
+		}
+	}
+	return l.heldBlocks(ctx, ids)
+}
+
+// put sends a block over the stream for what is fetched ahead.
+func (l *link) put(id block.ID, data []byte) (*blockWait, error) {
+	k, err := l.conn(true)
+	if err != nil {
+		return nil, err
+	}
+	w := &blockWait{got: make(chan struct{}, 1), done: make(chan struct{})}
+	k.mu.Lock()
+	if k.err != nil {
+		defer k.mu.Unlock()
+		return nil, k.err
+	}
+	k.last++
+	n := k.last
+	k.waits[n] = w
+	k.mu.Unlock()
+	for rest := data; ; {
+		m := &wire.PutBlock{Request: n, ID: id, Data: rest[:min(len(rest), partBytes)]}
+		rest = rest[len(m.Data):]
+		m.Left = uint64(len(rest))
+		k.write.Lock()
+		err := k.t.write(m)
+		k.write.Unlock()
+		if err != nil {
+			_ = k.t.Reset()
+			return nil, err
+		}
+		if len(rest) == 0 {
+			return w, nil
+		}
+	}
+}
+
+// upload is what came of a block on one stream of a device.
+type upload struct {
+	l       *link
+	request uint64
+	id      block.ID
+	data    []byte
+	left    uint64 // of it
+	begun   bool
+}
+
+// end says that no block is coming any more.
+func (u *upload) end() {
+	if u.begun {
+		u.begun = false
+		u.l.giving.Store(false)
+	}
+}
+
+// take takes bytes of a block. After the last it gives the answer.
+func (u *upload) take(m *wire.PutBlock) (*wire.HeldBlocks, error) {
+	keep := u.l.sp.r.Upload
+	if keep == nil {
+		return nil, unexpected(m)
+	}
+	switch {
+	case !u.begun:
+		if uint64(len(m.Data))+m.Left > block.MaxSize {
+			return nil, fmt.Errorf("%w: a block of more than %d bytes", session.ErrPeer, block.MaxSize)
+		}
+		if !u.l.giving.CompareAndSwap(false, true) {
+			return nil, errStreams
+		}
+		u.request, u.id, u.begun, u.data = m.Request, m.ID, true, u.data[:0]
+	case m.Request != u.request || m.ID != u.id || uint64(len(m.Data))+m.Left != u.left:
+		return nil, fmt.Errorf("%w: another block within one", session.ErrPeer)
+	}
+	u.data, u.left = append(u.data, m.Data...), m.Left
+	if m.Left > 0 {
+		return nil, nil
+	}
+	u.end()
+	a := &wire.HeldBlocks{Request: u.request, Bits: []byte{0}}
+	if block.Sum(u.data) != u.id {
+		return nil, fmt.Errorf("%w: it gave other bytes for a block", session.ErrPeer)
+	}
+	err := keep(u.l.r.account, u.id, u.data)
+	if cap(u.data) > 4<<20 {
+		u.data = nil
+	}
+	switch {
+	case err == nil:
+		a.Bits[0] = 1
+		u.l.sp.contentCame(u.l)
+	case !errors.Is(err, ErrRefused):
+		u.l.sp.e.log.Error("a block that a device gave is not kept", "space", u.l.sp.id.String(), "err", err)
+	}
+	return a, nil
+}
