@@ -168,13 +168,13 @@ func (r *Replica) ToFetch() int {
 	return 1
 }
 
-// Shared reports whether the space has devices besides this one.
+// Shared reports whether the space has devices besides this one, by its access list.
 func (r *Replica) Shared() bool {
 	n := 0
 	for _, m := range r.s.acl.Members() {
 		n += len(m.Devices)
 	}
-	return n > 1 || r.s.hasOthers()
+	return n > 1
 }
 
 // Mark is the end of what the space's log of batches holds now.

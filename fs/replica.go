@@ -85,6 +85,9 @@ func (r *Replica) Member(account dag.PublicKey) bool {
 	return r.s.acl.List().State().Role(account) != acl.RoleNone
 }
 
+// Left reports whether the account is no member of the space any more: nothing is sent and fetched.
+func (r *Replica) Left() bool { return r.s.left() }
+
 // Tags proves being in the space, bound to the transcript of a connection.
 func (r *Replica) Tags(transcript []byte) [][32]byte { return r.s.keys.DiscoveryTags(transcript) }
 

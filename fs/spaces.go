@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/anyfs/anyfs/acl"
+
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/fs/index"
 )
@@ -57,6 +59,12 @@ func decodeSpaceFile(b []byte) (id dag.ID, as spaceIdentity, ok bool) {
 	as.label, as.name, ok = strings.Cut(rest, "\x00")
 	return id, as, ok
 }
+
+// StateLeft is the state of a space of which the account is no member any more: what is here stays, and nothing comes or goes.
+const StateLeft = "left"
+
+// left reports whether the account is no member of the space any more.
+func (s *space) left() bool { return s != s.h.home && s.acl.Role() == acl.RoleNone }
 
 // SpaceInfo describes a space.
 type SpaceInfo struct {
@@ -260,10 +268,13 @@ func (s *space) info(name string) SpaceInfo {
 			i.PendingBlocks++
 		}
 	}
-	if s.pubErr != nil {
-		i.State = "error"
-	}
 	i.Objects, i.SendBlocks = s.objects, s.toSend()
+	switch {
+	case s.pubErr != nil:
+		i.State = "error"
+	case s.left():
+		i.State, i.FetchBlocks, i.SendBlocks = StateLeft, 0, 0
+	}
 	return i
 }
 

@@ -189,6 +189,11 @@ func TestShare(t *testing.T) {
 	s.reads(alice, "Team/again.txt", "again")
 	s.reads(bob, "Team/plan.txt", "plan 2")
 	s.readOnly(bob, "Team", "plan.txt")
+	for _, x := range bob.SyncStatus().Spaces {
+		if left := x.Name == "Team"; left != (x.State == "left") || left && x.FetchChanges+x.FetchBlocks+x.SendBlocks > 0 {
+			t.Errorf("to who was removed the status is %+v", x)
+		}
+	}
 	check(t, open.Close())
 	for _, h := range s.All {
 		h.Unmount()

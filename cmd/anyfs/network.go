@@ -247,6 +247,9 @@ func (n *network) addTo(r *statusResult) {
 			if x.ID != s.ID.String() {
 				continue
 			}
+			if x.State == fs.StateLeft {
+				continue
+			}
 			x.ToSend, x.FetchChanges = int(s.ToSend), int(s.ToFetch)
 			for _, d := range s.Missing {
 				x.Missing = append(x.Missing, cmp.Or(deviceName(replicas, d), list.PeerID(d)))

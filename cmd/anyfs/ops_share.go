@@ -362,6 +362,15 @@ var opJoin = operation[joinParams, joinResult]{"join", func(ctx context.Context,
 		}
 		return list
 	}))
+	if err == nil {
+		_, err = h.changeSettings(func(s *settings) {
+			for _, a := range l.Addresses {
+				if id := peerOf(a); !slices.Contains(s.Hosts, id) {
+					s.Hosts = append(s.Hosts, id)
+				}
+			}
+		}, func(settings) {})
+	}
 	if err != nil {
 		return r, err
 	}

@@ -14,9 +14,10 @@ const settingsName = "settings"
 
 // settings are what a person set, and what holds across restarts.
 type settings struct {
-	Paused bool   `json:"paused,omitempty"`
-	Limits limits `json:"limits"`
-	Joined bool   `json:"joined,omitempty"` // the device was made for an account that there was: others have it
+	Paused bool     `json:"paused,omitempty"`
+	Limits limits   `json:"limits"`
+	Hosts  []string `json:"hosts,omitempty"`  // peer IDs of other accounts' devices, whose addresses came with invitations
+	Joined bool     `json:"joined,omitempty"` // the device was made for an account that there was: others have it
 }
 
 // limits bound the exchange with peers, in bytes per second; 0 is no limit.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/anyfs/anyfs/dag"
@@ -182,25 +183,27 @@ func (w *waiting) look() (progress, error) {
 		return progress{}, err
 	}
 	st := w.n.engine.Status()
-	nets := w.n.networkOf()
-	known := len(added) > 0 || len(st.Peers) > 0 || nets != ""
-	for i := range replicas {
-		known = known || replicas[i].Shared()
+	set, err := w.n.h.readSettings()
+	if err != nil {
+		return progress{}, err
 	}
-	if !known {
-		if time.Now().Before(w.n.meets) {
-			return progress{left: 1, text: "Looking for other devices."}, nil
-		}
-		return progress{}, nil
-	}
+	// A space is waited for where somebody else is to have it: a node, a device that is known to be in it, or one of this account's that
+	// may come to be.
+	more := w.n.networkOf() != "" || w.n.ownOthers(st.Peers, added, set.Hosts)
+	knows := func(r *fs.Replica, s *exchange.SpaceStatus) bool { return more || len(s.Peers) > 0 || r.Shared() }
 	var p progress
 	here := map[dag.ID]exchange.SpaceStatus{}
 	for _, s := range st.Spaces {
 		here[s.ID] = s
 	}
+	known := false
 	for i := range replicas {
 		r := &replicas[i]
 		s := here[r.ID]
+		if r.Left() || !knows(r, &s) {
+			continue
+		}
+		known = true
 		p.alone += r.ToSend()
 		p.left += r.ToSend() + r.ToFetch()
 		if w.n.engine.NodeOf(r.ID) {
@@ -214,6 +217,12 @@ func (w *waiting) look() (progress, error) {
 		if !w.equal[r.ID] {
 			p.left += int(max(1, s.ToSend+s.ToFetch))
 		}
+	}
+	if !known {
+		if time.Now().Before(w.n.meets) {
+			return progress{left: 1, text: "Looking for other devices."}, nil
+		}
+		return progress{}, nil
 	}
 	// What the home space names is looked at last: when nothing was left to take in, all of it shows.
 	missing, err := w.n.h.fs.Missing()
@@ -232,4 +241,26 @@ func (w *waiting) look() (progress, error) {
 		p.text = "Waiting for another device: none is connected."
 	}
 	return p, nil
+}
+
+// ownOthers reports whether there are, or may be, other devices of this account: one is connected, or the address of one was added that
+// is not known to be another account's.
+func (n *network) ownOthers(connected []exchange.PeerStatus, added, hosts []string) bool {
+	is := map[string]bool{}
+	for _, p := range connected {
+		if !p.Node && p.Account == n.h.keys.Identity {
+			return true
+		}
+		is[p.ID] = true
+	}
+	return slices.ContainsFunc(added, func(addr string) bool {
+		id := peerOf(addr)
+		return !is[id] && !slices.Contains(hosts, id)
+	})
+}
+
+// peerOf is the peer ID of an address.
+func peerOf(addr string) string {
+	_, id, _ := strings.Cut(addr, "/p2p/")
+	return id
 }

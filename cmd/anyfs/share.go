@@ -89,9 +89,13 @@ func invitesCommand(e *env) *cli.Command {
 			if e.json {
 				return e.printJSON(all)
 			}
-			rows := [][]string{}
+			if len(all) == 0 {
+				e.say("There are no invitations to %s.", a[0])
+				return nil
+			}
+			rows := [][]string{{"INVITATION", "ROLE", "KIND", "USED", "STATE", "MADE"}}
 			for _, i := range all {
-				used := fmt.Sprintf("used %d", i.Used)
+				used := fmt.Sprint(i.Used)
 				if i.Uses > 0 {
 					used += fmt.Sprintf(" of %d", i.Uses)
 				}
@@ -166,7 +170,7 @@ func membersCommand(e *env) *cli.Command {
 			if e.json {
 				return e.printJSON(all)
 			}
-			rows := [][]string{}
+			rows := [][]string{{"ROLE", "NAME", "ACCOUNT", "SINCE", ""}}
 			for _, m := range all {
 				self := ""
 				if m.Self {
@@ -200,7 +204,11 @@ Examples:
 			if e.json {
 				return e.printJSON(all)
 			}
-			rows := [][]string{}
+			if len(all) == 0 {
+				e.say("Nobody asks to join %s.", a[0])
+				return nil
+			}
+			rows := [][]string{{"ROLE", "NAME", "ACCOUNT", "TIME"}}
 			for _, q := range all {
 				rows = append(rows, []string{q.Role, q.Name, q.Account, q.Time})
 			}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"io"
 	"runtime"
 	"runtime/debug"
 
@@ -63,10 +62,7 @@ func runVersion(e *env) error {
 
 // printJSON writes one JSON value and a line end.
 func (e *env) printJSON(v any) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-	_, err = io.WriteString(e.stdout, string(b)+"\n")
-	return err
+	enc := json.NewEncoder(e.stdout)
+	enc.SetEscapeHTML(false) // it is no part of a page, and a link has &
+	return enc.Encode(v)
 }
