@@ -18,6 +18,15 @@ func TestStatusWaitForPeer(t *testing.T) {
 	a, b := d.All[0], d.All[1]
 	d.Same()
 	a.Must("status", "--wait", "--timeout", "30s")
+	var devices []struct {
+		PeerID          string `json:"peer_id"`
+		Name            string
+		Self, Connected bool
+	}
+	check(t, json.Unmarshal([]byte(a.Must("device", "list", "--json")), &devices))
+	if len(devices) != 2 || devices[0].Name != "device 1" || devices[0].Self || !devices[0].Connected || !devices[1].Self || devices[1].PeerID == devices[0].PeerID {
+		t.Errorf("device list: %+v", devices)
+	}
 	a.Must("limit", "--up", "400k", "--lan")
 	data := make([]byte, 1200<<10)
 	rnd := rand.New(rand.NewPCG(3, 4))

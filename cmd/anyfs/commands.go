@@ -51,6 +51,7 @@ Examples:
 		roleCommand(e),
 		removeCommand(e),
 		leaveCommand(e),
+		deviceCommand(e),
 		peerCommand(e),
 		networkCommand(e),
 		nodeCommand(e),
