@@ -19,7 +19,7 @@ import (
 // In a space that is mirrored the content of what is current comes to this device by itself, after the names, sizes and attributes. In one on
 // demand only what is pinned does (wants). What somebody reads comes first.
 
-// mirror is what of a space's content is not known to be here.
+// mirror is what of a space's content is not known to be here. Its lock is taken with that of the space held, never the other way round.
 type mirror struct {
 	mu      sync.Mutex
 	scanned bool                  // what the index had at the start is in want
@@ -163,10 +163,13 @@ func (s *space) untried(due, all bool) []*fetching {
 
 // beginFetch makes the caller the one who fetches a content, and returns it, if it is wanted still and nobody does; nil otherwise.
 func (s *space) beginFetch(w *fetching) *tree.Content {
+	if s.deleted() { // asked for before mir.mu is taken: an arrival notes what it wants with s.mu held
+		return nil
+	}
 	m := &s.mir
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.want[w.c.Root] != w || w.busy || s.deleted() {
+	if m.want[w.c.Root] != w || w.busy {
 		return nil
 	}
 	w.busy = true

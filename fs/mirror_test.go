@@ -181,3 +181,33 @@ func TestOldVersionsElsewhere(t *testing.T) {
 		t.Error("that a block of its own is gone is not found")
 	}
 }
+
+// An arrival notes what content it wants with the lock of its space held, also while that content begins to be fetched. (The two waited
+// for each other for ever, when a device joined another that was busy.)
+func TestMirrorBeginsBesideArrival(t *testing.T) {
+	d := newDevices(t, 2)
+	a, b := d.all[0], d.all[1]
+	a.create(a.root, "f", random(1, 300_000))
+	d.settle()
+	to := must2(b.namedSpace(PersonalName))
+	to.mir.mu.Lock()
+	var w *fetching
+	for _, w = range to.mir.want {
+	}
+	to.mir.mu.Unlock()
+	if w == nil {
+		t.Fatal("nothing is wanted")
+	}
+	begun, noted := make(chan struct{}), make(chan struct{})
+	to.mu.Lock()
+	go func() { to.beginFetch(w); close(begun) }()
+	time.Sleep(100 * time.Millisecond) // it waits for the lock of the space
+	go func() { to.wantContent(w.ino, w.c); close(noted) }()
+	select {
+	case <-noted:
+	case <-time.After(10 * time.Second):
+		t.Fatal("an arrival waits for a fetch that waits for it")
+	}
+	to.mu.Unlock()
+	<-begun
+}
