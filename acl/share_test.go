@@ -251,3 +251,49 @@ func TestInvitationsThatAreNone(t *testing.T) {
 		}
 	}
 }
+
+// TestDeviceOfAnother: a member that names another's device as its own keeps nobody from beginning an epoch, and takes over
+// nothing, whether it knew that member before or not.
+func TestDeviceOfAnother(t *testing.T) {
+	alice, bob, mallory := person(t, "alice"), person(t, "bob"), person(t, "mallory")
+	s := newSpaceOf(t, alice)
+	link, err := s.Invite(Terms{Role: RoleReader, Open: true}, today, nil)
+	must(t, err)
+	g, err := NewGuest(mallory, link, "Mallory", nil)
+	must(t, err)
+	visit(t, s, g)
+	m := enter(t, mallory, g)
+	claim := func(device dag.PublicKey) error {
+		c := list.Certificate{Account: mallory.Identity, Device: device, HPKE: mallory.Device.Certificate.HPKE, Serial: 1}
+		c.Sign(mallory.Account.identity)
+		_, err := m.write(&list.Record{Kind: list.KindAddDevice, AddDevice: &list.AddDevice{Certificate: c, Epoch: m.ID(), Name: make([]byte, 80)}})
+		return err
+	}
+	if err := claim(alice.Device.PublicKey()); !errors.Is(err, ErrDenied) {
+		t.Error("a device of another member was taken in:", err)
+	}
+	if err := claim(alice.Identity); !errors.Is(err, ErrDenied) {
+		t.Error("an account was taken in as a device:", err)
+	}
+	// Beside the joining of bob nothing forbids it, and it comes first.
+	must(t, claim(bob.Device.PublicKey()))
+	_, err = s.Rotate(nil)
+	must(t, err)
+	g, err = NewGuest(bob, link, "Bob", nil)
+	must(t, err)
+	visit(t, s, g)
+	pass(t, m, s)
+	if _, of, _ := s.list.State().Device(bob.Device.PublicKey()); of != bob.Identity {
+		t.Error("bob's device is another's")
+	}
+	if name, _ := s.DeviceName(bob.Device.PublicKey()); name != "bob's laptop" {
+		t.Errorf("bob's device is called %q", name)
+	}
+	_, err = s.Rotate(nil)
+	must(t, err)
+	b := enter(t, bob, g)
+	pass(t, s, b)
+	if b.Epoch() != s.Epoch() {
+		t.Error("bob has no key")
+	}
+}

@@ -301,7 +301,10 @@ func (s *Space) recipients(st *list.State, but dag.PublicKey, butInvite dag.ID) 
 		}
 		to = append(to, recipient{m.Account, m.Keys.Recovery})
 		for _, d := range m.Devices {
-			to = append(to, recipient{d.Device, d.HPKE})
+			// Beside each other two accounts may name one device. A record has one wrap for a key, of who has it by right.
+			if _, of, _ := st.Device(d.Device); of == m.Account || !isMember(st, of) {
+				to = append(to, recipient{d.Device, d.HPKE})
+			}
 		}
 	}
 	for _, i := range st.Invitations() {
@@ -311,6 +314,8 @@ func (s *Space) recipients(st *list.State, but dag.PublicKey, butInvite dag.ID) 
 	}
 	return to
 }
+
+func isMember(st *list.State, account dag.PublicKey) bool { return st.Role(account) != RoleNone }
 
 // SetOption sets an option of the space for all. It is durable only after the store's Sync.
 func (s *Space) SetOption(name string, value uint64) error {

@@ -219,7 +219,7 @@ func (s *State) admit(n *node, account dag.PublicKey, keys AccountKeys, role Rol
 // bring makes a device one of a member's, if it is not yet.
 func (s *State) bring(m *Member, d Device) {
 	if _, ok := m.Device(d.Device); !ok {
-		s.enter(m, d)
+		s.enter(m, d, true) // by a request or a join of its own
 	}
 }
 

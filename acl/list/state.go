@@ -60,7 +60,7 @@ type State struct {
 	Unknown bool // some record must be understood and is not
 
 	members map[dag.PublicKey]*Member
-	devices map[dag.PublicKey]dag.PublicKey // the account that each device came with first
+	devices map[dag.PublicKey]dag.PublicKey // the account that each device came with: first, or proved it
 	epochs  map[dag.ID]*Epoch
 	order   []*Epoch // in total order
 	options map[string]uint64
@@ -136,7 +136,7 @@ func (s *State) fold(n *node) {
 	switch rec.Kind {
 	case KindRoot, KindRotateKey:
 	case KindAddDevice:
-		s.addDevice(n.id, n.account, rec.AddDevice)
+		s.addDevice(n, rec.AddDevice)
 	case KindOptions:
 		maps.Copy(s.options, rec.Options.Set)
 	default:
@@ -149,8 +149,8 @@ func (s *State) fold(n *node) {
 }
 
 // addDevice takes a device in, or renews its certificate where the serial is higher. The first name stays.
-func (s *State) addDevice(id dag.ID, account dag.PublicKey, d *AddDevice) {
-	m := s.members[account]
+func (s *State) addDevice(n *node, d *AddDevice) {
+	m := s.members[n.account]
 	s.addWraps(d.Epoch, d.Wraps)
 	if m == nil {
 		return
@@ -161,13 +161,13 @@ func (s *State) addDevice(id dag.ID, account dag.PublicKey, d *AddDevice) {
 		}
 		return
 	}
-	s.enter(m, Device{d.Certificate, id, d.Epoch, d.Name})
+	s.enter(m, Device{d.Certificate, n.id, d.Epoch, d.Name}, n.device == d.Certificate.Device)
 }
 
-// enter makes a device one of a member's.
-func (s *State) enter(m *Member, d Device) {
+// enter makes a device one of a member's. proved: the device itself signed that it is, which outweighs who only named its key.
+func (s *State) enter(m *Member, d Device, proved bool) {
 	m.Devices = append(m.Devices, d)
-	if _, ok := s.devices[d.Device]; !ok {
+	if _, ok := s.devices[d.Device]; !ok || proved {
 		s.devices[d.Device], s.all[d.Device] = m.Account, d
 	}
 }
