@@ -297,3 +297,51 @@ func TestDeviceOfAnother(t *testing.T) {
 		t.Error("bob has no key")
 	}
 }
+
+// TestUsedUpInvitation: an open invitation that is used up gets no keys any more, and who heals a space ends it, so that nobody
+// joins by it from before its use, in the place of who did.
+func TestUsedUpInvitation(t *testing.T) {
+	alice, bob, eve := person(t, "alice"), person(t, "bob"), person(t, "eve")
+	s := newSpaceOf(t, alice)
+	link, err := s.Invite(Terms{Role: RoleReader, Open: true, Uses: 1}, today, nil)
+	must(t, err)
+	late, err := NewGuest(eve, link, "Eve", nil)
+	must(t, err)
+	early := frames(t, s)
+	_, err = s.Rotate(nil)
+	must(t, err)
+	g, err := NewGuest(bob, link, "Bob", nil)
+	must(t, err)
+	visit(t, s, g)
+	if s.list.State().Invited(late.keys.public(), 1) {
+		t.Error("who proves a used up invitation sees the list")
+	}
+	_, err = s.Rotate(nil)
+	must(t, err)
+	if _, _, err := late.openKey(s.list.State(), &s.list.State().Invitations()[0]); err == nil {
+		es := s.list.State().Epochs()
+		for _, w := range es[len(es)-1].Wraps {
+			if w.To == late.keys.public() {
+				t.Error("a used up invitation gets the new key")
+			}
+		}
+	}
+	wrote, err := s.Heal(nil)
+	must(t, err)
+	if !wrote || !s.list.State().Invitations()[0].Revoked() {
+		t.Error("a used up invitation is live")
+	}
+	if wrote, err := s.Heal(nil); wrote || err != nil {
+		t.Error("healed what was whole", err)
+	}
+	// Eve has the link and the list as it was before bob joined, and says that she was first.
+	must(t, late.Take(early, true, today))
+	for _, f := range late.Answer() {
+		if _, err := s.list.Graph().Ingest(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s.list.State().Role(eve.Identity) != RoleNone || s.list.State().Role(bob.Identity) != RoleReader {
+		t.Error("eve is in the place of bob:", s.People())
+	}
+}

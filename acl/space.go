@@ -250,7 +250,7 @@ func (s *Space) addDevice(d *Device, rnd io.Reader) error {
 }
 
 // Rotate begins a new epoch: its key is wrapped to all devices of the members, to their recovery keys and to the open
-// invitations. It is durable only after the store's Sync.
+// invitations that can still be used. It is durable only after the store's Sync.
 func (s *Space) Rotate(rnd io.Reader) (dag.ID, error) {
 	rec, err := s.nextEpoch(dag.PublicKey{}, dag.ID{}, rnd)
 	if err != nil {
@@ -308,7 +308,7 @@ func (s *Space) recipients(st *list.State, but dag.PublicKey, butInvite dag.ID) 
 		}
 	}
 	for _, i := range st.Invitations() {
-		if i.Open() && !i.Revoked() && i.ID != butInvite {
+		if i.Open() && !i.Revoked() && !i.Full() && i.ID != butInvite {
 			to = append(to, recipient{i.Key, i.HPKE})
 		}
 	}

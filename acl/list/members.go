@@ -283,10 +283,11 @@ func (s *State) Requests() []Request {
 }
 
 // Invited says whether who proves a key may see the list and ask to join: the key is that of an invitation which stands, is
-// not revoked, not used up and, at a time in Unix seconds, not expired.
+// not revoked and, at a time in Unix seconds, not expired; nor used up, where it is open: by another kind those still listen who
+// wait for their answer.
 func (s *State) Invited(key dag.PublicKey, now uint64) bool {
 	for _, i := range s.invites {
-		if i.Key == key && !i.Revoked() && (i.Expires == 0 || now < i.Expires) {
+		if i.Key == key && !i.Revoked() && !(i.Open() && i.Full()) && (i.Expires == 0 || now < i.Expires) {
 			return true
 		}
 	}
