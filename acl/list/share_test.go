@@ -442,6 +442,29 @@ func TestBesideEachOther(t *testing.T) {
 			p.must("owner", revoke(i, next(p.space)))
 			p.must("eve", eve.join(p.space, 92, i))
 		}, map[string]Role{"eve": RoleNone}},
+		{"revoked, joined and promoted", func(p *party) {
+			eve := stranger(p)
+			p.replica("eve")
+			i := p.must("owner", openInvite(92, RoleReader, p.space, 0))
+			p.sync()
+			p.must("owner", revoke(i, next(p.space)))
+			p.must("eve", eve.join(p.space, 92, i))
+			p.send("eve", "owner2")
+			p.must("owner2", changeRole(eve, RoleWriter))
+		}, map[string]Role{"eve": RoleWriter}},
+		{"revoked, asked, approved by who is removed, and promoted", func(p *party) {
+			eve := stranger(p)
+			p.replica("eve")
+			i := p.must("owner", invite(92, RoleReader, p.space))
+			p.sync()
+			p.must("owner", revoke(i, nil))
+			p.must("owner", remove(p.who["adm"], next(p.space)))
+			q := p.must("eve", eve.request(p.space, 92, i))
+			p.send("eve", "adm")
+			p.must("adm", accept(q, RoleReader, p.space))
+			p.send("adm", "owner2")
+			p.must("owner2", changeRole(eve, RoleWriter))
+		}, map[string]Role{"eve": RoleWriter}},
 		{"leaves and is promoted", func(p *party) {
 			p.must("owner", changeRole(p.who["wri"], RoleAdmin))
 			p.must("wri", leave())

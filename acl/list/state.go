@@ -67,6 +67,7 @@ type State struct {
 
 	acts     map[dag.PublicKey][]act // in total order, of each account that some record acts on
 	invites  map[dag.ID]*Invitation
+	asked    map[dag.PublicKey]asking // the last request or join of each account, also such as do not stand
 	requests map[dag.ID]*Request      // also such as do not stand
 	all      map[dag.PublicKey]Device // of those who were ever in: by the device's key
 	void     map[dag.PublicKey]bool   // accounts that a record is by, or acts on, which does not stand
@@ -84,6 +85,7 @@ func newState(root *Root, space dag.ID) *State {
 
 		acts:     make(map[dag.PublicKey][]act),
 		invites:  make(map[dag.ID]*Invitation),
+		asked:    make(map[dag.PublicKey]asking),
 		requests: make(map[dag.ID]*Request),
 		all:      make(map[dag.PublicKey]Device),
 		void:     make(map[dag.PublicKey]bool),
@@ -285,6 +287,7 @@ func (s *State) clone() *State {
 		n := *q
 		c.requests[k] = &n
 	}
+	c.asked = maps.Clone(s.asked)
 	c.all, c.void = maps.Clone(s.all), maps.Clone(s.void)
 	return &c
 }
