@@ -506,6 +506,37 @@ func TestBesideEachOther(t *testing.T) {
 			t.Error(es)
 		}
 	})
+	t.Run("removed and leaves", func(t *testing.T) {
+		p := newParty(t, "wri:writer")
+		e := p.must("owner", remove(p.who["wri"], next(p.space)))
+		p.must("wri", leave())
+		p.sync()
+		es := p.lists["owner"].State().Epochs()
+		if last := es[len(es)-1]; last.ID != e || !last.Clean {
+			t.Error("who was removed makes others begin an epoch")
+		}
+	})
+	t.Run("removed, let in again, and leaves by what it was", func(t *testing.T) {
+		p := newParty(t, "wri:writer")
+		p.replica("old")
+		p.who["old"] = p.who["wri"]
+		p.sync()
+		l := p.lists["owner"]
+		p.must("owner", remove(p.who["wri"], next(p.space)))
+		i := p.must("owner", invite(93, RoleReader, p.space))
+		q, err := l.Append(p.who["wri"].author(), p.who["wri"].request(p.space, 93, i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.must("owner", accept(q, RoleReader, p.space))
+		p.must("old", leave())
+		p.sync()
+		for _, e := range l.State().Epochs() {
+			if e.Clean {
+				t.Error("an epoch is clean whose key who left was given")
+			}
+		}
+	})
 	t.Run("two removals", func(t *testing.T) {
 		p := newParty(t, "adm:admin", "wri:writer", "rea:reader")
 		p.must("owner", remove(p.who["wri"], next(p.space)))
