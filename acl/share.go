@@ -273,7 +273,10 @@ func FindPerson(who string, accounts []dag.PublicKey, names []string) (int, erro
 	var found []int
 	for i, a := range accounts {
 		id := FormatIdentity(a)
-		if names[i] == who || id == who || len(who) >= 8 && strings.HasPrefix(id, who) {
+		if id == who {
+			return i, nil // whatever others call themselves
+		}
+		if names[i] == who || len(who) >= 8 && strings.HasPrefix(id, who) {
 			found = append(found, i)
 		}
 	}

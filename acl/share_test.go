@@ -345,3 +345,20 @@ func TestUsedUpInvitation(t *testing.T) {
 		t.Error("eve is in the place of bob:", s.People())
 	}
 }
+
+// TestFindPerson: an account means that account, whatever others call themselves.
+func TestFindPerson(t *testing.T) {
+	bob, mallory := dag.PublicKey{1}, dag.PublicKey{2}
+	accounts := []dag.PublicKey{mallory, bob}
+	names := []string{FormatIdentity(bob), "Bob"}
+	for _, who := range []string{FormatIdentity(bob), "Bob"} {
+		if i, err := FindPerson(who, accounts, names); err != nil || i != 1 {
+			t.Errorf("%s: %d, %v", who, i, err)
+		}
+	}
+	for _, who := range []string{"Carol", "z6Mk"} {
+		if _, err := FindPerson(who, accounts, names); !errors.Is(err, ErrNobody) {
+			t.Errorf("%s: %v", who, err)
+		}
+	}
+}
