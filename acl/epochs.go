@@ -35,9 +35,10 @@ func rootContext(t *list.Root) dag.ID {
 
 func followAD(space, epoch dag.ID) []byte { return slices.Concat(space[:], epoch[:]) }
 
-// wrapTo wraps a read key to each recipient, in the order of their names.
+// wrapTo wraps a read key to each recipient, in the order of their names; of two with one name, to the first.
 func wrapTo(to []recipient, space dag.ID, commitment [32]byte, k seal.ReadKey) ([]list.Wrap, error) {
-	slices.SortFunc(to, func(a, b recipient) int { return bytes.Compare(a.name[:], b.name[:]) })
+	slices.SortStableFunc(to, func(a, b recipient) int { return bytes.Compare(a.name[:], b.name[:]) })
+	to = slices.CompactFunc(to, func(a, b recipient) bool { return a.name == b.name })
 	out := make([]list.Wrap, 0, len(to))
 	for _, r := range to {
 		pub, err := seal.KEM().NewPublicKey(r.key)

@@ -273,7 +273,10 @@ func FindPerson(who string, accounts []dag.PublicKey, names []string) (int, erro
 	var found []int
 	for i, a := range accounts {
 		id := FormatIdentity(a)
-		if names[i] == who || id == who || len(who) >= 8 && strings.HasPrefix(id, who) {
+		if id == who {
+			return i, nil // whatever others call themselves
+		}
+		if names[i] == who || len(who) >= 8 && strings.HasPrefix(id, who) {
 			found = append(found, i)
 		}
 	}
@@ -286,12 +289,15 @@ func FindPerson(who string, accounts []dag.PublicKey, names []string) (int, erro
 	return 0, fmt.Errorf("%w: %q is the name of %d accounts; give the account itself", ErrNobody, who, len(found))
 }
 
-// Heal begins an epoch where none is clean, and wraps the key of the newest one to members' devices that have no wrap of it.
-// It reports whether it wrote anything.
+// Heal ends the open invitations that are used up, begins an epoch where none is clean, and wraps the key of the newest one to
+// members' devices that have no wrap of it. It reports whether it wrote anything.
 func (s *Space) Heal(rnd io.Reader) (bool, error) {
 	st := s.list.State()
 	if st.Unknown || !st.HasDevice(s.k.Identity, s.k.Device.PublicKey()) {
 		return false, nil
+	}
+	if wrote, err := s.endUsedUp(st, rnd); wrote || err != nil {
+		return wrote, err
 	}
 	if s.unclean(st) && st.Role(s.k.Identity) >= RoleWriter {
 		_, err := s.Rotate(rnd)
@@ -320,6 +326,25 @@ func (s *Space) Heal(rnd io.Reader) (bool, error) {
 	}
 	_, err = s.write(&list.Record{Kind: list.KindShareKey, ShareKey: &list.ShareKey{Epoch: e.ID, Wraps: wraps}})
 	return err == nil, err
+}
+
+// endUsedUp revokes the open invitations that are used up, where this account made them or owns the space. Whoever has such a link
+// could otherwise write a joining from before it was used, which comes first in total order and so takes the place of another's.
+func (s *Space) endUsedUp(st *list.State, rnd io.Reader) (wrote bool, err error) {
+	if !s.HasKey() {
+		return false, nil
+	}
+	role := st.Role(s.k.Identity)
+	for _, i := range st.Invitations() {
+		if !i.Open() || !i.Full() || i.Revoked() || role < RoleAdmin || i.Role >= role || role != RoleOwner && i.Author != s.k.Identity {
+			continue
+		}
+		if err := s.RevokeInvite(i.ID, rnd); err != nil {
+			return wrote, fmt.Errorf("acl: end an invitation that is used up: %w", err)
+		}
+		wrote = true
+	}
+	return wrote, nil
 }
 
 // unclean says whether no epoch is fit to be sealed in.

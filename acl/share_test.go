@@ -251,3 +251,114 @@ func TestInvitationsThatAreNone(t *testing.T) {
 		}
 	}
 }
+
+// TestDeviceOfAnother: a member that names another's device as its own keeps nobody from beginning an epoch, and takes over
+// nothing, whether it knew that member before or not.
+func TestDeviceOfAnother(t *testing.T) {
+	alice, bob, mallory := person(t, "alice"), person(t, "bob"), person(t, "mallory")
+	s := newSpaceOf(t, alice)
+	link, err := s.Invite(Terms{Role: RoleReader, Open: true}, today, nil)
+	must(t, err)
+	g, err := NewGuest(mallory, link, "Mallory", nil)
+	must(t, err)
+	visit(t, s, g)
+	m := enter(t, mallory, g)
+	claim := func(device dag.PublicKey) error {
+		c := list.Certificate{Account: mallory.Identity, Device: device, HPKE: mallory.Device.Certificate.HPKE, Serial: 1}
+		c.Sign(mallory.Account.identity)
+		_, err := m.write(&list.Record{Kind: list.KindAddDevice, AddDevice: &list.AddDevice{Certificate: c, Epoch: m.ID(), Name: make([]byte, 80)}})
+		return err
+	}
+	if err := claim(alice.Device.PublicKey()); !errors.Is(err, ErrDenied) {
+		t.Error("a device of another member was taken in:", err)
+	}
+	if err := claim(alice.Identity); !errors.Is(err, ErrDenied) {
+		t.Error("an account was taken in as a device:", err)
+	}
+	// Beside the joining of bob nothing forbids it, and it comes first.
+	must(t, claim(bob.Device.PublicKey()))
+	_, err = s.Rotate(nil)
+	must(t, err)
+	g, err = NewGuest(bob, link, "Bob", nil)
+	must(t, err)
+	visit(t, s, g)
+	pass(t, m, s)
+	if _, of, _ := s.list.State().Device(bob.Device.PublicKey()); of != bob.Identity {
+		t.Error("bob's device is another's")
+	}
+	if name, _ := s.DeviceName(bob.Device.PublicKey()); name != "bob's laptop" {
+		t.Errorf("bob's device is called %q", name)
+	}
+	_, err = s.Rotate(nil)
+	must(t, err)
+	b := enter(t, bob, g)
+	pass(t, s, b)
+	if b.Epoch() != s.Epoch() {
+		t.Error("bob has no key")
+	}
+}
+
+// TestUsedUpInvitation: an open invitation that is used up gets no keys any more, and who heals a space ends it, so that nobody
+// joins by it from before its use, in the place of who did.
+func TestUsedUpInvitation(t *testing.T) {
+	alice, bob, eve := person(t, "alice"), person(t, "bob"), person(t, "eve")
+	s := newSpaceOf(t, alice)
+	link, err := s.Invite(Terms{Role: RoleReader, Open: true, Uses: 1}, today, nil)
+	must(t, err)
+	late, err := NewGuest(eve, link, "Eve", nil)
+	must(t, err)
+	early := frames(t, s)
+	_, err = s.Rotate(nil)
+	must(t, err)
+	g, err := NewGuest(bob, link, "Bob", nil)
+	must(t, err)
+	visit(t, s, g)
+	if s.list.State().Invited(late.keys.public(), 1) {
+		t.Error("who proves a used up invitation sees the list")
+	}
+	_, err = s.Rotate(nil)
+	must(t, err)
+	if _, _, err := late.openKey(s.list.State(), &s.list.State().Invitations()[0]); err == nil {
+		es := s.list.State().Epochs()
+		for _, w := range es[len(es)-1].Wraps {
+			if w.To == late.keys.public() {
+				t.Error("a used up invitation gets the new key")
+			}
+		}
+	}
+	wrote, err := s.Heal(nil)
+	must(t, err)
+	if !wrote || !s.list.State().Invitations()[0].Revoked() {
+		t.Error("a used up invitation is live")
+	}
+	if wrote, err := s.Heal(nil); wrote || err != nil {
+		t.Error("healed what was whole", err)
+	}
+	// Eve has the link and the list as it was before bob joined, and says that she was first.
+	must(t, late.Take(early, true, today))
+	for _, f := range late.Answer() {
+		if _, err := s.list.Graph().Ingest(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s.list.State().Role(eve.Identity) != RoleNone || s.list.State().Role(bob.Identity) != RoleReader {
+		t.Error("eve is in the place of bob:", s.People())
+	}
+}
+
+// TestFindPerson: an account means that account, whatever others call themselves.
+func TestFindPerson(t *testing.T) {
+	bob, mallory := dag.PublicKey{1}, dag.PublicKey{2}
+	accounts := []dag.PublicKey{mallory, bob}
+	names := []string{FormatIdentity(bob), "Bob"}
+	for _, who := range []string{FormatIdentity(bob), "Bob"} {
+		if i, err := FindPerson(who, accounts, names); err != nil || i != 1 {
+			t.Errorf("%s: %d, %v", who, i, err)
+		}
+	}
+	for _, who := range []string{"Carol", "z6Mk"} {
+		if _, err := FindPerson(who, accounts, names); !errors.Is(err, ErrNobody) {
+			t.Errorf("%s: %v", who, err)
+		}
+	}
+}

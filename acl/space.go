@@ -250,7 +250,7 @@ func (s *Space) addDevice(d *Device, rnd io.Reader) error {
 }
 
 // Rotate begins a new epoch: its key is wrapped to all devices of the members, to their recovery keys and to the open
-// invitations. It is durable only after the store's Sync.
+// invitations that can still be used. It is durable only after the store's Sync.
 func (s *Space) Rotate(rnd io.Reader) (dag.ID, error) {
 	rec, err := s.nextEpoch(dag.PublicKey{}, dag.ID{}, rnd)
 	if err != nil {
@@ -301,16 +301,21 @@ func (s *Space) recipients(st *list.State, but dag.PublicKey, butInvite dag.ID) 
 		}
 		to = append(to, recipient{m.Account, m.Keys.Recovery})
 		for _, d := range m.Devices {
-			to = append(to, recipient{d.Device, d.HPKE})
+			// Beside each other two accounts may name one device. A record has one wrap for a key, of who has it by right.
+			if _, of, _ := st.Device(d.Device); of == m.Account || !isMember(st, of) {
+				to = append(to, recipient{d.Device, d.HPKE})
+			}
 		}
 	}
 	for _, i := range st.Invitations() {
-		if i.Open() && !i.Revoked() && i.ID != butInvite {
+		if i.Open() && !i.Revoked() && !i.Full() && i.ID != butInvite {
 			to = append(to, recipient{i.Key, i.HPKE})
 		}
 	}
 	return to
 }
+
+func isMember(st *list.State, account dag.PublicKey) bool { return st.Role(account) != RoleNone }
 
 // SetOption sets an option of the space for all. It is durable only after the store's Sync.
 func (s *Space) SetOption(name string, value uint64) error {

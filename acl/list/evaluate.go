@@ -261,13 +261,29 @@ func (s *State) lapse(j *judge) {
 func (j *judge) clean() {
 	var ended []*node
 	for _, n := range j.order {
-		if n.record != nil && !j.void[n] && endsKeys(n.record) {
+		if n.record != nil && !j.void[n] && endsKeys(n.record) && !j.gone(n) {
 			ended = append(ended, n)
 		}
 	}
 	for _, e := range j.s.order {
 		e.Clean = (e.node == nil || !j.void[e.node]) && !slices.ContainsFunc(ended, func(n *node) bool { return e.node == nil || n != e.node && !j.in(n, e.node) })
 	}
+}
+
+// gone says whether a record is a leave by who was removed beside it and let in by nothing since: that one has no key which the
+// epoch of its removal leaves it, and would only make others begin epochs, as often as it likes.
+func (j *judge) gone(n *node) bool {
+	if n.record.Leave == nil {
+		return false
+	}
+	removed := false
+	for _, a := range j.s.acts[n.account] {
+		if a.grants && !j.in(a.n, n) {
+			return false
+		}
+		removed = removed || a.n.record.Remove != nil && j.aside(a.n, n)
+	}
+	return removed
 }
 
 // endsKeys says whether keys from before a record are known to someone who is to have none from then on.

@@ -15,6 +15,7 @@ type node struct {
 	id      dag.ID // of the record: its change's
 	pos     dag.Pos
 	account dag.PublicKey
+	device  dag.PublicKey
 	record  *Record  // nil in a batch that only joins others
 	past    []dag.ID // the batches it names: its feed's previous one and its deps
 }
@@ -111,7 +112,7 @@ func nodeOf(b *dag.Batch, bodies [][]byte) (*node, error) {
 }
 
 func newNode(b *dag.Batch) *node {
-	n := &node{batch: b.ID(), account: b.Account, past: past(b)}
+	n := &node{batch: b.ID(), account: b.Account, device: b.Device, past: past(b)}
 	n.pos = dag.Pos{Clock: b.Clock, Batch: n.batch}
 	if len(b.Changes) > 0 {
 		n.id = b.Changes[0]

@@ -134,6 +134,7 @@ func (s *State) foldShare(n *node) {
 	switch {
 	case rec.JoinRequest != nil:
 		s.requests[n.id].seen = true
+		s.ask(n)
 	case rec.Accept != nil:
 		a := rec.Accept
 		s.addWraps(a.Epoch, a.Wraps)
@@ -153,6 +154,7 @@ func (s *State) foldShare(n *node) {
 	case rec.Join != nil:
 		j := rec.Join
 		s.addWraps(j.Epoch, j.Wraps)
+		s.ask(n)
 		i := s.invites[j.Invite]
 		i.Used++
 		if s.granted(n.account, n) {
@@ -179,7 +181,7 @@ func (s *State) foldShare(n *node) {
 }
 
 // foldRole gives a member another role. It is a grant of its own: where what made the account a member does not stand, the
-// account is one by this record, with the device of its last request.
+// account is one by this record, with the device of its last request or join, whether that stands or not.
 func (s *State) foldRole(n *node, c *ChangeRole) {
 	if !s.granted(c.Account, n) {
 		return
@@ -188,15 +190,25 @@ func (s *State) foldRole(n *node, c *ChangeRole) {
 		m.Role = c.Role
 		return
 	}
-	var last *Request
-	for _, q := range s.requests {
-		if q.Account == c.Account && q.seen && (last == nil || q.ID.Compare(last.ID) > 0) {
-			last = q
-		}
+	if q, ok := s.asked[c.Account]; ok {
+		m := s.admit(n, c.Account, q.keys, c.Role)
+		s.bring(m, Device{Certificate: q.cert, Record: n.id})
 	}
-	if last != nil {
-		m := s.admit(n, c.Account, last.Keys, c.Role)
-		s.bring(m, Device{Certificate: last.Certificate, Record: n.id})
+}
+
+// asking is what an account said of itself when it asked to be a member.
+type asking struct {
+	keys AccountKeys
+	cert Certificate
+}
+
+// ask notes what the author of a request or a join says of itself.
+func (s *State) ask(n *node) {
+	switch rec := n.record; {
+	case rec.JoinRequest != nil:
+		s.asked[n.account] = asking{rec.JoinRequest.Keys, rec.JoinRequest.Certificate}
+	case rec.Join != nil:
+		s.asked[n.account] = asking{rec.Join.Keys, rec.Join.Certificate}
 	}
 }
 
@@ -219,7 +231,7 @@ func (s *State) admit(n *node, account dag.PublicKey, keys AccountKeys, role Rol
 // bring makes a device one of a member's, if it is not yet.
 func (s *State) bring(m *Member, d Device) {
 	if _, ok := m.Device(d.Device); !ok {
-		s.enter(m, d)
+		s.enter(m, d, true) // by a request or a join of its own
 	}
 }
 
@@ -227,6 +239,7 @@ func (s *State) bring(m *Member, d Device) {
 // before they knew.
 func (s *State) voided(n *node) {
 	s.void[n.account] = true
+	s.ask(n)
 	if account, ok := s.target(n.record); ok {
 		s.void[account] = true
 	}
@@ -283,10 +296,11 @@ func (s *State) Requests() []Request {
 }
 
 // Invited says whether who proves a key may see the list and ask to join: the key is that of an invitation which stands, is
-// not revoked, not used up and, at a time in Unix seconds, not expired.
+// not revoked and, at a time in Unix seconds, not expired; nor used up, where it is open: by another kind those still listen who
+// wait for their answer.
 func (s *State) Invited(key dag.PublicKey, now uint64) bool {
 	for _, i := range s.invites {
-		if i.Key == key && !i.Revoked() && (i.Expires == 0 || now < i.Expires) {
+		if i.Key == key && !i.Revoked() && !(i.Open() && i.Full()) && (i.Expires == 0 || now < i.Expires) {
 			return true
 		}
 	}

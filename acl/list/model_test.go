@@ -183,13 +183,31 @@ func (m *model) describe(accounts []dag.PublicKey) string {
 		}
 		clean := m.stands(n)
 		for _, o := range m.nodes {
-			if o != n && o.record != nil && m.stands(o) && endsKeys(o.record) && !m.past[n][o] {
+			if o != n && o.record != nil && m.stands(o) && endsKeys(o.record) && !m.gone(o) && !m.past[n][o] {
 				clean = false
 			}
 		}
 		fmt.Fprintln(&b, n.id, clean)
 	}
 	return b.String()
+}
+
+// gone says whether n is a leave beside a standing removal of its author, with every standing grant to it in its past.
+func (m *model) gone(n *node) bool {
+	if n.record.Leave == nil {
+		return false
+	}
+	removed := false
+	for _, o := range m.nodes {
+		if o.record == nil || !m.stands(o) {
+			continue
+		}
+		if _, grant, _ := m.says(o, n.account); grant && !m.past[n][o] {
+			return false
+		}
+		removed = removed || o.record.Remove != nil && o.record.Remove.Account == n.account && m.beside(o, n)
+	}
+	return removed
 }
 
 func stateWords(s *State, accounts []dag.PublicKey) string {

@@ -87,6 +87,9 @@ func (s *State) allowsDevice(b *dag.Batch, d *AddDevice, certified bool) error {
 	case len(d.Wraps) > 1 || len(d.Wraps) == 1 && d.Wraps[0].To != c.Device:
 		return fmt.Errorf("%w: a device's record wraps keys to others", ErrDenied)
 	}
+	if c.Device != b.Device && s.another(b.Account, c.Device) {
+		return fmt.Errorf("%w: the key is that of another account or of its device", ErrDenied)
+	}
 	m := s.members[b.Account]
 	if old, ok := m.Device(c.Device); ok && old.Serial >= c.Serial {
 		return fmt.Errorf("%w: the device is in the space already", ErrDenied)
@@ -94,6 +97,23 @@ func (s *State) allowsDevice(b *dag.Batch, d *AddDevice, certified bool) error {
 		return fmt.Errorf("%w: an account has at most %d devices in a space", ErrDenied, maxDevices)
 	}
 	return c.Verify()
+}
+
+// another says whether a key is known as an account's, or as the device of another account that is a member or asks to be one.
+// A certificate is signed by the account alone, so it may name any key.
+func (s *State) another(account, key dag.PublicKey) bool {
+	if s.members[key] != nil {
+		return true
+	}
+	if of, ok := s.devices[key]; ok && of != account {
+		return true
+	}
+	for _, q := range s.requests {
+		if q.State == RequestOpen && q.Account != account && (q.Certificate.Device == key || q.Account == key) {
+			return true
+		}
+	}
+	return false
 }
 
 // allowsEpoch: an epoch follows known ones and is wrapped to members (but for one who goes), their devices and open

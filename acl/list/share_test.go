@@ -442,6 +442,29 @@ func TestBesideEachOther(t *testing.T) {
 			p.must("owner", revoke(i, next(p.space)))
 			p.must("eve", eve.join(p.space, 92, i))
 		}, map[string]Role{"eve": RoleNone}},
+		{"revoked, joined and promoted", func(p *party) {
+			eve := stranger(p)
+			p.replica("eve")
+			i := p.must("owner", openInvite(92, RoleReader, p.space, 0))
+			p.sync()
+			p.must("owner", revoke(i, next(p.space)))
+			p.must("eve", eve.join(p.space, 92, i))
+			p.send("eve", "owner2")
+			p.must("owner2", changeRole(eve, RoleWriter))
+		}, map[string]Role{"eve": RoleWriter}},
+		{"revoked, asked, approved by who is removed, and promoted", func(p *party) {
+			eve := stranger(p)
+			p.replica("eve")
+			i := p.must("owner", invite(92, RoleReader, p.space))
+			p.sync()
+			p.must("owner", revoke(i, nil))
+			p.must("owner", remove(p.who["adm"], next(p.space)))
+			q := p.must("eve", eve.request(p.space, 92, i))
+			p.send("eve", "adm")
+			p.must("adm", accept(q, RoleReader, p.space))
+			p.send("adm", "owner2")
+			p.must("owner2", changeRole(eve, RoleWriter))
+		}, map[string]Role{"eve": RoleWriter}},
 		{"leaves and is promoted", func(p *party) {
 			p.must("owner", changeRole(p.who["wri"], RoleAdmin))
 			p.must("wri", leave())
@@ -481,6 +504,37 @@ func TestBesideEachOther(t *testing.T) {
 		es := p.lists["wri"].State().Epochs()
 		if len(es) != 3 || !es[1].Clean || !es[2].Clean || es[1].ID == es[2].ID || es[1].ID != a && es[1].ID != b {
 			t.Error(es)
+		}
+	})
+	t.Run("removed and leaves", func(t *testing.T) {
+		p := newParty(t, "wri:writer")
+		e := p.must("owner", remove(p.who["wri"], next(p.space)))
+		p.must("wri", leave())
+		p.sync()
+		es := p.lists["owner"].State().Epochs()
+		if last := es[len(es)-1]; last.ID != e || !last.Clean {
+			t.Error("who was removed makes others begin an epoch")
+		}
+	})
+	t.Run("removed, let in again, and leaves by what it was", func(t *testing.T) {
+		p := newParty(t, "wri:writer")
+		p.replica("old")
+		p.who["old"] = p.who["wri"]
+		p.sync()
+		l := p.lists["owner"]
+		p.must("owner", remove(p.who["wri"], next(p.space)))
+		i := p.must("owner", invite(93, RoleReader, p.space))
+		q, err := l.Append(p.who["wri"].author(), p.who["wri"].request(p.space, 93, i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.must("owner", accept(q, RoleReader, p.space))
+		p.must("old", leave())
+		p.sync()
+		for _, e := range l.State().Epochs() {
+			if e.Clean {
+				t.Error("an epoch is clean whose key who left was given")
+			}
 		}
 	})
 	t.Run("two removals", func(t *testing.T) {

@@ -60,13 +60,14 @@ type State struct {
 	Unknown bool // some record must be understood and is not
 
 	members map[dag.PublicKey]*Member
-	devices map[dag.PublicKey]dag.PublicKey // the account that each device came with first
+	devices map[dag.PublicKey]dag.PublicKey // the account that each device came with: first, or proved it
 	epochs  map[dag.ID]*Epoch
 	order   []*Epoch // in total order
 	options map[string]uint64
 
 	acts     map[dag.PublicKey][]act // in total order, of each account that some record acts on
 	invites  map[dag.ID]*Invitation
+	asked    map[dag.PublicKey]asking // the last request or join of each account, also such as do not stand
 	requests map[dag.ID]*Request      // also such as do not stand
 	all      map[dag.PublicKey]Device // of those who were ever in: by the device's key
 	void     map[dag.PublicKey]bool   // accounts that a record is by, or acts on, which does not stand
@@ -84,6 +85,7 @@ func newState(root *Root, space dag.ID) *State {
 
 		acts:     make(map[dag.PublicKey][]act),
 		invites:  make(map[dag.ID]*Invitation),
+		asked:    make(map[dag.PublicKey]asking),
 		requests: make(map[dag.ID]*Request),
 		all:      make(map[dag.PublicKey]Device),
 		void:     make(map[dag.PublicKey]bool),
@@ -136,7 +138,7 @@ func (s *State) fold(n *node) {
 	switch rec.Kind {
 	case KindRoot, KindRotateKey:
 	case KindAddDevice:
-		s.addDevice(n.id, n.account, rec.AddDevice)
+		s.addDevice(n, rec.AddDevice)
 	case KindOptions:
 		maps.Copy(s.options, rec.Options.Set)
 	default:
@@ -149,8 +151,8 @@ func (s *State) fold(n *node) {
 }
 
 // addDevice takes a device in, or renews its certificate where the serial is higher. The first name stays.
-func (s *State) addDevice(id dag.ID, account dag.PublicKey, d *AddDevice) {
-	m := s.members[account]
+func (s *State) addDevice(n *node, d *AddDevice) {
+	m := s.members[n.account]
 	s.addWraps(d.Epoch, d.Wraps)
 	if m == nil {
 		return
@@ -161,13 +163,13 @@ func (s *State) addDevice(id dag.ID, account dag.PublicKey, d *AddDevice) {
 		}
 		return
 	}
-	s.enter(m, Device{d.Certificate, id, d.Epoch, d.Name})
+	s.enter(m, Device{d.Certificate, n.id, d.Epoch, d.Name}, n.device == d.Certificate.Device)
 }
 
-// enter makes a device one of a member's.
-func (s *State) enter(m *Member, d Device) {
+// enter makes a device one of a member's. proved: the device itself signed that it is, which outweighs who only named its key.
+func (s *State) enter(m *Member, d Device, proved bool) {
 	m.Devices = append(m.Devices, d)
-	if _, ok := s.devices[d.Device]; !ok {
+	if _, ok := s.devices[d.Device]; !ok || proved {
 		s.devices[d.Device], s.all[d.Device] = m.Account, d
 	}
 }
@@ -285,6 +287,7 @@ func (s *State) clone() *State {
 		n := *q
 		c.requests[k] = &n
 	}
+	c.asked = maps.Clone(s.asked)
 	c.all, c.void = maps.Clone(s.all), maps.Clone(s.void)
 	return &c
 }
