@@ -20,6 +20,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"github.com/anyfs/anyfs/acl"
+	"github.com/anyfs/anyfs/acl/list"
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/dag/block"
 	"github.com/anyfs/anyfs/dag/disk"
@@ -241,6 +242,18 @@ type stranger struct {
 }
 
 func newStranger(t testing.TB, n *node, k *acl.Keys) *stranger {
+	s := strangerAs(t, n, k, k.Device.Certificate)
+	// What goes over other streams may overtake the proof: an answer says that it was taken.
+	m, err := s.visit.Read()
+	must(t, err)
+	if _, ok := m.(*wire.Absent); !ok {
+		t.Fatalf("%T", m)
+	}
+	return s
+}
+
+// strangerAs visits with a certificate, and wants a space that is nowhere.
+func strangerAs(t testing.TB, n *node, k *acl.Keys, cert *list.Certificate) *stranger {
 	key, err := crypto.UnmarshalEd25519PrivateKey(k.Device.PrivateKey())
 	must(t, err)
 	h, err := libp2p.New(libp2p.Identity(key), libp2p.NoListenAddrs, libp2p.DisableRelay())
@@ -258,16 +271,10 @@ func newStranger(t testing.TB, n *node, k *acl.Keys) *stranger {
 	must(t, err)
 	mine, theirs := k.Device.PublicKey(), dag.PublicKey(n.key.Public().(ed25519.PublicKey))
 	their := m.(*wire.Hello).Nonce
-	digest := dag.Sum(slices.Concat([]byte("anyfs/tags/1\x00"), mine[:], theirs[:], nonce[:], their[:], k.Device.Certificate.Encode()))
-	p := &wire.Proof{Certificate: k.Device.Certificate.Encode()}
+	digest := dag.Sum(slices.Concat([]byte("anyfs/tags/1\x00"), mine[:], theirs[:], nonce[:], their[:], cert.Encode()))
+	p := &wire.Proof{Certificate: cert.Encode()}
 	copy(p.Signature[:], ed25519.Sign(k.Device.PrivateKey(), append([]byte("anyfs/node/1\x00"), digest[:]...)))
-	// What goes over other streams may overtake the proof: an answer says that it was taken.
 	s.send(out, p, &wire.Spaces{IDs: wire.List[dag.ID]{dag.Sum([]byte("nowhere"))}})
-	m, err = in.Read()
-	must(t, err)
-	if _, ok := m.(*wire.Absent); !ok {
-		t.Fatalf("%T", m)
-	}
 	return s
 }
 

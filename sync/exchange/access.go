@@ -94,7 +94,7 @@ func (e *Engine) takeAccess(ctx context.Context, id peer.ID, t *stream) error {
 	e.mu.Lock()
 	if r := e.remotes[id]; r != nil && r.ready() {
 		s := e.spaces[ask.Space]
-		if s != nil && s.ctx != nil && s.ctx.Err() == nil && (r.account == e.account || r.common[ask.Space]) {
+		if s != nil && s.ctx != nil && s.ctx.Err() == nil && (e.opt.Serve == nil && r.account == e.account || r.common[ask.Space]) {
 			sp, ended = s, s.ctx
 			sp.running.Add(1)
 		}

@@ -346,6 +346,9 @@ func (e *Engine) takeVisit(ctx context.Context, id peer.ID, t *stream) (err erro
 	if err == nil && (cert.Device != key || !ed25519.Verify(key[:], visitText(r.toUs, p.Certificate), p.Signature[:])) {
 		err = errors.New("not this device's")
 	}
+	if err == nil && cert.Account == (dag.PublicKey{}) {
+		err = errors.New("of the account of zeros, as which anybody can sign")
+	}
 	if err != nil {
 		return fmt.Errorf("%w: proof: %w", session.ErrPeer, err)
 	}
