@@ -3,10 +3,12 @@ package spaces_test
 import (
 	"bytes"
 	"testing"
+	"time"
 
 	"github.com/anyfs/anyfs/acl/list"
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/nodes/spaces"
+	"github.com/anyfs/anyfs/sync/wire"
 )
 
 // Of the account of 32 zeros, which is no account's but a point of order four, anybody can sign: a node, which has no account, must not take who
@@ -32,4 +34,43 @@ func forged(t testing.TB, device dag.PublicKey) *list.Certificate {
 	}
 	t.Fatal("none verifies")
 	return nil
+}
+
+// Whoever has a node's address can offer it access lists: they are in memory until they are judged, so that there may be one from a device, and
+// not many long ones from all of them.
+func TestOffersAreBounded(t *testing.T) {
+	n := newNode(t, t.TempDir(), spaces.Options{})
+	frame := &wire.Frames{Graph: wire.ACL, Frames: [][]byte{make([]byte, 1<<20)}}
+	ended := make(chan error, 64)
+	offer := func(s *stranger) {
+		in, out := s.open(wire.ProtocolAccess)
+		s.send(out, &wire.Open{Space: dag.Sum([]byte("any"))})
+		go func() { // ends with the host
+			_, err := in.Read()
+			ended <- err
+		}()
+		var p []byte
+		for range 60 {
+			if _, err := out.Write(wire.Append(p[:0], frame)); err != nil {
+				return
+			}
+		}
+	}
+	first := newStranger(t, n, newKeys(t))
+	offer(first)
+	_, out := first.open(wire.ProtocolAccess)
+	first.send(out, &wire.Open{Space: dag.Sum([]byte("another"))})
+	_ = out.(interface{ SetWriteDeadline(time.Time) error }).SetWriteDeadline(time.Now().Add(2 * time.Second))
+	if _, err := out.Write(bytes.Repeat(wire.Append(nil, frame), 40)); err == nil {
+		t.Error("a second list of one device is read")
+	}
+	for range 4 {
+		offer(newStranger(t, n, newKeys(t)))
+	}
+	if err := <-ended; err == nil {
+		t.Error("it is answered")
+	}
+	// A short one comes through all the same.
+	d := newDevice(t, n)
+	d.equal(t)
 }

@@ -179,7 +179,9 @@ func (s *Set) Take(ctx context.Context, id dag.ID, account dag.PublicKey, frames
 	}
 	l, err := list.Open(id, store.NewMem())
 	for i := 0; i < len(frames) && err == nil; i++ {
-		err = l.Import(frames[i])
+		if err = l.Import(frames[i]); ctx.Err() != nil {
+			return nil // who offers it has gone: others wait
+		}
 	}
 	if err != nil || l.State() == nil || l.State().Role(account) == list.RoleNone {
 		s.opt.Log.Debug("a space is not taken", "err", err)
@@ -187,9 +189,7 @@ func (s *Set) Take(ctx context.Context, id dag.ID, account dag.PublicKey, frames
 	}
 	sp, err := s.get(id, true)
 	for i := 0; i < len(frames) && err == nil; i++ {
-		if err = sp.acl.Import(frames[i]); err != nil && ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
+		err = sp.acl.Import(frames[i])
 	}
 	if err == nil {
 		err = sp.durable()

@@ -51,6 +51,7 @@ type remote struct {
 	cancel context.CancelFunc
 	ended  chan struct{}
 	tags   chan struct{} // tags may have to be sent
+	offers chan struct{} // full while the peer gives an access list to this node
 
 	toThem, toUs []byte // transcripts
 
@@ -74,6 +75,7 @@ type remote struct {
 func newRemote(ctx context.Context, cancel context.CancelFunc, id peer.ID, key dag.PublicKey, t *stream) *remote {
 	return &remote{
 		id: id, key: key, addr: t.Conn().RemoteMultiaddr(), ctx: ctx, cancel: cancel, ended: make(chan struct{}), tags: make(chan struct{}, 1),
+		offers: make(chan struct{}, 1),
 		theirs: make(map[wire.Tag]struct{}), said: make(map[dag.ID]int), common: make(map[dag.ID]bool), denied: make(map[dag.ID]denial),
 		invited: make(map[dag.ID]bool), asked: make(map[*Guest]bool),
 	}

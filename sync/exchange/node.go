@@ -30,7 +30,10 @@ const (
 	offerWithin = 2 * time.Minute        // for the whole list to go over
 	noAfter     = 300 * time.Millisecond // before a node says no: how long it looked tells nothing
 	takeWithin  = 10 * time.Minute       // for a node: from a slow line
+	maxOffered  = 4 * maxAccess          // bytes of the access lists that a node has in memory to judge
 )
+
+var errOffers = errors.New("exchange: too much is offered at once")
 
 // ErrRefused says that a node does not take something: the account may not write there, or is beyond its quota.
 var ErrRefused = errors.New("exchange: the node does not take it")
@@ -486,6 +489,67 @@ func (e *Engine) common(r *remote, replica *Replica) bool {
 	return true
 }
 
+// offers are the access lists that are coming to a node, and those that it judges.
+type offers struct {
+	mu  sync.Mutex
+	of  map[*remote]*offered
+	all uint64
+}
+
+// offered is one of them.
+type offered struct {
+	bytes uint64
+	stop  context.CancelCauseFunc
+}
+
+// enter takes a peer's list in, when none of it is coming any more; stop ends it.
+func (o *offers) enter(ctx context.Context, r *remote, stop context.CancelCauseFunc) error {
+	select {
+	case r.offers <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.of == nil {
+		o.of = make(map[*remote]*offered)
+	}
+	o.of[r] = &offered{stop: stop}
+	return nil
+}
+
+// grow counts what a list takes. Where all together take too much, the longest ends: most are short, and come through whatever others do.
+func (o *offers) grow(r *remote, to uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	x := o.of[r]
+	if x == nil {
+		return
+	}
+	o.all += to - x.bytes
+	x.bytes = to
+	for o.all > maxOffered {
+		var longest *remote
+		for p, y := range o.of {
+			if longest == nil || y.bytes > o.of[longest].bytes {
+				longest = p
+			}
+		}
+		y := o.of[longest]
+		o.all -= y.bytes
+		y.bytes = 0
+		y.stop(errOffers)
+	}
+}
+
+func (o *offers) exit(r *remote) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.all -= o.of[r].bytes
+	delete(o.of, r)
+	<-r.offers
+}
+
 // takeList takes a space that a device offers. Whatever is wrong, the answer is the same.
 func (e *Engine) takeList(ctx context.Context, id peer.ID, t *stream, space dag.ID) error {
 	e.mu.Lock()
@@ -497,17 +561,27 @@ func (e *Engine) takeList(ctx context.Context, id peer.ID, t *stream, space dag.
 	}
 	ctx, cancel := context.WithTimeout(ctx, takeWithin)
 	defer cancel()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	if err := e.offers.enter(ctx, r, stop); err != nil {
+		return err
+	}
+	defer e.offers.exit(r)
 	defer t.closeOn(ctx)()
 	t.in.Limit = wire.MaxBody
 	var frames [][]byte
 	for {
 		m, err := t.read(ioTimeout)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		if err != nil {
 			return err
 		}
 		switch m := m.(type) {
 		case *wire.Frames:
 			frames = append(frames, m.Frames...)
+			e.offers.grow(r, t.in.Bytes)
 			if t.in.Bytes > maxAccess {
 				return fmt.Errorf("%w: an access list of more than 64 MiB", session.ErrPeer)
 			}
