@@ -47,6 +47,8 @@ type remote struct {
 	key  dag.PublicKey
 	addr ma.Multiaddr
 
+	entry *entry // the handshake's stream, where the peer opened it
+
 	ctx    context.Context // ends with the handshake's stream
 	cancel context.CancelFunc
 	ended  chan struct{}
@@ -74,7 +76,7 @@ type remote struct {
 // newRemote begins what is known of a peer.
 func newRemote(ctx context.Context, cancel context.CancelFunc, id peer.ID, key dag.PublicKey, t *stream) *remote {
 	return &remote{
-		id: id, key: key, addr: t.Conn().RemoteMultiaddr(), ctx: ctx, cancel: cancel, ended: make(chan struct{}), tags: make(chan struct{}, 1),
+		id: id, key: key, addr: t.Conn().RemoteMultiaddr(), entry: t.entry, ctx: ctx, cancel: cancel, ended: make(chan struct{}), tags: make(chan struct{}, 1),
 		offers: make(chan struct{}, 1),
 		theirs: make(map[wire.Tag]struct{}), said: make(map[dag.ID]int), common: make(map[dag.ID]bool), denied: make(map[dag.ID]denial),
 		invited: make(map[dag.ID]bool), asked: make(map[*Guest]bool),
@@ -415,6 +417,7 @@ func (e *Engine) meet(r *remote) {
 	e.mu.Lock()
 	if r.ready() && e.remotes[r.id] == r {
 		e.uncount(r)
+		e.guard.known(r.entry)
 		for id := range r.common {
 			if sp := e.spaces[id]; sp != nil {
 				e.joinLocked(sp, r)

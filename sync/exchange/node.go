@@ -357,6 +357,7 @@ func (e *Engine) takeVisit(ctx context.Context, id peer.ID, t *stream) (err erro
 	}
 	e.mu.Lock()
 	r.account, r.proved = cert.Account, true
+	e.uncount(r) // who has no space yet stays for as long as it takes to bring one
 	e.mu.Unlock()
 	if e.opt.Config != nil {
 		if err := t.write(&wire.Network{Config: e.opt.Config()}); err != nil {
