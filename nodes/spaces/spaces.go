@@ -74,7 +74,7 @@ func Open(opt Options) (*Set, error) {
 		return nil, fmt.Errorf("spaces: open %s: %w", opt.Dir, err)
 	}
 	s := &Set{opt: opt, disk: d, taking: make(chan struct{}, takes), open: make(map[dag.ID]*Space)}
-	if err := s.use.load(opt.Dir); err != nil {
+	if err := s.use.load(opt.Dir, opt.Log); err != nil {
 		return nil, fmt.Errorf("spaces: open %s: %w", opt.Dir, err)
 	}
 	return s, nil
