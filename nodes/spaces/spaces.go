@@ -12,6 +12,7 @@ import (
 	"fmt"
 	iofs "io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -246,7 +247,15 @@ func (s *Set) openSpace(id dag.ID) (sp *Space, err error) {
 	if err := s.disk.MkdirAll(dir); err != nil {
 		return sp, err
 	}
-	db, err := kv.OpenBolt(filepath.Join(s.opt.Dir, filepath.FromSlash(dir), dbName))
+	path := filepath.Join(s.opt.Dir, filepath.FromSlash(dir), dbName)
+	db, err := kv.OpenBolt(path)
+	if errors.Is(err, kv.ErrCorrupt) {
+		// Nothing is in it that does not follow from the segment files.
+		s.opt.Log.Error("the index of a space is put aside and made again", "space", id.String(), "file", path+".damaged", "err", err)
+		if err = os.Rename(path, path+".damaged"); err == nil {
+			db, err = kv.OpenBolt(path)
+		}
+	}
 	if err != nil {
 		return sp, err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/anyfs/anyfs/dag"
@@ -64,6 +65,40 @@ func TestDamagedUsage(t *testing.T) {
 			n = newNode(t, dir, spaces.Options{})
 			if u := n.set.Usages()[d.space.ID()]; u.Owner != d.keys.Identity || u.Log == 0 {
 				t.Errorf("after it was opened it is counted as %+v", u)
+			}
+		})
+	}
+}
+
+// The index of a space follows from its segment files: damaged, it is made again.
+func TestDamagedIndex(t *testing.T) {
+	for name, damaged := range map[string][]byte{"zeros": make([]byte, 64<<10), "short": []byte("x"), "empty": nil} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			n := newNode(t, dir, spaces.Options{})
+			d := newDevice(t, n)
+			for range 5 {
+				d.write(t, "sealed")
+			}
+			d.equal(t)
+			id, err := d.blocks.Put([]byte("content"))
+			must(t, err)
+			if missing, err := d.e.Upload(t.Context(), d.space.ID(), []block.ID{id}); err != nil || len(missing) > 0 {
+				t.Fatal(missing, err)
+			}
+			n.stop()
+			found, err := filepath.Glob(filepath.Join(dir, "spaces", "*", "*", "space.db"))
+			if err != nil || len(found) != 1 {
+				t.Fatal(found, err)
+			}
+			must(t, os.WriteFile(found[0], damaged, 0o600))
+			n = newNode(t, dir, spaces.Options{})
+			r := n.set.Space(t.Context(), d.space.ID(), d.keys.Identity)
+			if r == nil {
+				t.Fatal("the space is gone")
+			}
+			if !slices.Equal(r.Files.Heads(), d.files.Heads()) || !r.Blocks.Has(id) {
+				t.Error("not all of it is there")
 			}
 		})
 	}
