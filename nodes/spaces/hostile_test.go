@@ -2,12 +2,16 @@ package spaces_test
 
 import (
 	"bytes"
+	"context"
+	"crypto/ed25519"
 	"testing"
 	"time"
 
 	"github.com/anyfs/anyfs/acl/list"
 	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/dag/block"
 	"github.com/anyfs/anyfs/nodes/spaces"
+	"github.com/anyfs/anyfs/sync/exchange"
 	"github.com/anyfs/anyfs/sync/wire"
 )
 
@@ -73,4 +77,59 @@ func TestOffersAreBounded(t *testing.T) {
 	// A short one comes through all the same.
 	d := newDevice(t, n)
 	d.equal(t)
+}
+
+// silent is a node that takes blocks and never says so.
+type silent struct {
+	*spaces.Set
+	end chan struct{}
+}
+
+func (s silent) Space(ctx context.Context, id dag.ID, account dag.PublicKey) *exchange.Replica {
+	return s.of(s.Set.Space(ctx, id, account))
+}
+
+func (s silent) Take(ctx context.Context, id dag.ID, account dag.PublicKey, frames [][]byte) *exchange.Replica {
+	return s.of(s.Set.Take(ctx, id, account, frames))
+}
+
+func (s silent) of(r *exchange.Replica) *exchange.Replica {
+	if r != nil {
+		r.Upload = func(dag.PublicKey, block.ID, []byte) error { <-s.end; return exchange.ErrRefused }
+	}
+	return r
+}
+
+// hasty is a clock on which minutes pass at once.
+type hasty struct{}
+
+func (hasty) Now() time.Time { return time.Now() }
+
+func (hasty) After(d time.Duration) <-chan time.Time {
+	if d > 2*time.Minute {
+		d = 50 * time.Millisecond
+	}
+	return time.After(d)
+}
+
+// A node that takes blocks and does not answer holds up what other spaces and other nodes are given for a while, and not for good.
+func TestUploadToSilentNode(t *testing.T) {
+	set, err := spaces.Open(spaces.Options{Dir: t.TempDir()})
+	must(t, err)
+	t.Cleanup(func() { _ = set.Close() })
+	n := &node{key: ed25519.NewKeyFromSeed(bytes.Repeat([]byte{9}, ed25519.SeedSize)), set: set}
+	end := make(chan struct{})
+	n.e, err = exchange.New(exchange.Options{Key: n.key, Serve: silent{set, end}, Listen: []string{"/ip4/127.0.0.1/tcp/0"}, Log: logTo(t, "node")})
+	must(t, err)
+	run(t, n.e)
+	t.Cleanup(func() { close(end) })
+	d := newDeviceAt(t, n, hasty{})
+	d.equal(t)
+	id, err := d.blocks.Put([]byte("content"))
+	must(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if _, err := d.e.Upload(ctx, d.space.ID(), []block.ID{id}); err == nil || ctx.Err() != nil {
+		t.Errorf("it ends with %v", err)
+	}
 }

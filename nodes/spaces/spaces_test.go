@@ -113,7 +113,9 @@ func newKeys(t testing.TB) *acl.Keys {
 	return k
 }
 
-func newDevice(t testing.TB, n *node) *device {
+func newDevice(t testing.TB, n *node) *device { return newDeviceAt(t, n, nil) }
+
+func newDeviceAt(t testing.TB, n *node, clock exchange.Clock) *device {
 	d := &device{keys: newKeys(t)}
 	var err error
 	d.space, err = acl.CreateSpace(d.keys, store.NewMem(), nil)
@@ -123,7 +125,7 @@ func newDevice(t testing.TB, n *node) *device {
 	d.blocks, err = block.Open(block.Options{Disk: disk.NewSim(nil), Dir: "blocks", DB: kv.NewMem(), Seal: store.Plain{}})
 	must(t, err)
 	d.e, err = exchange.New(exchange.Options{
-		Key: d.keys.Device.PrivateKey(), Certificate: d.keys.Device.Certificate, Listen: []string{"/ip4/127.0.0.1/tcp/0"}, Log: logTo(t, "device"),
+		Key: d.keys.Device.PrivateKey(), Certificate: d.keys.Device.Certificate, Listen: []string{"/ip4/127.0.0.1/tcp/0"}, Log: logTo(t, "device"), Clock: clock,
 	})
 	must(t, err)
 	d.stop = run(t, d.e)

@@ -30,6 +30,7 @@ const (
 	offerWithin = 2 * time.Minute        // for the whole list to go over
 	noAfter     = 300 * time.Millisecond // before a node says no: how long it looked tells nothing
 	takeWithin  = 10 * time.Minute       // for a node: from a slow line
+	maxConfigs  = 64                     // that a node tells in one visit
 	maxOffered  = 4 * maxAccess          // bytes of the access lists that a node has in memory to judge
 )
 
@@ -169,30 +170,30 @@ func (e *Engine) visitOn(ctx context.Context, n *Node, id peer.ID, t *stream) er
 			cancel()
 		}
 	})
-	for {
+	for told := 0; ; {
 		m, err := t.read(0)
 		if err != nil {
 			return err
 		}
 		switch m := m.(type) {
 		case *wire.Served:
-			e.mu.Lock()
-			for _, id := range m.IDs {
-				if r.said[id] == 0 {
-					e.mu.Unlock()
-					return fmt.Errorf("%w: it serves what was not asked for", session.ErrPeer)
-				}
-				r.common[id] = true
+			if !e.answered(r, m.IDs, true) {
+				return fmt.Errorf("%w: it serves what was not asked for", session.ErrPeer)
 			}
-			e.mu.Unlock()
 			e.meet(r)
 		case *wire.Absent:
 			// It neither has them nor says that it has: they are offered.
 			ids := slices.Clone(m.IDs)
+			if !e.answered(r, ids, false) {
+				return fmt.Errorf("%w: it has not what was not asked for", session.ErrPeer)
+			}
 			wg.Go(func() { e.offer(ctx, t, r, ids) })
 		case *wire.Content:
 			e.hearContent(r, m)
 		case *wire.Network:
+			if told = told + 1; told > maxConfigs {
+				return fmt.Errorf("%w: more than %d configurations", session.ErrPeer, maxConfigs)
+			}
 			if e.opt.NewConfig != nil {
 				e.start(func(context.Context) { e.opt.NewConfig(n.Network, m.Config) })
 			}
@@ -200,6 +201,29 @@ func (e *Engine) visitOn(ctx context.Context, n *Node, id peer.ID, t *stream) er
 			return unexpected(m)
 		}
 	}
+}
+
+// Where a device and a node are about a space, as remote.said has it.
+const (
+	wanted    = 1 // an answer is due
+	isOffered = 2 // it was absent; until it is wanted again
+	isServed  = 3
+)
+
+// answered notes what a node says of spaces. It reports false where it was not asked: each answer costs work here.
+func (e *Engine) answered(r *remote, ids []dag.ID, serves bool) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, id := range ids {
+		if r.said[id] != wanted {
+			return false
+		}
+		r.said[id] = isOffered
+		if serves {
+			r.said[id], r.common[id] = isServed, true
+		}
+	}
+	return true
 }
 
 // sendWants tells a node of the spaces that it is to have, and of others as they come.
@@ -214,7 +238,7 @@ func (e *Engine) sendWants(ctx context.Context, t *stream, r *remote) error {
 			}
 			no := r.denied[id]
 			if r.said[id] == 0 || !no.until.IsZero() && !now.Before(no.until) {
-				r.said[id] = 1
+				r.said[id] = wanted
 				r.denied[id] = denial{wait: no.wait}
 				ids = append(ids, id)
 			}
@@ -240,6 +264,9 @@ func (e *Engine) offer(ctx context.Context, t *stream, r *remote, ids []dag.ID) 
 	for _, id := range ids {
 		err := e.offerOne(ctx, r, id)
 		if err == nil {
+			e.mu.Lock()
+			r.said[id] = wanted
+			e.mu.Unlock()
 			err = t.write(&wire.Spaces{IDs: wire.List[dag.ID]{id}})
 		}
 		if err != nil && ctx.Err() == nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/dag/block"
@@ -15,6 +16,9 @@ import (
 
 // maxUploads is how many blocks go to one node without its answer.
 const maxUploads = 16
+
+// keptWithin is how long the answer about a block may take after it was written: what was written before it may be on its way over a slow line.
+const keptWithin = 5 * time.Minute
 
 // Upload gives the nodes of a space those of the blocks that they lack and that are here, and returns those that no node holds durably then,
 // in no order. ErrOffline when no node is connected.
@@ -69,6 +73,11 @@ func (l *link) upload(ctx context.Context, ids []block.ID) ([]block.ID, error) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			return w.err
+		case <-l.sp.e.clock.After(keptWithin):
+			if k, err := l.conn(true); err == nil {
+				_ = k.t.Reset()
+			}
+			return errStalled
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

@@ -4,12 +4,18 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/network"
+
 	"github.com/anyfs/anyfs/acl/list"
 	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/sync/wire"
 )
 
 // empty is a node that holds nothing and takes nothing.
@@ -87,5 +93,59 @@ func TestHandshakeOfMemberIsNoStrangers(t *testing.T) {
 	e.mu.Unlock()
 	if e.leaveStream(x); e.guard.strangers != 0 || len(e.guard.streams) != 0 {
 		t.Errorf("%d strangers, streams of %d peers", e.guard.strangers, len(e.guard.streams))
+	}
+}
+
+// hostileNode is a node that says what the test says, once a device has proved itself to it, and counts the visits.
+func hostileNode(t *testing.T, d *Engine, says ...wire.Message) (visits *atomic.Int32) {
+	h, err := libp2p.New(libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.DisableRelay())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = h.Close() })
+	visits = new(atomic.Int32)
+	h.SetStreamHandler(protocolNode, func(s network.Stream) {
+		in := wire.NewReader(s)
+		if _, err := in.Read(); err != nil {
+			return
+		}
+		out := wire.Append(nil, &wire.Hello{Version: wire.Version})
+		for _, m := range says {
+			out = wire.Append(out, m)
+		}
+		if _, err := s.Write(out); err != nil {
+			return
+		}
+		visits.Add(1)
+		for err == nil {
+			_, err = in.Read()
+		}
+	})
+	if err := d.SetNodes([]Node{{Addrs: []string{fmt.Sprintf("%s/p2p/%s", h.Addrs()[0], h.ID())}, Wants: func(dag.ID) bool { return true }}}); err != nil {
+		t.Fatal(err)
+	}
+	return visits
+}
+
+// What a node says unasked costs the device nothing: the node is left alone.
+func TestNodeThatSaysWhatNobodyAsked(t *testing.T) {
+	var configs []wire.Message
+	for range 200 {
+		configs = append(configs, &wire.Network{Config: []byte("x")})
+	}
+	for name, says := range map[string][]wire.Message{
+		"absent":         {&wire.Absent{Graph: wire.ACL, IDs: wire.List[dag.ID]{{1}}}},
+		"served":         {&wire.Served{IDs: wire.List[dag.ID]{{1}}}},
+		"configurations": configs,
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := engineOf(t, Options{NewConfig: func(dag.PublicKey, []byte) {}}, 21)
+			visits := hostileNode(t, d, says...)
+			within(t, "it is visited, and left alone then", func() bool {
+				d.mu.Lock()
+				defer d.mu.Unlock()
+				return visits.Load() > 0 && len(d.banned) == 1 && len(d.remotes) == 0
+			})
+		})
 	}
 }
