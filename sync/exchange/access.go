@@ -86,8 +86,12 @@ func (e *Engine) takeAccess(ctx context.Context, id peer.ID, t *stream) error {
 	if !ok {
 		return unexpected(m)
 	}
-	if began := e.clock.Now(); e.opt.Serve != nil && !e.serveTo(ctx, id, ask.Space) {
-		e.waitNo(ctx, began)
+	if e.opt.Serve != nil {
+		if began := e.clock.Now(); e.serveTo(ctx, id, ask.Space) {
+			e.meetPeer(id)
+		} else {
+			e.waitNo(ctx, began)
+		}
 	}
 	var sp *space
 	ended := context.Background()

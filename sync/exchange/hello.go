@@ -9,6 +9,7 @@ import (
 	mrand "math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -46,6 +47,8 @@ type remote struct {
 	id   peer.ID
 	key  dag.PublicKey
 	addr ma.Multiaddr
+
+	giving atomic.Int32 // blocks that it gives to this node at the moment
 
 	entry *entry // the handshake's stream, where the peer opened it
 
@@ -426,6 +429,16 @@ func (e *Engine) meet(r *remote) {
 	}
 	e.mu.Unlock()
 	e.noteChange()
+}
+
+// meetPeer is meet, where the peer is still there.
+func (e *Engine) meetPeer(id peer.ID) {
+	e.mu.Lock()
+	r := e.remotes[id]
+	e.mu.Unlock()
+	if r != nil {
+		e.meet(r)
+	}
 }
 
 // hearProof takes who the peer is.

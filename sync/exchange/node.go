@@ -491,7 +491,7 @@ func (e *Engine) serveTo(ctx context.Context, id peer.ID, space dag.ID) bool {
 	return e.common(r, e.opt.Serve.Space(ctx, space, r.account))
 }
 
-// common makes a space common with a device; nil is none.
+// common makes a space common with a device; nil is none. The caller has them meet: that looks at all that is common.
 func (e *Engine) common(r *remote, replica *Replica) bool {
 	if replica == nil {
 		return false
@@ -510,11 +510,7 @@ func (e *Engine) common(r *remote, replica *Replica) bool {
 		r.common[replica.ID] = true
 	}
 	e.mu.Unlock()
-	if full {
-		return false
-	}
-	e.meet(r)
-	return true
+	return !full
 }
 
 // offers are the access lists that are coming to a node, and those that it judges.
@@ -622,6 +618,7 @@ func (e *Engine) takeList(ctx context.Context, id peer.ID, t *stream, space dag.
 	}
 	began := e.clock.Now()
 	if e.common(r, e.opt.Serve.Take(ctx, space, r.account, frames)) {
+		e.meet(r)
 		return t.write(&wire.End{Graph: wire.ACL})
 	}
 	e.waitNo(ctx, began)

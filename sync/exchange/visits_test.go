@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/anyfs/anyfs/acl/list"
 	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/dag/block"
 	"github.com/anyfs/anyfs/sync/wire"
 )
 
@@ -147,5 +149,35 @@ func TestNodeThatSaysWhatNobodyAsked(t *testing.T) {
 				return visits.Load() > 0 && len(d.banned) == 1 && len(d.remotes) == 0
 			})
 		})
+	}
+}
+
+// A device that begins blocks of many spaces and ends none takes the memory of a few.
+func TestBlocksThatComeAreBounded(t *testing.T) {
+	r := &remote{}
+	var begun []*upload
+	begin := func() error {
+		keep := func(dag.PublicKey, block.ID, []byte) error { return nil }
+		u := &upload{l: &link{r: r, sp: &space{r: &Replica{Upload: keep}}}}
+		_, err := u.take(&wire.PutBlock{Request: 1, Left: 1, Data: []byte("x")})
+		begun = append(begun, u)
+		return err
+	}
+	for range maxGiving {
+		if err := begin(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := begin(); !errors.Is(err, errStreams) {
+		t.Errorf("one more gives %v", err)
+	}
+	for _, u := range begun {
+		u.end()
+	}
+	if r.giving.Load() != 0 {
+		t.Errorf("%d are begun still", r.giving.Load())
+	}
+	if err := begin(); err != nil {
+		t.Error(err)
 	}
 }
