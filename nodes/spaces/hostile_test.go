@@ -4,8 +4,13 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"encoding/hex"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/anyfs/anyfs/acl/list"
 	"github.com/anyfs/anyfs/dag"
@@ -132,4 +137,40 @@ func TestUploadToSilentNode(t *testing.T) {
 	if _, err := d.e.Upload(ctx, d.space.ID(), []block.ID{id}); err == nil || ctx.Err() != nil {
 		t.Errorf("it ends with %v", err)
 	}
+}
+
+// A space that takes long to open keeps nobody from the others.
+func TestOpeningKeepsNobodyWaiting(t *testing.T) {
+	dir := t.TempDir()
+	n := newNode(t, dir, spaces.Options{})
+	a, b := newDevice(t, n), newDevice(t, n)
+	a.equal(t)
+	b.equal(t)
+	a.stop()
+	b.stop()
+	n.stop()
+	name := a.space.ID()
+	x := hex.EncodeToString(name[:])
+	index, err := os.OpenFile(filepath.Join(dir, "spaces", x[:2], x, "space.db"), os.O_RDWR, 0)
+	must(t, err)
+	defer index.Close()
+	must(t, unix.Flock(int(index.Fd()), unix.LOCK_EX)) // it is waited for
+	set, err := spaces.Open(spaces.Options{Dir: dir})
+	must(t, err)
+	slow := make(chan *exchange.Replica)
+	go func() { slow <- set.Space(t.Context(), a.space.ID(), a.keys.Identity) }()
+	time.Sleep(100 * time.Millisecond)
+	if set.Space(t.Context(), b.space.ID(), b.keys.Identity) == nil {
+		t.Error("the other is not served")
+	}
+	select {
+	case <-slow:
+		t.Error("it came only after the slow one, or the test shows nothing")
+	default:
+	}
+	must(t, unix.Flock(int(index.Fd()), unix.LOCK_UN))
+	if <-slow == nil {
+		t.Error("the slow one is not served in the end")
+	}
+	must(t, set.Close())
 }

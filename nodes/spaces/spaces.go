@@ -54,10 +54,12 @@ type Set struct {
 	taking chan struct{}
 	use    usage
 
-	// mu guards what follows and is held while a space is opened: what is asked for is soon asked for again.
-	mu     sync.Mutex
-	open   map[dag.ID]*Space
-	closed bool
+	opens sync.WaitGroup // spaces that are being opened
+
+	mu      sync.Mutex // guards what follows; not held across I/O
+	open    map[dag.ID]*Space
+	opening map[dag.ID]chan struct{} // closed when it is open or cannot be
+	closed  bool
 }
 
 var _ exchange.Server = (*Set)(nil)
@@ -74,7 +76,7 @@ func Open(opt Options) (*Set, error) {
 	if err := d.MkdirAll(folder); err != nil {
 		return nil, fmt.Errorf("spaces: open %s: %w", opt.Dir, err)
 	}
-	s := &Set{opt: opt, disk: d, taking: make(chan struct{}, takes), open: make(map[dag.ID]*Space)}
+	s := &Set{opt: opt, disk: d, taking: make(chan struct{}, takes), open: make(map[dag.ID]*Space), opening: make(map[dag.ID]chan struct{})}
 	if err := s.use.load(opt.Dir, opt.Log); err != nil {
 		return nil, fmt.Errorf("spaces: open %s: %w", opt.Dir, err)
 	}
@@ -107,6 +109,7 @@ func (s *Set) Close() error {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
+	s.opens.Wait()
 	var err error
 	for _, sp := range s.all() {
 		err = errors.Join(err, sp.checkpoint(context.Background()), sp.close())
@@ -206,17 +209,42 @@ func (s *Set) Take(ctx context.Context, id dag.ID, account dag.PublicKey, frames
 	return sp.replica()
 }
 
-// get opens a space; nil where it is not here and is not to be made.
-func (s *Set) get(id dag.ID, make bool) (*Space, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if sp := s.open[id]; sp != nil {
-		return sp, nil
+// get opens a space; nil where it is not here and is not to be made. While one is opened, others are served.
+func (s *Set) get(id dag.ID, create bool) (*Space, error) {
+	for {
+		s.mu.Lock()
+		if sp := s.open[id]; sp != nil {
+			s.mu.Unlock()
+			return sp, nil
+		}
+		if s.closed {
+			s.mu.Unlock()
+			return nil, errors.New("spaces: closed")
+		}
+		if other := s.opening[id]; other != nil {
+			s.mu.Unlock()
+			<-other
+			continue
+		}
+		done := make(chan struct{})
+		s.opening[id] = done
+		s.opens.Add(1)
+		s.mu.Unlock()
+		sp, err := s.openNow(id, create)
+		s.mu.Lock()
+		if sp != nil {
+			s.open[id] = sp
+		}
+		delete(s.opening, id)
+		close(done)
+		s.opens.Done()
+		s.mu.Unlock()
+		return sp, err
 	}
-	if s.closed {
-		return nil, errors.New("spaces: closed")
-	}
-	if !make {
+}
+
+func (s *Set) openNow(id dag.ID, create bool) (*Space, error) {
+	if !create {
 		names, err := s.disk.ReadDir(dirOf(id))
 		if errors.Is(err, iofs.ErrNotExist) {
 			return nil, nil
@@ -232,7 +260,6 @@ func (s *Set) get(id dag.ID, make bool) (*Space, error) {
 	if err != nil {
 		return nil, fmt.Errorf("spaces: open %s: %w", id, err)
 	}
-	s.open[id] = sp
 	return sp, nil
 }
 
