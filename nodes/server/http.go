@@ -67,7 +67,11 @@ func (n *Node) status() Status {
 
 // AskStatus asks the node that runs on a folder.
 func AskStatus(ctx context.Context, dir string) (s Status, err error) {
-	socket := filepath.Join(dir, socketFile)
+	socket, done, err := socketOf(dir)
+	if err != nil {
+		return s, fmt.Errorf("%w: %s: %w", ErrNoNode, dir, err)
+	}
+	defer done()
 	c := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}}}
@@ -84,6 +88,21 @@ func AskStatus(ctx context.Context, dir string) (s Status, err error) {
 	return s, json.NewDecoder(r.Body).Decode(&s)
 }
 
+// maxSocket is how long the name of a socket may be.
+const maxSocket = 107
+
+// socketOf names the socket of a folder, by a way that is short enough; done ends it.
+func socketOf(dir string) (name string, done func(), err error) {
+	if name = filepath.Join(dir, socketFile); len(name) <= maxSocket {
+		return name, func() {}, nil
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return "", nil, err
+	}
+	return fmt.Sprintf("/proc/self/fd/%d/%s", f.Fd(), socketFile), func() { _ = f.Close() }, nil
+}
+
 // serveHTTP answers commands at a socket in the folder, and at the address for metrics where there is one, until stop.
 func (n *Node) serveHTTP() (stop func(), err error) {
 	socket := filepath.Join(n.opt.Dir, socketFile)
@@ -95,15 +114,21 @@ func (n *Node) serveHTTP() (stop func(), err error) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(n.status())
 	})
-	local, err := net.Listen("unix", socket)
+	short, done, err := socketOf(n.opt.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("server: listen for commands: %w", err)
 	}
+	local, err := net.ListenUnix("unix", &net.UnixAddr{Name: short, Net: "unix"})
+	done()
+	if err != nil {
+		return nil, fmt.Errorf("server: listen for commands at %s: %w", socket, err)
+	}
+	local.SetUnlinkOnClose(false) // its name may be gone by then
 	listeners, muxes := []net.Listener{local}, []*http.ServeMux{commands}
 	if n.opt.HTTP != "" {
 		l, err := net.Listen("tcp", n.opt.HTTP)
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("server: listen for metrics: %w", err), local.Close())
+			return nil, errors.Join(fmt.Errorf("server: listen for metrics: %w", err), local.Close(), os.Remove(socket))
 		}
 		n.opt.Log.Info("metrics", "address", l.Addr().String())
 		listeners, muxes = append(listeners, l), append(muxes, n.metrics())
@@ -124,6 +149,7 @@ func (n *Node) serveHTTP() (stop func(), err error) {
 			_ = s.Close()
 		}
 		wg.Wait()
+		_ = os.Remove(socket)
 	}, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	iofs "io/fs"
 	"net"
+	"path/filepath"
 	"slices"
 
 	ma "github.com/multiformats/go-multiaddr"
@@ -25,7 +26,7 @@ func (n *Node) choosePorts() ([]string, error) {
 		err = json.Unmarshal(b, &was)
 	}
 	if err != nil && !errors.Is(err, iofs.ErrNotExist) {
-		return nil, fmt.Errorf("server: where the node listened: %w", err)
+		return nil, fmt.Errorf("server: where the node listened, in %s (without it, ports are chosen anew): %w", filepath.Join(n.opt.Dir, listenFile), err)
 	}
 	if slices.Equal(was.Told, n.opt.Listen) {
 		return was.Chosen, nil

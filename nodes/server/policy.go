@@ -39,7 +39,8 @@ func ReadPolicy(dir string) (*Policy, error) {
 		err = json.Unmarshal(b, p)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("server: policy: %w", err)
+		return nil, fmt.Errorf("server: the policy %s cannot be read (put it back from a backup, or remove it and set accounts and quotas anew): %w",
+			filepath.Join(dir, policyFile), err)
 	}
 	if p.Quotas == nil {
 		p.Quotas = map[string]int64{}

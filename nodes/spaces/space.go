@@ -101,6 +101,7 @@ func (sp *Space) upload(account dag.PublicKey, id block.ID, data []byte) error {
 		return fmt.Errorf("%w: beyond its quota", exchange.ErrRefused)
 	}
 	if err := sp.blocks.PutHashed(id, data); err != nil {
+		sp.use.refund(sp.id, int64(len(data)))
 		return err
 	}
 	sp.use.uploads.Add(1)

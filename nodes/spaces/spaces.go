@@ -12,6 +12,7 @@ import (
 	"fmt"
 	iofs "io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -53,10 +54,12 @@ type Set struct {
 	taking chan struct{}
 	use    usage
 
-	// mu guards what follows and is held while a space is opened: what is asked for is soon asked for again.
-	mu     sync.Mutex
-	open   map[dag.ID]*Space
-	closed bool
+	opens sync.WaitGroup // spaces that are being opened
+
+	mu      sync.Mutex // guards what follows; not held across I/O
+	open    map[dag.ID]*Space
+	opening map[dag.ID]chan struct{} // closed when it is open or cannot be
+	closed  bool
 }
 
 var _ exchange.Server = (*Set)(nil)
@@ -73,8 +76,8 @@ func Open(opt Options) (*Set, error) {
 	if err := d.MkdirAll(folder); err != nil {
 		return nil, fmt.Errorf("spaces: open %s: %w", opt.Dir, err)
 	}
-	s := &Set{opt: opt, disk: d, taking: make(chan struct{}, takes), open: make(map[dag.ID]*Space)}
-	if err := s.use.load(opt.Dir); err != nil {
+	s := &Set{opt: opt, disk: d, taking: make(chan struct{}, takes), open: make(map[dag.ID]*Space), opening: make(map[dag.ID]chan struct{})}
+	if err := s.use.load(opt.Dir, opt.Log); err != nil {
 		return nil, fmt.Errorf("spaces: open %s: %w", opt.Dir, err)
 	}
 	return s, nil
@@ -106,6 +109,7 @@ func (s *Set) Close() error {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
+	s.opens.Wait()
 	var err error
 	for _, sp := range s.all() {
 		err = errors.Join(err, sp.checkpoint(context.Background()), sp.close())
@@ -179,7 +183,9 @@ func (s *Set) Take(ctx context.Context, id dag.ID, account dag.PublicKey, frames
 	}
 	l, err := list.Open(id, store.NewMem())
 	for i := 0; i < len(frames) && err == nil; i++ {
-		err = l.Import(frames[i])
+		if err = l.Import(frames[i]); ctx.Err() != nil {
+			return nil // who offers it has gone: others wait
+		}
 	}
 	if err != nil || l.State() == nil || l.State().Role(account) == list.RoleNone {
 		s.opt.Log.Debug("a space is not taken", "err", err)
@@ -187,9 +193,7 @@ func (s *Set) Take(ctx context.Context, id dag.ID, account dag.PublicKey, frames
 	}
 	sp, err := s.get(id, true)
 	for i := 0; i < len(frames) && err == nil; i++ {
-		if err = sp.acl.Import(frames[i]); err != nil && ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
+		err = sp.acl.Import(frames[i])
 	}
 	if err == nil {
 		err = sp.durable()
@@ -205,17 +209,42 @@ func (s *Set) Take(ctx context.Context, id dag.ID, account dag.PublicKey, frames
 	return sp.replica()
 }
 
-// get opens a space; nil where it is not here and is not to be made.
-func (s *Set) get(id dag.ID, make bool) (*Space, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if sp := s.open[id]; sp != nil {
-		return sp, nil
+// get opens a space; nil where it is not here and is not to be made. While one is opened, others are served.
+func (s *Set) get(id dag.ID, create bool) (*Space, error) {
+	for {
+		s.mu.Lock()
+		if sp := s.open[id]; sp != nil {
+			s.mu.Unlock()
+			return sp, nil
+		}
+		if s.closed {
+			s.mu.Unlock()
+			return nil, errors.New("spaces: closed")
+		}
+		if other := s.opening[id]; other != nil {
+			s.mu.Unlock()
+			<-other
+			continue
+		}
+		done := make(chan struct{})
+		s.opening[id] = done
+		s.opens.Add(1)
+		s.mu.Unlock()
+		sp, err := s.openNow(id, create)
+		s.mu.Lock()
+		if sp != nil {
+			s.open[id] = sp
+		}
+		delete(s.opening, id)
+		close(done)
+		s.opens.Done()
+		s.mu.Unlock()
+		return sp, err
 	}
-	if s.closed {
-		return nil, errors.New("spaces: closed")
-	}
-	if !make {
+}
+
+func (s *Set) openNow(id dag.ID, create bool) (*Space, error) {
+	if !create {
 		names, err := s.disk.ReadDir(dirOf(id))
 		if errors.Is(err, iofs.ErrNotExist) {
 			return nil, nil
@@ -231,7 +260,6 @@ func (s *Set) get(id dag.ID, make bool) (*Space, error) {
 	if err != nil {
 		return nil, fmt.Errorf("spaces: open %s: %w", id, err)
 	}
-	s.open[id] = sp
 	return sp, nil
 }
 
@@ -246,7 +274,15 @@ func (s *Set) openSpace(id dag.ID) (sp *Space, err error) {
 	if err := s.disk.MkdirAll(dir); err != nil {
 		return sp, err
 	}
-	db, err := kv.OpenBolt(filepath.Join(s.opt.Dir, filepath.FromSlash(dir), dbName))
+	path := filepath.Join(s.opt.Dir, filepath.FromSlash(dir), dbName)
+	db, err := kv.OpenBolt(path)
+	if errors.Is(err, kv.ErrCorrupt) {
+		// Nothing is in it that does not follow from the segment files.
+		s.opt.Log.Error("the index of a space is put aside and made again", "space", id.String(), "file", path+".damaged", "err", err)
+		if err = os.Rename(path, path+".damaged"); err == nil {
+			db, err = kv.OpenBolt(path)
+		}
+	}
 	if err != nil {
 		return sp, err
 	}

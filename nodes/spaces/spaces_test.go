@@ -20,6 +20,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"github.com/anyfs/anyfs/acl"
+	"github.com/anyfs/anyfs/acl/list"
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/dag/block"
 	"github.com/anyfs/anyfs/dag/disk"
@@ -112,7 +113,9 @@ func newKeys(t testing.TB) *acl.Keys {
 	return k
 }
 
-func newDevice(t testing.TB, n *node) *device {
+func newDevice(t testing.TB, n *node) *device { return newDeviceAt(t, n, nil) }
+
+func newDeviceAt(t testing.TB, n *node, clock exchange.Clock) *device {
 	d := &device{keys: newKeys(t)}
 	var err error
 	d.space, err = acl.CreateSpace(d.keys, store.NewMem(), nil)
@@ -122,7 +125,7 @@ func newDevice(t testing.TB, n *node) *device {
 	d.blocks, err = block.Open(block.Options{Disk: disk.NewSim(nil), Dir: "blocks", DB: kv.NewMem(), Seal: store.Plain{}})
 	must(t, err)
 	d.e, err = exchange.New(exchange.Options{
-		Key: d.keys.Device.PrivateKey(), Certificate: d.keys.Device.Certificate, Listen: []string{"/ip4/127.0.0.1/tcp/0"}, Log: logTo(t, "device"),
+		Key: d.keys.Device.PrivateKey(), Certificate: d.keys.Device.Certificate, Listen: []string{"/ip4/127.0.0.1/tcp/0"}, Log: logTo(t, "device"), Clock: clock,
 	})
 	must(t, err)
 	d.stop = run(t, d.e)
@@ -241,6 +244,18 @@ type stranger struct {
 }
 
 func newStranger(t testing.TB, n *node, k *acl.Keys) *stranger {
+	s := strangerAs(t, n, k, k.Device.Certificate)
+	// What goes over other streams may overtake the proof: an answer says that it was taken.
+	m, err := s.visit.Read()
+	must(t, err)
+	if _, ok := m.(*wire.Absent); !ok {
+		t.Fatalf("%T", m)
+	}
+	return s
+}
+
+// strangerAs visits with a certificate, and wants a space that is nowhere.
+func strangerAs(t testing.TB, n *node, k *acl.Keys, cert *list.Certificate) *stranger {
 	key, err := crypto.UnmarshalEd25519PrivateKey(k.Device.PrivateKey())
 	must(t, err)
 	h, err := libp2p.New(libp2p.Identity(key), libp2p.NoListenAddrs, libp2p.DisableRelay())
@@ -258,16 +273,10 @@ func newStranger(t testing.TB, n *node, k *acl.Keys) *stranger {
 	must(t, err)
 	mine, theirs := k.Device.PublicKey(), dag.PublicKey(n.key.Public().(ed25519.PublicKey))
 	their := m.(*wire.Hello).Nonce
-	digest := dag.Sum(slices.Concat([]byte("anyfs/tags/1\x00"), mine[:], theirs[:], nonce[:], their[:], k.Device.Certificate.Encode()))
-	p := &wire.Proof{Certificate: k.Device.Certificate.Encode()}
+	digest := dag.Sum(slices.Concat([]byte("anyfs/tags/1\x00"), mine[:], theirs[:], nonce[:], their[:], cert.Encode()))
+	p := &wire.Proof{Certificate: cert.Encode()}
 	copy(p.Signature[:], ed25519.Sign(k.Device.PrivateKey(), append([]byte("anyfs/node/1\x00"), digest[:]...)))
-	// What goes over other streams may overtake the proof: an answer says that it was taken.
 	s.send(out, p, &wire.Spaces{IDs: wire.List[dag.ID]{dag.Sum([]byte("nowhere"))}})
-	m, err = in.Read()
-	must(t, err)
-	if _, ok := m.(*wire.Absent); !ok {
-		t.Fatalf("%T", m)
-	}
 	return s
 }
 

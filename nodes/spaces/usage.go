@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -37,11 +39,29 @@ type usage struct {
 	fresh  map[dag.ID]bool // not written yet
 }
 
-func (u *usage) load(dir string) error {
-	db, err := kv.OpenBolt(filepath.Join(dir, usageName))
+// load opens the database. One that is damaged is put aside: what a space takes is known again once it has been opened.
+func (u *usage) load(dir string, log *slog.Logger) error {
+	path := filepath.Join(dir, usageName)
+	err := u.open(path)
+	if errors.Is(err, kv.ErrCorrupt) {
+		log.Error("what spaces take is not known: the file is put aside, and each is counted when it is opened", "file", path+".damaged", "err", err)
+		if err = os.Rename(path, path+".damaged"); err == nil {
+			err = u.open(path)
+		}
+	}
+	return err
+}
+
+func (u *usage) open(path string) (err error) {
+	db, err := kv.OpenBolt(path)
 	if err != nil {
 		return err
 	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, db.Close())
+		}
+	}()
 	u.db, u.of, u.owners, u.fresh = db, make(map[dag.ID]Usage), make(map[dag.PublicKey]int64), make(map[dag.ID]bool)
 	return db.View(func(tx kv.Tx) error {
 		var err error
@@ -84,6 +104,16 @@ func (u *usage) charge(id dag.ID, owner dag.PublicKey, n, all, one int64) bool {
 	u.put(id, x)
 	u.fresh[id] = true
 	return true
+}
+
+// refund takes back what charge counted of a block that was not kept.
+func (u *usage) refund(id dag.ID, n int64) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	x := u.of[id]
+	x.Blocks = max(0, x.Blocks-n) // a checkpoint may have settled it meanwhile
+	u.put(id, x)
+	u.fresh[id] = true
 }
 
 // settle says what a space really takes.

@@ -86,15 +86,19 @@ func (e *Engine) takeAccess(ctx context.Context, id peer.ID, t *stream) error {
 	if !ok {
 		return unexpected(m)
 	}
-	if began := e.clock.Now(); e.opt.Serve != nil && !e.serveTo(ctx, id, ask.Space) {
-		e.waitNo(ctx, began)
+	if e.opt.Serve != nil {
+		if began := e.clock.Now(); e.serveTo(ctx, id, ask.Space) {
+			e.meetPeer(id)
+		} else {
+			e.waitNo(ctx, began)
+		}
 	}
 	var sp *space
 	ended := context.Background()
 	e.mu.Lock()
 	if r := e.remotes[id]; r != nil && r.ready() {
 		s := e.spaces[ask.Space]
-		if s != nil && s.ctx != nil && s.ctx.Err() == nil && (r.account == e.account || r.common[ask.Space]) {
+		if s != nil && s.ctx != nil && s.ctx.Err() == nil && (e.opt.Serve == nil && r.account == e.account || r.common[ask.Space]) {
 			sp, ended = s, s.ctx
 			sp.running.Add(1)
 		}

@@ -108,6 +108,7 @@ type Engine struct {
 	running sync.WaitGroup // all goroutines but those of libp2p
 
 	up, down bucket
+	offers   offers // to a node
 	limitLAN atomic.Bool
 	quit     chan struct{} // closed when Run ends
 

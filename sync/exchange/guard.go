@@ -79,34 +79,49 @@ func newGuard() guard {
 	return guard{streams: make(map[peer.ID]int), addrs: make(map[string]int), told: make(map[string]time.Time)}
 }
 
-// enterStream takes a stream of a peer in, unless it has too many. done ends it.
-func (e *Engine) enterStream(id peer.ID) (done func(), ok bool) {
+// entry is a stream of a peer as it is counted. Engine.mu guards it.
+type entry struct {
+	id       peer.ID
+	stranger bool
+}
+
+// enterStream takes a stream of a peer in, unless it has too many; nil then. leaveStream ends it.
+func (e *Engine) enterStream(id peer.ID) *entry {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	g := &e.guard
 	r := e.remotes[id]
-	stranger := r == nil || !r.ready()
+	x := &entry{id, r == nil || !r.ready()}
 	limit := maxKnownStreams
-	if stranger {
+	if x.stranger {
 		limit = maxStranger
 	}
-	if g.streams[id] >= limit || stranger && g.strangers >= maxStrangers {
-		return nil, false
+	if g.streams[id] >= limit || x.stranger && g.strangers >= maxStrangers {
+		return nil
 	}
 	g.streams[id]++
-	if stranger {
+	if x.stranger {
 		g.strangers++
 	}
-	return func() {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		if g.streams[id]--; g.streams[id] == 0 {
-			delete(g.streams, id)
-		}
-		if stranger {
-			g.strangers--
-		}
-	}, true
+	return x
+}
+
+func (e *Engine) leaveStream(x *entry) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	g := &e.guard
+	if g.streams[x.id]--; g.streams[x.id] == 0 {
+		delete(g.streams, x.id)
+	}
+	g.known(x)
+}
+
+// known takes a stream out of those of strangers: it lasts, and its peer has proved a space. Engine.mu is held.
+func (g *guard) known(x *entry) {
+	if x != nil && x.stranger {
+		x.stranger = false
+		g.strangers--
+	}
 }
 
 // count takes r among the handshakes under way. Engine.mu is held.

@@ -9,6 +9,7 @@ import (
 	mrand "math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -47,10 +48,15 @@ type remote struct {
 	key  dag.PublicKey
 	addr ma.Multiaddr
 
+	giving atomic.Int32 // blocks that it gives to this node at the moment
+
+	entry *entry // the handshake's stream, where the peer opened it
+
 	ctx    context.Context // ends with the handshake's stream
 	cancel context.CancelFunc
 	ended  chan struct{}
 	tags   chan struct{} // tags may have to be sent
+	offers chan struct{} // full while the peer gives an access list to this node
 
 	toThem, toUs []byte // transcripts
 
@@ -73,7 +79,8 @@ type remote struct {
 // newRemote begins what is known of a peer.
 func newRemote(ctx context.Context, cancel context.CancelFunc, id peer.ID, key dag.PublicKey, t *stream) *remote {
 	return &remote{
-		id: id, key: key, addr: t.Conn().RemoteMultiaddr(), ctx: ctx, cancel: cancel, ended: make(chan struct{}), tags: make(chan struct{}, 1),
+		id: id, key: key, addr: t.Conn().RemoteMultiaddr(), entry: t.entry, ctx: ctx, cancel: cancel, ended: make(chan struct{}), tags: make(chan struct{}, 1),
+		offers: make(chan struct{}, 1),
 		theirs: make(map[wire.Tag]struct{}), said: make(map[dag.ID]int), common: make(map[dag.ID]bool), denied: make(map[dag.ID]denial),
 		invited: make(map[dag.ID]bool), asked: make(map[*Guest]bool),
 	}
@@ -413,6 +420,7 @@ func (e *Engine) meet(r *remote) {
 	e.mu.Lock()
 	if r.ready() && e.remotes[r.id] == r {
 		e.uncount(r)
+		e.guard.known(r.entry)
 		for id := range r.common {
 			if sp := e.spaces[id]; sp != nil {
 				e.joinLocked(sp, r)
@@ -421,6 +429,16 @@ func (e *Engine) meet(r *remote) {
 	}
 	e.mu.Unlock()
 	e.noteChange()
+}
+
+// meetPeer is meet, where the peer is still there.
+func (e *Engine) meetPeer(id peer.ID) {
+	e.mu.Lock()
+	r := e.remotes[id]
+	e.mu.Unlock()
+	if r != nil {
+		e.meet(r)
+	}
 }
 
 // hearProof takes who the peer is.

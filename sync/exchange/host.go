@@ -182,10 +182,25 @@ func withPort(a ma.Multiaddr, port int) ma.Multiaddr {
 	return out
 }
 
-// inUse reports a TCP port at which somebody listens. The transport would share it (SO_REUSEPORT, for dialling from the port
-// that it listens at), and of two daemons of one user each would get the connections of the other.
+// inUse reports a port at which somebody listens. The transport of TCP would share it (SO_REUSEPORT, for dialling from the port
+// that it listens at), and of two daemons of one user each would get the connections of the other; that of QUIC does not say what is wrong.
 func inUse(a ma.Multiaddr) error {
-	addr, err := manet.ToNetAddr(a)
+	host, _ := ma.SplitFunc(a, func(c ma.Component) bool { return c.Protocol().Code == ma.P_QUIC_V1 })
+	addr, err := manet.ToNetAddr(host)
+	if u, ok := addr.(*net.UDPAddr); err == nil && ok && u.Port != 0 {
+		family := "udp4"
+		if u.IP.To4() == nil {
+			family = "udp6"
+		}
+		c, err := net.ListenUDP(family, u)
+		if err == nil {
+			return c.Close()
+		}
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return err
+		}
+		return nil
+	}
 	t, ok := addr.(*net.TCPAddr)
 	if err != nil || !ok || t.Port == 0 {
 		return nil

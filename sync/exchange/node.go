@@ -30,7 +30,11 @@ const (
 	offerWithin = 2 * time.Minute        // for the whole list to go over
 	noAfter     = 300 * time.Millisecond // before a node says no: how long it looked tells nothing
 	takeWithin  = 10 * time.Minute       // for a node: from a slow line
+	maxConfigs  = 64                     // that a node tells in one visit
+	maxOffered  = 4 * maxAccess          // bytes of the access lists that a node has in memory to judge
 )
+
+var errOffers = errors.New("exchange: too much is offered at once")
 
 // ErrRefused says that a node does not take something: the account may not write there, or is beyond its quota.
 var ErrRefused = errors.New("exchange: the node does not take it")
@@ -166,30 +170,30 @@ func (e *Engine) visitOn(ctx context.Context, n *Node, id peer.ID, t *stream) er
 			cancel()
 		}
 	})
-	for {
+	for told := 0; ; {
 		m, err := t.read(0)
 		if err != nil {
 			return err
 		}
 		switch m := m.(type) {
 		case *wire.Served:
-			e.mu.Lock()
-			for _, id := range m.IDs {
-				if r.said[id] == 0 {
-					e.mu.Unlock()
-					return fmt.Errorf("%w: it serves what was not asked for", session.ErrPeer)
-				}
-				r.common[id] = true
+			if !e.answered(r, m.IDs, true) {
+				return fmt.Errorf("%w: it serves what was not asked for", session.ErrPeer)
 			}
-			e.mu.Unlock()
 			e.meet(r)
 		case *wire.Absent:
 			// It neither has them nor says that it has: they are offered.
 			ids := slices.Clone(m.IDs)
+			if !e.answered(r, ids, false) {
+				return fmt.Errorf("%w: it has not what was not asked for", session.ErrPeer)
+			}
 			wg.Go(func() { e.offer(ctx, t, r, ids) })
 		case *wire.Content:
 			e.hearContent(r, m)
 		case *wire.Network:
+			if told = told + 1; told > maxConfigs {
+				return fmt.Errorf("%w: more than %d configurations", session.ErrPeer, maxConfigs)
+			}
 			if e.opt.NewConfig != nil {
 				e.start(func(context.Context) { e.opt.NewConfig(n.Network, m.Config) })
 			}
@@ -197,6 +201,29 @@ func (e *Engine) visitOn(ctx context.Context, n *Node, id peer.ID, t *stream) er
 			return unexpected(m)
 		}
 	}
+}
+
+// Where a device and a node are about a space, as remote.said has it.
+const (
+	wanted    = 1 // an answer is due
+	isOffered = 2 // it was absent; until it is wanted again
+	isServed  = 3
+)
+
+// answered notes what a node says of spaces. It reports false where it was not asked: each answer costs work here.
+func (e *Engine) answered(r *remote, ids []dag.ID, serves bool) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, id := range ids {
+		if r.said[id] != wanted {
+			return false
+		}
+		r.said[id] = isOffered
+		if serves {
+			r.said[id], r.common[id] = isServed, true
+		}
+	}
+	return true
 }
 
 // sendWants tells a node of the spaces that it is to have, and of others as they come.
@@ -211,7 +238,7 @@ func (e *Engine) sendWants(ctx context.Context, t *stream, r *remote) error {
 			}
 			no := r.denied[id]
 			if r.said[id] == 0 || !no.until.IsZero() && !now.Before(no.until) {
-				r.said[id] = 1
+				r.said[id] = wanted
 				r.denied[id] = denial{wait: no.wait}
 				ids = append(ids, id)
 			}
@@ -237,6 +264,9 @@ func (e *Engine) offer(ctx context.Context, t *stream, r *remote, ids []dag.ID) 
 	for _, id := range ids {
 		err := e.offerOne(ctx, r, id)
 		if err == nil {
+			e.mu.Lock()
+			r.said[id] = wanted
+			e.mu.Unlock()
 			err = t.write(&wire.Spaces{IDs: wire.List[dag.ID]{id}})
 		}
 		if err != nil && ctx.Err() == nil {
@@ -346,11 +376,15 @@ func (e *Engine) takeVisit(ctx context.Context, id peer.ID, t *stream) (err erro
 	if err == nil && (cert.Device != key || !ed25519.Verify(key[:], visitText(r.toUs, p.Certificate), p.Signature[:])) {
 		err = errors.New("not this device's")
 	}
+	if err == nil && cert.Account == (dag.PublicKey{}) {
+		err = errors.New("of the account of zeros, as which anybody can sign")
+	}
 	if err != nil {
 		return fmt.Errorf("%w: proof: %w", session.ErrPeer, err)
 	}
 	e.mu.Lock()
 	r.account, r.proved = cert.Account, true
+	e.uncount(r) // who has no space yet stays for as long as it takes to bring one
 	e.mu.Unlock()
 	if e.opt.Config != nil {
 		if err := t.write(&wire.Network{Config: e.opt.Config()}); err != nil {
@@ -457,7 +491,7 @@ func (e *Engine) serveTo(ctx context.Context, id peer.ID, space dag.ID) bool {
 	return e.common(r, e.opt.Serve.Space(ctx, space, r.account))
 }
 
-// common makes a space common with a device; nil is none.
+// common makes a space common with a device; nil is none. The caller has them meet: that looks at all that is common.
 func (e *Engine) common(r *remote, replica *Replica) bool {
 	if replica == nil {
 		return false
@@ -476,11 +510,68 @@ func (e *Engine) common(r *remote, replica *Replica) bool {
 		r.common[replica.ID] = true
 	}
 	e.mu.Unlock()
-	if full {
-		return false
+	return !full
+}
+
+// offers are the access lists that are coming to a node, and those that it judges.
+type offers struct {
+	mu  sync.Mutex
+	of  map[*remote]*offered
+	all uint64
+}
+
+// offered is one of them.
+type offered struct {
+	bytes uint64
+	stop  context.CancelCauseFunc
+}
+
+// enter takes a peer's list in, when none of it is coming any more; stop ends it.
+func (o *offers) enter(ctx context.Context, r *remote, stop context.CancelCauseFunc) error {
+	select {
+	case r.offers <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
-	e.meet(r)
-	return true
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.of == nil {
+		o.of = make(map[*remote]*offered)
+	}
+	o.of[r] = &offered{stop: stop}
+	return nil
+}
+
+// grow counts what a list takes. Where all together take too much, the longest ends: most are short, and come through whatever others do.
+func (o *offers) grow(r *remote, to uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	x := o.of[r]
+	if x == nil {
+		return
+	}
+	o.all += to - x.bytes
+	x.bytes = to
+	for o.all > maxOffered {
+		var longest *remote
+		for p, y := range o.of {
+			if longest == nil || y.bytes > o.of[longest].bytes {
+				longest = p
+			}
+		}
+		y := o.of[longest]
+		o.all -= y.bytes
+		y.bytes = 0
+		y.stop(errOffers)
+	}
+}
+
+func (o *offers) exit(r *remote) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.all -= o.of[r].bytes
+	delete(o.of, r)
+	<-r.offers
 }
 
 // takeList takes a space that a device offers. Whatever is wrong, the answer is the same.
@@ -494,17 +585,27 @@ func (e *Engine) takeList(ctx context.Context, id peer.ID, t *stream, space dag.
 	}
 	ctx, cancel := context.WithTimeout(ctx, takeWithin)
 	defer cancel()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	if err := e.offers.enter(ctx, r, stop); err != nil {
+		return err
+	}
+	defer e.offers.exit(r)
 	defer t.closeOn(ctx)()
 	t.in.Limit = wire.MaxBody
 	var frames [][]byte
 	for {
 		m, err := t.read(ioTimeout)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		if err != nil {
 			return err
 		}
 		switch m := m.(type) {
 		case *wire.Frames:
 			frames = append(frames, m.Frames...)
+			e.offers.grow(r, t.in.Bytes)
 			if t.in.Bytes > maxAccess {
 				return fmt.Errorf("%w: an access list of more than 64 MiB", session.ErrPeer)
 			}
@@ -517,6 +618,7 @@ func (e *Engine) takeList(ctx context.Context, id peer.ID, t *stream, space dag.
 	}
 	began := e.clock.Now()
 	if e.common(r, e.opt.Serve.Take(ctx, space, r.account, frames)) {
+		e.meet(r)
 		return t.write(&wire.End{Graph: wire.ACL})
 	}
 	e.waitNo(ctx, began)

@@ -40,6 +40,8 @@ type stream struct {
 	got progress
 	sum *traffic
 
+	entry *entry // of one that the peer opened
+
 	writing sync.Mutex // guards out, where several write
 	out     []byte
 }
@@ -176,16 +178,17 @@ func (t *stream) closeOn(ctx context.Context) (done func()) {
 // serve has streams of a protocol handled by a goroutine that Run waits for. A stream whose handler failed is reset.
 func (e *Engine) serve(h host.Host, p protocol.ID, fn func(context.Context, peer.ID, *stream) error) {
 	h.SetStreamHandler(p, func(s network.Stream) {
-		left, ok := e.enterStream(s.Conn().RemotePeer())
-		if !ok {
+		x := e.enterStream(s.Conn().RemotePeer())
+		if x == nil {
 			_ = s.Reset()
 			return
 		}
-		defer left()
+		defer e.leaveStream(x)
 		done := make(chan struct{})
-		ok = e.start(func(ctx context.Context) {
+		ok := e.start(func(ctx context.Context) {
 			defer close(done)
 			t := e.newStream(s)
+			t.entry = x
 			defer t.closeOn(ctx)()
 			id := s.Conn().RemotePeer()
 			if err := fn(ctx, id, t); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/dag/block"
@@ -15,6 +16,15 @@ import (
 
 // maxUploads is how many blocks go to one node without its answer.
 const maxUploads = 16
+
+// What a node has in memory for blocks that come: so many of one device at once, whatever the spaces, and so much of each stream between two.
+const (
+	maxGiving  = 4
+	keptBuffer = 256 << 10
+)
+
+// keptWithin is how long the answer about a block may take after it was written: what was written before it may be on its way over a slow line.
+const keptWithin = 5 * time.Minute
 
 // Upload gives the nodes of a space those of the blocks that they lack and that are here, and returns those that no node holds durably then,
 // in no order. ErrOffline when no node is connected.
@@ -69,6 +79,11 @@ func (l *link) upload(ctx context.Context, ids []block.ID) ([]block.ID, error) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			return w.err
+		case <-l.sp.e.clock.After(keptWithin):
+			if k, err := l.conn(true); err == nil {
+				_ = k.t.Reset()
+			}
+			return errStalled
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -148,6 +163,7 @@ func (u *upload) end() {
 	if u.begun {
 		u.begun = false
 		u.l.giving.Store(false)
+		u.l.r.giving.Add(-1)
 	}
 }
 
@@ -162,7 +178,12 @@ func (u *upload) take(m *wire.PutBlock) (*wire.HeldBlocks, error) {
 		if uint64(len(m.Data))+m.Left > block.MaxSize {
 			return nil, fmt.Errorf("%w: a block of more than %d bytes", session.ErrPeer, block.MaxSize)
 		}
+		if u.l.r.giving.Add(1) > maxGiving {
+			u.l.r.giving.Add(-1)
+			return nil, errStreams
+		}
 		if !u.l.giving.CompareAndSwap(false, true) {
+			u.l.r.giving.Add(-1)
 			return nil, errStreams
 		}
 		u.request, u.id, u.begun, u.data = m.Request, m.ID, true, u.data[:0]
@@ -179,8 +200,8 @@ func (u *upload) take(m *wire.PutBlock) (*wire.HeldBlocks, error) {
 		return nil, fmt.Errorf("%w: it gave other bytes for a block", session.ErrPeer)
 	}
 	err := keep(u.l.r.account, u.id, u.data)
-	if cap(u.data) > 4<<20 {
-		u.data = nil
+	if cap(u.data) > keptBuffer {
+		u.data = nil // a device has a thousand streams
 	}
 	switch {
 	case err == nil:
