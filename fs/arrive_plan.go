@@ -110,12 +110,17 @@ func (s *space) planArrival(published bool) (events []Event, seq journal.Seq, mo
 		}
 		seq, s.kept, s.keptBy = m.seq, a.rec.Mark, m.seq
 	}
+	more = false
 	for _, n := range rest {
+		if n.Name != "" && a.whole(n.Dir) && a.inodes[a.inos[n.Dir]] != nil {
+			continue // it came with its directory
+		}
 		a.wait[n] = struct{}{}
+		more = true
 	}
 	in.looked(a.wait)
 	in.lookAtRoot(root)
-	return a.out, seq, len(rest) > 0, nil
+	return a.out, seq, more, nil
 }
 
 // resolve turns wishes into changes: first what goes, the files before the directories and these from the bottom up, then what
