@@ -546,7 +546,7 @@ func (a *arrival) finish() {
 		if n := a.inodes[ino]; n == nil && a.fresh[ino] {
 			continue // it could not be brought in yet
 		}
-		if old, err := a.s.ix.Object(object); err == nil && (old == ino || a.holds(old, object)) {
+		if old, err := a.s.ix.Object(object); err == nil && (old == ino || old != 0 && a.holds(old, object)) {
 			continue
 		}
 		a.rec.Objs = append(a.rec.Objs, objectAt{object, ino})

@@ -127,9 +127,11 @@ func (s *space) applyArrive(seq journal.Seq, r *arriveRecord) error {
 			return s.damaged(err)
 		}
 		n.Ino = r.Inos[i]
-		old, err := s.ix.Inode(n.Ino)
-		if err != nil {
-			return s.damaged(err)
+		var old *index.Inode
+		if n.Ino < s.nextIno { // else the number was never given
+			if old, err = s.ix.Inode(n.Ino); err != nil {
+				return s.damaged(err)
+			}
 		}
 		if old != nil {
 			s.forgetCopy(old)

@@ -27,6 +27,7 @@ func (x *Index) Freeze() (write func(kv.Tx) error, done func(ok bool)) {
 	}
 	done = func(ok bool) {
 		x.frozen = nil
+		clear(x.bare)
 		if ok {
 			if gens.loaded {
 				x.gens = gens

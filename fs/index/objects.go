@@ -100,6 +100,11 @@ func (x *Index) loadGenerations(tx kv.Tx) (generations, error) {
 	return g, fmt.Errorf("%w: %d generations of objects", ErrCorrupt, maxGens)
 }
 
+// may reports whether an object may be stored.
+func (g *generations) may(id []byte) bool {
+	return !g.loaded || g.old || slices.ContainsFunc(g.of, func(f filter) bool { return f.has(id) })
+}
+
 // find gives the bucket and the key under which an object is stored; a nil value where it is not.
 func (g *generations) find(tx kv.Tx, id []byte) (bucket string, key, value []byte) {
 	for gen := len(g.of); gen > 0; gen-- {
