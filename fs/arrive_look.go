@@ -146,6 +146,9 @@ func (a *arrival) lookDir(object dag.ID, dir uint64) error {
 			return err
 		}
 	}
+	if a.fresh[dir] {
+		return nil // nothing was shown in it
+	}
 	for _, e := range slices.Clone(a.order) {
 		if e.dir == dir {
 			if err := a.lookAtOld(e); err != nil {

@@ -290,15 +290,16 @@ func (r *Rows) write(tx kv.Tx, l *rowLayer) error {
 			return err
 		}
 	}
-	var ad []byte
+	var ad, key, sealed []byte
 	var err error
 	l.rows.Scan(func(k string, v []byte) bool {
-		key := []byte(k)
+		key = append(key[:0], k...)
 		if len(v) == 0 {
 			err = tx.Delete(bucketRows, key)
 		} else {
 			ad = appendAD(ad[:0], bucketRows, key)
-			err = tx.Put(bucketRows, key, r.seal.SealLocal(nil, v, ad))
+			sealed = r.seal.SealLocal(sealed[:0], v, ad)
+			err = tx.Put(bucketRows, key, sealed)
 		}
 		return err == nil
 	})
