@@ -33,6 +33,9 @@ func (a *arrival) look() error {
 		if dir == 0 {
 			continue // when it comes, all that is in it does
 		}
+		if at.Name != "" && a.whole(at.Dir) {
+			continue
+		}
 		if at.Name == "" {
 			err = a.lookDir(at.Dir, dir)
 		} else {
@@ -43,6 +46,11 @@ func (a *arrival) look() error {
 		}
 	}
 	return nil
+}
+
+// whole reports whether the round has looked at all that is in a directory, of which the index has nothing yet.
+func (a *arrival) whole(object dag.ID) bool {
+	return a.fresh[a.inos[object]] && a.seen[tree.DirName{Dir: object}]
 }
 
 // shown gives the inode of a directory that is shown, or is to be; 0 for none.
@@ -137,6 +145,9 @@ func (a *arrival) lookDir(object dag.ID, dir uint64) error {
 		if err := a.node(dir, &nodes[i]); err != nil {
 			return err
 		}
+	}
+	if a.fresh[dir] {
+		return nil // nothing was shown in it
 	}
 	for _, e := range slices.Clone(a.order) {
 		if e.dir == dir {

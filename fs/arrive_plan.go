@@ -99,7 +99,7 @@ func (s *space) planArrival(published bool) (events []Event, seq journal.Seq, mo
 			return nil, 0, false, err
 		}
 		watched := a.watchBefore()
-		if err := s.applyArrive(m.seq, &a.rec); err != nil {
+		if err := s.applyArrive(m.seq, &a.rec, a.inodes); err != nil {
 			return nil, 0, false, err
 		}
 		watched.tell()
@@ -110,12 +110,17 @@ func (s *space) planArrival(published bool) (events []Event, seq journal.Seq, mo
 		}
 		seq, s.kept, s.keptBy = m.seq, a.rec.Mark, m.seq
 	}
+	more = false
 	for _, n := range rest {
+		if n.Name != "" && a.whole(n.Dir) && a.inodes[a.inos[n.Dir]] != nil {
+			continue // it came with its directory
+		}
 		a.wait[n] = struct{}{}
+		more = true
 	}
 	in.looked(a.wait)
 	in.lookAtRoot(root)
-	return a.out, seq, len(rest) > 0, nil
+	return a.out, seq, more, nil
 }
 
 // resolve turns wishes into changes: first what goes, the files before the directories and these from the bottom up, then what
@@ -520,28 +525,30 @@ func (a *arrival) add(at spot, want *tree.Node) error {
 
 // finish writes down what became of the inodes.
 func (a *arrival) finish() {
+	var now, was []byte
 	for _, ino := range slices.Sorted(maps.Keys(a.inodes)) {
 		n := a.inodes[ino]
+		now = index.AppendInode(now[:0], n)
 		if !a.fresh[ino] {
 			old, err := a.s.ix.Inode(ino)
 			if err == nil && old != nil {
 				if len(n.Links) == 0 && len(old.Links) > 0 && ino != rootDir {
 					a.gone(old)
 				}
-				if bytes.Equal(index.AppendInode(nil, old), index.AppendInode(nil, n)) {
+				if was = index.AppendInode(was[:0], old); bytes.Equal(was, now) {
 					continue
 				}
 			}
 		}
 		a.rec.Inos = append(a.rec.Inos, ino)
-		a.rec.Put = append(a.rec.Put, index.AppendInode(nil, n))
+		a.rec.Put = append(a.rec.Put, bytes.Clone(now))
 	}
 	for _, object := range slices.SortedFunc(maps.Keys(a.inos), dag.ID.Compare) {
 		ino := a.inos[object]
 		if n := a.inodes[ino]; n == nil && a.fresh[ino] {
 			continue // it could not be brought in yet
 		}
-		if old, err := a.s.ix.Object(object); err == nil && (old == ino || a.holds(old, object)) {
+		if old, err := a.s.ix.Object(object); err == nil && (old == ino || old != 0 && a.holds(old, object)) {
 			continue
 		}
 		a.rec.Objs = append(a.rec.Objs, objectAt{object, ino})

@@ -105,8 +105,8 @@ func (c *arriveRecord) decode(r *reader) error {
 	return r.end()
 }
 
-// applyArrive brings in what a round found. Under mu.
-func (s *space) applyArrive(seq journal.Seq, r *arriveRecord) error {
+// applyArrive brings in what a round found. made has the inodes of r.Put, which it takes over; nil in a replay, where they are decoded. Under mu.
+func (s *space) applyArrive(seq journal.Seq, r *arriveRecord, made map[uint64]*index.Inode) error {
 	for _, d := range r.Drop {
 		e, at, err := s.lookup(d.Dir, d.Name)
 		if err != nil {
@@ -122,14 +122,19 @@ func (s *space) applyArrive(seq journal.Seq, r *arriveRecord) error {
 		s.removeEntry(dir, e, at, r.Time)
 	}
 	for i, b := range r.Put {
-		n, err := index.DecodeInode(b)
-		if err != nil {
-			return s.damaged(err)
+		var old *index.Inode
+		var err error
+		n := made[r.Inos[i]]
+		if made == nil {
+			if n, err = index.DecodeInode(b); err != nil {
+				return s.damaged(err)
+			}
+			n.Ino = r.Inos[i]
 		}
-		n.Ino = r.Inos[i]
-		old, err := s.ix.Inode(n.Ino)
-		if err != nil {
-			return s.damaged(err)
+		if n.Ino < s.nextIno { // else the number was never given
+			if old, err = s.ix.Inode(n.Ino); err != nil {
+				return s.damaged(err)
+			}
 		}
 		if old != nil {
 			s.forgetCopy(old)

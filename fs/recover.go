@@ -530,7 +530,7 @@ func (s *space) replay(k recordKind, seq journal.Seq, loc journal.Loc, size int,
 			return fmt.Errorf("%w: batches that were taken in are not in the log", journal.ErrEnd)
 		}
 		s.mark = max(s.mark, c.Mark)
-		return s.applyArrive(seq, &c)
+		return s.applyArrive(seq, &c, nil)
 	}
 	return s.replayHistory(k, seq, r)
 }

@@ -279,7 +279,8 @@ func (t *treeStore) Device(key dag.PublicKey) string {
 
 // Claims implements tree.Store.
 func (t *treeStore) Claims(dir dag.ID, name string) (out []tree.Claim, err error) {
-	err = t.claims(rowClaim+t.nameKey(dir, name), func(_ string, c tree.Claim) bool {
+	in := rowClaim + string(dir[:16])
+	err = t.claims(in, rowClaim+t.nameKey(dir, name), func(_ string, c tree.Claim) bool {
 		out = append(out, c)
 		return true
 	})
@@ -288,12 +289,13 @@ func (t *treeStore) Claims(dir dag.ID, name string) (out []tree.Claim, err error
 
 // Children implements tree.Store.
 func (t *treeStore) Children(dir dag.ID, fn func(name string, c tree.Claim) bool) error {
-	return t.claims(rowClaim+string(dir[:16]), fn)
+	in := rowClaim + string(dir[:16])
+	return t.claims(in, in, fn)
 }
 
-func (t *treeStore) claims(prefix string, fn func(string, tree.Claim) bool) error {
+func (t *treeStore) claims(in, prefix string, fn func(string, tree.Claim) bool) error {
 	var bad error
-	err := t.rows.Scan(prefix, "", func(_ string, v []byte) bool {
+	err := t.rows.ScanIn(in, prefix, func(_ string, v []byte) bool {
 		name, c, err := t.decodeClaim(v)
 		if bad = err; err != nil {
 			return false

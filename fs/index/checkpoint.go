@@ -1,7 +1,6 @@
 package index
 
 import (
-	"bytes"
 	"encoding/binary"
 	"slices"
 
@@ -27,6 +26,7 @@ func (x *Index) Freeze() (write func(kv.Tx) error, done func(ok bool)) {
 	}
 	done = func(ok bool) {
 		x.frozen = nil
+		clear(x.bare)
 		if ok {
 			if gens.loaded {
 				x.gens = gens
@@ -75,10 +75,11 @@ func (x *Index) Freeze() (write func(kv.Tx) error, done func(ok bool)) {
 
 // write puts a layer into a transaction, each bucket in the order of its keys.
 func (x *Index) write(tx kv.Tx, l *layer) error {
-	var ad, plain, key []byte
+	var ad, plain, sealed, key []byte
 	put := func(bucket string, k, v []byte) error {
 		ad = appendAD(ad[:0], bucket, k)
-		return tx.Put(bucket, bytes.Clone(k), x.seal.SealLocal(nil, v, ad))
+		sealed = x.seal.SealLocal(sealed[:0], v, ad)
+		return tx.Put(bucket, k, sealed)
 	}
 	inos := make([]uint64, 0, len(l.inodes))
 	for ino := range l.inodes {

@@ -46,6 +46,7 @@ const (
 	cacheInodes  = 16 << 10
 	cacheEntries = 64 << 10
 	cacheObjects = 16 << 10
+	cacheBare    = 4 << 10
 )
 
 type entryKey struct{ parent, hash uint64 }
@@ -76,12 +77,13 @@ type Index struct {
 	objects map[[32]byte]uint64 // 0: known to be absent
 	gens    generations         // of the stored objects
 	perGen  int                 // genObjects
+	bare    map[uint64]bool     // of directories: whether nothing of them is stored; forgotten with each checkpoint
 	weight  int64               // of cur, roughly, in bytes
 }
 
 // Open returns the index that db holds. Nothing is read yet.
 func Open(db kv.DB, seal Sealer) *Index {
-	return &Index{db: db, seal: seal, cur: newLayer(), inodes: map[uint64]*Inode{}, entries: map[entryKey]*Entry{}, objects: map[[32]byte]uint64{}, perGen: genObjects}
+	return &Index{db: db, seal: seal, cur: newLayer(), inodes: map[uint64]*Inode{}, entries: map[entryKey]*Entry{}, objects: map[[32]byte]uint64{}, perGen: genObjects, bare: map[uint64]bool{}}
 }
 
 // Weight is about how many bytes of memory the records take that are not checkpointed.
@@ -230,6 +232,9 @@ func (x *Index) Object(id [32]byte) (uint64, error) {
 	if ino, ok := x.objects[id]; ok {
 		return ino, nil
 	}
+	if !x.gens.may(id[:16]) {
+		return 0, nil
+	}
 	ino, err := x.loadObject(id[:16])
 	if err == nil {
 		for k := range x.objects {
@@ -292,9 +297,13 @@ func (x *Index) entryAt(parent, hash uint64) (*Entry, error) {
 	if e, ok := x.entries[k]; ok {
 		return e, nil
 	}
+	bare, err := x.isBare(parent)
+	if err != nil || bare {
+		return nil, err
+	}
 	key := appendEntryKey(nil, parent, hash)
 	var e *Entry
-	err := x.load(bucketEntries, key, func(b []byte) (err error) {
+	err = x.load(bucketEntries, key, func(b []byte) (err error) {
 		e, err = DecodeEntry(b)
 		return err
 	})
@@ -303,6 +312,30 @@ func (x *Index) entryAt(parent, hash uint64) (*Entry, error) {
 	}
 	x.cacheEntry(k, e)
 	return e, nil
+}
+
+// isBare reports whether no entry of a directory is stored, as long as that is known: one that is new gets many names, and none of them is
+// worth a look.
+func (x *Index) isBare(dir uint64) (bool, error) {
+	bare, known := x.bare[dir]
+	if known {
+		return bare, nil
+	}
+	bare = true
+	err := x.db.View(func(tx kv.Tx) error {
+		return tx.Scan(bucketEntries, appendEntryKey(nil, dir, 0), func(k, _ []byte) bool {
+			bare = binary.BigEndian.Uint64(k) != dir
+			return false
+		})
+	})
+	if err != nil {
+		return false, err
+	}
+	if len(x.bare) >= cacheBare {
+		clear(x.bare)
+	}
+	x.bare[dir] = bare
+	return bare, nil
 }
 
 func (x *Index) setEntry(parent, hash uint64, e *Entry) {

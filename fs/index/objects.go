@@ -100,6 +100,11 @@ func (x *Index) loadGenerations(tx kv.Tx) (generations, error) {
 	return g, fmt.Errorf("%w: %d generations of objects", ErrCorrupt, maxGens)
 }
 
+// may reports whether an object may be stored.
+func (g *generations) may(id []byte) bool {
+	return !g.loaded || g.old || slices.ContainsFunc(g.of, func(f filter) bool { return f.has(id) })
+}
+
 // find gives the bucket and the key under which an object is stored; a nil value where it is not.
 func (g *generations) find(tx kv.Tx, id []byte) (bucket string, key, value []byte) {
 	for gen := len(g.of); gen > 0; gen-- {
@@ -157,8 +162,11 @@ func (x *Index) writeObjects(tx kv.Tx, g generations, objects map[[32]byte]uint6
 	}
 	g.of = slices.Clone(g.of)
 	grows := slices.Clone(g.of[len(g.of)-1])
+	var ad, plain, sealed, fresh []byte
 	put := func(bucket string, key []byte, ino uint64) error {
-		return tx.Put(bucket, key, x.seal.SealLocal(nil, binary.BigEndian.AppendUint64(nil, ino), appendAD(nil, bucket, key)))
+		ad, plain = appendAD(ad[:0], bucket, key), binary.BigEndian.AppendUint64(plain[:0], ino)
+		sealed = x.seal.SealLocal(sealed[:0], plain, ad)
+		return tx.Put(bucket, key, sealed)
 	}
 	ids := make([][16]byte, 0, len(objects))
 	inos := make(map[[16]byte]uint64, len(objects))
@@ -175,11 +183,12 @@ func (x *Index) writeObjects(tx kv.Tx, g generations, objects map[[32]byte]uint6
 		case old != nil && ino == 0:
 			err = tx.Delete(bucket, key)
 		case old != nil:
-			err = put(bucket, bytes.Clone(key), ino)
+			err = put(bucket, key, ino)
 		case ino != 0:
 			grows.add(id)
 			g.last++
-			err = put(bucketGens, genKey(nil, len(g.of), id), ino)
+			fresh = genKey(fresh, len(g.of), id)
+			err = put(bucketGens, fresh, ino)
 		}
 		if err != nil {
 			return g, err

@@ -26,6 +26,9 @@ type Rows struct {
 	cur    *rowLayer
 	frozen *rowLayer // being written; nil otherwise
 	weight int64
+
+	bareMu sync.Mutex      // the last of all locks
+	bare   map[string]bool // of prefixes: whether nothing that begins so is stored; forgotten with each checkpoint
 }
 
 // rowLayer is what changed; an empty value stands for none. Where wiped is set, nothing counts that lies under it.
@@ -37,7 +40,9 @@ type rowLayer struct {
 func newRowLayer() *rowLayer { return &rowLayer{rows: btree.NewMap[string, []byte](32)} }
 
 // OpenRows returns the rows that db holds. Nothing is read yet.
-func OpenRows(db kv.DB, seal Sealer) *Rows { return &Rows{db: db, seal: seal, cur: newRowLayer()} }
+func OpenRows(db kv.DB, seal Sealer) *Rows {
+	return &Rows{db: db, seal: seal, cur: newRowLayer(), bare: map[string]bool{}}
+}
 
 // Weight is about how many bytes of memory the rows take that are not checkpointed.
 func (r *Rows) Weight() int64 {
@@ -115,8 +120,12 @@ const rowStep = 256
 // Scan calls fn for the rows whose keys begin with prefix and are from or higher, in order, until it returns false. fn may change the rows:
 // what it changes behind the key that it was called for is seen or not.
 func (r *Rows) Scan(prefix, from string, fn func(key string, value []byte) bool) error {
-	for next := max(prefix, from); ; {
-		page, last, err := r.page(prefix, next)
+	return r.scan("", prefix, max(prefix, from), fn)
+}
+
+func (r *Rows) scan(in, prefix, next string, fn func(key string, value []byte) bool) error {
+	for {
+		page, last, err := r.page(in, prefix, next)
 		if err != nil {
 			return err
 		}
@@ -137,11 +146,50 @@ type row struct {
 	value []byte
 }
 
+// ScanIn is Scan for many prefixes that begin alike, as in does, and of which mostly nothing is there: it is remembered when nothing at all
+// is stored that begins with in.
+func (r *Rows) ScanIn(in, prefix string, fn func(key string, value []byte) bool) error {
+	return r.scan(in, prefix, prefix, fn)
+}
+
+// isBare reports whether nothing is stored that begins with a prefix. mu is held, so that no checkpoint ends meanwhile.
+func (r *Rows) isBare(prefix string) (bool, error) {
+	r.bareMu.Lock()
+	bare, known := r.bare[prefix]
+	r.bareMu.Unlock()
+	if known {
+		return bare, nil
+	}
+	bare = true
+	err := r.db.View(func(tx kv.Tx) error {
+		return tx.Scan(bucketRows, []byte(prefix), func(k, _ []byte) bool {
+			bare = !bytes.HasPrefix(k, []byte(prefix))
+			return false
+		})
+	})
+	if err != nil {
+		return false, err
+	}
+	r.bareMu.Lock()
+	defer r.bareMu.Unlock()
+	if len(r.bare) >= cacheBare {
+		clear(r.bare)
+	}
+	r.bare[prefix] = bare
+	return bare, nil
+}
+
 // page gives the next rows of a scan, and the key up to which that is all of them; "" at the end.
-func (r *Rows) page(prefix, from string) (rows []row, last string, err error) {
+func (r *Rows) page(in, prefix, from string) (rows []row, last string, err error) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	if !r.cur.wiped && (r.frozen == nil || !r.frozen.wiped) {
+	bare := r.cur.wiped || r.frozen != nil && r.frozen.wiped
+	if !bare && in != "" {
+		if bare, err = r.isBare(in); err != nil {
+			return nil, "", err
+		}
+	}
+	if !bare {
 		err = r.db.View(func(tx kv.Tx) error {
 			var bad error
 			err := tx.Scan(bucketRows, []byte(from), func(k, v []byte) bool {
@@ -164,9 +212,9 @@ func (r *Rows) page(prefix, from string) (rows []row, last string, err error) {
 			return nil, "", err
 		}
 	}
-	layers := []*rowLayer{r.frozen, r.cur}
+	layers := [2]*rowLayer{r.frozen, r.cur}
 	if r.cur.wiped {
-		layers = layers[1:]
+		layers[0] = nil
 	}
 	var merged *btree.Map[string, []byte] // nil: nothing of rows changed
 	for _, l := range layers {
@@ -218,6 +266,9 @@ func (r *Rows) Freeze() (write func(kv.Tx) error, done func(ok bool)) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.frozen = nil
+		r.bareMu.Lock()
+		clear(r.bare)
+		r.bareMu.Unlock()
 		if ok || r.cur.wiped {
 			return
 		}
@@ -239,15 +290,16 @@ func (r *Rows) write(tx kv.Tx, l *rowLayer) error {
 			return err
 		}
 	}
-	var ad []byte
+	var ad, key, sealed []byte
 	var err error
 	l.rows.Scan(func(k string, v []byte) bool {
-		key := []byte(k)
+		key = append(key[:0], k...)
 		if len(v) == 0 {
 			err = tx.Delete(bucketRows, key)
 		} else {
 			ad = appendAD(ad[:0], bucketRows, key)
-			err = tx.Put(bucketRows, key, r.seal.SealLocal(nil, v, ad))
+			sealed = r.seal.SealLocal(sealed[:0], v, ad)
+			err = tx.Put(bucketRows, key, sealed)
 		}
 		return err == nil
 	})

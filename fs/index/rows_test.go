@@ -88,6 +88,23 @@ func TestRows(t *testing.T) {
 				if !slices.Equal(got, expect) {
 					rt.Fatalf("rows of %q from %q: %q, want %q", prefix, k, got, expect)
 				}
+				if got = nil; prefix != "" {
+					if err := r.ScanIn(prefix[:1], prefix, func(k string, v []byte) bool {
+						got = append(got, k+"="+string(v))
+						return true
+					}); err != nil {
+						rt.Fatal(err)
+					}
+					expect = nil
+					for _, q := range slices.Sorted(maps.Keys(want)) {
+						if strings.HasPrefix(q, prefix) {
+							expect = append(expect, q+"="+want[q])
+						}
+					}
+					if !slices.Equal(got, expect) {
+						rt.Fatalf("rows of %q in %q: %q, want %q", prefix, prefix[:1], got, expect)
+					}
+				}
 				if r.Weight() < 0 {
 					rt.Fatal("a negative weight")
 				}

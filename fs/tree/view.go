@@ -46,6 +46,13 @@ func (s *State) View() View {
 	}
 	last := len(all) - 1
 	v := View{Main: all[last], Mtime: all[last].Mtime}
+	if last == 0 { // as mostly
+		v.Behind = []Ref{v.Main.Ref}
+		if s.MtimeSet {
+			v.Mtime = s.Mtime
+		}
+		return v
+	}
 	// Of equal candidates the highest stands for all.
 	distinct := make([]ContentValue, 0, len(all))
 	seen := make(map[uint64][]int) // by hash, the places in distinct
