@@ -362,3 +362,53 @@ func TestFindPerson(t *testing.T) {
 		}
 	}
 }
+
+// TestWithheldByAWriter: a writer who begins an epoch, and wraps nothing to one member under that member's name, keeps it out only until an
+// admin heals the space; and that ends.
+func TestWithheldByAWriter(t *testing.T) {
+	alice, bob, mallory := person(t, "alice"), person(t, "bob"), person(t, "mallory")
+	s := newSpaceOf(t, alice)
+	in := func(k *Keys, name string) *Space {
+		link, err := s.Invite(Terms{Role: RoleWriter}, today, nil)
+		must(t, err)
+		g, err := NewGuest(k, link, name, nil)
+		must(t, err)
+		visit(t, s, g)
+		must(t, s.Approve(s.Requests()[0].ID, RoleNone, today, nil))
+		visit(t, s, g)
+		return enter(t, k, g)
+	}
+	b, m := in(bob, "Bob"), in(mallory, "Mallory")
+	pass(t, s, b)
+	if wrote, err := s.Heal(nil); wrote || err != nil {
+		t.Fatal("healed what was whole", wrote, err)
+	}
+	k, err := m.nextEpoch(dag.PublicKey{}, dag.ID{}, nil)
+	must(t, err)
+	for i := range k.Wraps {
+		if to := k.Wraps[i].To; to == bob.Identity || to == bob.Device.PublicKey() {
+			k.Wraps[i].Sealed = make([]byte, len(k.Wraps[i].Sealed))
+		}
+	}
+	if _, err := m.write(&list.Record{Kind: list.KindRotateKey, Must: true, RotateKey: k}); err != nil {
+		t.Fatal(err)
+	}
+	pass(t, m, s)
+	pass(t, m, b)
+	if b.Epoch() == s.Epoch() {
+		t.Fatal("the key was not withheld")
+	}
+	if wrote, err := m.Heal(nil); wrote || err != nil {
+		t.Fatal("a writer heals what writers did", wrote, err)
+	}
+	if wrote, err := s.Heal(nil); !wrote || err != nil {
+		t.Fatal(wrote, err)
+	}
+	pass(t, s, b)
+	if b.Epoch() != s.Epoch() || b.Epoch().IsZero() {
+		t.Error("the member is kept out")
+	}
+	if wrote, err := s.Heal(nil); wrote || err != nil {
+		t.Error("healed what was whole", wrote, err)
+	}
+}

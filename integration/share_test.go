@@ -104,7 +104,8 @@ func TestShare(t *testing.T) {
 
 	// Bob waits for the answer, Carol comes back for it.
 	waited := make(chan error, 1)
-	wait := bob.Command("join", link, "--wait", "--name", "Bob")
+	wait := bob.Command("join", "-", "--wait", "--name", "Bob")
+	wait.Stdin = strings.NewReader(link + "\n")
 	go func() { out, err := wait.CombinedOutput(); waited <- errors.Join(err, wrapOutput(err, out)) }()
 	s.Eventually("Bob's request", func() error {
 		qs := fromJSON[[]requestOf](alice, "requests", "Team")

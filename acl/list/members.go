@@ -137,7 +137,7 @@ func (s *State) foldShare(n *node) {
 		s.ask(n)
 	case rec.Accept != nil:
 		a := rec.Accept
-		s.addWraps(a.Epoch, a.Wraps)
+		s.addWraps(a.Epoch, a.Wraps, n.account)
 		q := s.requests[a.Request]
 		if q == nil {
 			return
@@ -153,7 +153,7 @@ func (s *State) foldShare(n *node) {
 		}
 	case rec.Join != nil:
 		j := rec.Join
-		s.addWraps(j.Epoch, j.Wraps)
+		s.addWraps(j.Epoch, j.Wraps, n.account)
 		s.ask(n)
 		i := s.invites[j.Invite]
 		i.Used++
@@ -176,7 +176,7 @@ func (s *State) foldShare(n *node) {
 	case rec.Leave != nil:
 		delete(s.members, n.account)
 	case rec.ShareKey != nil:
-		s.addWraps(rec.ShareKey.Epoch, rec.ShareKey.Wraps)
+		s.addWraps(rec.ShareKey.Epoch, rec.ShareKey.Wraps, n.account)
 	}
 }
 
@@ -249,7 +249,7 @@ func (s *State) voided(n *node) {
 }
 
 func newEpoch(n *node, k *RotateKey) *Epoch {
-	return &Epoch{ID: n.id, Pos: n.pos, Suite: k.Suite, Commitment: k.Commitment, Follows: k.Follows, Wraps: k.Wraps, node: n}
+	return &Epoch{ID: n.id, Pos: n.pos, Suite: k.Suite, Commitment: k.Commitment, Follows: k.Follows, Wraps: k.Wraps, By: slices.Repeat([]dag.PublicKey{n.account}, len(k.Wraps)), node: n}
 }
 
 // Ended says whether any record took a right away, or does not stand.

@@ -45,8 +45,9 @@ type Epoch struct {
 	Suite      uint64
 	Commitment [32]byte
 	Follows    []Follow
-	Wraps      []Wrap // from the record that began it and from those that came later
-	Clean      bool   // it stands, and all that ended a membership is in its past or its own record: fit to be sealed in
+	Wraps      []Wrap          // from the record that began it and from those that came later
+	By         []dag.PublicKey // of each of these, the account that wrote it
+	Clean      bool            // it stands, and all that ended a membership is in its past or its own record: fit to be sealed in
 
 	node *node // nil of the root's
 }
@@ -97,7 +98,7 @@ func newState(root *Root, space dag.ID) *State {
 		s.all[root.Device.Device] = owner.Devices[0]
 	}
 	s.members[owner.Account] = owner
-	s.addEpoch(&Epoch{ID: space, Suite: root.Suite, Commitment: root.Commitment, Wraps: root.Wraps, Clean: true})
+	s.addEpoch(&Epoch{ID: space, Suite: root.Suite, Commitment: root.Commitment, Wraps: root.Wraps, By: slices.Repeat([]dag.PublicKey{root.Owner.Identity}, len(root.Wraps)), Clean: true})
 	return s
 }
 
@@ -153,7 +154,7 @@ func (s *State) fold(n *node) {
 // addDevice takes a device in, or renews its certificate where the serial is higher. The first name stays.
 func (s *State) addDevice(n *node, d *AddDevice) {
 	m := s.members[n.account]
-	s.addWraps(d.Epoch, d.Wraps)
+	s.addWraps(d.Epoch, d.Wraps, n.account)
 	if m == nil {
 		return
 	}
@@ -174,9 +175,10 @@ func (s *State) enter(m *Member, d Device, proved bool) {
 	}
 }
 
-func (s *State) addWraps(epoch dag.ID, wraps []Wrap) {
+func (s *State) addWraps(epoch dag.ID, wraps []Wrap, by dag.PublicKey) {
 	if e := s.epochs[epoch]; e != nil && len(wraps) > 0 {
 		e.Wraps = slices.Concat(e.Wraps, wraps)
+		e.By = slices.Concat(e.By, slices.Repeat([]dag.PublicKey{by}, len(wraps)))
 	}
 }
 

@@ -81,8 +81,8 @@ func (e *env) open(name string) (io.ReadCloser, error) {
 	return os.Open(name)
 }
 
-// maxSecretBytes bounds what is read as a passphrase or a recovery phrase.
-const maxSecretBytes = 4096
+// maxSecretBytes bounds what is read as a passphrase, a recovery phrase or an invitation.
+const maxSecretBytes = 16 << 10
 
 // readSecretFile reads the first line of a file (or of stdin for "-") without its line end; or the whole of it.
 func (e *env) readSecretFile(name string, whole bool) (string, error) {

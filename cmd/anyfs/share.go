@@ -115,11 +115,13 @@ func joinCommand(e *env) *cli.Command {
 		Name: "join", Usage: "join a space by an invitation", ArgsUsage: "LINK",
 		Description: `The space appears in the mount once you are let in. Without --wait the command returns when the request is on its way;
 the mount goes on waiting for the answer, across restarts. The devices that the link names are added as by 'anyfs peer
-add'. Quote the link: the shell takes # and ? for something else.
+add'. Quote the link: the shell takes # and ? for something else. A LINK of - is read from stdin: what stands in a command is seen by
+others on this machine, and kept by the shell.
 
 Examples:
   anyfs join 'anyfs:bafyr4i...' --wait
-  anyfs join 'anyfs:bafyr4i...' --name Bob --as Team`,
+  anyfs join 'anyfs:bafyr4i...' --name Bob --as Team
+  wl-paste | anyfs join -`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "name", Usage: "what the others see you as: `NAME`; otherwise the name of this device"},
 			&cli.StringFlag{Name: "as", Usage: "what the space is called in your mount: `NAME`; otherwise what it is called by who invites"},
@@ -129,6 +131,11 @@ Examples:
 			a, err := args(c, 1, 1)
 			if err != nil {
 				return err
+			}
+			if a[0] == "-" {
+				if a[0], err = e.readSecretFile("-", false); err != nil {
+					return err
+				}
 			}
 			return runJoin(c.Context, e, joinParams{Link: a[0], Name: c.String("as"), As: c.String("name"), Wait: c.Bool("wait")})
 		},
