@@ -201,8 +201,9 @@ func (e *Engine) disconnected(id peer.ID) {
 	}
 }
 
-// hello does the handshake and keeps the peer until the stream ends. A peer that broke the protocol is banned when it returns.
-func (e *Engine) hello(ctx context.Context, id peer.ID, t *stream) (err error) {
+// receive keeps a peer for as long as talk lasts, which gets a context that ends with the peer. A peer that broke the protocol is banned
+// when it returns.
+func (e *Engine) receive(ctx context.Context, id peer.ID, t *stream, what string, talk func(context.Context, *remote) error) (err error) {
 	if err := e.refusal(id); err != nil {
 		return err
 	}
@@ -219,11 +220,20 @@ func (e *Engine) hello(ctx context.Context, id peer.ID, t *stream) (err error) {
 	defer e.exit(r)
 	defer func() {
 		if breach(err) {
-			e.ban(id, "hello", err)
+			e.ban(id, what, err)
 		}
 	}()
 	defer t.closeOn(ctx)()
+	return talk(ctx, r)
+}
 
+// hello does the handshake and keeps the peer until the stream ends.
+func (e *Engine) hello(ctx context.Context, id peer.ID, t *stream) error {
+	return e.receive(ctx, id, t, "hello", func(ctx context.Context, r *remote) error { return e.talk(ctx, t, r) })
+}
+
+func (e *Engine) talk(ctx context.Context, t *stream, r *remote) error {
+	cancel := r.cancel
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
@@ -237,7 +247,7 @@ func (e *Engine) hello(ctx context.Context, id peer.ID, t *stream) (err error) {
 			cancel()
 		}
 	})
-	err = e.hear(ctx, t, r)
+	err := e.hear(ctx, t, r)
 	cancel()
 	wg.Wait()
 	if outErr != nil && (err == nil || ctx.Err() != nil) {

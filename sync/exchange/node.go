@@ -333,30 +333,14 @@ func visitText(transcript, certificate []byte) []byte {
 }
 
 // takeVisit is the node's side.
-func (e *Engine) takeVisit(ctx context.Context, id peer.ID, t *stream) (err error) {
-	if err := e.refusal(id); err != nil {
-		return err
-	}
-	key, err := deviceOf(id)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	r := newRemote(ctx, cancel, id, key, t)
-	if err := e.enter(ctx, r); err != nil {
-		return err
-	}
-	defer e.exit(r)
-	defer func() {
-		if breach(err) {
-			e.ban(id, "node", err)
-		}
-	}()
-	defer t.closeOn(ctx)()
+func (e *Engine) takeVisit(ctx context.Context, id peer.ID, t *stream) error {
+	return e.receive(ctx, id, t, "node", func(ctx context.Context, r *remote) error { return e.serveVisit(ctx, t, r) })
+}
+
+func (e *Engine) serveVisit(ctx context.Context, t *stream, r *remote) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	defer cancel()
+	defer r.cancel()
 	wg.Go(func() { e.endVisit(ctx, r) })
 	if err := e.greet(t, r); err != nil {
 		return err
@@ -373,7 +357,7 @@ func (e *Engine) takeVisit(ctx context.Context, id peer.ID, t *stream) (err erro
 	if err == nil {
 		err = cert.Verify()
 	}
-	if err == nil && (cert.Device != key || !ed25519.Verify(key[:], visitText(r.toUs, p.Certificate), p.Signature[:])) {
+	if err == nil && (cert.Device != r.key || !ed25519.Verify(r.key[:], visitText(r.toUs, p.Certificate), p.Signature[:])) {
 		err = errors.New("not this device's")
 	}
 	if err == nil && cert.Account == (dag.PublicKey{}) {
