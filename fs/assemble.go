@@ -40,17 +40,19 @@ func (s *space) assemble(ctx context.Context, n *index.Inode) (*assembled, error
 	defer a.free()
 	// A few runs are chunks of their own: then the operation itself says where the holes are.
 	pack := len(p.list) > inlineLayout || !p.wholeLeaves()
-	for i := range p.list {
+	for rest := p.list; len(rest) > 0; {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		switch q := &p.list[i]; {
+		q := &rest[0]
+		rest = rest[1:]
+		switch {
 		case q.leaf != anew:
 			a.parts = append(a.parts, part{off: q.off, n: uint32(q.n), leaf: uint32(q.leaf), skip: uint32(q.skip)})
-		case q.n < shortRun && pack:
+		case q.n < shortRun && pack && !q.meet:
 			err = a.pack(q)
 		default:
-			err = a.cut(q)
+			rest, err = a.cut(q, rest)
 		}
 		if err != nil {
 			return nil, err
@@ -132,39 +134,53 @@ func (a *assembler) sealPack() error {
 	return nil
 }
 
-// cut cuts a run into chunks by its content and stores them.
-func (a *assembler) cut(q *span) error {
+// cut cuts a run into chunks by its content and stores them. It returns what of next, the spans behind it, is left: a run that ends where
+// cut points meet takes in what they pass over, up to resyncBytes of it.
+func (a *assembler) cut(q *span, next []span) ([]span, error) {
 	if a.cutBuf == nil {
 		a.cutBuf = a.s.h.newArena()
 	}
 	buf := a.cutBuf.b[:0:chunk.MaxSize]
-	off, end := q.off, q.end()
+	off, end, meet := q.off, q.end(), q.meet
 	at := off // file offset behind buf
+	grown := int64(0)
+	grows := func() bool {
+		return meet && grown < resyncBytes && len(next) > 0 && next[0].off == end && (next[0].leaf == anew || a.p.wholeFresh(&next[0]))
+	}
 	for off < end {
 		if k := int(min(end-at, int64(cap(buf)-len(buf)))); k > 0 {
 			b := buf[len(buf) : len(buf)+k]
 			if _, err := a.r.ReadAt(b, at); err != nil && !errors.Is(err, io.EOF) {
-				return err
+				return nil, err
 			}
 			buf = buf[:len(buf)+k]
 			at += int64(k)
 		}
-		n := a.s.chunker.Next(buf, at == end)
-		if n == 0 || n > len(buf) {
+		n := a.s.chunker.Next(buf, false)
+		if n == 0 && grows() {
+			end = next[0].end()
+			if next[0].leaf != anew {
+				grown += next[0].n
+			}
+			meet = meet || next[0].meet
+			next = next[1:]
+			continue
+		}
+		if n == 0 {
 			n = len(buf)
 		}
-		if rest := len(buf) - n; at == end && end < a.p.n.Size && rest < chunk.MinSize {
+		if rest := len(buf) - n; at == end && end < a.p.n.Size && rest < chunk.MinSize && !grows() {
 			n = len(buf) // what follows is stored already: no small chunk before it
 		}
 		l, err := a.put(buf[:n])
 		if err != nil {
-			return err
+			return nil, err
 		}
 		a.parts = append(a.parts, part{off: off, n: uint32(n), leaf: l})
 		off += int64(n)
 		buf = buf[:copy(buf, buf[n:])]
 	}
-	return nil
+	return next, nil
 }
 
 // finish builds the tree.

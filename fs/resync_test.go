@@ -9,8 +9,8 @@ import (
 	"github.com/anyfs/anyfs/dag/block"
 )
 
-// A file that was written with pauses, in which what was there had to be stored, has the chunks of one that was not: a byte more at its
-// start moves few of them.
+// A file that was written with pauses, in which what was there had to be stored, has the chunks of one that was not. (How many chunks a
+// byte more at its start moves is the chunker's matter, and tested there.)
 func TestChunksAfterPauses(t *testing.T) {
 	th := newTestHome(t)
 	data := make([]byte, 48<<20)
@@ -43,11 +43,12 @@ func TestChunksAfterPauses(t *testing.T) {
 	for at := 5 << 20; at < len(data); at += 11 << 20 {
 		pauses = append(pauses, at+at/37)
 	}
-	if n := other(write("paused", data, pauses...), plain); n > 2 {
+	if n := other(write("paused", data, pauses...), plain); n > 0 {
 		t.Errorf("with %d pauses %d of %d chunks are others", len(pauses), n, len(plain))
 	}
-	if n := other(write("longer", append([]byte{1}, data...), 9<<20, 30<<20), plain); n > 5 {
-		t.Errorf("with a byte more at the start %d of %d chunks are others", n, len(plain))
+	longer := append([]byte{1}, data...)
+	if n := other(write("longer paused", longer, 9<<20, 30<<20), write("longer", longer)); n > 0 {
+		t.Errorf("with a byte more at the start and pauses %d chunks are others", n)
 	}
 	if !bytes.Equal(th.read(th.look(th.root, "plain")), data) {
 		t.Error("other bytes")

@@ -25,8 +25,9 @@ const (
 	maxSmall  = 64
 	// An append is cut on from the last chunk where that seals at most growRatio times what was appended.
 	growRatio = sealedRatio - 1
-	// Behind the end of what was written before an append is cut anew for resyncBytes: so far two sequences of cut points take to meet.
-	resyncBytes = chunk.MaxSize
+	// Two sequences of cut points meet after 1.7 MiB (median of 2,000 pairs over random bytes), 99% within 9.4; one more needs ten times
+	// the pairs for each 4.3 MiB. Bytes that repeat never let them meet.
+	resyncBytes = 8 * chunk.MaxSize
 	// Beyond maxParts a file is put together again where it has most of them, a window at a time. A window with less than windowParts
 	// is not worth that, unless the layout grows too long: whole chunks are up to four in each.
 	maxParts    = 1 << 18
@@ -39,6 +40,7 @@ type span struct {
 	off, n int64
 	leaf   int32 // in spans.leaves; negative: to be stored
 	skip   int64
+	meet   bool // to be stored: it ends where its cut points meet those of what follows, not where it does
 }
 
 const anew int32 = -1
@@ -51,7 +53,8 @@ type spans struct {
 	m      *manifest // of the base; nil where it has no blocks
 	inline int64     // how many bytes an inline base has
 	limit  int64     // how much of the base shows
-	leaves []leaf    // those of the base first
+	leaves []leaf    // those of the base first, then those of fresh, then those that are stored for this content
+	based  int32     // how many of them are the base's
 	fresh  map[block.ID]int32
 	list   []span
 	first  map[int32]bool // leaves of which the first byte is that of an append
@@ -74,7 +77,7 @@ func (s *space) spans(ctx context.Context, n *index.Inode) (*spans, error) {
 		if err != nil {
 			return nil, err
 		}
-		p.m, p.leaves = m, slices.Clone(m.leaves)
+		p.m, p.leaves, p.based = m, slices.Clone(m.leaves), int32(len(m.leaves))
 	case len(b.Layout) > 0:
 		p.inline = b.Layout[0].Len // its bytes are in the change
 	default:
@@ -175,26 +178,23 @@ func (p *spans) round() {
 	slices.Reverse(p.list)
 }
 
-// recut lets the beginning of an append be stored anew, with the chunk before it.
+// recut lets the beginning of an append be stored anew, with the chunk before it: that ended where the writer paused, not at a cut point.
 func (p *spans) recut() {
-	base := int32(len(p.leaves) - len(p.fresh))
-	whole := func(q *span) bool {
-		return q.leaf >= base && q.skip == 0 && q.n == int64(p.leaves[q.leaf].size)
-	}
 	for i := 1; i < len(p.list); i++ {
 		q, before := &p.list[i], &p.list[i-1]
-		if q.leaf == anew || !p.first[q.leaf] || !whole(q) || before.end() != q.off {
+		if q.leaf == anew || !p.first[q.leaf] || !p.wholeFresh(q) || before.end() != q.off {
 			continue
 		}
-		n := int64(0)
-		for j := i; j < len(p.list) && n < resyncBytes && whole(&p.list[j]) && (j == i || p.list[j-1].end() == p.list[j].off); j++ {
-			n += p.list[j].n
-			p.list[j].leaf, p.list[j].skip = anew, 0
-		}
-		if whole(before) && before.n < chunk.MaxSize && before.n <= growRatio*n {
+		q.leaf, q.skip, q.meet = anew, 0, true
+		if p.wholeFresh(before) && before.n < chunk.MaxSize && before.n <= growRatio*p.stored(i, q.off) {
 			before.leaf, before.skip = anew, 0
 		}
 	}
+}
+
+// wholeFresh reports whether a span is all of a block that was written since the file was published.
+func (p *spans) wholeFresh(q *span) bool {
+	return q.leaf >= p.based && q.skip == 0 && q.n == int64(p.leaves[q.leaf].size)
 }
 
 // move lets what shows of a block be stored anew where that costs little.
@@ -209,7 +209,7 @@ func (p *spans) move() {
 	for i := range p.leaves {
 		moved[i] = 2*live[i] <= int64(p.leaves[i].size) || p.n.Size <= smallWhole && live[i] < int64(p.leaves[i].size)
 	}
-	base := len(p.leaves) - len(p.fresh)
+	base := int(p.based)
 	small := 0
 	for i := range p.leaves[:base] {
 		if live[i] > 0 && p.leaves[i].size < smallLeaf {
@@ -241,11 +241,15 @@ func (p *spans) move() {
 	}
 }
 
-// stored is how many bytes from off on are to be stored, from the i-th span on.
+// stored is how many bytes from off on are to be stored, or were for an append, from the i-th span on.
 func (p *spans) stored(i int, off int64) int64 {
-	at := off
-	for ; i < len(p.list) && p.list[i].leaf == anew && p.list[i].off == at; i++ {
-		at = p.list[i].end()
+	at, appended := off, false
+	for ; i < len(p.list) && p.list[i].off == at; i++ {
+		q := &p.list[i]
+		if appended = appended || q.meet; q.leaf != anew && !(appended && p.wholeFresh(q)) {
+			break
+		}
+		at = q.end()
 	}
 	return at - off
 }
@@ -331,6 +335,7 @@ func (p *spans) join() {
 			gap := q.off - last.end()
 			if q.leaf == anew && gap < pageBytes || q.leaf != anew && gap == 0 && q.skip == last.skip+last.n {
 				last.n += gap + q.n
+				last.meet = last.meet || q.meet
 				continue
 			}
 		}
