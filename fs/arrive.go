@@ -33,6 +33,7 @@ type arrivals struct {
 	later map[tree.DirName]struct{} // names that are to be looked at
 	saved map[tree.DirName]struct{} // of these, and of others, those that rows say
 	root  bool                      // the attributes of the root are, too
+	left  []leaving                 // what is to go into the trash
 
 	blocked []blockedSpot // names at which something is ignored here
 }
@@ -259,6 +260,9 @@ func (s *space) arriveSome(ctx context.Context, settle bool) (settled, more bool
 		return false, false, err
 	}
 	all, end, err := s.foldArrived(ctx)
+	if err == nil {
+		err = s.recordLeft()
+	}
 	if err == nil && end && settle {
 		// Only now: what is in the log behind may have ended them.
 		if settled, err = s.settleConflicts(); settled {

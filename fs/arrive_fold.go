@@ -156,7 +156,14 @@ func (s *space) foldBatch(at, next uint64, b *dag.Batch, bodies [][]byte, branch
 			}
 		}
 	}
+	links, err := s.linksBefore(b, changes)
+	if err != nil {
+		return err
+	}
 	d, err := in.t.Apply(changes...)
+	if err == nil && links != nil {
+		err = s.noteLeft(links, changes)
+	}
 	if err != nil {
 		return errors.Join(err, s.treeAnew()) // what the store holds is unfinished
 	}

@@ -95,6 +95,14 @@ func (a *arrival) make(ino uint64, want *tree.Node, st *tree.State) (*index.Inod
 		}
 	case syscall.S_IFLNK:
 		n.Size = int64(len(n.Target))
+	case syscall.S_IFDIR:
+		before, err := a.s.grave(want.Object)
+		if err != nil {
+			return nil, err
+		}
+		if before != 0 {
+			a.rec.Gone = append(a.rec.Gone, goneAt{Kind: trashBefore, entryAt: entryAt{Dir: ino, Ino: before}})
+		}
 	}
 	n.Ctime = max(n.Ctime, n.Mtime)
 	a.inodes[ino], a.fresh[ino] = n, true

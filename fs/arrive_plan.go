@@ -532,9 +532,6 @@ func (a *arrival) finish() {
 		if !a.fresh[ino] {
 			old, err := a.s.ix.Inode(ino)
 			if err == nil && old != nil {
-				if len(n.Links) == 0 && len(old.Links) > 0 && ino != rootDir {
-					a.gone(old)
-				}
 				if was = index.AppendInode(was[:0], old); bytes.Equal(was, now) {
 					continue
 				}
@@ -598,20 +595,3 @@ func (a *arrival) check() error {
 
 // errPlan is a fault of the plan of an arrival.
 var errPlan = errors.New("fs: what came can't be brought in")
-
-// gone notes that an object has no name any more, where that is so.
-func (a *arrival) gone(old *index.Inode) {
-	st, err := a.t.State(old.Object)
-	if err != nil || st == nil || len(st.LiveLinks()) > 0 {
-		return
-	}
-	for _, l := range old.Links {
-		t := a.now
-		for i := range st.Links {
-			if st.Links[i].ID == l.ID && st.Links[i].Removed {
-				t = st.Links[i].Mark.Time
-			}
-		}
-		a.rec.Gone = append(a.rec.Gone, goneAt{trashRemoved, entryAt{l.Parent, l.Name, old.Ino}, t})
-	}
-}

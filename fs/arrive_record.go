@@ -3,6 +3,7 @@ package fs
 import (
 	"syscall"
 
+	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/fs/index"
 	"github.com/anyfs/anyfs/fs/journal"
 )
@@ -18,13 +19,19 @@ type arriveRecord struct {
 	Add  []entryAt // entries that come
 	Objs []objectAt
 	Gone []goneAt // what goes into the trash
+
+	Graves []objectAt // numbers of directories that are not shown, under which the trash lists what was in them
 }
 
-// goneAt says that an inode's object left a directory.
+// goneAt says that an object left a directory, with the number that its inode has or had, 0 where there is none; of kind trashBefore, that
+// a directory which was deleted had that number.
 type goneAt struct {
 	Kind trashKind
 	entryAt
-	Time int64
+	Time   int64
+	Object dag.ID
+	Typ    uint32 // type bits of its mode
+	Size   int64
 }
 
 // entryAt is a name in a directory, and the inode that it is of.
@@ -68,6 +75,14 @@ func (c *arriveRecord) encode(w *writer) {
 		w.str(g.Name)
 		w.uint(g.Ino)
 		w.int(g.Time)
+		w.id(g.Object)
+		w.uint(uint64(g.Typ))
+		w.int(g.Size)
+	}
+	w.uint(uint64(len(c.Graves)))
+	for _, o := range c.Graves {
+		w.id(o.Object)
+		w.uint(o.Ino)
 	}
 }
 
@@ -100,7 +115,13 @@ func (c *arriveRecord) decode(r *reader) error {
 		return errRecord
 	}
 	for range n {
-		c.Gone = append(c.Gone, goneAt{trashKind(r.uint()), entryAt{r.uint(), r.str(), r.uint()}, r.int()})
+		c.Gone = append(c.Gone, goneAt{trashKind(r.uint()), entryAt{r.uint(), r.str(), r.uint()}, r.int(), r.id(), uint32(r.uint()), r.int()})
+	}
+	if n = r.uint(); n > uint64(len(r.b)) {
+		return errRecord
+	}
+	for range n {
+		c.Graves = append(c.Graves, objectAt{r.id(), r.uint()})
 	}
 	return r.end()
 }
@@ -168,12 +189,21 @@ func (s *space) applyArrive(seq journal.Seq, r *arriveRecord, made map[uint64]*i
 	for _, o := range r.Objs {
 		s.ix.SetObject(o.Object, o.Ino)
 	}
-	for _, g := range r.Gone {
-		n, err := s.inode(g.Ino)
-		if err != nil {
-			return err
+	for _, o := range r.Graves {
+		s.nextIno = max(s.nextIno, o.Ino+1)
+		s.noteGrave(o.Object, o.Ino)
+	}
+	for i := range r.Gone {
+		g := &r.Gone[i]
+		var err error
+		if g.Kind == trashBefore {
+			err = s.noteBefore(g.Dir, g.Ino)
+		} else {
+			err = s.bury(g)
 		}
-		s.noteTrash(g.Kind, n, n.Object, g.Dir, g.Name, g.Time)
+		if err != nil {
+			return s.damaged(err)
+		}
 	}
 	for _, ino := range r.Inos {
 		n, err := s.inode(ino)

@@ -39,7 +39,8 @@ func samples() map[string][]byte {
 	add("arrive", recArrive, (&arriveRecord{
 		Mark: 5000, Time: 77, Drop: []entryAt{{1, "old", 17}}, Add: []entryAt{{1, "new", 17}, {17, "in it", 18}},
 		Inos: []uint64{17, 18}, Put: [][]byte{{1, 2, 3}, {4}}, Objs: []objectAt{{dag.ID{9}, 18}},
-		Gone: []goneAt{{trashRemoved, entryAt{1, "gone", 19}, 76}},
+		Gone:   []goneAt{{trashRemoved, entryAt{1, "gone", 19}, 76, dag.ID{8}, 0100000, 12}},
+		Graves: []objectAt{{dag.ID{7}, 20}},
 	}).encode)
 	add("published", recPublished, (&publishedRecord{Seq: 99, Batch: dag.ID{7}, Mark: 1000, Changes: []publishedChange{
 		{Ino: 17, Object: dag.ID{1}, Change: dag.ID{1}, New: true, Links: []placed{{Key: 1, Place: 0, Made: true, Parent: 1, Name: "a"}}, Content: 2, Base: []byte{9}},

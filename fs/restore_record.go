@@ -239,8 +239,7 @@ func (s *space) applyPlace(seq journal.Seq, r *placeRecord) error {
 		s.dropTrash(r.TrashDir, r.TrashAt, n.Object, r.Parent)
 	}
 	if r.TrashBefore != 0 {
-		e := index.Entry{Name: string(append([]byte{byte(trashBefore)}, make([]byte, 33)...)), Ino: r.TrashBefore, Type: syscall.S_IFDIR}
-		if err := s.ix.AddEntry(n.Ino|trashBit, trashEnd, e); err != nil {
+		if err := s.noteBefore(n.Ino, r.TrashBefore); err != nil {
 			return s.damaged(err)
 		}
 	}

@@ -63,6 +63,47 @@ func (s *space) noteTrash(kind trashKind, n *index.Inode, object dag.ID, dir uin
 	if err := s.ix.AddEntry(dir|trashBit, uint64(trashEnd-max(t, 1)), e); err != nil {
 		_ = s.damaged(err) // the listing lacks it; the history does not
 	}
+	if kind == trashRemoved && n.IsDir() && !object.IsZero() {
+		s.noteGrave(object, n.Ino)
+	}
+}
+
+// graves is the number of the directory that lists deleted directories by their objects, with the numbers that they had: the trash of
+// one that comes back from elsewhere goes on there.
+const graves = trashBit
+
+func graveAt(object dag.ID) uint64 { return binary.BigEndian.Uint64(object[:]) >> 1 }
+
+// noteGrave notes the number of a directory that is deleted. Under mu.
+func (s *space) noteGrave(object dag.ID, ino uint64) {
+	e := index.Entry{Name: string(object[:]), Ino: ino, Type: typeDir}
+	old, at, err := s.ix.Lookup(graves, graveAt(object), e.Name)
+	switch {
+	case err != nil:
+	case old != nil:
+		e.Next = old.Next
+		s.ix.SetEntry(graves, at, e)
+	default:
+		err = s.ix.AddEntry(graves, graveAt(object), e)
+	}
+	if err != nil {
+		_ = s.damaged(err)
+	}
+}
+
+// grave gives the number that a directory had when it was deleted; 0 when it was not. Under mu.
+func (s *space) grave(object dag.ID) (uint64, error) {
+	e, _, err := s.ix.Lookup(graves, graveAt(object), string(object[:]))
+	if err != nil || e == nil {
+		return 0, err
+	}
+	return e.Ino, nil
+}
+
+// noteBefore lets the trash of a directory go on at the number that it had before. Under mu.
+func (s *space) noteBefore(dir, before uint64) error {
+	e := index.Entry{Name: string(append([]byte{byte(trashBefore)}, make([]byte, 33)...)), Ino: before, Type: typeDir}
+	return s.ix.AddEntry(dir|trashBit, trashEnd, e)
 }
 
 // noteMove notes that the link at place i of an inode leaves the directory where it was published. Under mu.
@@ -187,6 +228,54 @@ func (s *space) dropTrash(dir, at uint64, object dag.ID, to uint64) {
 	moved := *old
 	moved.Name = string([]byte{byte(trashMoved)}) + old.Name[1:]
 	s.ix.SetEntry(dir|trashBit, at, moved)
+}
+
+// cameBack reports whether what a directory's trash calls removed is there again by what another device did: under another name, or
+// under the same one by a change that its removal did not see. at is the number of the directory, which its trash may not have.
+func (s *space) cameBack(at uint64, t *trashed) (bool, error) {
+	s.mu.Lock()
+	n, here, dir, err := s.isAlive(at, t)
+	s.mu.Unlock()
+	if err != nil {
+		return false, s.damaged(err)
+	}
+	if n == nil || here || t.typ == typeDir {
+		return n != nil, nil
+	}
+	st, err := s.fold(t.object, nil)
+	if err != nil || st == nil {
+		return false, err
+	}
+	for i := range st.Links {
+		l := &st.Links[i]
+		if p := l.Shown(); p.Name != t.name || !dir.IsZero() && p.Parent != dir {
+			continue
+		}
+		if !slices.ContainsFunc(n.Links, func(x index.Link) bool { return x.ID == l.ID }) {
+			return false, nil // it has others: this one is removed
+		}
+	}
+	return true, nil
+}
+
+// isAlive gives the inode of an object that is shown, or nil; here says that it has the name, in the directory at, that it was removed
+// from; and the object of that directory, where it is shown. Under mu.
+func (s *space) isAlive(at uint64, t *trashed) (n *index.Inode, here bool, dir dag.ID, err error) {
+	ino, err := s.ix.Object(t.object)
+	if err != nil || ino == 0 {
+		return nil, false, dir, err
+	}
+	if n, err = s.ix.Inode(ino); err != nil || n == nil || len(n.Links) == 0 {
+		return nil, false, dir, err
+	}
+	if at == rootDir {
+		dir = tree.RootObject(s.id)
+	} else if d, err := s.ix.Inode(at); err != nil {
+		return nil, false, dir, err
+	} else if d != nil {
+		dir = d.Object
+	}
+	return n, linkIn(n, spot{at, t.name}) != nil, dir, nil
 }
 
 // graveOf finds the entry of a removed link, wherever its directory is.
@@ -322,8 +411,15 @@ func (h *Home) Deleted(dir string) ([]DeletedEntry, error) {
 		return nil, fmt.Errorf("%s: %w", dir, ErrNotDir)
 	}
 	var out []DeletedEntry
+	var failed error
+	seen := map[goneName]bool{}
 	err = w.s.scanTrash(w.ino, func(t trashed) bool {
-		if t.kind == trashRemoved {
+		if t.kind == trashRemoved && !seen[goneName{t.object, t.name}] {
+			seen[goneName{t.object, t.name}] = true
+			back, err := w.s.cameBack(w.ino, &t)
+			if failed = err; back || err != nil {
+				return err == nil
+			}
 			e := DeletedEntry{
 				Name: t.name, Path: dir + "/" + t.name, Time: time.Unix(0, t.time()), Kind: kindName(tree.KindOf(t.typ)),
 				Object: t.object.String(), Size: -1,
@@ -335,10 +431,19 @@ func (h *Home) Deleted(dir string) ([]DeletedEntry, error) {
 		}
 		return len(out) < LogMax
 	})
+	if failed != nil {
+		err = failed
+	}
 	return out, err
 }
 
 const typeFile = 0100000
+
+// goneName is a name that an object lost. It may have lost it several times: what another device brought back leaves its entry.
+type goneName struct {
+	object dag.ID
+	name   string
+}
 
 // kindName names a kind of object for people.
 func kindName(k tree.Kind) string {

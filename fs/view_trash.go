@@ -28,9 +28,16 @@ func (d *trashView) find(ctx context.Context, name string) (*viewNode, error) {
 func (d *trashView) list(context.Context) ([]viewEntry, error) {
 	var out []viewEntry
 	seen := map[string]bool{}
+	var failed error
+	lost := map[goneName]bool{}
 	err := d.t.s.scanTrash(d.t.ino, func(t trashed) bool {
-		if t.kind != trashRemoved {
+		if t.kind != trashRemoved || lost[goneName{t.object, t.name}] {
 			return true
+		}
+		lost[goneName{t.object, t.name}] = true
+		back, err := d.t.s.cameBack(d.t.ino, &t)
+		if failed = err; back || err != nil {
+			return err == nil
 		}
 		name := t.name
 		// By the millisecond, or where that is another's too, by the nanosecond.
@@ -52,6 +59,9 @@ func (d *trashView) list(context.Context) ([]viewEntry, error) {
 		out = append(out, viewEntry{name: name, typ: t.typ, ino: d.t.v.number(k), what: t})
 		return len(out) < maxViewList
 	})
+	if failed != nil {
+		err = failed
+	}
 	return out, err
 }
 

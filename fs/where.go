@@ -113,6 +113,10 @@ func (f *finder) find(dir step, names []string) (bool, error) {
 		if t.kind != trashRemoved || t.name != name || len(names) > 1 && t.typ != typeDir {
 			return true
 		}
+		back, err := f.s.cameBack(dir.ino, &t)
+		if failed = err; back || err != nil {
+			return err == nil // it is found where it is now
+		}
 		found, failed = f.try(step{name: name, ino: t.ino, typ: t.typ, object: t.object, gone: t}, names[1:])
 		return !found && failed == nil && f.tries > 0
 	})
