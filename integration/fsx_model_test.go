@@ -167,6 +167,9 @@ func (x *fsx) verify(killed bool) error {
 			if !f.states[f.key()] {
 				return fmt.Errorf("after the kill a file is as it never was since its last fsync (%d states): %w", len(f.states), old.is(b, 0, math.MaxInt64/2))
 			}
+			if f.loose {
+				f.mtime = 0
+			}
 			f.safe()
 			continue
 		}
@@ -197,6 +200,7 @@ type fsxFile struct {
 
 	changed bool  // since the last stat: its mtime is newer
 	touched bool  // it may be
+	loose   bool  // something was done since the last fsync: a kill may take it back, with the mtime that it set
 	mtime   int64 // at the last stat
 
 	// What a kill may leave: the states since the last fsync, each named by its sums of pages and its size.
@@ -269,7 +273,7 @@ func (f *fsxFile) resize(size int64) {
 func (f *fsxFile) note(from, to int64) {
 	f.resum(from, to)
 	f.states[f.key()] = true
-	f.changed = true
+	f.changed, f.loose = true, true
 }
 
 func (f *fsxFile) key() uint64 { return f.sum ^ uint64(f.size())*0x9e3779b97f4a7c15 }
@@ -306,7 +310,7 @@ func (f *fsxFile) resum(from, to int64) {
 
 // safe says that no kill takes the present state away.
 func (f *fsxFile) safe() {
-	f.pieces = false
+	f.pieces, f.loose = false, false
 	f.states = map[uint64]bool{f.key(): true}
 }
 

@@ -340,7 +340,7 @@ func (x *fsx) fallocate(f *fsxFile, mode uint32, off, n int64) error {
 	if mode&(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_ZERO_RANGE) != 0 {
 		f.zero(off, n)
 	}
-	f.touched = true // also where it changes nothing
+	f.touched, f.loose = true, true // also where it changes nothing
 	return nil
 }
 

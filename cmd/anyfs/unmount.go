@@ -149,14 +149,20 @@ func waitEnd(ctx context.Context, pidfd int) error {
 	return ctx.Err()
 }
 
+// passing is how long a use may last that does not count: a shell that completes a name, an indexer, an ls that is about to exit.
+const passing = 500 * time.Millisecond
+
 // opUnmount takes the mount away; the daemon then ends. It fails while somebody uses the mount.
-var opUnmount = operation[none, none]{"unmount", func(_ context.Context, h *home, _ none, _ sink) (none, error) {
+var opUnmount = operation[none, none]{"unmount", func(ctx context.Context, h *home, _ none, _ sink) (none, error) {
 	h.mu.Lock()
 	dir := h.place.Dir
 	h.mu.Unlock()
 	h.still.Lock()
+	defer h.still.Unlock()
 	err := mount.Unmount(dir)
-	h.still.Unlock()
+	for began := time.Now(); errors.Is(err, unix.EBUSY) && time.Since(began) < passing && ctx.Err() == nil; err = mount.Unmount(dir) {
+		time.Sleep(passing / 20)
+	}
 	if errors.Is(err, unix.EBUSY) {
 		err = failf(exitBusy, "%s is in use; close the files and leave the folders in it ('fuser -vm %s' shows who uses it)", dir, dir)
 	}
