@@ -37,6 +37,10 @@ func followAD(space, epoch dag.ID) []byte { return slices.Concat(space[:], epoch
 
 // wrapTo wraps a read key to each recipient, in the order of their names; of two with one name, to the first.
 func wrapTo(to []recipient, space dag.ID, commitment [32]byte, k seal.ReadKey) ([]list.Wrap, error) {
+	return wrapEach(to, k, func(r dag.PublicKey) []byte { return wrapInfo(space, commitment, r) })
+}
+
+func wrapEach(to []recipient, k seal.ReadKey, info func(to dag.PublicKey) []byte) ([]list.Wrap, error) {
 	slices.SortStableFunc(to, func(a, b recipient) int { return bytes.Compare(a.name[:], b.name[:]) })
 	to = slices.CompactFunc(to, func(a, b recipient) bool { return a.name == b.name })
 	out := make([]list.Wrap, 0, len(to))
@@ -45,7 +49,7 @@ func wrapTo(to []recipient, space dag.ID, commitment [32]byte, k seal.ReadKey) (
 		if err != nil {
 			continue // a member's key that is none: it locks out nobody but that member
 		}
-		sealed, err := seal.Wrap(pub, wrapInfo(space, commitment, r.name), k)
+		sealed, err := seal.Wrap(pub, info(r.name), k)
 		if err != nil {
 			return nil, fmt.Errorf("acl: wrap a key: %w", err)
 		}
@@ -59,12 +63,13 @@ func wrapTo(to []recipient, space dag.ID, commitment [32]byte, k seal.ReadKey) (
 func (s *Space) openEpochs() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	epochs := s.list.State().Epochs()
+	st := s.list.State()
+	epochs := st.Epochs()
 	// From the newest on: it leads to those it follows by symmetric keys, so that one unwrapping does for all.
 	for i := len(epochs) - 1; i >= 0; i-- {
 		e := &epochs[i]
 		if !s.keys.Has(e.ID) && e.Suite == list.Suite {
-			if key, ok := s.find(e); ok {
+			if key, ok := s.find(st, e); ok {
 				s.keys.Add(e.ID, key)
 			}
 		}
@@ -108,8 +113,8 @@ func (s *Space) matches(e *list.Epoch, k seal.ReadKey) bool {
 	return k.Commitment(s.ID()) == e.Commitment
 }
 
-// find finds the key of an epoch: handed over, derived, or wrapped to this device or to the account.
-func (s *Space) find(e *list.Epoch) (seal.ReadKey, bool) {
+// find finds the key of an epoch: handed over, derived, or wrapped to this device or to the account, by HPKE or under an agreed key.
+func (s *Space) find(st *list.State, e *list.Epoch) (seal.ReadKey, bool) {
 	if h, ok := s.k.handedOver(s.ID()); ok {
 		for _, x := range h.Epochs {
 			if x.ID == e.ID && s.matches(e, x.Key) {
@@ -129,9 +134,11 @@ func (s *Space) find(e *list.Epoch) (seal.ReadKey, bool) {
 		return k, true
 	}
 	if s.k.Account != nil {
-		return s.unwrap(e, s.k.Identity, s.k.Account.recovery)
+		if k, ok := s.unwrap(e, s.k.Identity, s.k.Account.recovery); ok {
+			return k, true
+		}
 	}
-	return seal.ReadKey{}, false
+	return s.unwrapAgreed(st, e)
 }
 
 // unwrap tries the wraps of an epoch to one recipient. Those of a root are bound to it, others to the space.

@@ -290,8 +290,19 @@ func FindPerson(who string, accounts []dag.PublicKey, names []string) (int, erro
 }
 
 // Heal ends the open invitations that are used up, begins an epoch where none is clean, and wraps the key of the newest one to
-// members' devices that have no wrap of it. It reports whether it wrote anything.
-func (s *Space) Heal(rnd io.Reader) (bool, error) {
+// members' devices that have no wrap of it; in a space of many it agrees on keys with them. It reports whether it wrote anything, of which
+// a call does only so much.
+func (s *Space) Heal(rnd io.Reader) (wrote bool, err error) {
+	for range healRounds {
+		some, err := s.healOnce(rnd)
+		if wrote = wrote || some; !some || err != nil {
+			return wrote, err
+		}
+	}
+	return wrote, nil
+}
+
+func (s *Space) healOnce(rnd io.Reader) (bool, error) {
 	st := s.list.State()
 	if st.Unknown || !st.HasDevice(s.k.Identity, s.k.Device.PublicKey()) {
 		return false, nil
@@ -315,6 +326,10 @@ func (s *Space) Heal(rnd io.Reader) (bool, error) {
 		by := e.By[i]
 		has[e.Wraps[i].To] = has[e.Wraps[i].To] || !doubts || by == s.k.Identity || st.Role(by) >= RoleAdmin
 	}
+	to, by := st.AgreedTo(e)
+	for _, r := range to {
+		has[r] = has[r] || !doubts || by == s.k.Identity || st.Role(by) >= RoleAdmin
+	}
 	own := make(map[dag.PublicKey]bool) // of devices that wrapped the key for themselves: they have it
 	for _, m := range st.Members() {
 		for i := range e.Wraps {
@@ -325,16 +340,16 @@ func (s *Space) Heal(rnd io.Reader) (bool, error) {
 			}
 		}
 	}
-	var to []recipient
-	for _, r := range s.recipients(st, dag.PublicKey{}, dag.ID{}) {
+	var lack []recipient
+	for _, r := range s.recipients(st, dag.ID{}, func(*Member) bool { return false }) {
 		if !has[r.name] && !own[r.name] {
-			to = append(to, r)
+			lack = append(lack, r)
 		}
 	}
-	if len(to) == 0 {
-		return false, nil
+	if len(lack) == 0 {
+		return s.agree(st, rnd)
 	}
-	wraps, err := wrapTo(to, s.ID(), e.Commitment, key)
+	wraps, err := wrapTo(lack[:min(len(lack), maxWraps)], s.ID(), e.Commitment, key)
 	if err != nil || len(wraps) == 0 {
 		return false, err
 	}

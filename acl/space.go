@@ -287,29 +287,47 @@ func (s *Space) nextEpoch(but dag.PublicKey, butInvite dag.ID, rnd io.Reader) (*
 		return nil, seal.ErrNoKey
 	}
 	slices.SortFunc(rec.Follows, func(a, b list.Follow) int { return a.Epoch.Compare(b.Epoch) })
-	if rec.Wraps, err = wrapTo(s.recipients(st, but, butInvite), s.ID(), rec.Commitment, key); err != nil {
+	var agreed []agreedWith
+	have := s.agreed(st)
+	to := s.recipients(st, butInvite, func(m *Member) bool {
+		with, ok := have[m.Account]
+		if ok && m.Account != but {
+			agreed = append(agreed, with)
+		}
+		return ok || m.Account == but
+	})
+	// What a record has no room for is shared by Heal.
+	agreed = agreed[:min(len(agreed), maxSlots)]
+	rec.Agreed = s.wrapAgreed(agreed, rec.Commitment, key)
+	room := min(maxWraps, (recordRoom-len(agreed)*seal.AgreedWrapBytes)/hpkeRoom)
+	if rec.Wraps, err = wrapTo(to[:min(len(to), room)], s.ID(), rec.Commitment, key); err != nil {
 		return nil, err
 	}
 	return rec, nil
 }
 
-// recipients are all who may have a new key, but for one account and one invitation.
-func (s *Space) recipients(st *list.State, but dag.PublicKey, butInvite dag.ID) (to []recipient) {
+// recipients are all who may have a new key, but for the members that skip names and one invitation.
+func (s *Space) recipients(st *list.State, butInvite dag.ID, skip func(*Member) bool) (to []recipient) {
 	for _, m := range st.Members() {
-		if m.Account == but {
-			continue
-		}
-		to = append(to, recipient{m.Account, m.Keys.Recovery})
-		for _, d := range m.Devices {
-			// Beside each other two accounts may name one device. A record has one wrap for a key, of who has it by right.
-			if _, of, _ := st.Device(d.Device); of == m.Account || !isMember(st, of) {
-				to = append(to, recipient{d.Device, d.HPKE})
-			}
+		if !skip(&m) {
+			to = append(to, s.recipientsOf(st, &m)...)
 		}
 	}
 	for _, i := range st.Invitations() {
 		if i.Open() && !i.Revoked() && !i.Full() && i.ID != butInvite {
 			to = append(to, recipient{i.Key, i.HPKE})
+		}
+	}
+	return to
+}
+
+// recipientsOf are a member's account and devices.
+func (s *Space) recipientsOf(st *list.State, m *Member) []recipient {
+	to := []recipient{{m.Account, m.Keys.Recovery}}
+	for _, d := range m.Devices {
+		// Beside each other two accounts may name one device. A record has one wrap for a key, of who has it by right.
+		if _, of, _ := st.Device(d.Device); of == m.Account || !isMember(st, of) {
+			to = append(to, recipient{d.Device, d.HPKE})
 		}
 	}
 	return to

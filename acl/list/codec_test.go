@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"maps"
 	"os"
 	"runtime"
 	"strings"
@@ -60,6 +61,7 @@ func samples() map[string]*Record {
 	for name, rec := range sharing() {
 		out[name] = rec
 	}
+	maps.Copy(out, agreeing())
 	return out
 }
 
@@ -127,6 +129,7 @@ func faults() map[string][]byte {
 		"array of 2^63 items":             body("\x9b\x80\x00\x00\x00\x00\x00\x00\x00"),
 		"bytes of 2^63":                   body("\x5b\x80\x00\x00\x00\x00\x00\x00\x00"),
 	}
+	maps.Copy(out, agreeFaults())
 	a := newActor(1, 1)
 	two := rotate(dag.ID{1})
 	two.RotateKey.Wraps = []Wrap{{dag.PublicKey{2}, make([]byte, 48)}, {dag.PublicKey{1}, make([]byte, 48)}}

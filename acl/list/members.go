@@ -177,6 +177,8 @@ func (s *State) foldShare(n *node) {
 		delete(s.members, n.account)
 	case rec.ShareKey != nil:
 		s.addWraps(rec.ShareKey.Epoch, rec.ShareKey.Wraps, n.account)
+	case rec.Agree != nil:
+		s.foldAgree(n)
 	}
 }
 
@@ -240,6 +242,7 @@ func (s *State) bring(m *Member, d Device) {
 func (s *State) voided(n *node) {
 	s.void[n.account] = true
 	s.ask(n)
+	s.foldAgree(n)
 	if account, ok := s.target(n.record); ok {
 		s.void[account] = true
 	}
@@ -249,7 +252,7 @@ func (s *State) voided(n *node) {
 }
 
 func newEpoch(n *node, k *RotateKey) *Epoch {
-	return &Epoch{ID: n.id, Pos: n.pos, Suite: k.Suite, Commitment: k.Commitment, Follows: k.Follows, Wraps: k.Wraps, By: slices.Repeat([]dag.PublicKey{n.account}, len(k.Wraps)), node: n}
+	return &Epoch{ID: n.id, Pos: n.pos, Suite: k.Suite, Commitment: k.Commitment, Follows: k.Follows, Wraps: slices.Clip(k.Wraps), Agreed: k.Agreed, By: slices.Repeat([]dag.PublicKey{n.account}, len(k.Wraps)), node: n}
 }
 
 // Ended says whether any record took a right away, or does not stand.

@@ -34,6 +34,7 @@ const (
 	KindAdopt          Kind = 18
 	KindOptions        Kind = 19 // settings of the space
 	KindCut            Kind = 20
+	KindAgree          Kind = 21 // keys for members, under which those of later epochs are wrapped
 )
 
 // Limits of records.
@@ -65,6 +66,7 @@ type Record struct {
 	Remove       *Remove
 	Leave        *Leave
 	ShareKey     *ShareKey
+	Agree        *Agree
 	Body         []byte
 }
 
@@ -88,6 +90,7 @@ type RotateKey struct {
 	Commitment [32]byte
 	Follows    []Follow
 	Wraps      []Wrap
+	Agreed     []AgreedWraps
 }
 
 // Options sets options of the space; later ones win over earlier ones, name by name.
@@ -99,7 +102,7 @@ func (rec *Record) Known() bool {
 	case KindTransfer, KindRevokeDevice, KindReplaceAccount, KindAdopt:
 		return false
 	}
-	return rec.Kind >= KindRoot && rec.Kind <= KindOptions
+	return rec.Kind >= KindRoot && rec.Kind <= KindOptions || rec.Kind == KindAgree
 }
 
 // Encode returns the canonical encoding.
@@ -135,8 +138,20 @@ func (rec *Record) room() int {
 	if more, w := rec.roomShare(); more > 0 {
 		n, wraps = n+more, w
 	}
+	if rec.Agree != nil {
+		n += 64
+		for i := range rec.Agree.Members {
+			n += 48
+			for _, w := range rec.Agree.Members[i].Wraps {
+				n += 40 + len(w.Sealed)
+			}
+		}
+	}
 	if k := rec.next(); k != nil {
 		wraps = k.Wraps
+		for i := range k.Agreed {
+			n += 64 + len(k.Agreed[i].Mask) + len(k.Agreed[i].Wraps)
+		}
 		for i := range k.Follows {
 			n += 48 + len(k.Follows[i].Sealed)
 		}

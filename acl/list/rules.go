@@ -25,6 +25,7 @@ var needs = map[Kind]Role{
 	KindDecline:      RoleAdmin,
 	KindChangeRole:   RoleAdmin,
 	KindRemove:       RoleAdmin,
+	KindAgree:        RoleAdmin,
 
 	// These are for who is no member yet.
 	KindJoinRequest: RoleNone,
@@ -121,6 +122,9 @@ func (s *State) another(account, key dag.PublicKey) bool {
 func (s *State) allowsEpoch(k *RotateKey, but dag.PublicKey) error {
 	if len(k.Follows) == 0 || slices.ContainsFunc(k.Follows, func(f Follow) bool { return s.epochs[f.Epoch] == nil }) {
 		return fmt.Errorf("%w: an epoch that follows none, or an unknown one", ErrDenied)
+	}
+	if err := s.allowsAgreed(k.Agreed, but); err != nil {
+		return err
 	}
 	return s.allowsWraps(k.Wraps, but)
 }

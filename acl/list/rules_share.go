@@ -72,6 +72,8 @@ func (s *State) allowsShare(b *dag.Batch, rec *Record) error {
 			return denied("the key of an unknown epoch")
 		}
 		return s.allowsWraps(rec.ShareKey.Wraps, dag.PublicKey{})
+	case rec.Agree != nil:
+		return s.allowsAgree(rec.Agree)
 	}
 	return nil
 }

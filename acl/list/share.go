@@ -188,9 +188,16 @@ func (r *reader) next() *RotateKey {
 }
 
 func (k *RotateKey) write(w *writer) {
-	w.fields(4)
+	n := 4
+	if len(k.Agreed) > 0 {
+		n++
+	}
+	w.fields(n)
 	w.uint("suite", k.Suite)
 	w.toWraps(k.Wraps)
+	if len(k.Agreed) > 0 {
+		w.agreed(k.Agreed)
+	}
 	w.blob("commit", k.Commitment[:])
 	w.text("follows")
 	w.array(len(k.Follows))
@@ -202,9 +209,10 @@ func (k *RotateKey) write(w *writer) {
 }
 
 func (k *RotateKey) read(r *reader) {
-	r.fields(4, "body")
+	r.fields(5, "body")
 	k.Suite = r.uint("suite")
 	k.Wraps = r.wraps()
+	k.Agreed = r.agreed()
 	r.fixed("commit", k.Commitment[:])
 	r.key("follows")
 	k.Follows = readFollows(r)
@@ -379,6 +387,8 @@ func (rec *Record) writeShare(w *writer) {
 		w.fields(2)
 		w.toLink("epoch", rec.ShareKey.Epoch)
 		w.toWraps(rec.ShareKey.Wraps)
+	case KindAgree:
+		rec.Agree.write(w)
 	}
 }
 
@@ -421,6 +431,9 @@ func (rec *Record) readShare(r *reader) {
 	case KindShareKey:
 		r.fields(2, "body")
 		rec.ShareKey = &ShareKey{r.toLink("epoch"), r.wraps()}
+	case KindAgree:
+		rec.Agree = new(Agree)
+		rec.Agree.read(r)
 	}
 }
 

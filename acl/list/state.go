@@ -47,7 +47,8 @@ type Epoch struct {
 	Follows    []Follow
 	Wraps      []Wrap          // from the record that began it and from those that came later
 	By         []dag.PublicKey // of each of these, the account that wrote it
-	Clean      bool            // it stands, and all that ended a membership is in its past or its own record: fit to be sealed in
+	Agreed     []AgreedWraps
+	Clean      bool // it stands, and all that ended a membership is in its past or its own record: fit to be sealed in
 
 	node *node // nil of the root's
 }
@@ -73,6 +74,9 @@ type State struct {
 	all      map[dag.PublicKey]Device // of those who were ever in: by the device's key
 	void     map[dag.PublicKey]bool   // accounts that a record is by, or acts on, which does not stand
 	ended    bool                     // some record took a right away
+	agreed   map[dag.ID]*Agreement    // by the record, also such as do not stand
+	agreedBy map[dag.PublicKey][]*Agreement
+	manages  map[dag.PublicKey]bool // devices that wrote records which only an admin may write
 }
 
 // newState is the state of the root alone.
@@ -90,6 +94,9 @@ func newState(root *Root, space dag.ID) *State {
 		requests: make(map[dag.ID]*Request),
 		all:      make(map[dag.PublicKey]Device),
 		void:     make(map[dag.PublicKey]bool),
+		agreed:   make(map[dag.ID]*Agreement),
+		agreedBy: make(map[dag.PublicKey][]*Agreement),
+		manages:  make(map[dag.PublicKey]bool),
 	}
 	owner := &Member{Account: root.Owner.Identity, Role: RoleOwner, Since: space, Keys: root.Owner}
 	if root.Device != nil {
@@ -98,7 +105,7 @@ func newState(root *Root, space dag.ID) *State {
 		s.all[root.Device.Device] = owner.Devices[0]
 	}
 	s.members[owner.Account] = owner
-	s.addEpoch(&Epoch{ID: space, Suite: root.Suite, Commitment: root.Commitment, Wraps: root.Wraps, By: slices.Repeat([]dag.PublicKey{root.Owner.Identity}, len(root.Wraps)), Clean: true})
+	s.addEpoch(&Epoch{ID: space, Suite: root.Suite, Commitment: root.Commitment, Wraps: slices.Clip(root.Wraps), By: slices.Repeat([]dag.PublicKey{root.Owner.Identity}, len(root.Wraps)), Clean: true})
 	return s
 }
 
@@ -135,6 +142,9 @@ func (s *State) fold(n *node) {
 		e := newEpoch(n, k)
 		e.Clean = true
 		s.addEpoch(e)
+	}
+	if asksAdmin(rec) {
+		s.manages[n.device] = true
 	}
 	switch rec.Kind {
 	case KindRoot, KindRotateKey:
@@ -177,8 +187,10 @@ func (s *State) enter(m *Member, d Device, proved bool) {
 
 func (s *State) addWraps(epoch dag.ID, wraps []Wrap, by dag.PublicKey) {
 	if e := s.epochs[epoch]; e != nil && len(wraps) > 0 {
-		e.Wraps = slices.Concat(e.Wraps, wraps)
-		e.By = slices.Concat(e.By, slices.Repeat([]dag.PublicKey{by}, len(wraps)))
+		e.Wraps = append(e.Wraps, wraps...)
+		for range wraps {
+			e.By = append(e.By, by)
+		}
 	}
 }
 
@@ -271,6 +283,7 @@ func (s *State) clone() *State {
 	c.order = make([]*Epoch, len(s.order))
 	for i, e := range s.order {
 		n := *e
+		n.Wraps, n.By = slices.Clip(e.Wraps), slices.Clip(e.By)
 		c.order[i], c.epochs[e.ID] = &n, &n
 	}
 	c.options = maps.Clone(s.options)
@@ -290,6 +303,7 @@ func (s *State) clone() *State {
 		c.requests[k] = &n
 	}
 	c.asked = maps.Clone(s.asked)
+	c.agreed, c.agreedBy, c.manages = maps.Clone(s.agreed), maps.Clone(s.agreedBy), maps.Clone(s.manages)
 	c.all, c.void = maps.Clone(s.all), maps.Clone(s.void)
 	return &c
 }

@@ -39,6 +39,7 @@ type vectors struct {
 	Names           []nameVector
 	Field           fieldVector
 	Wrap            wrapVector
+	Agreed          agreedVector
 	Local           localVector
 }
 
@@ -70,6 +71,8 @@ type fieldVector struct {
 }
 
 type wrapVector struct{ PrivateSeed, PublicBLAKE3, Info, Wrap hexBytes } // of Key
+
+type agreedVector struct{ Secret, With, Key, Info, Wrap hexBytes } // Wrap is of Key of all
 
 type localVector struct {
 	StoreKey, AD, Plaintext, Sealed, SealedByDerivedX, KeyX hexBytes
@@ -167,6 +170,8 @@ func compute(t *testing.T, old *vectors) *vectors {
 	private, err := KEM().NewPrivateKey(seed[:])
 	must(err)
 	sum = blake3.Sum256(private.PublicKey().Bytes())
+	agreed := AgreedKey(seed[:], []byte("with"))
+	v.Agreed = agreedVector{seed[:], []byte("with"), agreed[:], []byte("info"), WrapAgreed(agreed, []byte("info"), key)}
 	v.Wrap = wrapVector{seed[:], sum[:], []byte("info"), old.Wrap.Wrap}
 	if got, err := Unwrap(private, v.Wrap.Info, v.Wrap.Wrap); err != nil || got != key {
 		v.Wrap.Wrap, err = Wrap(private.PublicKey(), v.Wrap.Info, key)
