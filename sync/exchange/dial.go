@@ -90,6 +90,7 @@ func (e *Engine) want(info peer.AddrInfo, static bool) {
 		d = &dial{id: info.ID, kicked: make(chan struct{}, 1), stop: func() {}}
 		e.dials[info.ID] = d
 	}
+	delete(e.missing, info.ID)
 	d.static = d.static || static
 	d.seen = e.clock.Now()
 	news := false
@@ -132,6 +133,9 @@ func (e *Engine) startDial(d *dial) {
 		d.running = false
 		if e.dials[d.id] == d && !d.static {
 			delete(e.dials, d.id)
+			if len(e.missing) < maxFound {
+				e.missing[d.id] = struct{}{}
+			}
 		}
 		e.mu.Unlock()
 	})

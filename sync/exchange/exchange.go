@@ -124,7 +124,8 @@ type Engine struct {
 	dials   map[peer.ID]*dial
 	banned  map[peer.ID]time.Time
 	traffic map[peer.ID]*traffic
-	nodes   map[peer.ID]*Node // that this device uses
+	missing map[peer.ID]struct{} // found on the local network once, and given up
+	nodes   map[peer.ID]*Node    // that this device uses
 	paused  bool
 	changed chan struct{} // closed and replaced at each change of spaces and remotes
 }
@@ -162,8 +163,8 @@ func New(opt Options) (*Engine, error) {
 		opt: opt, log: opt.Log, clock: opt.Clock, self: self, key: key, account: account,
 		spaces: make(map[dag.ID]*space), remotes: make(map[peer.ID]*remote), dials: make(map[peer.ID]*dial),
 		banned: make(map[peer.ID]time.Time), traffic: make(map[peer.ID]*traffic), guard: newGuard(), guests: make(map[dag.ID]*Guest), changed: make(chan struct{}),
-		nodes: make(map[peer.ID]*Node),
-		quit:  make(chan struct{}),
+		nodes: make(map[peer.ID]*Node), missing: make(map[peer.ID]struct{}),
+		quit: make(chan struct{}),
 	}
 	e.up.quit, e.down.quit = e.quit, e.quit
 	for _, a := range opt.Peers {
@@ -193,15 +194,11 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	e.mu.Unlock()
 	e.handle(h)
-	closeMDNS, err := e.startMDNS(h)
-	if err != nil {
-		e.log.Warn("no discovery on the local network", "err", err)
-	}
+	e.start(func(ctx context.Context) { e.roam(ctx, h) })
 	e.noteChange()
 
 	<-ctx.Done()
 	close(e.quit)
-	closeMDNS()
 	e.mu.Lock()
 	e.ctx = nil // nothing is started any more
 	e.mu.Unlock()

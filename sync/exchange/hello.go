@@ -192,6 +192,9 @@ func (e *Engine) disconnected(id peer.ID) {
 	e.mu.Lock()
 	r := e.remotes[id]
 	d := e.dials[id]
+	if d != nil {
+		d.seen = e.clock.Now() // until now
+	}
 	e.mu.Unlock()
 	if r != nil {
 		r.cancel()
