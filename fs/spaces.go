@@ -60,11 +60,14 @@ func decodeSpaceFile(b []byte) (id dag.ID, as spaceIdentity, ok bool) {
 	return id, as, ok
 }
 
+// StateRevoked is the state of a space on a device that its account revoked, likewise.
+const StateRevoked = "revoked"
+
 // StateLeft is the state of a space of which the account is no member any more: what is here stays, and nothing comes or goes.
 const StateLeft = "left"
 
-// left reports whether the account is no member of the space any more.
-func (s *space) left() bool { return s != s.h.home && s.acl.Role() == acl.RoleNone }
+// left reports whether the account is no member of the space any more, or this device none of its devices.
+func (s *space) left() bool { return s != s.h.home && s.acl.Role() == acl.RoleNone || s.acl.Revoked() }
 
 // SpaceInfo describes a space.
 type SpaceInfo struct {
@@ -270,6 +273,8 @@ func (s *space) info(name string) SpaceInfo {
 	}
 	i.Objects, i.SendBlocks = s.objects, s.toSend()
 	switch {
+	case s.acl.Revoked():
+		i.State, i.FetchBlocks, i.SendBlocks = StateRevoked, 0, 0
 	case s.pubErr != nil:
 		i.State = "error"
 	case s.left():
@@ -284,6 +289,9 @@ func (h *Home) RenameSpace(old, name string) error { return h.renameSpace(old, n
 func (h *Home) renameSpace(old, name string, flags uint32) error {
 	if err := checkName(name); err != nil {
 		return err
+	}
+	if h.home.readOnly.Load() {
+		return fmt.Errorf("rename a space: %w", ErrReadOnly)
 	}
 	h.spaceMu.Lock()
 	defer h.spaceMu.Unlock()

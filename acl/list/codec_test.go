@@ -56,7 +56,7 @@ func samples() map[string]*Record {
 		"unknown":      {Kind: 99, Body: []byte{0xa2, 0x61, 'a', 0x82, 0xf6, 0x20, 0x62, 'b', 'b', 0x43, 1, 2, 3}},
 		"unknown must": {Kind: 99, Must: true, Body: []byte{0xf5}},
 		"unknown link": {Kind: 1000, Body: append([]byte(linkHead), make([]byte, 32)...)},
-		"reserved":     {Kind: KindTransfer, Must: true, Body: []byte{0xa0}},
+		"reserved":     {Kind: KindCut, Must: true, Body: []byte{0xa0}},
 	}
 	for name, rec := range sharing() {
 		out[name] = rec
@@ -82,6 +82,7 @@ func sharing() map[string]*Record {
 		"acceptance": accepted, "refusal": answer(KindDecline, dag.ID{3}), "taking back": answer(KindCancel, dag.ID{3}),
 		"promotion": changeRole(a, RoleAdmin), "demotion": demoted, "removal": remove(a, next(space), dag.ID{1}, dag.ID{2}),
 		"leaving": leave(), "leaving with tips": {Kind: KindLeave, Must: true, Leave: &Leave{[]dag.ID{{4}}}}, "sharing": share(space, to),
+		"revocation of a device": revokeDevice(a, newActor(1, 2), next(space), dag.ID{1}, dag.ID{2}), "revocation by a reader": revokeDevice(a, newActor(1, 2), nil),
 	}
 }
 

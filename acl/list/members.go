@@ -175,6 +175,8 @@ func (s *State) foldShare(n *node) {
 		delete(s.members, rec.Remove.Account)
 	case rec.Leave != nil:
 		delete(s.members, n.account)
+	case rec.RevokeDevice != nil:
+		s.foldRevocation(n)
 	case rec.ShareKey != nil:
 		s.addWraps(rec.ShareKey.Epoch, rec.ShareKey.Wraps, n.account)
 	case rec.Agree != nil:
@@ -260,7 +262,7 @@ func (s *State) Ended() bool { return s.ended || len(s.void) > 0 }
 
 // Doubtful says whether some record ended a right of the account, or one that it had it from does not stand.
 func (s *State) Doubtful(account dag.PublicKey) bool {
-	if s.void[account] {
+	if s.void[account] || s.revokers[account] {
 		return true
 	}
 	acts := s.acts[account]

@@ -18,11 +18,12 @@ type model struct {
 	nodes []*node // in total order
 	past  map[*node]map[*node]bool
 	owner dag.PublicKey
+	first dag.PublicKey  // the root's device
 	known map[*node]bool // verdicts
 }
 
 func newModel(l *List) *model {
-	m := &model{nodes: l.order, past: map[*node]map[*node]bool{}, owner: l.root.Owner.Identity, known: map[*node]bool{}}
+	m := &model{nodes: l.order, past: map[*node]map[*node]bool{}, owner: l.root.Owner.Identity, first: l.root.Device.Device, known: map[*node]bool{}}
 	for _, n := range m.nodes {
 		p := map[*node]bool{}
 		for _, id := range n.past {
@@ -86,7 +87,14 @@ func (m *model) role(account dag.PublicKey, in func(*node) bool) Role {
 }
 
 func (m *model) top(n *node) bool {
-	return n.account == m.owner || n.record != nil && n.record.Leave != nil
+	return !m.cut(n) && (n.account == m.owner || n.record != nil && n.record.Leave != nil)
+}
+
+// cut says whether the device that wrote n was revoked beside it.
+func (m *model) cut(n *node) bool {
+	return n.record != nil && n.record.RevokeDevice == nil && slices.ContainsFunc(m.nodes, func(o *node) bool {
+		return o.record != nil && o.record.RevokeDevice != nil && o.account == n.account && o.record.RevokeDevice.Device == n.device && m.beside(o, n)
+	})
 }
 
 func (m *model) stands(n *node) bool {
@@ -100,13 +108,11 @@ func (m *model) stands(n *node) bool {
 
 func (m *model) judge(n *node) bool {
 	rec := n.record
-	if m.top(n) || rec == nil || rec.Kind == KindCancel {
-		return true
+	if m.cut(n) {
+		return false
 	}
-	// May counts what can take something from n.
-	may := m.top
-	if !asksAdmin(rec) {
-		may = func(o *node) bool { return m.top(o) || m.stands(o) && (asksAdmin(o.record) || m.past[n][o]) }
+	if m.top(n) || rec == nil || rec.Kind == KindCancel || rec.RevokeDevice != nil {
+		return true
 	}
 	revoked := func(invite dag.ID) bool {
 		i := m.find(invite)
@@ -120,7 +126,16 @@ func (m *model) judge(n *node) bool {
 	if rec.Join != nil {
 		return !revoked(rec.Join.Invite) && m.uses(n) // uses is asked last: it looks at those before
 	}
-	need := needed(rec.Kind)
+	return m.holds(n, needed(rec.Kind))
+}
+
+// holds says whether n's author had a role by what stands in its past, and nothing beside it takes that away.
+func (m *model) holds(n *node, need Role) bool {
+	rec := n.record
+	may := m.top
+	if !asksAdmin(rec) {
+		may = func(o *node) bool { return m.top(o) || m.stands(o) && (asksAdmin(o.record) || m.past[n][o]) }
+	}
 	if m.role(n.account, func(o *node) bool { return m.past[n][o] && may(o) }) < need {
 		return false
 	}
@@ -181,9 +196,9 @@ func (m *model) describe(accounts []dag.PublicKey) string {
 		if n.record == nil || n.record.next() == nil {
 			continue
 		}
-		clean := m.stands(n)
+		clean := m.stands(n) && (n.record.RevokeDevice == nil || m.holds(n, RoleWriter))
 		for _, o := range m.nodes {
-			if o != n && o.record != nil && m.stands(o) && endsKeys(o.record) && !m.gone(o) && !m.past[n][o] {
+			if o != n && o.record != nil && m.stands(o) && m.endsKeys(o) && !m.out(o, n) && !m.past[n][o] {
 				clean = false
 			}
 		}
@@ -192,22 +207,40 @@ func (m *model) describe(accounts []dag.PublicKey) string {
 	return b.String()
 }
 
-// gone says whether n is a leave beside a standing removal of its author, with every standing grant to it in its past.
-func (m *model) gone(n *node) bool {
-	if n.record.Leave == nil {
+// out says whether an epoch's record knows or does what ended the same membership as o, after which nothing let the account in.
+func (m *model) out(o, epoch *node) bool {
+	account := o.account
+	switch {
+	case o.record.Remove != nil:
+		account = o.record.Remove.Account
+	case o.record.Leave == nil && o.record.RevokeDevice == nil:
 		return false
 	}
-	removed := false
-	for _, o := range m.nodes {
-		if o.record == nil || !m.stands(o) {
-			continue
-		}
-		if _, grant, _ := m.says(o, n.account); grant && !m.past[n][o] {
+	return slices.ContainsFunc(m.nodes, func(e *node) bool {
+		role, grant, end := m.says(e, account)
+		if !end || grant || role != RoleNone || !m.stands(e) || e != epoch && !m.past[epoch][e] {
 			return false
 		}
-		removed = removed || o.record.Remove != nil && o.record.Remove.Account == n.account && m.beside(o, n)
+		return !slices.ContainsFunc(m.nodes, func(g *node) bool {
+			_, grant, _ := m.says(g, account)
+			return grant && m.stands(g) && m.past[g][e] && !m.past[g][o]
+		})
+	})
+}
+
+// endsKeys says whether somebody is to have no more keys from o on.
+func (m *model) endsKeys(o *node) bool {
+	rec := o.record
+	if rec.RevokeDevice == nil {
+		return rec.Remove != nil || rec.Leave != nil || rec.RevokeInvite != nil && rec.RevokeInvite.Next != nil
 	}
-	return removed
+	device := rec.RevokeDevice.Device
+	return m.first == device && o.account == m.owner || slices.ContainsFunc(m.nodes, func(n *node) bool {
+		if n.record == nil || n.account != o.account {
+			return false
+		}
+		return n.record.AddDevice != nil && n.record.AddDevice.Certificate.Device == device || (n.record.JoinRequest != nil || n.record.Join != nil) && n.device == device
+	})
 }
 
 func stateWords(s *State, accounts []dag.PublicKey) string {
@@ -226,18 +259,20 @@ func stateWords(s *State, accounts []dag.PublicKey) string {
 // TestHistories: random histories, written by many beside each other, come to the same everywhere, in any order of delivery,
 // and to what the model says.
 func TestHistories(t *testing.T) {
-	var beside, removed, voided int
+	var beside, removed, voided, revoked, cut int
 	histories := func(rt *rapid.T) {
 		p := newParty(t, "adm:admin", "wri:writer")
-		names := []string{"owner", "owner2", "adm", "wri", "eve", "bob"}
-		for i, n := range names[4:] {
+		p.second("wri", "wri2")
+		p.sync()
+		names := []string{"owner", "owner2", "adm", "wri", "wri2", "eve", "bob"}
+		for i, n := range names[5:] {
 			p.who[n] = newActor(byte(40+i), 1)
 			p.replica(n)
 			p.send("owner", n)
 		}
 		var accounts []dag.PublicKey
 		for _, n := range names {
-			if n != "owner2" {
+			if n != "owner2" && n != "wri2" {
 				accounts = append(accounts, public(p.who[n].account))
 			}
 		}
@@ -255,7 +290,7 @@ func TestHistories(t *testing.T) {
 			}
 			epoch := rapid.SampledFrom(epochs).Draw(rt, "epoch")
 			var rec *Record
-			switch rapid.IntRange(0, 13).Draw(rt, "what") {
+			switch rapid.IntRange(0, 14).Draw(rt, "what") {
 			case 0, 1, 2, 3:
 				p.send(rapid.SampledFrom(names).Draw(rt, "from"), name)
 				continue
@@ -297,6 +332,15 @@ func TestHistories(t *testing.T) {
 				}
 			case 13:
 				rec = option("o", uint64(seed))
+			case 14:
+				other := map[string]string{"owner": "owner2", "owner2": "owner", "wri": "wri2", "wri2": "wri"}[name]
+				if other == "" {
+					continue
+				}
+				rec = revokeDevice(p.who[name], p.who[other], nil)
+				if s.Role(public(p.who[name].account)) >= RoleWriter && s.HasDevice(public(p.who[name].account), public(p.who[other].device)) {
+					rec.RevokeDevice.Next = next(epoch)
+				}
 			}
 			if rec == nil {
 				continue
@@ -329,8 +373,17 @@ func TestHistories(t *testing.T) {
 			if !m.stands(n) {
 				voided++
 			}
+			if m.cut(n) {
+				cut++
+			}
 			if n.record != nil && n.record.Remove != nil {
 				removed++
+			}
+			if n.record != nil && n.record.RevokeDevice != nil {
+				revoked++
+				if l.State().HasDevice(n.account, n.record.RevokeDevice.Device) {
+					rt.Fatal("a revoked device is in")
+				}
 			}
 		}
 		if len(l.front) > 1 {
@@ -349,11 +402,11 @@ func TestHistories(t *testing.T) {
 		}
 	}
 	for range 20 { // a short run may miss what it is for
-		if rapid.Check(t, histories); t.Failed() || beside > 0 && removed > 0 && voided > 0 {
+		if rapid.Check(t, histories); t.Failed() || beside > 0 && removed > 0 && voided > 0 && revoked > 0 && cut > 0 {
 			break
 		}
 	}
-	if beside == 0 || removed == 0 || voided == 0 {
-		t.Errorf("nothing happened: %d histories with several heads, %d removals, %d records that do not stand", beside, removed, voided)
+	if beside == 0 || removed == 0 || voided == 0 || revoked == 0 || cut == 0 {
+		t.Errorf("nothing happened: %d histories with several heads, %d removals, %d records that do not stand, %d revocations, %d records beside them", beside, removed, voided, revoked, cut)
 	}
 }

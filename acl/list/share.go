@@ -348,6 +348,8 @@ func (rec *Record) roomShare() (int, []Wrap) {
 		return fields, rec.ShareKey.Wraps
 	case rec.RevokeInvite != nil:
 		return fields, nil
+	case rec.RevokeDevice != nil:
+		return fields + 64 + 41*len(rec.RevokeDevice.Tips), nil
 	}
 	return 0, nil
 }
@@ -383,6 +385,12 @@ func (rec *Record) writeShare(w *writer) {
 	case KindLeave:
 		w.fields(1)
 		w.links("tips", rec.Leave.Tips)
+	case KindRevokeDevice:
+		w.fields(4)
+		w.blob("sig", rec.RevokeDevice.Signature[:])
+		w.next(rec.RevokeDevice.Next)
+		w.links("tips", rec.RevokeDevice.Tips)
+		w.blob("device", rec.RevokeDevice.Device[:])
 	case KindShareKey:
 		w.fields(2)
 		w.toLink("epoch", rec.ShareKey.Epoch)
@@ -428,6 +436,13 @@ func (rec *Record) readShare(r *reader) {
 	case KindLeave:
 		r.fields(1, "body")
 		rec.Leave = &Leave{r.ids("tips", maxTips)}
+	case KindRevokeDevice:
+		r.fields(4, "body")
+		d := new(RevokeDevice)
+		r.fixed("sig", d.Signature[:])
+		d.Next, d.Tips = r.next(), r.ids("tips", maxTips)
+		r.fixed("device", d.Device[:])
+		rec.RevokeDevice = d
 	case KindShareKey:
 		r.fields(2, "body")
 		rec.ShareKey = &ShareKey{r.toLink("epoch"), r.wraps()}
@@ -446,6 +461,8 @@ func (rec *Record) next() *RotateKey {
 		return rec.Remove.Next
 	case rec.RevokeInvite != nil:
 		return rec.RevokeInvite.Next
+	case rec.RevokeDevice != nil:
+		return rec.RevokeDevice.Next
 	}
 	return nil
 }

@@ -40,6 +40,7 @@ type statusResult struct {
 	Peers      []peerStatus     `json:"peers"`
 	Spaces     []spaceStatus    `json:"spaces"`
 	ReadOnly   string           `json:"read_only,omitempty"`
+	Revoked    bool             `json:"revoked,omitempty"` // this device, by its account
 	Errors     []fs.LoggedError `json:"errors,omitempty"`
 }
 
@@ -73,7 +74,7 @@ var opStatus = operation[none, statusResult]{"status", func(_ context.Context, h
 	}
 	r := statusResult{
 		Account: s.Account, Device: deviceInfo{s.Device.PeerID, s.Device.Name},
-		Spaces: statusesOf(s.Spaces), ReadOnly: s.ReadOnly, Errors: h.lastErrors(),
+		Spaces: statusesOf(s.Spaces), ReadOnly: s.ReadOnly, Errors: h.lastErrors(), Revoked: h.fs.Revoked(),
 	}
 	r.Listen, r.Peers = []string{}, []peerStatus{}
 	set, err := h.readSettings()

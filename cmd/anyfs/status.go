@@ -116,6 +116,11 @@ func showStatus(ctx context.Context, e *env, path string) error {
 	if err := e.table(about); err != nil {
 		return err
 	}
+	if s.Revoked {
+		if err := writeLine(e.stdout, "\nTHIS DEVICE WAS REVOKED: "+revokedText); err != nil {
+			return err
+		}
+	}
 	if s.ReadOnly != "" {
 		if err := writeLine(e.stdout, "\nTHE HOME IS READ-ONLY: "+printable(s.ReadOnly)); err != nil {
 			return err
