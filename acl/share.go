@@ -245,6 +245,12 @@ func (s *Space) Remove(account dag.PublicKey, tips []dag.ID, rnd io.Reader) erro
 	return err
 }
 
+// Transfer makes a member the owner, and this account an admin.
+func (s *Space) Transfer(account dag.PublicKey) error {
+	_, err := s.write(&list.Record{Kind: list.KindTransfer, Transfer: &list.Transfer{Account: account}})
+	return err
+}
+
 // Leave ends the membership of this device's account.
 func (s *Space) Leave(tips []dag.ID) error {
 	_, err := s.write(&list.Record{Kind: list.KindLeave, Leave: &list.Leave{Tips: tips}})

@@ -255,6 +255,15 @@ func (h *Home) RemoveMember(name string, account dag.PublicKey) error {
 	return s.recorded(s.acl.Remove(account, s.tipsOf(account), h.opt.Rand))
 }
 
+// Transfer makes a member the owner of a space, and this account an admin.
+func (h *Home) Transfer(name string, account dag.PublicKey) error {
+	s, err := h.shared(name)
+	if err != nil {
+		return err
+	}
+	return s.recorded(s.acl.Transfer(account))
+}
+
 // Leave ends the membership of this account. What it wrote stays with the others; the space stays here, as it is, until it is
 // deleted.
 func (h *Home) Leave(ctx context.Context, name string) error {

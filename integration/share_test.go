@@ -229,6 +229,63 @@ func TestShare(t *testing.T) {
 	}
 }
 
+// TestTransfer: a space gets another owner, also one that is not there at the time, and the former one leaves it.
+func TestTransfer(t *testing.T) {
+	s := newSharing(t, 3)
+	alice, bob, carol := s.All[0], s.All[1], s.All[2]
+	alice.Must("space", "create", "Team")
+	s.write(alice, "Team/a", "a")
+	for i, h := range []*Home{bob, carol} {
+		name := []string{"Bob", "Carol"}[i]
+		s.join(alice, h, "Team", strings.TrimSpace(alice.Must("invite", "Team")), "Team", name)
+		alice.Must("approve", "Team", name)
+		s.reads(h, "Team/a", "a")
+	}
+	s.Connect(bob, carol)
+	if r := alice.Run("transfer", "Team", account(alice)); r.Code != 2 {
+		t.Errorf("to oneself: %+v", r)
+	}
+	if r := bob.Run("transfer", "Team", "Carol"); r.Code == 0 {
+		t.Error("a writer gives the space away")
+	}
+	if r := alice.Run("transfer", "Personal", "Bob"); r.Code == 0 {
+		t.Error("Personal was given away")
+	}
+	bob.Unmount()
+	if m := fromJSON[memberOf](alice, "transfer", "Team", "Bob"); m.Role != "owner" || m.Account != account(bob) {
+		t.Errorf("%+v", m)
+	}
+	s.role(alice, "Team", "admin")
+	s.role(carol, "Team", "writer")
+	if r := alice.Run("transfer", "Team", "Carol"); r.Code == 0 {
+		t.Error("who was the owner gives the space away once more")
+	}
+	bob.Mount("--no-discovery")
+	s.Connect(bob, carol)
+	s.role(bob, "Team", "owner")
+	bob.Must("role", "Team", "Carol", "admin")
+	s.role(carol, "Team", "admin")
+	s.write(alice, "Team/b", "b")
+	s.reads(bob, "Team/b", "b")
+	alice.Must("leave", "Team")
+	s.role(alice, "Team", "none")
+	s.Eventually("two members", func() error {
+		if ms := fromJSON[[]memberOf](bob, "members", "Team"); len(ms) != 2 || ms[0].Account != account(bob) {
+			return fmt.Errorf("%+v", ms)
+		}
+		return nil
+	})
+	s.write(bob, "Team/c", "c")
+	s.reads(carol, "Team/c", "c")
+	s.absent(alice, "Team/c")
+	if r := bob.Run("leave", "Team"); r.Code == 0 {
+		t.Error("the owner left")
+	}
+	for _, h := range s.All {
+		h.Must("verify")
+	}
+}
+
 // readOnly checks that a space refuses what changes it, in the way that programs understand.
 func (s *sharing) readOnly(h *Home, space, file string) {
 	s.t.Helper()

@@ -88,12 +88,13 @@ func pasts(order []*node) ([]reach, map[dag.ID]int) {
 
 // judge decides which records of an order stand.
 type judge struct {
-	s     *State
-	order []*node
-	pasts []reach
-	at    map[dag.ID]int
-	void  map[*node]bool
-	dead  map[*node]bool // records that stand, and whose epoch does not: their author could not begin one
+	s         *State
+	order     []*node
+	pasts     []reach
+	at        map[dag.ID]int
+	void      map[*node]bool
+	transfers []*node        // that stand, in order
+	dead      map[*node]bool // records that stand, and whose epoch does not: their author could not begin one
 }
 
 // evaluate is the state that a set of records comes to: order holds it in total order, and is closed under pasts.
@@ -131,7 +132,6 @@ func (j *judge) aside(a, b *node) bool { return a != b && !j.in(a, b) && !j.in(b
 
 // decide fills void and the acts of the state.
 func (j *judge) decide() {
-	owner := j.s.Root.Owner.Identity
 	for _, n := range j.order {
 		j.s.noteDevices(n)
 	}
@@ -141,23 +141,30 @@ func (j *judge) decide() {
 			j.void[n] = true
 		}
 	}
-	// Whoever leaves may, whatever else happened.
+	j.owners()
+	// Whoever leaves may, whatever else happened, but for who owns the space.
+	top := make(map[*node]bool)
 	for _, n := range j.order {
-		if n.record != nil && n.record.Leave != nil && !j.void[n] {
-			j.s.note(n)
+		if n.record == nil || j.void[n] {
+			continue
 		}
-	}
-	for _, n := range j.order {
-		if n.record != nil && n.account == owner && !j.void[n] {
+		if n.record.Leave != nil {
+			owner, _ := j.ownerAt(n)
+			j.void[n] = n.account == owner
+			top[n] = true
+		} else {
+			top[n] = j.owns(n)
+		}
+		if top[n] && !j.void[n] {
 			j.s.note(n)
 		}
 	}
 	var admins []*node
 	for _, n := range j.order {
-		if n.record == nil || n.account == owner || !asksAdmin(n.record) || j.void[n] {
+		if n.record == nil || top[n] || !asksAdmin(n.record) || j.void[n] {
 			continue
 		}
-		if !j.holds(n, RoleAdmin) || j.raised(n) {
+		if !j.holds(n, j.needs(n)) || j.raised(n) {
 			j.void[n] = true
 		} else {
 			admins = append(admins, n)
@@ -174,7 +181,7 @@ func (j *judge) decide() {
 	used := make(map[dag.ID]uint64)
 	for _, n := range j.order {
 		rec := n.record
-		if rec == nil || n.account == owner || asksAdmin(rec) || rec.Leave != nil || j.void[n] {
+		if rec == nil || top[n] || asksAdmin(rec) || j.void[n] {
 			continue
 		}
 		switch {

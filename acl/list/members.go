@@ -74,6 +74,8 @@ func (s *State) target(rec *Record) (dag.PublicKey, bool) {
 		return rec.ChangeRole.Account, true
 	case rec.Remove != nil:
 		return rec.Remove.Account, true
+	case rec.Transfer != nil:
+		return rec.Transfer.Account, true
 	}
 	return dag.PublicKey{}, false
 }
@@ -108,6 +110,9 @@ func (s *State) note(n *node) {
 		add(rec.Remove.Account, act{ends: true, tips: rec.Remove.Tips})
 	case rec.Leave != nil:
 		add(n.account, act{ends: true, tips: rec.Leave.Tips})
+	case rec.Transfer != nil:
+		add(rec.Transfer.Account, act{grants: true, role: RoleOwner})
+		add(n.account, act{grants: true, ends: true, role: RoleAdmin})
 	}
 }
 
@@ -175,6 +180,8 @@ func (s *State) foldShare(n *node) {
 		delete(s.members, rec.Remove.Account)
 	case rec.Leave != nil:
 		delete(s.members, n.account)
+	case rec.Transfer != nil:
+		s.foldTransfer(n)
 	case rec.RevokeDevice != nil:
 		s.foldRevocation(n)
 	case rec.ShareKey != nil:

@@ -68,6 +68,7 @@ type Record struct {
 	ShareKey     *ShareKey
 	Agree        *Agree
 	RevokeDevice *RevokeDevice
+	Transfer     *Transfer
 	Body         []byte
 }
 
@@ -100,7 +101,7 @@ type Options struct{ Set map[string]uint64 }
 // Known says whether this version knows the kind.
 func (rec *Record) Known() bool {
 	switch rec.Kind {
-	case KindTransfer, KindReplaceAccount, KindAdopt:
+	case KindReplaceAccount, KindAdopt:
 		return false
 	}
 	return rec.Kind >= KindRoot && rec.Kind <= KindOptions || rec.Kind == KindAgree

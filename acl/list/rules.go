@@ -20,6 +20,7 @@ var needs = map[Kind]Role{
 	KindOptions:   RoleAdmin,
 
 	KindRevokeDevice: RoleReader,
+	KindTransfer:     RoleOwner,
 
 	KindInvite:       RoleAdmin,
 	KindRevokeInvite: RoleAdmin,

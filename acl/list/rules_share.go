@@ -67,6 +67,8 @@ func (s *State) allowsShare(b *dag.Batch, rec *Record) error {
 		if author == RoleOwner {
 			return denied("the owner cannot leave")
 		}
+	case rec.Transfer != nil:
+		return s.allowsTransfer(b, rec.Transfer)
 	case rec.RevokeDevice != nil:
 		return s.allowsRevocation(b, rec.RevokeDevice, author)
 	case rec.ShareKey != nil:

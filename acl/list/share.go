@@ -348,6 +348,8 @@ func (rec *Record) roomShare() (int, []Wrap) {
 		return fields, rec.ShareKey.Wraps
 	case rec.RevokeInvite != nil:
 		return fields, nil
+	case rec.Transfer != nil:
+		return fields, nil
 	case rec.RevokeDevice != nil:
 		return fields + 64 + 41*len(rec.RevokeDevice.Tips), nil
 	}
@@ -385,6 +387,9 @@ func (rec *Record) writeShare(w *writer) {
 	case KindLeave:
 		w.fields(1)
 		w.links("tips", rec.Leave.Tips)
+	case KindTransfer:
+		w.fields(1)
+		w.blob("account", rec.Transfer.Account[:])
 	case KindRevokeDevice:
 		w.fields(4)
 		w.blob("sig", rec.RevokeDevice.Signature[:])
@@ -436,6 +441,10 @@ func (rec *Record) readShare(r *reader) {
 	case KindLeave:
 		r.fields(1, "body")
 		rec.Leave = &Leave{r.ids("tips", maxTips)}
+	case KindTransfer:
+		r.fields(1, "body")
+		rec.Transfer = new(Transfer)
+		r.fixed("account", rec.Transfer.Account[:])
 	case KindRevokeDevice:
 		r.fields(4, "body")
 		d := new(RevokeDevice)

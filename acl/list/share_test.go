@@ -64,6 +64,10 @@ func revokeDevice(a, device *actor, k *RotateKey, tips ...dag.ID) *Record {
 	return &Record{Kind: KindRevokeDevice, Must: true, RevokeDevice: r}
 }
 
+func transfer(a *actor) *Record {
+	return &Record{Kind: KindTransfer, Must: true, Transfer: &Transfer{public(a.account)}}
+}
+
 func leave() *Record { return &Record{Kind: KindLeave, Must: true, Leave: &Leave{}} }
 
 func share(epoch dag.ID, wraps ...Wrap) *Record {

@@ -51,6 +51,7 @@ Examples:
 		roleCommand(e),
 		removeCommand(e),
 		leaveCommand(e),
+		transferCommand(e),
 		deviceCommand(e),
 		peerCommand(e),
 		networkCommand(e),
