@@ -83,6 +83,7 @@ type SpaceInfo struct {
 	PendingChanges int    `json:"pending_changes"`
 	PendingBlocks  int    `json:"pending_blocks"`
 	Conflicts      int    `json:"conflicts"`
+	Quarantined    int    `json:"quarantined"`          // batches by who might not write them any more
 	FetchBlocks    int    `json:"pending_fetch_blocks"` // that are to come from other devices
 	SendBlocks     int    `json:"pending_send_blocks"`  // published here, and not known to be held by another device
 	BlockBytes     int64  `json:"-"`
@@ -257,6 +258,7 @@ func (s *space) info(name string) SpaceInfo {
 	i.BlockBytes, i.DiskBytes = s.blocks.Bytes()
 	i.FetchBlocks = s.wanted()
 	i.Conflicts = s.copyCount()
+	i.Quarantined = s.graph.QuarantineLen()
 	p := s.policy()
 	i.Policy, i.CacheLimit = p.String(), p.CacheLimit
 	s.mu.Lock()

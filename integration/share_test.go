@@ -417,3 +417,88 @@ func TestWroteUnheard(t *testing.T) {
 		h.Must("verify")
 	}
 }
+
+// TestAdopt: an admin takes in what somebody wrote who had been removed and had not heard of it; what another wrote of that stays out.
+func TestAdopt(t *testing.T) {
+	s := newSharing(t, 3)
+	alice, bob, carol := s.All[0], s.All[1], s.All[2]
+	alice.Must("space", "create", "Team")
+	s.write(alice, "Team/a", "a")
+	for i, h := range []*Home{bob, carol} {
+		name := []string{"Bob", "Carol"}[i]
+		s.join(alice, h, "Team", strings.TrimSpace(alice.Must("invite", "Team")), "Team", name)
+		alice.Must("approve", "Team", name)
+		s.reads(h, "Team/a", "a")
+	}
+	alice.Must("role", "Team", "Carol", "admin")
+	s.role(carol, "Team", "admin")
+	s.write(bob, "Team/heard", "heard")
+	s.reads(carol, "Team/heard", "heard")
+	bob.Must("pause")
+	check(t, os.Mkdir(filepath.Join(bob.Mnt, "Team/dir"), 0o755))
+	s.write(bob, "Team/dir/one", "one")
+	bob.Must("status", "--wait", "--here")
+	s.write(bob, "Team/a", "a by Bob")
+	bob.Must("status", "--wait", "--here")
+	s.write(bob, "Team/two", "two")
+	bob.Must("status", "--wait", "--here")
+	alice.Must("remove", "Team", "Bob")
+	bob.Must("resume")
+	s.role(bob, "Team", "none")
+
+	type held struct {
+		ID, By, Account, Time string
+		Paths                 []string
+	}
+	var all []held
+	s.Eventually("what Bob wrote is in quarantine", func() error {
+		all = fromJSON[[]held](alice, "quarantine", "Team")
+		var paths []string
+		for _, q := range all {
+			if q.Account != account(bob) || q.Time == "" {
+				return fmt.Errorf("%+v", q)
+			}
+			paths = append(paths, q.Paths...)
+		}
+		if got := strings.Join(paths, " "); got != "dir dir/one a two" {
+			return fmt.Errorf("%q in %+v", got, all)
+		}
+		return nil
+	})
+	if text := alice.Must("status"); !strings.Contains(text, "anyfs quarantine") {
+		t.Errorf("status does not tell: %s", text)
+	}
+	s.absent(alice, "Team/dir")
+	for _, bad := range [][]string{{"adopt", "Team", all[0].ID[:4]}, {"adopt", "Team"}, {"adopt", "Team", all[0].ID, "--all"}, {"adopt", "Nowhere", "--all"}} {
+		if r := alice.Run(bad...); r.Code == 0 {
+			t.Errorf("%q: %+v", bad, r)
+		}
+	}
+	if r := bob.Run("adopt", "Team", "--all"); r.Code == 0 && strings.Contains(r.Stdout+r.Stderr, "1 batch") {
+		t.Errorf("who was removed adopts: %+v", r)
+	}
+	// All but the last: with a batch comes what lies before it.
+	if got := fromJSON[struct{ Adopted int }](alice, "adopt", "Team", all[len(all)-2].ID); got.Adopted != len(all)-1 {
+		t.Errorf("%d of %d", got.Adopted, len(all))
+	}
+	for _, h := range []*Home{alice, carol} {
+		s.reads(h, "Team/dir/one", "one")
+		s.reads(h, "Team/a", "a by Bob")
+		s.absent(h, "Team/two")
+	}
+	if left := fromJSON[[]held](alice, "quarantine", "Team"); len(left) != 1 || left[0].Paths[0] != "two" {
+		t.Errorf("%+v", left)
+	}
+	s.write(alice, "Team/a", "a by Alice")
+	s.reads(carol, "Team/a", "a by Alice")
+	for _, h := range s.All {
+		h.Must("verify")
+		h.Unmount()
+		h.Mount("--no-discovery")
+	}
+	s.reads(alice, "Team/dir/one", "one")
+	s.absent(alice, "Team/two")
+	alice.Must("adopt", "Team", "--all")
+	s.reads(alice, "Team/two", "two")
+	alice.Must("verify")
+}

@@ -81,7 +81,7 @@ func sharing() map[string]*Record {
 		"request": a.request(space, 1, dag.ID{2}), "joining": a.join(space, 1, dag.ID{2}),
 		"acceptance": accepted, "refusal": answer(KindDecline, dag.ID{3}), "taking back": answer(KindCancel, dag.ID{3}),
 		"promotion": changeRole(a, RoleAdmin), "demotion": demoted, "removal": remove(a, next(space), dag.ID{1}, dag.ID{2}),
-		"transfer": transfer(a), "leaving": leave(), "leaving with tips": {Kind: KindLeave, Must: true, Leave: &Leave{[]dag.ID{{4}}}}, "sharing": share(space, to),
+		"transfer": transfer(a), "adoption": adopt(dag.ID{1}, dag.ID{2}), "leaving": leave(), "leaving with tips": {Kind: KindLeave, Must: true, Leave: &Leave{[]dag.ID{{4}}}}, "sharing": share(space, to),
 		"revocation of a device": revokeDevice(a, newActor(1, 2), next(space), dag.ID{1}, dag.ID{2}), "revocation by a reader": revokeDevice(a, newActor(1, 2), nil),
 	}
 }
@@ -140,6 +140,8 @@ func faults() map[string][]byte {
 	none := accept(dag.ID{1}, RoleNone, dag.ID{1})
 	out["role of none"] = none.Encode()
 	out["tips not in order"] = remove(a, next(dag.ID{1}), dag.ID{2}, dag.ID{1}).Encode()
+	out["adoption of nothing"] = adopt().Encode()
+	out["adoptions not in order"] = adopt(dag.ID{2}, dag.ID{1}).Encode()
 	out["removal without an epoch"] = remove(a, nil).Encode()
 	long := invite(1, RoleReader, dag.ID{1})
 	long.Invite.Naming = make([]byte, maxSealed+1)

@@ -123,14 +123,14 @@ func (l *List) KeepOwn(account, device dag.PublicKey) {
 	l.own = ofDevice{account, device}
 }
 
-// Counts judges a batch by the whole list: what gave its author the right to write stands, and what took it away is in the
-// batch's past, or names the batch. Else the batch counts only where one that counts names it, directly or not.
+// Counts judges a batch by the whole list: it is adopted, or what gave its author the right to write stands, and what took it away is in
+// the batch's past, or names the batch. Else the batch counts only where one that counts names it, directly or not.
 func (f files) Counts(b *dag.Batch) dag.Verdict {
 	l := f.l
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	s := l.state
-	if s == nil || !s.Doubtful(b.Account) {
+	if s == nil || !s.Doubtful(b.Account) || s.Adopted(b.ID()) {
 		return dag.Counts
 	}
 	own := b.Account == l.own.account

@@ -110,6 +110,8 @@ func (s *State) note(n *node) {
 		add(rec.Remove.Account, act{ends: true, tips: rec.Remove.Tips})
 	case rec.Leave != nil:
 		add(n.account, act{ends: true, tips: rec.Leave.Tips})
+	case rec.Adopt != nil:
+		s.noteAdopted(rec.Adopt)
 	case rec.Transfer != nil:
 		add(rec.Transfer.Account, act{grants: true, role: RoleOwner})
 		add(n.account, act{grants: true, ends: true, role: RoleAdmin})

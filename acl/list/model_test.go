@@ -348,7 +348,7 @@ func stateWords(s *State, accounts []dag.PublicKey) string {
 // TestHistories: random histories, written by many beside each other, come to the same everywhere, in any order of delivery,
 // and to what the model says.
 func TestHistories(t *testing.T) {
-	var beside, removed, voided, revoked, cut, transfers, gaveUp int
+	var beside, removed, voided, revoked, cut, transfers, gaveUp, adopted int
 	histories := func(rt *rapid.T) {
 		p := newParty(t, "adm:admin", "wri:writer")
 		p.second("wri", "wri2")
@@ -366,6 +366,7 @@ func TestHistories(t *testing.T) {
 			}
 		}
 		secrets := map[dag.ID]byte{}
+		adoptable := map[dag.ID]bool{}
 		seed := byte(100)
 		for range rapid.IntRange(5, 40).Draw(rt, "steps") {
 			name := rapid.SampledFrom(names).Draw(rt, "who")
@@ -379,7 +380,7 @@ func TestHistories(t *testing.T) {
 			}
 			epoch := rapid.SampledFrom(epochs).Draw(rt, "epoch")
 			var rec *Record
-			switch rapid.IntRange(0, 15).Draw(rt, "what") {
+			switch rapid.IntRange(0, 16).Draw(rt, "what") {
 			case 0, 1, 2, 3:
 				p.send(rapid.SampledFrom(names).Draw(rt, "from"), name)
 				continue
@@ -421,6 +422,9 @@ func TestHistories(t *testing.T) {
 				}
 			case 13:
 				rec = option("o", uint64(seed))
+			case 16:
+				rec = adopt(dag.ID{seed, byte(len(l.order))})
+				adoptable[rec.Adopt.Batches[0]] = true
 			case 15:
 				rec = transfer(about)
 			case 14:
@@ -460,6 +464,16 @@ func TestHistories(t *testing.T) {
 		if got, want := stateWords(l.State(), accounts), m.describe(accounts); got != want {
 			rt.Fatalf("the list and the model differ:\n%s\n%s", got, want)
 		}
+		for id := range adoptable {
+			want := slices.ContainsFunc(m.nodes, func(n *node) bool {
+				return n.record != nil && n.record.Adopt != nil && n.record.Adopt.Batches[0] == id && m.stands(n)
+			})
+			if got := l.State().Adopted(id); got != want {
+				rt.Fatalf("adopted: %v, by the model %v", got, want)
+			} else if got {
+				adopted++
+			}
+		}
 		for _, n := range m.nodes {
 			if !m.stands(n) {
 				voided++
@@ -497,7 +511,12 @@ func TestHistories(t *testing.T) {
 			rt.Fatalf("in another order:\n%s\n%s", showAll(late), showAll(l))
 		}
 	}
-	happened := func() map[string]int { return map[string]int{"beside": beside, "removed": removed, "voided": voided, "revoked": revoked, "cut": cut, "transfers": transfers, "gaveUp": gaveUp} }
+	happened := func() map[string]int {
+		return map[string]int{
+			"histories with several heads": beside, "removals": removed, "records that do not stand": voided, "revocations": revoked, "records beside them": cut,
+			"transfers that stand": gaveUp, "transfers that do not": transfers, "adoptions": adopted,
+		}
+	}
 	all := func() bool {
 		for _, n := range happened() {
 			if n == 0 {

@@ -69,6 +69,7 @@ type Record struct {
 	Agree        *Agree
 	RevokeDevice *RevokeDevice
 	Transfer     *Transfer
+	Adopt        *Adopt
 	Body         []byte
 }
 
@@ -101,7 +102,7 @@ type Options struct{ Set map[string]uint64 }
 // Known says whether this version knows the kind.
 func (rec *Record) Known() bool {
 	switch rec.Kind {
-	case KindReplaceAccount, KindAdopt:
+	case KindReplaceAccount:
 		return false
 	}
 	return rec.Kind >= KindRoot && rec.Kind <= KindOptions || rec.Kind == KindAgree

@@ -29,6 +29,7 @@ var needs = map[Kind]Role{
 	KindChangeRole:   RoleAdmin,
 	KindRemove:       RoleAdmin,
 	KindAgree:        RoleAdmin,
+	KindAdopt:        RoleAdmin,
 
 	// These are for who is no member yet.
 	KindJoinRequest: RoleNone,

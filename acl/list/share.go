@@ -350,6 +350,8 @@ func (rec *Record) roomShare() (int, []Wrap) {
 		return fields, nil
 	case rec.Transfer != nil:
 		return fields, nil
+	case rec.Adopt != nil:
+		return fields + 41*len(rec.Adopt.Batches), nil
 	case rec.RevokeDevice != nil:
 		return fields + 64 + 41*len(rec.RevokeDevice.Tips), nil
 	}
@@ -390,6 +392,9 @@ func (rec *Record) writeShare(w *writer) {
 	case KindTransfer:
 		w.fields(1)
 		w.blob("account", rec.Transfer.Account[:])
+	case KindAdopt:
+		w.fields(1)
+		w.links("batches", rec.Adopt.Batches)
 	case KindRevokeDevice:
 		w.fields(4)
 		w.blob("sig", rec.RevokeDevice.Signature[:])
@@ -445,6 +450,11 @@ func (rec *Record) readShare(r *reader) {
 		r.fields(1, "body")
 		rec.Transfer = new(Transfer)
 		r.fixed("account", rec.Transfer.Account[:])
+	case KindAdopt:
+		r.fields(1, "body")
+		if rec.Adopt = (&Adopt{r.ids("batches", maxAdopted)}); r.err == nil && len(rec.Adopt.Batches) == 0 {
+			r.fail("an adoption of nothing")
+		}
 	case KindRevokeDevice:
 		r.fields(4, "body")
 		d := new(RevokeDevice)

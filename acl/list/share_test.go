@@ -68,6 +68,10 @@ func transfer(a *actor) *Record {
 	return &Record{Kind: KindTransfer, Must: true, Transfer: &Transfer{public(a.account)}}
 }
 
+func adopt(batches ...dag.ID) *Record {
+	return &Record{Kind: KindAdopt, Must: true, Adopt: &Adopt{batches}}
+}
+
 func leave() *Record { return &Record{Kind: KindLeave, Must: true, Leave: &Leave{}} }
 
 func share(epoch dag.ID, wraps ...Wrap) *Record {

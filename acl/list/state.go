@@ -80,6 +80,7 @@ type State struct {
 
 	revoked  map[ofDevice][]revocation
 	revokers map[dag.PublicKey]bool // accounts that revoked a device
+	adopted  map[dag.ID]bool        // batches of files
 	brought  map[ofDevice]bool      // devices that some record brought, whether it stands or not
 }
 

@@ -52,6 +52,8 @@ Examples:
 		removeCommand(e),
 		leaveCommand(e),
 		transferCommand(e),
+		quarantineCommand(e),
+		adoptCommand(e),
 		deviceCommand(e),
 		peerCommand(e),
 		networkCommand(e),

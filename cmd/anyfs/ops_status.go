@@ -53,6 +53,7 @@ type spaceStatus struct {
 	PendingChanges int      `json:"pending_changes"`
 	PendingBlocks  int      `json:"pending_blocks"`
 	Conflicts      int      `json:"conflicts"`
+	Quarantined    int      `json:"quarantined,omitempty"` // batches by who might not write them any more
 	FetchChanges   int      `json:"pending_fetch_changes"`
 	FetchBlocks    int      `json:"pending_fetch_blocks"`
 	ToSend         int      `json:"pending_send_batches"`
@@ -106,7 +107,7 @@ func statusesOf(list []fs.SpaceInfo) []spaceStatus {
 func statusOf(i fs.SpaceInfo) spaceStatus {
 	return spaceStatus{
 		ID: i.ID, Name: i.Name, Role: i.Role, State: i.State, Objects: i.Objects, PendingChanges: i.PendingChanges,
-		PendingBlocks: i.PendingBlocks, Conflicts: i.Conflicts, FetchBlocks: i.FetchBlocks, SendBlocks: i.SendBlocks, Problem: i.Problem, Peers: []string{},
+		PendingBlocks: i.PendingBlocks, Conflicts: i.Conflicts, Quarantined: i.Quarantined, FetchBlocks: i.FetchBlocks, SendBlocks: i.SendBlocks, Problem: i.Problem, Peers: []string{},
 		Policy: i.Policy, CacheLimit: i.CacheLimit,
 	}
 }

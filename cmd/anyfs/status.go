@@ -158,6 +158,12 @@ func showStatus(ctx context.Context, e *env, path string) error {
 				return err
 			}
 		}
+		if sp.Quarantined > 0 {
+			line := fmt.Sprintf("\n%s: %s by who might not write any more, in quarantine; 'anyfs quarantine' lists what", printable(sp.Name), batches(sp.Quarantined))
+			if err := writeLine(e.stdout, line); err != nil {
+				return err
+			}
+		}
 		for _, d := range sp.Missing {
 			line := "\n" + printable(sp.Name) + ": " + printable(d) + " has changes that no connected device gives; they are late, or kept back"
 			if err := writeLine(e.stdout, line); err != nil {
