@@ -245,6 +245,21 @@ func (s *Space) Remove(account dag.PublicKey, tips []dag.ID, rnd io.Reader) erro
 	return err
 }
 
+// MaxAdopted is how many batches one call of Adopt takes.
+const MaxAdopted = 1000
+
+// Adopt makes batches of files count that are in quarantine. They are in order of their IDs.
+func (s *Space) Adopt(batches []dag.ID) error {
+	_, err := s.write(&list.Record{Kind: list.KindAdopt, Adopt: &list.Adopt{Batches: batches}})
+	return err
+}
+
+// Transfer makes a member the owner, and this account an admin.
+func (s *Space) Transfer(account dag.PublicKey) error {
+	_, err := s.write(&list.Record{Kind: list.KindTransfer, Transfer: &list.Transfer{Account: account}})
+	return err
+}
+
 // Leave ends the membership of this device's account.
 func (s *Space) Leave(tips []dag.ID) error {
 	_, err := s.write(&list.Record{Kind: list.KindLeave, Leave: &list.Leave{Tips: tips}})

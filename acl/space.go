@@ -134,7 +134,7 @@ func opened(k *Keys, l *list.List, written dag.Store) (*Space, error) {
 			return nil, fmt.Errorf("acl: store the access list: %w", err)
 		}
 	}
-	l.KeepOwn(k.Identity)
+	l.KeepOwn(k.Identity, k.Device.PublicKey())
 	s := &Space{list: l, k: k, keys: seal.NewSpaceRand(l.Space(), k.Rand)}
 	s.openEpochs()
 	l.Watch(s.openEpochs)
@@ -162,7 +162,7 @@ func (s *Space) HasKey() bool {
 
 // Ready makes sure that there is an epoch to seal in, and begins one where none is clean. It returns what Writable does.
 func (s *Space) Ready(rnd io.Reader) error {
-	if s.Epoch().IsZero() && s.unclean(s.list.State()) && s.Role() >= RoleWriter {
+	if s.Epoch().IsZero() && s.unclean(s.list.State()) && s.MayWrite() {
 		if _, err := s.Rotate(rnd); err != nil {
 			return err
 		}
@@ -194,6 +194,8 @@ func (s *Space) Writable() error {
 	switch {
 	case st.Unknown:
 		return ErrUnknown
+	case s.Revoked():
+		return ErrRevoked
 	case st.Role(s.k.Identity) < RoleWriter:
 		return fmt.Errorf("%w: your role is %s", ErrDenied, st.Role(s.k.Identity))
 	case !st.HasDevice(s.k.Identity, s.k.Device.PublicKey()):
@@ -259,7 +261,7 @@ func (s *Space) Rotate(rnd io.Reader) (dag.ID, error) {
 	return s.list.Append(s.k.Author(), &list.Record{Kind: list.KindRotateKey, Must: true, RotateKey: rec})
 }
 
-// nextEpoch makes an epoch whose key goes to all but one account and one invitation.
+// nextEpoch makes an epoch whose key goes to all but one account or device, and one invitation.
 func (s *Space) nextEpoch(but dag.PublicKey, butInvite dag.ID, rnd io.Reader) (*list.RotateKey, error) {
 	key, err := seal.NewReadKey(rnd)
 	if err != nil {
@@ -289,6 +291,11 @@ func (s *Space) nextEpoch(but dag.PublicKey, butInvite dag.ID, rnd io.Reader) (*
 	slices.SortFunc(rec.Follows, func(a, b list.Follow) int { return a.Epoch.Compare(b.Epoch) })
 	var agreed []agreedWith
 	have := s.agreed(st)
+	for _, m := range st.Members() {
+		if _, ok := m.Device(but); ok {
+			delete(have, m.Account) // the device has the key that was agreed on
+		}
+	}
 	to := s.recipients(st, butInvite, func(m *Member) bool {
 		with, ok := have[m.Account]
 		if ok && m.Account != but {
@@ -296,6 +303,7 @@ func (s *Space) nextEpoch(but dag.PublicKey, butInvite dag.ID, rnd io.Reader) (*
 		}
 		return ok || m.Account == but
 	})
+	to = slices.DeleteFunc(to, func(r recipient) bool { return r.name == but })
 	// What a record has no room for is shared by Heal.
 	agreed = agreed[:min(len(agreed), maxSlots)]
 	rec.Agreed = s.wrapAgreed(agreed, rec.Commitment, key)

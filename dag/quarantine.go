@@ -78,6 +78,18 @@ func (g *Graph) Quarantined() ([]ID, error) {
 	return ids, nil
 }
 
+// QuarantineLen is how many batches are held and do not count.
+func (g *Graph) QuarantineLen() (n int) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	for at := range g.held {
+		if g.held.hides(at) {
+			n++
+		}
+	}
+	return n
+}
+
 // setHeld brings chains, frontier and heads of objects to a new set of batches that do not count by themselves.
 func (g *Graph) setHeld(now heldSet, j *Judged) error {
 	var u Update

@@ -2,30 +2,132 @@ package fs
 
 import (
 	"cmp"
+	"errors"
+	"fmt"
 	"slices"
 
+	"github.com/anyfs/anyfs/acl"
 	"github.com/anyfs/anyfs/dag"
 )
 
 // Device is a device of the account.
 type Device struct {
-	Key  dag.PublicKey
-	Name string // as the device calls itself; empty where that is not known
+	Key     dag.PublicKey
+	Name    string // as the device calls itself; empty where that is not known
+	Revoked bool
 }
 
-// Devices are the devices of the account, this one among them, as far as the home space knows of them: by name.
+// ErrThisDevice says that a device is not to be revoked on itself.
+var ErrThisDevice = errors.New("this is the device that you are on")
+
+// SpaceRevocation is what became of the revocation of a device in one space.
+type SpaceRevocation struct {
+	ID   dag.ID
+	Name string // in the root; empty of the home space
+	Err  error
+}
+
+// Devices are the devices of the account, this one and revoked ones among them, as far as its spaces know of them: by name.
 func (h *Home) Devices() []Device {
-	var out []Device
-	for _, m := range h.home.acl.Members() {
-		if m.Account != h.keys.Identity {
-			continue
+	all := map[dag.PublicKey]*Device{}
+	note := func(s *space, key dag.PublicKey) *Device {
+		d := all[key]
+		if d == nil {
+			d = &Device{Key: key}
+			all[key] = d
 		}
-		for i := range m.Devices {
-			key := m.Devices[i].Device
-			name, _ := h.home.acl.DeviceName(key)
-			out = append(out, Device{key, name})
+		if d.Name == "" {
+			d.Name, _ = s.acl.DeviceName(key)
+		}
+		return d
+	}
+	for _, s := range h.each() { // the home space first
+		st := s.acl.List().State()
+		if m, ok := st.Member(h.keys.Identity); ok {
+			for i := range m.Devices {
+				note(s, m.Devices[i].Device)
+			}
+		}
+		for _, r := range s.acl.Revocations() {
+			note(s, r.Device).Revoked = true
 		}
 	}
+	out := make([]Device, 0, len(all))
+	for _, d := range all {
+		out = append(out, *d)
+	}
 	slices.SortFunc(out, func(a, b Device) int { return cmp.Or(cmp.Compare(a.Name, b.Name), slices.Compare(a.Key[:], b.Key[:])) })
+	return out
+}
+
+// Revoked says whether this device was revoked by its account.
+func (h *Home) Revoked() bool {
+	return slices.ContainsFunc(h.each(), func(s *space) bool { return s.acl.Revoked() })
+}
+
+// revocations are all that the spaces of this home have of the account's devices.
+func (h *Home) revocations() []acl.Revocation {
+	seen := map[dag.PublicKey]bool{}
+	var out []acl.Revocation
+	for _, s := range h.each() {
+		for _, r := range s.acl.Revocations() {
+			if !seen[r.Device] {
+				seen[r.Device] = true
+				out = append(out, r)
+			}
+		}
+	}
+	return out
+}
+
+// RevokeDevice takes a device from the account, for good, in every space that is on this device; in those that come later it is done when
+// they are healed. It takes the account's secret, unless a space knows of the revocation already.
+func (h *Home) RevokeDevice(device dag.PublicKey) ([]SpaceRevocation, error) {
+	if device == h.keys.Device.PublicKey() {
+		return nil, ErrThisDevice
+	}
+	known := h.revocations()
+	at := slices.IndexFunc(known, func(r acl.Revocation) bool { return r.Device == device })
+	switch {
+	case at >= 0:
+		return h.spread(known[at : at+1]), nil
+	case h.keys.Account == nil:
+		return nil, acl.ErrNoSecret
+	}
+	return h.spread([]acl.Revocation{h.keys.Account.Revoke(device)}), nil
+}
+
+// spread brings revocations into the spaces that lack them, the home space first. It tells of those alone.
+func (h *Home) spread(revoked []acl.Revocation) (out []SpaceRevocation) {
+	if len(revoked) == 0 {
+		return nil
+	}
+	for _, s := range h.each() {
+		st := s.acl.List().State()
+		if s.deleted() || st.Unknown || !st.HasDevice(h.keys.Identity, h.keys.Device.PublicKey()) {
+			continue
+		}
+		x := SpaceRevocation{ID: s.id}
+		wrote := false
+		for _, r := range revoked {
+			if st.Revoked(h.keys.Identity, r.Device) || r.Device == h.keys.Device.PublicKey() {
+				continue
+			}
+			wrote = true
+			tips := s.tipsBy(func(d dag.PublicKey) bool { return d == r.Device })
+			x.Err = errors.Join(x.Err, s.acl.RevokeDevice(r, tips, h.opt.Rand))
+		}
+		if !wrote {
+			continue
+		}
+		x.Err = errors.Join(x.Err, s.recorded(nil))
+		if s != h.home {
+			x.Name, _ = h.nameOf(s)
+		}
+		if x.Err != nil {
+			x.Err = fmt.Errorf("the device is not revoked there yet, and is when this is tried again: %w", x.Err)
+		}
+		out = append(out, x)
+	}
 	return out
 }

@@ -80,12 +80,17 @@ func (r *Replica) Grown() {
 	r.s.grown()
 }
 
-// Member reports whether an account may have what is in the space.
-func (r *Replica) Member(account dag.PublicKey) bool {
-	return r.s.acl.List().State().Role(account) != acl.RoleNone
+// Member reports whether a device of an account may have what is in the space. What the home space says of the devices of this account
+// holds in every space.
+func (r *Replica) Member(account, device dag.PublicKey) bool {
+	st := r.s.acl.List().State()
+	if st.Role(account) == acl.RoleNone || st.Revoked(account, device) {
+		return false
+	}
+	return account != r.s.h.keys.Identity || !r.s.h.home.acl.List().State().Revoked(account, device)
 }
 
-// Left reports whether the account is no member of the space any more: nothing is sent and fetched.
+// Left reports whether the account is no member of the space any more, or this device was revoked: nothing is sent and fetched.
 func (r *Replica) Left() bool { return r.s.left() }
 
 // Tags proves being in the space, bound to the transcript of a connection.

@@ -16,7 +16,7 @@ import (
 
 // watchACL follows the access list of a space from now on. It is called once, before anyone can write to it.
 func (s *space) watchACL() {
-	s.readOnly.Store(s.acl.Role() < acl.RoleWriter)
+	s.readOnly.Store(!s.acl.MayWrite())
 	s.acl.Watch(func() {
 		s.aclNews.Store(true)
 		s.h.wakeArriver()
@@ -33,8 +33,11 @@ func (s *space) followACL() {
 		return
 	}
 	s.grown()
-	only := s.acl.Role() < acl.RoleWriter
+	only := !s.acl.MayWrite()
 	if s.readOnly.Swap(only) != only {
+		if s.acl.Revoked() {
+			s.h.opt.Log.Warn("this device was revoked", "space", s.id.String())
+		}
 		// Mode bits say whether the space can be written to.
 		s.h.emit(Event{Inode: s.ino(rootDir), Whole: true})
 	}
@@ -152,9 +155,17 @@ func (s *space) recorded(err error) error {
 // tipsOf are the last batches that an account's devices have published, as this device knows them.
 func (s *space) tipsOf(account dag.PublicKey) []dag.ID {
 	st := s.acl.List().State()
+	return s.tipsBy(func(device dag.PublicKey) bool {
+		_, of, ok := st.Device(device)
+		return ok && of == account
+	})
+}
+
+// tipsBy are the last batches that devices have published.
+func (s *space) tipsBy(is func(device dag.PublicKey) bool) []dag.ID {
 	var out []dag.ID
 	for _, t := range s.graph.Tips() {
-		if _, of, ok := st.Device(t.Device); ok && of == account {
+		if is(t.Device) {
 			out = append(out, t.Batch)
 		}
 	}
@@ -244,6 +255,15 @@ func (h *Home) RemoveMember(name string, account dag.PublicKey) error {
 	return s.recorded(s.acl.Remove(account, s.tipsOf(account), h.opt.Rand))
 }
 
+// Transfer makes a member the owner of a space, and this account an admin.
+func (h *Home) Transfer(name string, account dag.PublicKey) error {
+	s, err := h.shared(name)
+	if err != nil {
+		return err
+	}
+	return s.recorded(s.acl.Transfer(account))
+}
+
 // Leave ends the membership of this account. What it wrote stays with the others; the space stays here, as it is, until it is
 // deleted.
 func (h *Home) Leave(ctx context.Context, name string) error {
@@ -291,8 +311,15 @@ func (h *Home) Join(name string, id dag.ID, frames [][]byte) (SpaceInfo, error) 
 	return i, err
 }
 
-// Heal shares keys with members that lack them, in all spaces. It reports whether it wrote anything.
+// Heal brings revocations of the account's devices into the spaces that lack them, and shares keys with members that lack them, in all
+// spaces. It reports whether it wrote anything.
 func (h *Home) Heal() (wrote bool) {
+	for _, r := range h.spread(h.revocations()) {
+		if r.Err != nil {
+			h.report(fmt.Sprintf("space %s: revoke a device", r.ID), r.Err)
+		}
+		wrote = true
+	}
 	for _, s := range h.each() {
 		if s.deleted() {
 			continue

@@ -60,11 +60,14 @@ func decodeSpaceFile(b []byte) (id dag.ID, as spaceIdentity, ok bool) {
 	return id, as, ok
 }
 
+// StateRevoked is the state of a space on a device that its account revoked, likewise.
+const StateRevoked = "revoked"
+
 // StateLeft is the state of a space of which the account is no member any more: what is here stays, and nothing comes or goes.
 const StateLeft = "left"
 
-// left reports whether the account is no member of the space any more.
-func (s *space) left() bool { return s != s.h.home && s.acl.Role() == acl.RoleNone }
+// left reports whether the account is no member of the space any more, or this device none of its devices.
+func (s *space) left() bool { return s != s.h.home && s.acl.Role() == acl.RoleNone || s.acl.Revoked() }
 
 // SpaceInfo describes a space.
 type SpaceInfo struct {
@@ -80,6 +83,7 @@ type SpaceInfo struct {
 	PendingChanges int    `json:"pending_changes"`
 	PendingBlocks  int    `json:"pending_blocks"`
 	Conflicts      int    `json:"conflicts"`
+	Quarantined    int    `json:"quarantined"`          // batches by who might not write them any more
 	FetchBlocks    int    `json:"pending_fetch_blocks"` // that are to come from other devices
 	SendBlocks     int    `json:"pending_send_blocks"`  // published here, and not known to be held by another device
 	BlockBytes     int64  `json:"-"`
@@ -254,6 +258,7 @@ func (s *space) info(name string) SpaceInfo {
 	i.BlockBytes, i.DiskBytes = s.blocks.Bytes()
 	i.FetchBlocks = s.wanted()
 	i.Conflicts = s.copyCount()
+	i.Quarantined = s.graph.QuarantineLen()
 	p := s.policy()
 	i.Policy, i.CacheLimit = p.String(), p.CacheLimit
 	s.mu.Lock()
@@ -270,6 +275,8 @@ func (s *space) info(name string) SpaceInfo {
 	}
 	i.Objects, i.SendBlocks = s.objects, s.toSend()
 	switch {
+	case s.acl.Revoked():
+		i.State, i.FetchBlocks, i.SendBlocks = StateRevoked, 0, 0
 	case s.pubErr != nil:
 		i.State = "error"
 	case s.left():
@@ -284,6 +291,9 @@ func (h *Home) RenameSpace(old, name string) error { return h.renameSpace(old, n
 func (h *Home) renameSpace(old, name string, flags uint32) error {
 	if err := checkName(name); err != nil {
 		return err
+	}
+	if h.home.readOnly.Load() {
+		return fmt.Errorf("rename a space: %w", ErrReadOnly)
 	}
 	h.spaceMu.Lock()
 	defer h.spaceMu.Unlock()

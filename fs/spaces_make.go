@@ -158,6 +158,9 @@ func (h *Home) createSpace(name, label string, twin dag.ID, open func(dag.Store)
 		return SpaceInfo{}, err
 	}
 	home := h.home
+	if home.readOnly.Load() {
+		return SpaceInfo{}, fmt.Errorf("make a space: %w", ErrReadOnly)
+	}
 	home.mu.Lock()
 	e, _, err := home.lookup(rootDir, name)
 	home.mu.Unlock()

@@ -229,6 +229,63 @@ func TestShare(t *testing.T) {
 	}
 }
 
+// TestTransfer: a space gets another owner, also one that is not there at the time, and the former one leaves it.
+func TestTransfer(t *testing.T) {
+	s := newSharing(t, 3)
+	alice, bob, carol := s.All[0], s.All[1], s.All[2]
+	alice.Must("space", "create", "Team")
+	s.write(alice, "Team/a", "a")
+	for i, h := range []*Home{bob, carol} {
+		name := []string{"Bob", "Carol"}[i]
+		s.join(alice, h, "Team", strings.TrimSpace(alice.Must("invite", "Team")), "Team", name)
+		alice.Must("approve", "Team", name)
+		s.reads(h, "Team/a", "a")
+	}
+	s.Connect(bob, carol)
+	if r := alice.Run("transfer", "Team", account(alice)); r.Code != 2 {
+		t.Errorf("to oneself: %+v", r)
+	}
+	if r := bob.Run("transfer", "Team", "Carol"); r.Code == 0 {
+		t.Error("a writer gives the space away")
+	}
+	if r := alice.Run("transfer", "Personal", "Bob"); r.Code == 0 {
+		t.Error("Personal was given away")
+	}
+	bob.Unmount()
+	if m := fromJSON[memberOf](alice, "transfer", "Team", "Bob"); m.Role != "owner" || m.Account != account(bob) {
+		t.Errorf("%+v", m)
+	}
+	s.role(alice, "Team", "admin")
+	s.role(carol, "Team", "writer")
+	if r := alice.Run("transfer", "Team", "Carol"); r.Code == 0 {
+		t.Error("who was the owner gives the space away once more")
+	}
+	bob.Mount("--no-discovery")
+	s.Connect(bob, carol)
+	s.role(bob, "Team", "owner")
+	bob.Must("role", "Team", "Carol", "admin")
+	s.role(carol, "Team", "admin")
+	s.write(alice, "Team/b", "b")
+	s.reads(bob, "Team/b", "b")
+	alice.Must("leave", "Team")
+	s.role(alice, "Team", "none")
+	s.Eventually("two members", func() error {
+		if ms := fromJSON[[]memberOf](bob, "members", "Team"); len(ms) != 2 || ms[0].Account != account(bob) {
+			return fmt.Errorf("%+v", ms)
+		}
+		return nil
+	})
+	s.write(bob, "Team/c", "c")
+	s.reads(carol, "Team/c", "c")
+	s.absent(alice, "Team/c")
+	if r := bob.Run("leave", "Team"); r.Code == 0 {
+		t.Error("the owner left")
+	}
+	for _, h := range s.All {
+		h.Must("verify")
+	}
+}
+
 // readOnly checks that a space refuses what changes it, in the way that programs understand.
 func (s *sharing) readOnly(h *Home, space, file string) {
 	s.t.Helper()
@@ -359,4 +416,89 @@ func TestWroteUnheard(t *testing.T) {
 	for _, h := range s.All {
 		h.Must("verify")
 	}
+}
+
+// TestAdopt: an admin takes in what somebody wrote who had been removed and had not heard of it; what another wrote of that stays out.
+func TestAdopt(t *testing.T) {
+	s := newSharing(t, 3)
+	alice, bob, carol := s.All[0], s.All[1], s.All[2]
+	alice.Must("space", "create", "Team")
+	s.write(alice, "Team/a", "a")
+	for i, h := range []*Home{bob, carol} {
+		name := []string{"Bob", "Carol"}[i]
+		s.join(alice, h, "Team", strings.TrimSpace(alice.Must("invite", "Team")), "Team", name)
+		alice.Must("approve", "Team", name)
+		s.reads(h, "Team/a", "a")
+	}
+	alice.Must("role", "Team", "Carol", "admin")
+	s.role(carol, "Team", "admin")
+	s.write(bob, "Team/heard", "heard")
+	s.reads(carol, "Team/heard", "heard")
+	bob.Must("pause")
+	check(t, os.Mkdir(filepath.Join(bob.Mnt, "Team/dir"), 0o755))
+	s.write(bob, "Team/dir/one", "one")
+	bob.Must("status", "--wait", "--here")
+	s.write(bob, "Team/a", "a by Bob")
+	bob.Must("status", "--wait", "--here")
+	s.write(bob, "Team/two", "two")
+	bob.Must("status", "--wait", "--here")
+	alice.Must("remove", "Team", "Bob")
+	bob.Must("resume")
+	s.role(bob, "Team", "none")
+
+	type held struct {
+		ID, By, Account, Time string
+		Paths                 []string
+	}
+	var all []held
+	s.Eventually("what Bob wrote is in quarantine", func() error {
+		all = fromJSON[[]held](alice, "quarantine", "Team")
+		var paths []string
+		for _, q := range all {
+			if q.Account != account(bob) || q.Time == "" {
+				return fmt.Errorf("%+v", q)
+			}
+			paths = append(paths, q.Paths...)
+		}
+		if got := strings.Join(paths, " "); got != "dir dir/one a two" {
+			return fmt.Errorf("%q in %+v", got, all)
+		}
+		return nil
+	})
+	if text := alice.Must("status"); !strings.Contains(text, "anyfs quarantine") {
+		t.Errorf("status does not tell: %s", text)
+	}
+	s.absent(alice, "Team/dir")
+	for _, bad := range [][]string{{"adopt", "Team", all[0].ID[:4]}, {"adopt", "Team"}, {"adopt", "Team", all[0].ID, "--all"}, {"adopt", "Nowhere", "--all"}} {
+		if r := alice.Run(bad...); r.Code == 0 {
+			t.Errorf("%q: %+v", bad, r)
+		}
+	}
+	if r := bob.Run("adopt", "Team", "--all"); r.Code == 0 && strings.Contains(r.Stdout+r.Stderr, "1 batch") {
+		t.Errorf("who was removed adopts: %+v", r)
+	}
+	// All but the last: with a batch comes what lies before it.
+	if got := fromJSON[struct{ Adopted int }](alice, "adopt", "Team", all[len(all)-2].ID); got.Adopted != len(all)-1 {
+		t.Errorf("%d of %d", got.Adopted, len(all))
+	}
+	for _, h := range []*Home{alice, carol} {
+		s.reads(h, "Team/dir/one", "one")
+		s.reads(h, "Team/a", "a by Bob")
+		s.absent(h, "Team/two")
+	}
+	if left := fromJSON[[]held](alice, "quarantine", "Team"); len(left) != 1 || left[0].Paths[0] != "two" {
+		t.Errorf("%+v", left)
+	}
+	s.write(alice, "Team/a", "a by Alice")
+	s.reads(carol, "Team/a", "a by Alice")
+	for _, h := range s.All {
+		h.Must("verify")
+		h.Unmount()
+		h.Mount("--no-discovery")
+	}
+	s.reads(alice, "Team/dir/one", "one")
+	s.absent(alice, "Team/two")
+	alice.Must("adopt", "Team", "--all")
+	s.reads(alice, "Team/two", "two")
+	alice.Must("verify")
 }

@@ -194,3 +194,61 @@ func TestForeignOwner(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestAdopted: what an admin adopts counts, with what lies in its past, on each replica, whether the record or the batch came first; what
+// a removed admin adopts beside its removal does not.
+func TestAdopted(t *testing.T) {
+	p := newParty(t, "wri:writer", "bob:writer", "adm:admin")
+	g := p.files()
+	old := p.lists["wri"].Heads()
+	var all []*dag.Batch
+	for _, text := range []string{"one", "two", "three"} {
+		b, err := p.publish("wri", g["wri"], old, text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, b)
+	}
+	if _, err := p.write("wri", adopt(all[0].ID())); !errors.Is(err, ErrDenied) {
+		t.Error("a writer adopts:", err)
+	}
+	p.must("owner", remove(p.who["wri"], next(p.space)))
+	p.send("owner", "adm")
+	for _, b := range all {
+		if err := p.relay(g["wri"], g["owner"], b); err != nil {
+			t.Fatal(err)
+		}
+		if inState(t, g["owner"], b) {
+			t.Error("a batch that the removal does not name counts")
+		}
+	}
+	p.must("adm", adopt(all[1].ID()))
+	p.sync()
+	if _, err := g["owner"].Rejudge(nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range all {
+		if err := p.relay(g["wri"], g["bob"], b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, b := range all {
+		for _, on := range []string{"owner", "bob"} {
+			if got := inState(t, g[on], b); got != (i < 2) {
+				t.Errorf("%s: batch %d counts: %v", on, i, got)
+			}
+		}
+	}
+
+	p.must("owner", remove(p.who["adm"], next(p.space)))
+	p.must("adm", adopt(all[2].ID()))
+	p.sync()
+	for _, on := range []string{"owner", "bob"} {
+		if _, err := g[on].Rejudge(nil); err != nil {
+			t.Fatal(err)
+		}
+		if inState(t, g[on], all[2]) || !inState(t, g[on], all[0]) {
+			t.Error(on, "goes by what a removed admin adopted, or no more by what it adopted before")
+		}
+	}
+}

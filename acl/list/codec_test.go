@@ -56,7 +56,7 @@ func samples() map[string]*Record {
 		"unknown":      {Kind: 99, Body: []byte{0xa2, 0x61, 'a', 0x82, 0xf6, 0x20, 0x62, 'b', 'b', 0x43, 1, 2, 3}},
 		"unknown must": {Kind: 99, Must: true, Body: []byte{0xf5}},
 		"unknown link": {Kind: 1000, Body: append([]byte(linkHead), make([]byte, 32)...)},
-		"reserved":     {Kind: KindTransfer, Must: true, Body: []byte{0xa0}},
+		"reserved":     {Kind: KindCut, Must: true, Body: []byte{0xa0}},
 	}
 	for name, rec := range sharing() {
 		out[name] = rec
@@ -81,7 +81,8 @@ func sharing() map[string]*Record {
 		"request": a.request(space, 1, dag.ID{2}), "joining": a.join(space, 1, dag.ID{2}),
 		"acceptance": accepted, "refusal": answer(KindDecline, dag.ID{3}), "taking back": answer(KindCancel, dag.ID{3}),
 		"promotion": changeRole(a, RoleAdmin), "demotion": demoted, "removal": remove(a, next(space), dag.ID{1}, dag.ID{2}),
-		"leaving": leave(), "leaving with tips": {Kind: KindLeave, Must: true, Leave: &Leave{[]dag.ID{{4}}}}, "sharing": share(space, to),
+		"transfer": transfer(a), "adoption": adopt(dag.ID{1}, dag.ID{2}), "leaving": leave(), "leaving with tips": {Kind: KindLeave, Must: true, Leave: &Leave{[]dag.ID{{4}}}}, "sharing": share(space, to),
+		"revocation of a device": revokeDevice(a, newActor(1, 2), next(space), dag.ID{1}, dag.ID{2}), "revocation by a reader": revokeDevice(a, newActor(1, 2), nil),
 	}
 }
 
@@ -139,6 +140,8 @@ func faults() map[string][]byte {
 	none := accept(dag.ID{1}, RoleNone, dag.ID{1})
 	out["role of none"] = none.Encode()
 	out["tips not in order"] = remove(a, next(dag.ID{1}), dag.ID{2}, dag.ID{1}).Encode()
+	out["adoption of nothing"] = adopt().Encode()
+	out["adoptions not in order"] = adopt(dag.ID{2}, dag.ID{1}).Encode()
 	out["removal without an epoch"] = remove(a, nil).Encode()
 	long := invite(1, RoleReader, dag.ID{1})
 	long.Invite.Naming = make([]byte, maxSealed+1)

@@ -88,17 +88,19 @@ func pasts(order []*node) ([]reach, map[dag.ID]int) {
 
 // judge decides which records of an order stand.
 type judge struct {
-	s     *State
-	order []*node
-	pasts []reach
-	at    map[dag.ID]int
-	void  map[*node]bool
+	s         *State
+	order     []*node
+	pasts     []reach
+	at        map[dag.ID]int
+	void      map[*node]bool
+	transfers []*node        // that stand, in order
+	dead      map[*node]bool // records that stand, and whose epoch does not: their author could not begin one
 }
 
 // evaluate is the state that a set of records comes to: order holds it in total order, and is closed under pasts.
 func evaluate(root *Root, space dag.ID, order []*node) *State {
 	s := newState(root, space)
-	j := &judge{s: s, order: order, void: make(map[*node]bool)}
+	j := &judge{s: s, order: order, void: make(map[*node]bool), dead: make(map[*node]bool)}
 	j.pasts, j.at = pasts(order)
 	for _, n := range order {
 		if n.record != nil && n.record.JoinRequest != nil && s.requests[n.id] == nil {
@@ -130,24 +132,39 @@ func (j *judge) aside(a, b *node) bool { return a != b && !j.in(a, b) && !j.in(b
 
 // decide fills void and the acts of the state.
 func (j *judge) decide() {
-	owner := j.s.Root.Owner.Identity
-	// Whoever leaves may, whatever else happened.
 	for _, n := range j.order {
-		if n.record != nil && n.record.Leave != nil {
-			j.s.note(n)
+		j.s.noteDevices(n)
+	}
+	// What a device wrote beside its being revoked has no effect, but that it revoked others: that is its account's word.
+	for _, n := range j.order {
+		if n.record != nil && n.record.RevokeDevice == nil && j.cut(n) {
+			j.void[n] = true
 		}
 	}
+	j.owners()
+	// Whoever leaves may, whatever else happened, but for who owns the space.
+	top := make(map[*node]bool)
 	for _, n := range j.order {
-		if n.record != nil && n.account == owner {
+		if n.record == nil || j.void[n] {
+			continue
+		}
+		if n.record.Leave != nil {
+			owner, _ := j.ownerAt(n)
+			j.void[n] = n.account == owner
+			top[n] = true
+		} else {
+			top[n] = j.owns(n)
+		}
+		if top[n] && !j.void[n] {
 			j.s.note(n)
 		}
 	}
 	var admins []*node
 	for _, n := range j.order {
-		if n.record == nil || n.account == owner || !asksAdmin(n.record) {
+		if n.record == nil || top[n] || !asksAdmin(n.record) || j.void[n] {
 			continue
 		}
-		if !j.holds(n, RoleAdmin) || j.raised(n) {
+		if !j.holds(n, j.needs(n)) || j.raised(n) {
 			j.void[n] = true
 		} else {
 			admins = append(admins, n)
@@ -164,7 +181,7 @@ func (j *judge) decide() {
 	used := make(map[dag.ID]uint64)
 	for _, n := range j.order {
 		rec := n.record
-		if rec == nil || n.account == owner || asksAdmin(rec) || rec.Leave != nil {
+		if rec == nil || top[n] || asksAdmin(rec) || j.void[n] {
 			continue
 		}
 		switch {
@@ -178,6 +195,8 @@ func (j *judge) decide() {
 				j.s.note(n)
 			}
 		case rec.Kind == KindCancel:
+		case rec.RevokeDevice != nil:
+			j.dead[n] = rec.next() != nil && !j.holds(n, RoleWriter)
 		default:
 			j.void[n] = !j.holds(n, needed(rec.Kind))
 		}
@@ -257,36 +276,51 @@ func (s *State) lapse(j *judge) {
 	}
 }
 
-// clean says of each epoch whether all that ended a membership is in its past or its own record.
+// clean says of each epoch whether nobody has its key who is to have none.
 func (j *judge) clean() {
 	var ended []*node
 	for _, n := range j.order {
-		if n.record != nil && !j.void[n] && endsKeys(n.record) && !j.gone(n) {
+		if n.record != nil && !j.void[n] && j.s.endsKeys(n) {
 			ended = append(ended, n)
 		}
 	}
 	for _, e := range j.s.order {
-		e.Clean = (e.node == nil || !j.void[e.node]) && !slices.ContainsFunc(ended, func(n *node) bool { return e.node == nil || n != e.node && !j.in(n, e.node) })
+		e.Clean = e.node == nil && len(ended) == 0 || e.node != nil && !j.void[e.node] && !j.dead[e.node] &&
+			!slices.ContainsFunc(ended, func(n *node) bool { return n != e.node && !j.in(n, e.node) && !j.out(n, e.node) })
 	}
 }
 
-// gone says whether a record is a leave by who was removed beside it and let in by nothing since: that one has no key which the
-// epoch of its removal leaves it, and would only make others begin epochs, as often as it likes.
-func (j *judge) gone(n *node) bool {
-	if n.record.Leave == nil {
+// out says whether the account whose membership or device a record ended is out by what an epoch's record knows or does, and was let in by nothing
+// since that does not know of both: that epoch's key is for others. Else who is out could write leaves from before, and make the others begin epochs as often as
+// it likes.
+func (j *judge) out(n, epoch *node) bool {
+	account, ok := ends(n)
+	if !ok {
 		return false
 	}
-	removed := false
-	for _, a := range j.s.acts[n.account] {
-		if a.grants && !j.in(a.n, n) {
-			return false
-		}
-		removed = removed || a.n.record.Remove != nil && j.aside(a.n, n)
+	acts := j.s.acts[account]
+	return slices.ContainsFunc(acts, func(a act) bool {
+		return a.ends && a.role == RoleNone && (a.n == epoch || j.in(a.n, epoch)) &&
+			!slices.ContainsFunc(acts, func(g act) bool { return g.grants && j.in(a.n, g.n) && !j.in(n, g.n) })
+	})
+}
+
+// ends is the account whose membership, or device, a record ends.
+func ends(n *node) (dag.PublicKey, bool) {
+	switch rec := n.record; {
+	case rec.Remove != nil:
+		return rec.Remove.Account, true
+	case rec.Leave != nil, rec.RevokeDevice != nil:
+		return n.account, true
 	}
-	return removed
+	return dag.PublicKey{}, false
 }
 
 // endsKeys says whether keys from before a record are known to someone who is to have none from then on.
-func endsKeys(rec *Record) bool {
+func (s *State) endsKeys(n *node) bool {
+	rec := n.record
+	if rec.RevokeDevice != nil {
+		return s.brought[ofDevice{n.account, rec.RevokeDevice.Device}]
+	}
 	return rec.Remove != nil || rec.Leave != nil || rec.RevokeInvite != nil && rec.RevokeInvite.Next != nil
 }

@@ -29,8 +29,8 @@ type List struct {
 	graph *dag.Graph
 
 	mu       sync.RWMutex
-	own      dag.PublicKey // the account of this device; see KeepOwn
-	root     *Root         // nil until the first batch came
+	own      ofDevice // this device; see KeepOwn
+	root     *Root    // nil until the first batch came
 	nodes    map[dag.ID]*node
 	order    []*node          // in total order
 	front    []*node          // that no other names, the highest first

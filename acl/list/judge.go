@@ -115,21 +115,26 @@ func (f files) Accept(b *dag.Batch, _ []*dag.Change) error {
 }
 
 // KeepOwn has batches of files by an account count on this device, and only here, also where the others hold them in quarantine: who lost
-// the right to write without having heard of it still has what it wrote. It is called before the files are opened.
-func (l *List) KeepOwn(account dag.PublicKey) {
+// the right to write without having heard of it still has what it wrote. Of another device that the account revoked they count as for
+// others. It is called before the files are opened.
+func (l *List) KeepOwn(account, device dag.PublicKey) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.own = account
+	l.own = ofDevice{account, device}
 }
 
-// Counts judges a batch by the whole list: what gave its author the right to write stands, and what took it away is in the
-// batch's past, or names the batch. Else the batch counts only where one that counts names it, directly or not.
+// Counts judges a batch by the whole list: it is adopted, or what gave its author the right to write stands, and what took it away is in
+// the batch's past, or names the batch. Else the batch counts only where one that counts names it, directly or not.
 func (f files) Counts(b *dag.Batch) dag.Verdict {
 	l := f.l
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	s := l.state
-	if s == nil || b.Account == l.own || !s.Doubtful(b.Account) {
+	if s == nil || !s.Doubtful(b.Account) || s.Adopted(b.ID()) {
+		return dag.Counts
+	}
+	own := b.Account == l.own.account
+	if own && (b.Device == l.own.device || !s.Revoked(b.Account, b.Device)) {
 		return dag.Counts
 	}
 	key := countKey{b.Account, b.Device, headsKey(b.ACL)}
@@ -138,7 +143,7 @@ func (f files) Counts(b *dag.Batch) dag.Verdict {
 	fresh := l.countedBy == s
 	l.cacheMu.Unlock()
 	if !ok || !fresh {
-		v = s.countable(b, l.within(b.ACL))
+		v = s.countable(b, l.within(b.ACL), own)
 		l.cacheMu.Lock()
 		if l.countedBy != s || len(l.counted) >= maxJudged {
 			l.counted, l.countedBy = make(map[countKey]*countable), s
@@ -170,15 +175,23 @@ type countable struct {
 	ended   [][]dag.ID
 }
 
-func (s *State) countable(b *dag.Batch, within func(*node) bool) *countable {
+// countable judges the batches of a device that go by the same heads. own: they are of this device's account, and only whether the device
+// was revoked is asked.
+func (s *State) countable(b *dag.Batch, within func(*node) bool, own bool) *countable {
 	acts := s.acts[b.Account]
 	c := &countable{granted: roleBy(s.first(b.Account), acts, within, nil) >= RoleWriter}
 	if _, _, ok := s.Device(b.Device); !ok {
 		c.granted = false // what brought the device in does not stand
 	}
+	c.granted = c.granted || own
 	for i := range acts {
-		if a := &acts[i]; a.ends && a.role < RoleWriter && !within(a.n) {
+		if a := &acts[i]; a.ends && a.role < RoleWriter && !within(a.n) && !own {
 			c.ended = append(c.ended, a.tips)
+		}
+	}
+	for _, r := range s.revocations(b.Account, b.Device) {
+		if !within(r.n) {
+			c.ended = append(c.ended, r.record.Tips)
 		}
 	}
 	return c

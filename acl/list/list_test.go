@@ -256,7 +256,7 @@ func TestRefusedRecords(t *testing.T) {
 		"root again":                           {owner.author(), &Record{Kind: KindRoot, Must: true}},
 		"stranger's record of unknown kind":    {stranger.author(), &Record{Kind: 99, Body: []byte{0xa0}}},
 		"stranger's unknown that is a must":    {stranger.author(), &Record{Kind: 99, Must: true, Body: []byte{0xa0}}},
-		"kind that is reserved, by a stranger": {stranger.author(), &Record{Kind: KindTransfer, Must: true, Body: []byte{0xa0}}},
+		"kind that is reserved, by a stranger": {stranger.author(), &Record{Kind: KindCut, Must: true, Body: []byte{0xa0}}},
 	} {
 		before := show(l)
 		if _, err := l.Append(c.by, c.rec); !errors.Is(err, ErrDenied) && !errors.Is(err, ErrSignature) {
@@ -351,7 +351,7 @@ func TestUnknownRecords(t *testing.T) {
 	if err := files(); err != nil || l.State().Unknown {
 		t.Fatalf("a record that may be ignored: %v", err)
 	}
-	if _, err := l.Append(owner.author(), &Record{Kind: KindTransfer, Must: true, Body: []byte{0xa0}}); err != nil {
+	if _, err := l.Append(owner.author(), &Record{Kind: KindCut, Must: true, Body: []byte{0xa0}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := files(); !errors.Is(err, ErrUnknown) || !l.State().Unknown {

@@ -74,6 +74,8 @@ func (s *State) target(rec *Record) (dag.PublicKey, bool) {
 		return rec.ChangeRole.Account, true
 	case rec.Remove != nil:
 		return rec.Remove.Account, true
+	case rec.Transfer != nil:
+		return rec.Transfer.Account, true
 	}
 	return dag.PublicKey{}, false
 }
@@ -108,6 +110,11 @@ func (s *State) note(n *node) {
 		add(rec.Remove.Account, act{ends: true, tips: rec.Remove.Tips})
 	case rec.Leave != nil:
 		add(n.account, act{ends: true, tips: rec.Leave.Tips})
+	case rec.Adopt != nil:
+		s.noteAdopted(rec.Adopt)
+	case rec.Transfer != nil:
+		add(rec.Transfer.Account, act{grants: true, role: RoleOwner})
+		add(n.account, act{grants: true, ends: true, role: RoleAdmin})
 	}
 }
 
@@ -175,6 +182,10 @@ func (s *State) foldShare(n *node) {
 		delete(s.members, rec.Remove.Account)
 	case rec.Leave != nil:
 		delete(s.members, n.account)
+	case rec.Transfer != nil:
+		s.foldTransfer(n)
+	case rec.RevokeDevice != nil:
+		s.foldRevocation(n)
 	case rec.ShareKey != nil:
 		s.addWraps(rec.ShareKey.Epoch, rec.ShareKey.Wraps, n.account)
 	case rec.Agree != nil:
@@ -260,7 +271,7 @@ func (s *State) Ended() bool { return s.ended || len(s.void) > 0 }
 
 // Doubtful says whether some record ended a right of the account, or one that it had it from does not stand.
 func (s *State) Doubtful(account dag.PublicKey) bool {
-	if s.void[account] {
+	if s.void[account] || s.revokers[account] {
 		return true
 	}
 	acts := s.acts[account]

@@ -18,11 +18,13 @@ type model struct {
 	nodes []*node // in total order
 	past  map[*node]map[*node]bool
 	owner dag.PublicKey
+	first dag.PublicKey  // the root's device
+	chain []*node        // transfers that stand
 	known map[*node]bool // verdicts
 }
 
 func newModel(l *List) *model {
-	m := &model{nodes: l.order, past: map[*node]map[*node]bool{}, owner: l.root.Owner.Identity, known: map[*node]bool{}}
+	m := &model{nodes: l.order, past: map[*node]map[*node]bool{}, owner: l.root.Owner.Identity, first: l.root.Device.Device, known: map[*node]bool{}}
 	for _, n := range m.nodes {
 		p := map[*node]bool{}
 		for _, id := range n.past {
@@ -32,7 +34,52 @@ func newModel(l *List) *model {
 		}
 		m.past[n] = p
 	}
+	m.transfers(m.owner, nil)
 	return m
+}
+
+// transfers finds those that stand from an owner on, who was made that by after.
+func (m *model) transfers(owner dag.PublicKey, after *node) {
+	for _, n := range m.nodes {
+		if n.record == nil || n.record.Transfer == nil || n.account != owner || m.cut(n) || after != nil && !m.past[n][after] {
+			continue
+		}
+		to := n.record.Transfer.Account
+		if slices.ContainsFunc(m.nodes, func(o *node) bool {
+			return o.account == to && o.record != nil && o.record.Leave != nil && !m.cut(o) && m.beside(o, n)
+		}) {
+			continue
+		}
+		m.chain = append(m.chain, n)
+		m.transfers(to, n)
+		return
+	}
+}
+
+// ownedBy says whose the space is by n's past, and what gives it away beside n.
+func (m *model) ownedBy(n *node) (owner dag.PublicKey, beside *node) {
+	owner = m.owner
+	for _, t := range m.chain {
+		if m.past[n][t] {
+			owner = t.record.Transfer.Account
+		}
+	}
+	for _, t := range m.chain {
+		if t.account == owner && m.beside(t, n) && m.next(n) == t {
+			beside = t
+		}
+	}
+	return owner, beside
+}
+
+// next is the first transfer that stands and is not in n's past.
+func (m *model) next(n *node) *node {
+	for _, t := range m.chain {
+		if !m.past[n][t] {
+			return t
+		}
+	}
+	return nil
 }
 
 func (m *model) beside(a, b *node) bool { return a != b && !m.past[a][b] && !m.past[b][a] }
@@ -57,6 +104,10 @@ func (m *model) says(n *node, account dag.PublicKey) (role Role, grant, end bool
 		return m.find(rec.Join.Invite).record.Invite.Role, true, false
 	case rec.ChangeRole != nil && rec.ChangeRole.Account == account:
 		return rec.ChangeRole.Role, true, true
+	case rec.Transfer != nil && rec.Transfer.Account == account:
+		return RoleOwner, true, false
+	case rec.Transfer != nil && n.account == account:
+		return RoleAdmin, true, true
 	case rec.Remove != nil && rec.Remove.Account == account, rec.Leave != nil && n.account == account:
 		return RoleNone, false, true
 	}
@@ -67,7 +118,7 @@ func (m *model) says(n *node, account dag.PublicKey) (role Role, grant, end bool
 func (m *model) role(account dag.PublicKey, in func(*node) bool) Role {
 	role := RoleNone
 	if account == m.owner {
-		return RoleOwner
+		role = RoleOwner
 	}
 	for _, n := range m.nodes {
 		r, grant, end := m.says(n, account)
@@ -86,7 +137,26 @@ func (m *model) role(account dag.PublicKey, in func(*node) bool) Role {
 }
 
 func (m *model) top(n *node) bool {
-	return n.account == m.owner || n.record != nil && n.record.Leave != nil
+	if m.cut(n) {
+		return false
+	}
+	owner, away := m.ownedBy(n)
+	switch {
+	case n.record == nil:
+		return true
+	case n.record.Leave != nil:
+		return n.account != owner
+	case n.record.Transfer != nil:
+		return slices.Contains(m.chain, n)
+	}
+	return n.account == owner && away == nil
+}
+
+// cut says whether the device that wrote n was revoked beside it.
+func (m *model) cut(n *node) bool {
+	return n.record != nil && n.record.RevokeDevice == nil && slices.ContainsFunc(m.nodes, func(o *node) bool {
+		return o.record != nil && o.record.RevokeDevice != nil && o.account == n.account && o.record.RevokeDevice.Device == n.device && m.beside(o, n)
+	})
 }
 
 func (m *model) stands(n *node) bool {
@@ -100,13 +170,11 @@ func (m *model) stands(n *node) bool {
 
 func (m *model) judge(n *node) bool {
 	rec := n.record
-	if m.top(n) || rec == nil || rec.Kind == KindCancel {
-		return true
+	if m.cut(n) {
+		return false
 	}
-	// May counts what can take something from n.
-	may := m.top
-	if !asksAdmin(rec) {
-		may = func(o *node) bool { return m.top(o) || m.stands(o) && (asksAdmin(o.record) || m.past[n][o]) }
+	if m.top(n) || rec == nil || rec.Kind == KindCancel || rec.RevokeDevice != nil {
+		return true
 	}
 	revoked := func(invite dag.ID) bool {
 		i := m.find(invite)
@@ -120,7 +188,19 @@ func (m *model) judge(n *node) bool {
 	if rec.Join != nil {
 		return !revoked(rec.Join.Invite) && m.uses(n) // uses is asked last: it looks at those before
 	}
-	need := needed(rec.Kind)
+	if rec.Leave != nil || rec.Transfer != nil {
+		return false
+	}
+	return m.holds(n, m.need(n))
+}
+
+// holds says whether n's author had a role by what stands in its past, and nothing beside it takes that away.
+func (m *model) holds(n *node, need Role) bool {
+	rec := n.record
+	may := m.top
+	if !asksAdmin(rec) {
+		may = func(o *node) bool { return m.top(o) || m.stands(o) && (asksAdmin(o.record) || m.past[n][o]) }
+	}
 	if m.role(n.account, func(o *node) bool { return m.past[n][o] && may(o) }) < need {
 		return false
 	}
@@ -155,6 +235,30 @@ func (m *model) targets(rec *Record) []dag.PublicKey {
 	return nil
 }
 
+// need is the role that n takes of its author.
+func (m *model) need(n *node) Role {
+	rec := n.record
+	if !asksAdmin(rec) {
+		return needed(rec.Kind)
+	}
+	given := RoleNone
+	switch {
+	case rec.Invite != nil:
+		given = rec.Invite.Role
+	case rec.Accept != nil:
+		given = rec.Accept.Role
+	case rec.ChangeRole != nil:
+		given = rec.ChangeRole.Role
+	}
+	for _, a := range m.targets(rec) {
+		given = max(given, m.role(a, func(o *node) bool { return m.past[n][o] && m.top(o) }))
+	}
+	if given >= RoleAdmin {
+		return RoleOwner
+	}
+	return RoleAdmin
+}
+
 // uses says whether fewer joins by the invitation stand before n than it has uses.
 func (m *model) uses(n *node) bool {
 	limit := m.find(n.record.Join.Invite).record.Invite.Uses
@@ -181,9 +285,9 @@ func (m *model) describe(accounts []dag.PublicKey) string {
 		if n.record == nil || n.record.next() == nil {
 			continue
 		}
-		clean := m.stands(n)
+		clean := m.stands(n) && (n.record.RevokeDevice == nil || m.holds(n, RoleWriter))
 		for _, o := range m.nodes {
-			if o != n && o.record != nil && m.stands(o) && endsKeys(o.record) && !m.gone(o) && !m.past[n][o] {
+			if o != n && o.record != nil && m.stands(o) && m.endsKeys(o) && !m.out(o, n) && !m.past[n][o] {
 				clean = false
 			}
 		}
@@ -192,22 +296,40 @@ func (m *model) describe(accounts []dag.PublicKey) string {
 	return b.String()
 }
 
-// gone says whether n is a leave beside a standing removal of its author, with every standing grant to it in its past.
-func (m *model) gone(n *node) bool {
-	if n.record.Leave == nil {
+// out says whether an epoch's record knows or does what ended the same membership as o, after which nothing let the account in.
+func (m *model) out(o, epoch *node) bool {
+	account := o.account
+	switch {
+	case o.record.Remove != nil:
+		account = o.record.Remove.Account
+	case o.record.Leave == nil && o.record.RevokeDevice == nil:
 		return false
 	}
-	removed := false
-	for _, o := range m.nodes {
-		if o.record == nil || !m.stands(o) {
-			continue
-		}
-		if _, grant, _ := m.says(o, n.account); grant && !m.past[n][o] {
+	return slices.ContainsFunc(m.nodes, func(e *node) bool {
+		role, grant, end := m.says(e, account)
+		if !end || grant || role != RoleNone || !m.stands(e) || e != epoch && !m.past[epoch][e] {
 			return false
 		}
-		removed = removed || o.record.Remove != nil && o.record.Remove.Account == n.account && m.beside(o, n)
+		return !slices.ContainsFunc(m.nodes, func(g *node) bool {
+			_, grant, _ := m.says(g, account)
+			return grant && m.stands(g) && m.past[g][e] && !m.past[g][o]
+		})
+	})
+}
+
+// endsKeys says whether somebody is to have no more keys from o on.
+func (m *model) endsKeys(o *node) bool {
+	rec := o.record
+	if rec.RevokeDevice == nil {
+		return rec.Remove != nil || rec.Leave != nil || rec.RevokeInvite != nil && rec.RevokeInvite.Next != nil
 	}
-	return removed
+	device := rec.RevokeDevice.Device
+	return m.first == device && o.account == m.owner || slices.ContainsFunc(m.nodes, func(n *node) bool {
+		if n.record == nil || n.account != o.account {
+			return false
+		}
+		return n.record.AddDevice != nil && n.record.AddDevice.Certificate.Device == device || (n.record.JoinRequest != nil || n.record.Join != nil) && n.device == device
+	})
 }
 
 func stateWords(s *State, accounts []dag.PublicKey) string {
@@ -226,22 +348,25 @@ func stateWords(s *State, accounts []dag.PublicKey) string {
 // TestHistories: random histories, written by many beside each other, come to the same everywhere, in any order of delivery,
 // and to what the model says.
 func TestHistories(t *testing.T) {
-	var beside, removed, voided int
+	var beside, removed, voided, revoked, cut, transfers, gaveUp, adopted int
 	histories := func(rt *rapid.T) {
 		p := newParty(t, "adm:admin", "wri:writer")
-		names := []string{"owner", "owner2", "adm", "wri", "eve", "bob"}
-		for i, n := range names[4:] {
+		p.second("wri", "wri2")
+		p.sync()
+		names := []string{"owner", "owner2", "adm", "wri", "wri2", "eve", "bob"}
+		for i, n := range names[5:] {
 			p.who[n] = newActor(byte(40+i), 1)
 			p.replica(n)
 			p.send("owner", n)
 		}
 		var accounts []dag.PublicKey
 		for _, n := range names {
-			if n != "owner2" {
+			if n != "owner2" && n != "wri2" {
 				accounts = append(accounts, public(p.who[n].account))
 			}
 		}
 		secrets := map[dag.ID]byte{}
+		adoptable := map[dag.ID]bool{}
 		seed := byte(100)
 		for range rapid.IntRange(5, 40).Draw(rt, "steps") {
 			name := rapid.SampledFrom(names).Draw(rt, "who")
@@ -255,7 +380,7 @@ func TestHistories(t *testing.T) {
 			}
 			epoch := rapid.SampledFrom(epochs).Draw(rt, "epoch")
 			var rec *Record
-			switch rapid.IntRange(0, 13).Draw(rt, "what") {
+			switch rapid.IntRange(0, 16).Draw(rt, "what") {
 			case 0, 1, 2, 3:
 				p.send(rapid.SampledFrom(names).Draw(rt, "from"), name)
 				continue
@@ -297,6 +422,20 @@ func TestHistories(t *testing.T) {
 				}
 			case 13:
 				rec = option("o", uint64(seed))
+			case 16:
+				rec = adopt(dag.ID{seed, byte(len(l.order))})
+				adoptable[rec.Adopt.Batches[0]] = true
+			case 15:
+				rec = transfer(about)
+			case 14:
+				other := map[string]string{"owner": "owner2", "owner2": "owner", "wri": "wri2", "wri2": "wri"}[name]
+				if other == "" {
+					continue
+				}
+				rec = revokeDevice(p.who[name], p.who[other], nil)
+				if s.Role(public(p.who[name].account)) >= RoleWriter && s.HasDevice(public(p.who[name].account), public(p.who[other].device)) {
+					rec.RevokeDevice.Next = next(epoch)
+				}
 			}
 			if rec == nil {
 				continue
@@ -325,14 +464,38 @@ func TestHistories(t *testing.T) {
 		if got, want := stateWords(l.State(), accounts), m.describe(accounts); got != want {
 			rt.Fatalf("the list and the model differ:\n%s\n%s", got, want)
 		}
+		for id := range adoptable {
+			want := slices.ContainsFunc(m.nodes, func(n *node) bool {
+				return n.record != nil && n.record.Adopt != nil && n.record.Adopt.Batches[0] == id && m.stands(n)
+			})
+			if got := l.State().Adopted(id); got != want {
+				rt.Fatalf("adopted: %v, by the model %v", got, want)
+			} else if got {
+				adopted++
+			}
+		}
 		for _, n := range m.nodes {
 			if !m.stands(n) {
 				voided++
 			}
+			if n.record != nil && n.record.Transfer != nil {
+				transfers++
+			}
+			if m.cut(n) {
+				cut++
+			}
 			if n.record != nil && n.record.Remove != nil {
 				removed++
 			}
+			if n.record != nil && n.record.RevokeDevice != nil {
+				revoked++
+				if l.State().HasDevice(n.account, n.record.RevokeDevice.Device) {
+					rt.Fatal("a revoked device is in")
+				}
+			}
 		}
+		transfers -= len(m.chain)
+		gaveUp += len(m.chain)
 		if len(l.front) > 1 {
 			beside++
 		}
@@ -348,12 +511,26 @@ func TestHistories(t *testing.T) {
 			rt.Fatalf("in another order:\n%s\n%s", showAll(late), showAll(l))
 		}
 	}
+	happened := func() map[string]int {
+		return map[string]int{
+			"histories with several heads": beside, "removals": removed, "records that do not stand": voided, "revocations": revoked, "records beside them": cut,
+			"transfers that stand": gaveUp, "transfers that do not": transfers, "adoptions": adopted,
+		}
+	}
+	all := func() bool {
+		for _, n := range happened() {
+			if n == 0 {
+				return false
+			}
+		}
+		return true
+	}
 	for range 20 { // a short run may miss what it is for
-		if rapid.Check(t, histories); t.Failed() || beside > 0 && removed > 0 && voided > 0 {
+		if rapid.Check(t, histories); t.Failed() || all() {
 			break
 		}
 	}
-	if beside == 0 || removed == 0 || voided == 0 {
-		t.Errorf("nothing happened: %d histories with several heads, %d removals, %d records that do not stand", beside, removed, voided)
+	if !all() {
+		t.Errorf("something never happened: %v", happened())
 	}
 }

@@ -67,6 +67,9 @@ type Record struct {
 	Leave        *Leave
 	ShareKey     *ShareKey
 	Agree        *Agree
+	RevokeDevice *RevokeDevice
+	Transfer     *Transfer
+	Adopt        *Adopt
 	Body         []byte
 }
 
@@ -99,7 +102,7 @@ type Options struct{ Set map[string]uint64 }
 // Known says whether this version knows the kind.
 func (rec *Record) Known() bool {
 	switch rec.Kind {
-	case KindTransfer, KindRevokeDevice, KindReplaceAccount, KindAdopt:
+	case KindReplaceAccount:
 		return false
 	}
 	return rec.Kind >= KindRoot && rec.Kind <= KindOptions || rec.Kind == KindAgree

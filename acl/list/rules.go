@@ -19,6 +19,9 @@ var needs = map[Kind]Role{
 	KindLeave:     RoleReader,
 	KindOptions:   RoleAdmin,
 
+	KindRevokeDevice: RoleReader,
+	KindTransfer:     RoleOwner,
+
 	KindInvite:       RoleAdmin,
 	KindRevokeInvite: RoleAdmin,
 	KindAccept:       RoleAdmin,
@@ -26,6 +29,7 @@ var needs = map[Kind]Role{
 	KindChangeRole:   RoleAdmin,
 	KindRemove:       RoleAdmin,
 	KindAgree:        RoleAdmin,
+	KindAdopt:        RoleAdmin,
 
 	// These are for who is no member yet.
 	KindJoinRequest: RoleNone,
@@ -81,6 +85,8 @@ func (s *State) allowsDevice(b *dag.Batch, d *AddDevice, certified bool) error {
 	switch {
 	case c.Account != b.Account:
 		return fmt.Errorf("%w: a device of another account", ErrDenied)
+	case s.Revoked(c.Account, c.Device):
+		return fmt.Errorf("%w: the device was revoked", ErrDenied)
 	case !certified && c.Device != b.Device:
 		return fmt.Errorf("%w: device %s has no certificate in the past of the record", ErrDenied, PeerID(b.Device))
 	case s.epochs[d.Epoch] == nil:

@@ -67,6 +67,10 @@ func (s *State) allowsShare(b *dag.Batch, rec *Record) error {
 		if author == RoleOwner {
 			return denied("the owner cannot leave")
 		}
+	case rec.Transfer != nil:
+		return s.allowsTransfer(b, rec.Transfer)
+	case rec.RevokeDevice != nil:
+		return s.allowsRevocation(b, rec.RevokeDevice, author)
 	case rec.ShareKey != nil:
 		if s.epochs[rec.ShareKey.Epoch] == nil {
 			return denied("the key of an unknown epoch")
@@ -127,6 +131,9 @@ func (s *State) allowsStranger(b *dag.Batch, rec *Record) error {
 	}
 	if s.Role(b.Account) != RoleNone {
 		return denied("%s is a member already", FormatIdentity(b.Account))
+	}
+	if s.Revoked(b.Account, b.Device) {
+		return denied("device %s was revoked", PeerID(b.Device))
 	}
 	if rec.JoinRequest != nil {
 		q := rec.JoinRequest

@@ -348,6 +348,12 @@ func (rec *Record) roomShare() (int, []Wrap) {
 		return fields, rec.ShareKey.Wraps
 	case rec.RevokeInvite != nil:
 		return fields, nil
+	case rec.Transfer != nil:
+		return fields, nil
+	case rec.Adopt != nil:
+		return fields + 41*len(rec.Adopt.Batches), nil
+	case rec.RevokeDevice != nil:
+		return fields + 64 + 41*len(rec.RevokeDevice.Tips), nil
 	}
 	return 0, nil
 }
@@ -383,6 +389,18 @@ func (rec *Record) writeShare(w *writer) {
 	case KindLeave:
 		w.fields(1)
 		w.links("tips", rec.Leave.Tips)
+	case KindTransfer:
+		w.fields(1)
+		w.blob("account", rec.Transfer.Account[:])
+	case KindAdopt:
+		w.fields(1)
+		w.links("batches", rec.Adopt.Batches)
+	case KindRevokeDevice:
+		w.fields(4)
+		w.blob("sig", rec.RevokeDevice.Signature[:])
+		w.next(rec.RevokeDevice.Next)
+		w.links("tips", rec.RevokeDevice.Tips)
+		w.blob("device", rec.RevokeDevice.Device[:])
 	case KindShareKey:
 		w.fields(2)
 		w.toLink("epoch", rec.ShareKey.Epoch)
@@ -428,6 +446,22 @@ func (rec *Record) readShare(r *reader) {
 	case KindLeave:
 		r.fields(1, "body")
 		rec.Leave = &Leave{r.ids("tips", maxTips)}
+	case KindTransfer:
+		r.fields(1, "body")
+		rec.Transfer = new(Transfer)
+		r.fixed("account", rec.Transfer.Account[:])
+	case KindAdopt:
+		r.fields(1, "body")
+		if rec.Adopt = (&Adopt{r.ids("batches", maxAdopted)}); r.err == nil && len(rec.Adopt.Batches) == 0 {
+			r.fail("an adoption of nothing")
+		}
+	case KindRevokeDevice:
+		r.fields(4, "body")
+		d := new(RevokeDevice)
+		r.fixed("sig", d.Signature[:])
+		d.Next, d.Tips = r.next(), r.ids("tips", maxTips)
+		r.fixed("device", d.Device[:])
+		rec.RevokeDevice = d
 	case KindShareKey:
 		r.fields(2, "body")
 		rec.ShareKey = &ShareKey{r.toLink("epoch"), r.wraps()}
@@ -446,6 +480,8 @@ func (rec *Record) next() *RotateKey {
 		return rec.Remove.Next
 	case rec.RevokeInvite != nil:
 		return rec.RevokeInvite.Next
+	case rec.RevokeDevice != nil:
+		return rec.RevokeDevice.Next
 	}
 	return nil
 }

@@ -58,6 +58,20 @@ func remove(a *actor, k *RotateKey, tips ...dag.ID) *Record {
 	return &Record{Kind: KindRemove, Must: true, Remove: &Remove{Next: k, Tips: tips, Account: public(a.account)}}
 }
 
+// revokeDevice takes a device of the account of a.
+func revokeDevice(a, device *actor, k *RotateKey, tips ...dag.ID) *Record {
+	r := &RevokeDevice{Signature: SignRevocation(a.account, public(device.device)), Next: k, Tips: tips, Device: public(device.device)}
+	return &Record{Kind: KindRevokeDevice, Must: true, RevokeDevice: r}
+}
+
+func transfer(a *actor) *Record {
+	return &Record{Kind: KindTransfer, Must: true, Transfer: &Transfer{public(a.account)}}
+}
+
+func adopt(batches ...dag.ID) *Record {
+	return &Record{Kind: KindAdopt, Must: true, Adopt: &Adopt{batches}}
+}
+
 func leave() *Record { return &Record{Kind: KindLeave, Must: true, Leave: &Leave{}} }
 
 func share(epoch dag.ID, wraps ...Wrap) *Record {
@@ -87,14 +101,27 @@ func newParty(t testing.TB, members ...string) *party {
 		}
 		p.bring(first, name, role, byte(i+2))
 	}
-	p.replica("owner2")
-	p.who["owner2"] = p.who["owner"].second()
-	p.must("owner", addDevice(p.who["owner2"], p.space))
+	p.second("owner", "owner2")
 	for name := range p.who {
 		p.replica(name)
 	}
 	p.sync()
 	return p
+}
+
+// second gives an actor's account another device, known to every replica.
+func (p *party) second(name, as string) {
+	p.t.Helper()
+	p.replica(as)
+	p.who[as] = p.who[name].second()
+	p.lists[name] = p.replica(name)
+	for other := range p.lists {
+		if other != name && p.lists[name].root == nil {
+			p.send(other, name)
+		}
+	}
+	p.must(name, addDevice(p.who[as], p.space))
+	p.send(name, as)
 }
 
 // second is another device of the same account.
@@ -207,6 +234,11 @@ func (s *State) show() string {
 	}
 	for _, q := range s.Requests() {
 		fmt.Fprintln(&b, q.ID, q.State)
+	}
+	for _, m := range s.Members() {
+		for _, d := range s.RevokedDevices(m.Account) {
+			fmt.Fprintf(&b, "%x revoked %x\n", m.Account[:4], d[:4])
+		}
 	}
 	return b.String()
 }

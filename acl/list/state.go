@@ -77,6 +77,11 @@ type State struct {
 	agreed   map[dag.ID]*Agreement    // by the record, also such as do not stand
 	agreedBy map[dag.PublicKey][]*Agreement
 	manages  map[dag.PublicKey]bool // devices that wrote records which only an admin may write
+
+	revoked  map[ofDevice][]revocation
+	revokers map[dag.PublicKey]bool // accounts that revoked a device
+	adopted  map[dag.ID]bool        // batches of files
+	brought  map[ofDevice]bool      // devices that some record brought, whether it stands or not
 }
 
 // newState is the state of the root alone.
@@ -97,12 +102,17 @@ func newState(root *Root, space dag.ID) *State {
 		agreed:   make(map[dag.ID]*Agreement),
 		agreedBy: make(map[dag.PublicKey][]*Agreement),
 		manages:  make(map[dag.PublicKey]bool),
+
+		revoked:  make(map[ofDevice][]revocation),
+		revokers: make(map[dag.PublicKey]bool),
+		brought:  make(map[ofDevice]bool),
 	}
 	owner := &Member{Account: root.Owner.Identity, Role: RoleOwner, Since: space, Keys: root.Owner}
 	if root.Device != nil {
 		owner.Devices = []Device{{*root.Device, space, space, root.Name}}
 		s.devices[root.Device.Device] = owner.Account
 		s.all[root.Device.Device] = owner.Devices[0]
+		s.brought[ofDevice{owner.Account, root.Device.Device}] = true
 	}
 	s.members[owner.Account] = owner
 	s.addEpoch(&Epoch{ID: space, Suite: root.Suite, Commitment: root.Commitment, Wraps: slices.Clip(root.Wraps), By: slices.Repeat([]dag.PublicKey{root.Owner.Identity}, len(root.Wraps)), Clean: true})
@@ -122,10 +132,11 @@ func (s *State) apply(n *node) {
 	if n.record.JoinRequest != nil && s.requests[n.id] == nil {
 		s.requests[n.id] = newRequest(n)
 	}
+	s.noteDevices(n)
 	s.note(n)
 	s.revoke(n)
 	s.fold(n)
-	if endsKeys(n.record) {
+	if s.endsKeys(n) {
 		for _, e := range s.order {
 			e.Clean = e.node == n
 		}
@@ -179,7 +190,9 @@ func (s *State) addDevice(n *node, d *AddDevice) {
 
 // enter makes a device one of a member's. proved: the device itself signed that it is, which outweighs who only named its key.
 func (s *State) enter(m *Member, d Device, proved bool) {
-	m.Devices = append(m.Devices, d)
+	if !s.Revoked(m.Account, d.Device) {
+		m.Devices = append(m.Devices, d)
+	}
 	if _, ok := s.devices[d.Device]; !ok || proved {
 		s.devices[d.Device], s.all[d.Device] = m.Account, d
 	}
@@ -305,5 +318,6 @@ func (s *State) clone() *State {
 	c.asked = maps.Clone(s.asked)
 	c.agreed, c.agreedBy, c.manages = maps.Clone(s.agreed), maps.Clone(s.agreedBy), maps.Clone(s.manages)
 	c.all, c.void = maps.Clone(s.all), maps.Clone(s.void)
+	c.revoked, c.revokers, c.brought = maps.Clone(s.revoked), maps.Clone(s.revokers), maps.Clone(s.brought)
 	return &c
 }

@@ -55,6 +55,9 @@ func runExport(ctx context.Context, e *env, space, file string) error {
 	if r.Absent > 0 {
 		e.say("%s of pruned versions are not on this device, and not in the file.", count(r.Absent, "block"))
 	}
+	if r.Unpublished > 0 {
+		e.say("%s of what you changed may not be published any more, and is not in the file; copy it from the mount.", count(r.Unpublished, "change"))
+	}
 	if e.json {
 		return e.printJSON(r)
 	}

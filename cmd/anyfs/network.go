@@ -247,7 +247,7 @@ func (n *network) addTo(r *statusResult) {
 			if x.ID != s.ID.String() {
 				continue
 			}
-			if x.State == fs.StateLeft {
+			if x.State == fs.StateLeft || x.State == fs.StateRevoked {
 				continue
 			}
 			x.ToSend, x.FetchChanges = int(s.ToSend), int(s.ToFetch)

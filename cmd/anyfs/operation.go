@@ -121,10 +121,10 @@ func operations() []registered {
 	return []registered{
 		opWhere, opAccount, opStatus, opWait, opPathStatus,
 		opSpaceCreate, opSpaceList, opSpaceInfo, opSpaceRename, opSpaceDelete,
-		opDeviceList, opPeerList, opPeerAdd, opPeerRemove, opConflicts, opResolve, opPause, opLimit, opWatch,
+		opDeviceList, opDeviceRevoke, opPeerList, opPeerAdd, opPeerRemove, opConflicts, opResolve, opPause, opLimit, opWatch,
 		opNetworkAdd, opNetworkList, opNetworkRemove,
 		opSpacePolicy, opPin, opEvict,
-		opInvite, opInvites, opInviteRevoke, opJoin, opMembers, opRequests, opApprove, opDecline, opRole, opRemove, opLeave,
+		opInvite, opInvites, opInviteRevoke, opJoin, opMembers, opRequests, opApprove, opDecline, opRole, opRemove, opLeave, opTransfer, opQuarantine, opAdopt,
 		opLog, opDeleted, opRestore, opContent, opPrune, opVerify, opExport, opImport,
 	}
 }

@@ -292,6 +292,22 @@ var opRemove = operation[whoParams, member]{"remove", func(_ context.Context, h 
 	return member{Account: acl.FormatIdentity(who.Account), Name: who.Name, Role: acl.RoleNone.String(), Since: stamp(who.Since)}, err
 }}
 
+// opTransfer gives the new owner.
+var opTransfer = operation[whoParams, member]{"transfer", func(_ context.Context, h *home, p whoParams, _ sink) (m member, err error) {
+	who, err := h.person(p)
+	if err != nil {
+		return m, err
+	}
+	if who.Account == h.keys.Identity && who.Role == acl.RoleOwner {
+		return m, failf(exitUsage, "%s is yours already; name another member, as 'anyfs members %s' shows them", p.Space, p.Space)
+	}
+	if err := h.fs.Transfer(p.Space, who.Account); err != nil {
+		return m, shareError(p.Space, err)
+	}
+	h.announce()
+	return h.memberOf(p.Space, who.Account)
+}}
+
 // opLeave gives the space as it is then.
 var opLeave = operation[nameParams, spaceStatus]{"leave", func(ctx context.Context, h *home, p nameParams, _ sink) (spaceStatus, error) {
 	if err := h.fs.Leave(ctx, p.Name); err != nil {

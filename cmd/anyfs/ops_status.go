@@ -40,6 +40,7 @@ type statusResult struct {
 	Peers      []peerStatus     `json:"peers"`
 	Spaces     []spaceStatus    `json:"spaces"`
 	ReadOnly   string           `json:"read_only,omitempty"`
+	Revoked    bool             `json:"revoked,omitempty"` // this device, by its account
 	Errors     []fs.LoggedError `json:"errors,omitempty"`
 }
 
@@ -52,6 +53,7 @@ type spaceStatus struct {
 	PendingChanges int      `json:"pending_changes"`
 	PendingBlocks  int      `json:"pending_blocks"`
 	Conflicts      int      `json:"conflicts"`
+	Quarantined    int      `json:"quarantined,omitempty"` // batches by who might not write them any more
 	FetchChanges   int      `json:"pending_fetch_changes"`
 	FetchBlocks    int      `json:"pending_fetch_blocks"`
 	ToSend         int      `json:"pending_send_batches"`
@@ -73,7 +75,7 @@ var opStatus = operation[none, statusResult]{"status", func(_ context.Context, h
 	}
 	r := statusResult{
 		Account: s.Account, Device: deviceInfo{s.Device.PeerID, s.Device.Name},
-		Spaces: statusesOf(s.Spaces), ReadOnly: s.ReadOnly, Errors: h.lastErrors(),
+		Spaces: statusesOf(s.Spaces), ReadOnly: s.ReadOnly, Errors: h.lastErrors(), Revoked: h.fs.Revoked(),
 	}
 	r.Listen, r.Peers = []string{}, []peerStatus{}
 	set, err := h.readSettings()
@@ -105,7 +107,7 @@ func statusesOf(list []fs.SpaceInfo) []spaceStatus {
 func statusOf(i fs.SpaceInfo) spaceStatus {
 	return spaceStatus{
 		ID: i.ID, Name: i.Name, Role: i.Role, State: i.State, Objects: i.Objects, PendingChanges: i.PendingChanges,
-		PendingBlocks: i.PendingBlocks, Conflicts: i.Conflicts, FetchBlocks: i.FetchBlocks, SendBlocks: i.SendBlocks, Problem: i.Problem, Peers: []string{},
+		PendingBlocks: i.PendingBlocks, Conflicts: i.Conflicts, Quarantined: i.Quarantined, FetchBlocks: i.FetchBlocks, SendBlocks: i.SendBlocks, Problem: i.Problem, Peers: []string{},
 		Policy: i.Policy, CacheLimit: i.CacheLimit,
 	}
 }

@@ -307,6 +307,33 @@ Examples:
 	}
 }
 
+func transferCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name: "transfer", Usage: "give a space that you own to another member", ArgsUsage: "SPACE WHO",
+		Description: `The other one is its owner from then on, and you are an admin, who can leave. You can't take it back: only the owner gives a
+space away. ` + whoText + `
+
+Examples:
+  anyfs transfer Work Bob
+  anyfs leave Work`,
+		Action: func(c *cli.Context) error {
+			a, err := args(c, 2, 2)
+			if err != nil {
+				return err
+			}
+			m, err := opTransfer.call(c.Context, e, whoParams{Space: a[0], Who: a[1]})
+			if err != nil {
+				return err
+			}
+			if e.json {
+				return e.printJSON(m)
+			}
+			e.say("%s owns %s now; you are an admin.", printable(m.Name), printable(a[0]))
+			return nil
+		},
+	}
+}
+
 func leaveCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name: "leave", Usage: "leave a space that someone else owns", ArgsUsage: "SPACE",

@@ -116,6 +116,11 @@ func showStatus(ctx context.Context, e *env, path string) error {
 	if err := e.table(about); err != nil {
 		return err
 	}
+	if s.Revoked {
+		if err := writeLine(e.stdout, "\nTHIS DEVICE WAS REVOKED: "+revokedText); err != nil {
+			return err
+		}
+	}
 	if s.ReadOnly != "" {
 		if err := writeLine(e.stdout, "\nTHE HOME IS READ-ONLY: "+printable(s.ReadOnly)); err != nil {
 			return err
@@ -150,6 +155,12 @@ func showStatus(ctx context.Context, e *env, path string) error {
 	for _, sp := range s.Spaces {
 		if sp.Problem != "" {
 			if err := writeLine(e.stdout, "\n"+printable(sp.Name)+" CAN'T BE USED: "+printable(sp.Problem)); err != nil {
+				return err
+			}
+		}
+		if sp.Quarantined > 0 {
+			line := fmt.Sprintf("\n%s: %s by who might not write any more, in quarantine; 'anyfs quarantine' lists what", printable(sp.Name), batches(sp.Quarantined))
+			if err := writeLine(e.stdout, line); err != nil {
 				return err
 			}
 		}

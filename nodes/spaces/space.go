@@ -53,7 +53,7 @@ func (sp *Space) close() error {
 func (sp *Space) replica() *exchange.Replica {
 	return &exchange.Replica{
 		ID: sp.id, ACL: sp.acl.Graph(), Files: sp.files, Blocks: sp.blocks, Durable: sp.durable, Grown: sp.grown,
-		Member: sp.member, Keeps: keeper{sp}, Upload: sp.upload,
+		Member: sp.takesPart, Keeps: keeper{sp}, Upload: sp.upload,
 	}
 }
 
@@ -68,6 +68,12 @@ func (sp *Space) role(account dag.PublicKey) list.Role {
 // member reports whether an account may have what is in the space here.
 func (sp *Space) member(account dag.PublicKey) bool {
 	return sp.role(account) != list.RoleNone && (sp.opt.Admits == nil || sp.opt.Admits(account))
+}
+
+// takesPart reports whether a device of an account may have what is in the space here.
+func (sp *Space) takesPart(account, device dag.PublicKey) bool {
+	s := sp.acl.State()
+	return sp.member(account) && s != nil && !s.Revoked(account, device)
 }
 
 // durable makes both graphs durable, the access list first: files name what is in it.
@@ -155,9 +161,9 @@ type keeper struct{ sp *Space }
 var _ exchange.Keeper = keeper{}
 
 // Promise implements exchange.Keeper. Blocks are read before: a disk may have lost them.
-func (k keeper) Promise(ctx context.Context, _, account dag.PublicKey, ids []block.ID) []bool {
+func (k keeper) Promise(ctx context.Context, device, account dag.PublicKey, ids []block.ID) []bool {
 	yes := make([]bool, len(ids))
-	if !k.sp.member(account) || k.sp.blocks.Sync(ctx) != nil {
+	if !k.sp.takesPart(account, device) || k.sp.blocks.Sync(ctx) != nil {
 		return yes
 	}
 	var buf []byte

@@ -94,16 +94,22 @@ func (e *Engine) takeAccess(ctx context.Context, id peer.ID, t *stream) error {
 		}
 	}
 	var sp *space
-	ended := context.Background()
+	ended, asks := context.Background(), false
+	var key dag.PublicKey
 	e.mu.Lock()
 	if r := e.remotes[id]; r != nil && r.ready() {
 		s := e.spaces[ask.Space]
 		if s != nil && s.ctx != nil && s.ctx.Err() == nil && (e.opt.Serve == nil && r.account == e.account || r.common[ask.Space]) {
-			sp, ended = s, s.ctx
+			sp, ended, asks = s, s.ctx, !r.common[ask.Space]
+			key = r.key
 			sp.running.Add(1)
 		}
 	}
 	e.mu.Unlock()
+	if sp != nil && asks && sp.r.Member != nil && !sp.r.Member(e.account, key) {
+		sp.running.Done() // a device of this account that was revoked
+		sp = nil
+	}
 	if sp == nil {
 		return t.write(&wire.Absent{Graph: wire.ACL, IDs: wire.List[dag.ID]{ask.Space}})
 	}

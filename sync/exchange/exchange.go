@@ -75,12 +75,14 @@ func (systemClock) After(d time.Duration) <-chan time.Time { return time.After(d
 // Replica is one space on this device, as the exchange sees it.
 type Replica struct {
 	ID      dag.ID
-	ACL     *dag.Graph               // batches of the access list
-	Files   *dag.Graph               // batches of files
-	Durable func() error             // makes what both graphs took in durable; called by several goroutines
-	Blocks  *block.Store             // its Fetcher is the engine while the replica is added
-	Grown   func()                   // the access list has grown: the owner judges the files again; may be nil
-	Member  func(dag.PublicKey) bool // whether an account may have the files by the access list as it is now; nil: all may
+	ACL     *dag.Graph   // batches of the access list
+	Files   *dag.Graph   // batches of files
+	Durable func() error // makes what both graphs took in durable; called by several goroutines
+	Blocks  *block.Store // its Fetcher is the engine while the replica is added
+	Grown   func()       // the access list has grown: the owner judges the files again; may be nil
+
+	// Member says whether a device of an account may have the files by the access list as it is now; nil: all may.
+	Member func(account, device dag.PublicKey) bool
 
 	// Invited says whether who proves the key of an invitation may see the access list and ask to join; nil: nobody.
 	Invited func(key dag.PublicKey) bool

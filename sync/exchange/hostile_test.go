@@ -418,7 +418,7 @@ func TestSlowHandshake(t *testing.T) {
 func TestNoMember(t *testing.T) {
 	a := newDevice(t, 1, 1)
 	one, two := newReplica(t, a, "one"), newReplica(t, a, "two")
-	one.Member = func(dag.PublicKey) bool { return false }
+	one.Member = func(_, _ dag.PublicKey) bool { return false }
 	secret := random(8, 1000)
 	for _, r := range []*replica{one, two} {
 		r.write(t, r.ACL, []byte("record"))

@@ -166,7 +166,7 @@ func TestMembers(t *testing.T) {
 	a := newDevice(t, 1, 1)
 	b := newDevice(t, 2, 2, a.addr("/tcp/"))
 	ra, rb := newReplica(t, a, "one"), newReplica(t, b, "one")
-	ra.Member = func(k dag.PublicKey) bool { return k == a.author.Account }
+	ra.Member = func(k, _ dag.PublicKey) bool { return k == a.author.Account }
 	ra.write(t, ra.ACL, []byte("record"))
 	ra.write(t, ra.Files, []byte("file"))
 	id, err := ra.Blocks.Put([]byte("block"))

@@ -277,7 +277,7 @@ func (e *Engine) openedLink(ctx context.Context, id peer.ID, t *stream) (*link, 
 
 // member says whether the peer may have the files: a node of the space's network keeps them for those who may.
 func (l *link) member() bool {
-	return l.r.node != nil || l.sp.r.Member == nil || l.sp.r.Member(l.r.account)
+	return l.r.node != nil || l.sp.r.Member == nil || l.sp.r.Member(l.r.account, l.r.key)
 }
 
 // exchange runs a session over a stream until it ends.

@@ -41,7 +41,7 @@ type PeerStatus struct {
 // SpaceStatus is how far a space is.
 type SpaceStatus struct {
 	ID    dag.ID
-	Peers []SpacePeer
+	Peers []SpacePeer // that may have it
 	// ToSend is how many batches the peer that holds the most is not known to hold durably. It is 0 without a peer.
 	ToSend uint64
 	// ToFetch is how many batches, at least, peers hold that are not here.
@@ -68,13 +68,14 @@ func (e *Engine) Status() Status {
 	running, h := e.ctx != nil, e.host
 	type pair struct {
 		id peer.ID
+		l  *link
 		s  *session.Session
 	}
 	sessions := make(map[*space][]pair)
 	for _, sp := range e.spaces {
 		sessions[sp] = nil
 		for id, l := range sp.links {
-			sessions[sp] = append(sessions[sp], pair{id, l.session.Load()})
+			sessions[sp] = append(sessions[sp], pair{id, l, l.session.Load()})
 		}
 	}
 	for _, r := range e.remotes {
@@ -93,13 +94,31 @@ func (e *Engine) Status() Status {
 		}
 	}
 	e.mu.Unlock()
+	type outsider struct {
+		peer  string
+		space dag.ID
+	}
+	outsiders := make(map[outsider]bool)
+	for sp, pairs := range sessions {
+		for _, p := range pairs {
+			if !p.l.member() {
+				outsiders[outsider{p.id.String(), sp.id}] = true
+			}
+		}
+	}
 	if running {
 		st.Listen = addresses(h.Addrs(), e.self)
 	}
 	slices.SortFunc(st.Peers, func(a, b PeerStatus) int { return strings.Compare(a.ID, b.ID) })
+	for i := range st.Peers {
+		st.Peers[i].Spaces = slices.DeleteFunc(st.Peers[i].Spaces, func(id dag.ID) bool { return outsiders[outsider{st.Peers[i].ID, id}] })
+	}
 	for sp, pairs := range sessions {
 		x := SpaceStatus{ID: sp.id, Missing: sp.session.Missing(), Fetching: int(sp.fetching.Load())}
 		for _, p := range pairs {
+			if outsiders[outsider{p.id.String(), sp.id}] {
+				continue // it hears of the access list alone
+			}
 			y := SpacePeer{ID: p.id.String()}
 			if p.s != nil {
 				a, aok := p.s.Status(wire.ACL)

@@ -199,7 +199,10 @@ func (u *upload) take(m *wire.PutBlock) (*wire.HeldBlocks, error) {
 	if block.Sum(u.data) != u.id {
 		return nil, fmt.Errorf("%w: it gave other bytes for a block", session.ErrPeer)
 	}
-	err := keep(u.l.r.account, u.id, u.data)
+	err := ErrRefused
+	if u.l.member() {
+		err = keep(u.l.r.account, u.id, u.data)
+	}
 	if cap(u.data) > keptBuffer {
 		u.data = nil // a device has a thousand streams
 	}
