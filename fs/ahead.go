@@ -94,6 +94,11 @@ func (h *Home) fetcher(ctx context.Context) {
 				}
 				return nil
 			})
+		case b := <-h.early:
+			g.Go(func() error {
+				h.fetchEarly(ctx, b)
+				return nil
+			})
 		}
 	}
 }

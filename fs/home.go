@@ -24,6 +24,7 @@ import (
 	"github.com/anyfs/anyfs/acl"
 	"github.com/anyfs/anyfs/acl/seal"
 	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/dag/block"
 	"github.com/anyfs/anyfs/dag/disk"
 	"github.com/anyfs/anyfs/dag/kv"
 	"github.com/anyfs/anyfs/fs/journal"
@@ -97,6 +98,7 @@ type Home struct {
 	mirrors   chan struct{} // wakes the mirrorer
 	mirrorAll atomic.Bool   // for all that is wanted
 	ahead     chan aheadBlock
+	early     chan aheadBlock
 	coming    coming
 	evicts    chan struct{} // wakes the evictor
 	short     atomic.Bool   // content is not fetched ahead, since the disk is nearly full
@@ -105,6 +107,7 @@ type Home struct {
 	events    events
 	watch     watchers
 	onSpaces  atomic.Pointer[func()]
+	onSealed  atomic.Pointer[func(dag.ID, block.ID)]
 	errs      errorLog
 	last      atomic.Int64 // of now
 }
@@ -136,7 +139,7 @@ func Open(ctx context.Context, opt Options) (*Home, error) {
 		manifests: newCache[string, *manifest](manifestBytes), inlines: newCache[tree.Ref, []byte](inlineBytes),
 		layouts: newCache[string, []tree.Chunk](layoutBytes),
 		kick:    make(chan struct{}, 1), urgent: make(chan struct{}, 1), arrived: make(chan struct{}, 1), mirrors: make(chan struct{}, 1),
-		ahead: make(chan aheadBlock, aheadRoom), evicts: make(chan struct{}, 1),
+		ahead: make(chan aheadBlock, aheadRoom), early: make(chan aheadBlock, earlyAtOnce), evicts: make(chan struct{}, 1),
 	}
 	if opt.Stepped {
 		h.opt.sim = simulation{inline: true, journalBytes: steppedJournal}

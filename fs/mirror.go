@@ -124,6 +124,9 @@ func (h *Home) mirrorer(ctx context.Context) {
 					<-contents
 				})
 			}
+			if err := s.dropEarly(ctx, time.Now().Add(-earlyFor)); err != nil && ctx.Err() == nil && !s.deleted() {
+				h.report(fmt.Sprintf("space %s: blocks that came ahead of nothing", s.id), err)
+			}
 			if err := s.sendReleases(ctx); err != nil && ctx.Err() == nil && !s.deleted() {
 				h.report(fmt.Sprintf("space %s: receipts that are given back", s.id), err)
 			}
@@ -270,6 +273,8 @@ func (s *space) fetchContent(ctx context.Context, c *tree.Content, places chan s
 	defer cancel(nil)
 	var g errgroup.Group
 	err := eachLeaf(ctx, s.getNode, c.Root, func(l block.Leaf) error {
+		s.claim(l.ID) // it may have come ahead and be about to go
+		s.early.claimed(l.ID)
 		if s.blocks.Has(l.ID) {
 			return ctx.Err()
 		}

@@ -47,6 +47,7 @@ type space struct {
 	keeping keeping  // of blocks against eviction
 	in      arrivals // what comes from other devices
 	mir     mirror
+	early   early
 	relying relying                       // on other devices for what was evicted
 	reads   recent                        // blocks that were read lately, where content may go
 	lack    lacking                       // blocks that nobody had a moment ago

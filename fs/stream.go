@@ -187,6 +187,13 @@ func (s *space) cutStream(ctx context.Context, st *stream, final bool) error {
 // it, and the writer, or the fsync, gets the error. With keeping.refs held for reading.
 func (s *space) sealPiece(st *stream, job *sealJob, a *arena, src *index.Source, piece []byte, skip, off int64) {
 	defer close(job.done)
+	if id, ok := s.storePiece(st, job, a, src, piece, skip, off); ok {
+		s.tellSealed(st.ino, id)
+	}
+}
+
+// storePiece is sealPiece without what follows of it for others. It reports whether the file refers to the block.
+func (s *space) storePiece(st *stream, job *sealJob, a *arena, src *index.Source, piece []byte, skip, off int64) (block.ID, bool) {
 	id, err := s.putChunk(piece)
 	crashpoint.Here(crashpoint.StreamSealed)
 	if b := job.before; b != nil {
@@ -204,12 +211,13 @@ func (s *space) sealPiece(st *stream, job *sealJob, a *arena, src *index.Source,
 	}
 	if err == nil {
 		s.h.release(a)
-		return
+		return id, true
 	}
 	job.err = err
 	if st.err == nil {
 		st.err = err // the file still refers to the buffer: it is not given back
 	}
+	return id, false
 }
 
 // putChunk seals a chunk and stores the block.

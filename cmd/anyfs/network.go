@@ -101,6 +101,7 @@ func (n *network) run(ctx context.Context) {
 	n.h.fs.WatchSpaces(n.poke)
 	n.h.fs.SetKeepers(n.engine)
 	defer n.h.fs.SetKeepers(nil)
+	n.h.fs.SetSealed(n.engine.Sealed)
 	added := map[dag.ID]bool{}
 	n.seekAgain()
 	n.poke()
@@ -138,7 +139,7 @@ func (n *network) follow(added map[dag.ID]bool) {
 		added[r.ID] = true
 		n.engine.Add(&exchange.Replica{
 			ID: r.ID, ACL: r.ACL, Files: r.Files, Blocks: r.Blocks, Durable: r.Durable, Grown: r.Grown, Member: r.Member, Tags: r.Tags, Keeps: &r,
-			Invited: r.Invited,
+			Invited: r.Invited, Sealed: r.Sealed,
 		})
 	}
 	for id := range added {

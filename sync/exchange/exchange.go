@@ -87,6 +87,9 @@ type Replica struct {
 	// Invited says whether who proves the key of an invitation may see the access list and ask to join; nil: nobody.
 	Invited func(key dag.PublicKey) bool
 
+	// Sealed hears of blocks that a device of account has sealed for what it is going to publish. It is quick; nil: it is not told.
+	Sealed func(account dag.PublicKey, ids []block.ID)
+
 	Keeps Keeper // of blocks, on behalf of others; nil: nothing is kept for anybody
 
 	// Upload keeps a block that a device of account gave, whose bytes are those of its ID. ErrRefused says that it is not to; nil: nothing

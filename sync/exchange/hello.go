@@ -73,6 +73,7 @@ type remote struct {
 
 	node   *Node             // it is a node that this device uses; nil: it is a device
 	news   map[dag.ID]bool   // spaces of which content came that the peer is to be told of
+	sealed []sealedBlock     // of which the device is to be told; at most maxSealed
 	denied map[dag.ID]denial // spaces that the node did not take
 }
 
@@ -363,6 +364,8 @@ func (e *Engine) hear(ctx context.Context, t *stream, r *remote) error {
 			}
 		case *wire.Content:
 			e.hearContent(r, m)
+		case *wire.Sealed:
+			e.hearSealed(r, m)
 		case *wire.Bye:
 			if m.Reason == wire.ByeNothing {
 				e.useless(r.id)
@@ -513,6 +516,9 @@ func (e *Engine) sendTags(ctx context.Context, t *stream, r *remote) error {
 			proved = true
 		}
 		if err := e.sendNews(t, r); err != nil {
+			return err
+		}
+		if err := e.sendSealed(t, r); err != nil {
 			return err
 		}
 		select {

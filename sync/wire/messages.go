@@ -38,6 +38,7 @@ const (
 	KindWithdraw
 	KindRelease
 	KindGuest
+	KindSealed
 	kinds
 )
 
@@ -101,6 +102,8 @@ func (k Kind) new() Message {
 		return &Release{}
 	case KindGuest:
 		return &Guest{}
+	case KindSealed:
+		return &Sealed{}
 	case KindSpaces:
 		return &Spaces{}
 	case KindServed:

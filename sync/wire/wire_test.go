@@ -61,6 +61,7 @@ func examples() map[string]Message {
 		"withdraw":       &Withdraw{Request: 5, IDs: List[block.ID]{block.ID(id(8))}},
 		"release":        &Release{Request: 6, IDs: List[block.ID]{block.ID(id(9))}},
 		"guest":          &Guest{Space: id(5), Key: dag.PublicKey(id(6)), Signature: [64]byte{1}},
+		"sealed":         &Sealed{Space: id(5), IDs: List[block.ID]{block.ID(id(8)), block.ID(id(9))}},
 		"held no blocks": &HeldBlocks{Request: 3, Bits: []byte{0}},
 		"spaces":         &Spaces{IDs: List[dag.ID]{id(1), id(2)}},
 		"served":         &Served{IDs: List[dag.ID]{id(1)}},
