@@ -124,6 +124,9 @@ func (g *Guest) look(st *list.State, now time.Time) error {
 			return nil
 		}
 		if q.Account == g.k.Identity && q.State == list.RequestOpen {
+			if i, ok := st.Invitation(q.Invite); !ok || i.Revoked() {
+				return fmt.Errorf("%w: it was revoked before the request was answered; ask for another one", ErrInvitation)
+			}
 			g.state = GuestAsked
 			g.mine = q.ID
 			return nil
@@ -134,7 +137,8 @@ func (g *Guest) look(st *list.State, now time.Time) error {
 	}
 	var found *list.Invitation
 	for _, i := range st.Invitations() {
-		if i.Key == g.keys.public() {
+		// Beside each other several can be made with one key, and who did is not known to have its secret.
+		if i.Key == g.keys.public() && (found == nil || i.Author == g.link.By) {
 			found = &i
 		}
 	}

@@ -147,6 +147,9 @@ func (s *Space) Requests() []Asking {
 		if q.State != list.RequestOpen {
 			continue
 		}
+		if i, ok := st.Invitation(q.Invite); !ok || i.Revoked() {
+			continue // who asked was told that, and waits no more
+		}
 		a := Asking{ID: q.ID, Account: q.Account, Time: unix(q.Time)}
 		for _, i := range st.Invitations() {
 			if i.ID != q.Invite {

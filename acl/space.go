@@ -321,8 +321,9 @@ func (s *Space) recipients(st *list.State, butInvite dag.ID, skip func(*Member) 
 			to = append(to, s.recipientsOf(st, &m)...)
 		}
 	}
+	but, _ := st.Invitation(butInvite)
 	for _, i := range st.Invitations() {
-		if i.Open() && !i.Revoked() && !i.Full() && i.ID != butInvite {
+		if i.Open() && !i.Revoked() && !i.Full() && (butInvite.IsZero() || i.Key != but.Key) {
 			to = append(to, recipient{i.Key, i.HPKE})
 		}
 	}

@@ -27,7 +27,7 @@ func (s *space) watchACL() {
 	}
 }
 
-// followACL sees to what new records mean.
+// followACL sees to what new records mean. What fails of it is tried again with the next arrival, and each time that spaces are healed.
 func (s *space) followACL() {
 	if !s.aclNews.Swap(false) {
 		return
@@ -46,25 +46,33 @@ func (s *space) followACL() {
 
 // grown judges the batches of files again, after the access list has grown.
 func (s *space) grown() {
-	judged, err := s.graph.Rejudge(s.doubtful())
-	if err != nil {
+	if err := s.judgeFiles(); err != nil {
+		s.aclNews.Store(true)
 		s.h.report(fmt.Sprintf("space %s: judge again", s.id), err)
-		return
 	}
-	if len(judged.Quarantined) == 0 {
-		return
-	}
-	// What counts no more goes out of the tree, which is made anew.
+}
+
+// judgeFiles asks the access list again for what it may judge otherwise than before. What counts no more goes out of the tree, which is
+// made anew: no checkpoint comes between, so that the tree never holds what the graph has in quarantine.
+func (s *space) judgeFiles() error {
 	s.pubMu.Lock()
-	err = s.treeAnew()
+	defer s.pubMu.Unlock()
+	judged, err := s.graph.Rejudge(s.doubtful())
+	if err == nil && len(judged.Quarantined) > 0 {
+		s.unjudged = true
+	}
+	if err != nil || !s.unjudged {
+		return err
+	}
+	if err := s.treeAnew(); err != nil {
+		return fmt.Errorf("make the tree anew: %w", err)
+	}
+	s.unjudged = false
 	s.in.mu.Lock()
 	s.in.due = true
 	s.in.mu.Unlock()
-	s.pubMu.Unlock()
-	if err != nil {
-		s.h.report(fmt.Sprintf("space %s: make its tree anew", s.id), err)
-	}
 	s.h.wakeArriver()
+	return nil
 }
 
 // doubtful says of whom batches may be judged otherwise than before: of all the others nothing is read.
@@ -314,6 +322,9 @@ func (h *Home) Join(name string, id dag.ID, frames [][]byte) (SpaceInfo, error) 
 // Heal brings revocations of the account's devices into the spaces that lack them, and shares keys with members that lack them, in all
 // spaces. It reports whether it wrote anything.
 func (h *Home) Heal() (wrote bool) {
+	if slices.ContainsFunc(h.each(), func(s *space) bool { return s.aclNews.Load() }) {
+		h.wakeArriver() // something of it failed
+	}
 	for _, r := range h.spread(h.revocations()) {
 		if r.Err != nil {
 			h.report(fmt.Sprintf("space %s: revoke a device", r.ID), r.Err)

@@ -54,7 +54,8 @@ type space struct {
 	pol     atomic.Pointer[ContentPolicy] // nil: the zero policy
 
 	readOnly atomic.Bool // by the account's role
-	aclNews  atomic.Bool // the access list has grown
+	aclNews  atomic.Bool // the access list has grown, and what that means is not seen to
+	unjudged bool        // the tree holds what the graph put in quarantine; under pubMu
 	doubtMu  sync.Mutex
 	doubted  map[dag.PublicKey]bool // accounts whose batches were once judged otherwise than by their own past
 

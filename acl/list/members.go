@@ -118,13 +118,20 @@ func (s *State) note(n *node) {
 	}
 }
 
-// revoke notes the revocation of an invitation, after all invitations were noted.
+// revoke notes the revocation of an invitation, after all invitations were noted: also of others with its key for no higher role, which
+// were made beside it. Whoever has the link has them all.
 func (s *State) revoke(n *node) {
 	if n.record == nil || n.record.RevokeInvite == nil {
 		return
 	}
-	if i := s.invites[n.record.RevokeInvite.Invite]; i != nil {
-		i.revoked = append(i.revoked, n)
+	of := s.invites[n.record.RevokeInvite.Invite]
+	if of == nil {
+		return
+	}
+	for _, i := range s.invites {
+		if i == of || i.Key == of.Key && i.Role <= of.Role {
+			i.revoked = append(i.revoked, n)
+		}
 	}
 }
 
@@ -279,6 +286,14 @@ func (s *State) Doubtful(account dag.PublicKey) bool {
 		return true
 	}
 	return s.Role(account) == RoleNone
+}
+
+// Invitation finds an invitation that stands.
+func (s *State) Invitation(id dag.ID) (Invitation, bool) {
+	if i := s.invites[id]; i != nil {
+		return *i, true
+	}
+	return Invitation{}, false
 }
 
 // Invitations returns copies of the invitations that stand, revoked ones too, in order of their IDs.

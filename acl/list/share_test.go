@@ -474,6 +474,24 @@ func TestBesideEachOther(t *testing.T) {
 			p.must("owner", revoke(i, next(p.space)))
 			p.must("eve", eve.join(p.space, 92, i))
 		}, map[string]Role{"eve": RoleNone}},
+		{"two invitations with one key, one revoked, and joined by the other", func(p *party) {
+			eve := stranger(p)
+			p.replica("eve")
+			i := p.must("owner", openInvite(92, RoleWriter, p.space, 1))
+			k := p.must("adm", openInvite(92, RoleWriter, p.space, 0))
+			p.sync()
+			p.must("owner", revoke(i, next(p.space)))
+			p.must("eve", eve.join(p.space, 92, k))
+		}, map[string]Role{"eve": RoleNone}},
+		{"two invitations with one key, that for less revoked, and joined by the other", func(p *party) {
+			eve := stranger(p)
+			p.replica("eve")
+			i := p.must("owner", openInvite(92, RoleWriter, p.space, 1))
+			k := p.must("adm", openInvite(92, RoleReader, p.space, 0))
+			p.sync()
+			p.must("adm", revoke(k, next(p.space)))
+			p.must("eve", eve.join(p.space, 92, i))
+		}, map[string]Role{"eve": RoleWriter}},
 		{"revoked, joined and promoted", func(p *party) {
 			eve := stranger(p)
 			p.replica("eve")

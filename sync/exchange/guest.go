@@ -154,7 +154,7 @@ func (e *Engine) hearGuest(r *remote, m *wire.Guest) error {
 		r.guested = true
 		e.uncount(r)
 	}
-	r.invited[m.Space] = true
+	r.invited[m.Space] = m.Key
 	e.mu.Unlock()
 	e.noteChange()
 	return nil
@@ -219,8 +219,13 @@ func (e *Engine) takeGuest(ctx context.Context, id peer.ID, t *stream) error {
 	defer cancel()
 	var sp *space
 	var r *remote
+	var key dag.PublicKey
 	e.await(wait, func() bool {
-		if r = e.remotes[id]; r == nil || !r.invited[ask.Space] {
+		if r = e.remotes[id]; r == nil {
+			return false
+		}
+		proved := false
+		if key, proved = r.invited[ask.Space]; !proved {
 			return false
 		}
 		if s := e.spaces[ask.Space]; s != nil && s.ctx != nil && s.ctx.Err() == nil {
@@ -241,14 +246,15 @@ func (e *Engine) takeGuest(ctx context.Context, id peer.ID, t *stream) error {
 	t.in.Limit = maxGuestBytes
 	var wg sync.WaitGroup
 	wg.Go(func() { stop(sp.hearGuest(r, t)) })
-	err = sp.tellGuest(ctx, t)
+	err = sp.tellGuest(ctx, t, key)
 	stop(err)
 	wg.Wait()
 	return context.Cause(ctx)
 }
 
-// tellGuest sends the access list, and what comes to it, until ctx ends.
-func (sp *space) tellGuest(ctx context.Context, t *stream) error {
+// tellGuest sends the access list, and what comes to it, until ctx ends or the invitation does: the record that ended it is the last that is
+// told.
+func (sp *space) tellGuest(ctx context.Context, t *stream, key dag.PublicKey) error {
 	grown := make(chan struct{}, 1)
 	defer sp.r.ACL.Subscribe(func(*dag.Batch) {
 		select {
@@ -258,6 +264,10 @@ func (sp *space) tellGuest(ctx context.Context, t *stream) error {
 	})()
 	var have []dag.ID
 	for {
+		live := sp.r.Invited(key)
+		if !live && have == nil { // it ended on a connection on which it was proved before
+			return t.write(&wire.Absent{Graph: wire.ACL, IDs: wire.List[dag.ID]{sp.id}})
+		}
 		tips := sp.r.ACL.Tips()
 		if err := sp.r.Durable(); err != nil {
 			return err
@@ -270,6 +280,9 @@ func (sp *space) tellGuest(ctx context.Context, t *stream) error {
 		}
 		if err := t.write(&wire.End{Graph: wire.ACL}); err != nil {
 			return err
+		}
+		if !live {
+			return t.write(&wire.Absent{Graph: wire.ACL, IDs: wire.List[dag.ID]{sp.id}})
 		}
 		have = have[:0]
 		for _, tip := range tips {

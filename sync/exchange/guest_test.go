@@ -15,7 +15,8 @@ func TestGuest(t *testing.T) {
 	host := newDevice(t, 1, 1)
 	space := newReplica(t, host, "space")
 	invitation := key('i', 1)
-	space.Invited = func(k dag.PublicKey) bool { return k == public(invitation) }
+	var revoked atomic.Bool
+	space.Invited = func(k dag.PublicKey) bool { return k == public(invitation) && !revoked.Load() }
 	host.e.Add(space.Replica)
 	other := newReplica(t, host, "another")
 	host.e.Add(other.Replica)
@@ -74,6 +75,36 @@ func TestGuest(t *testing.T) {
 	if refused.Load() > 0 {
 		t.Error("refused")
 	}
+
+	// One whose invitation ends hears that, and nothing that comes later, on the connection that it has.
+	late := newDevice(t, 4, 4, host.addr("/tcp/"))
+	its := newReplica(t, late, "space")
+	var turned atomic.Int64
+	g = &exchange.Guest{
+		Space: its.ID, Key: invitation, Peers: []string{host.addr("/tcp/")},
+		Take: func(frames [][]byte, _ bool) error {
+			for _, f := range frames {
+				if _, err := its.ACL.Ingest(f); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		Answer:  func() [][]byte { return nil },
+		Refused: func() { turned.Add(1) },
+	}
+	must(t, late.e.Seek(g))
+	before := batches(space.ACL)
+	eventually(t, func() bool { return batches(its.ACL) == before })
+	revoked.Store(true)
+	put(space.ACL, host, "the invitation is revoked")
+	eventually(t, func() bool { return batches(its.ACL) == before+1 && turned.Load() > 0 })
+	put(space.ACL, host, "not for you")
+	eventually(t, func() bool { return batches(mine.ACL) == before+2 })
+	if n := batches(its.ACL); n != before+1 {
+		t.Errorf("a guest whose invitation is revoked has %d records of %d", n, before+2)
+	}
+	revoked.Store(false)
 
 	// One with another key gets nothing.
 	stranger := newDevice(t, 3, 3, host.addr("/tcp/"))

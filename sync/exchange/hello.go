@@ -66,10 +66,10 @@ type remote struct {
 	common  map[dag.ID]bool
 	account dag.PublicKey
 	proved  bool
-	counted bool            // in Engine.guard
-	invited map[dag.ID]bool // spaces to which it proved an invitation
-	asked   map[*Guest]bool // invitations that were proved to it
-	guested bool            // counted among the guests
+	counted bool                     // in Engine.guard
+	invited map[dag.ID]dag.PublicKey // spaces to which it proved an invitation, with the key of that
+	asked   map[*Guest]bool          // invitations that were proved to it
+	guested bool                     // counted among the guests
 
 	node   *Node             // it is a node that this device uses; nil: it is a device
 	news   map[dag.ID]bool   // spaces of which content came that the peer is to be told of
@@ -83,7 +83,7 @@ func newRemote(ctx context.Context, cancel context.CancelFunc, id peer.ID, key d
 		id: id, key: key, addr: t.Conn().RemoteMultiaddr(), entry: t.entry, ctx: ctx, cancel: cancel, ended: make(chan struct{}), tags: make(chan struct{}, 1),
 		offers: make(chan struct{}, 1),
 		theirs: make(map[wire.Tag]struct{}), said: make(map[dag.ID]int), common: make(map[dag.ID]bool), denied: make(map[dag.ID]denial),
-		invited: make(map[dag.ID]bool), asked: make(map[*Guest]bool),
+		invited: make(map[dag.ID]dag.PublicKey), asked: make(map[*Guest]bool),
 	}
 }
 
