@@ -106,6 +106,7 @@ type Home struct {
 	watch     watchers
 	onSpaces  atomic.Pointer[func()]
 	errs      errorLog
+	absent    absentDevices
 	last      atomic.Int64 // of now
 }
 

@@ -291,13 +291,19 @@ func (h *Home) Join(name string, id dag.ID, frames [][]byte) (SpaceInfo, error) 
 	return i, err
 }
 
-// Heal shares keys with members that lack them, in all spaces. It reports whether it wrote anything.
+// Heal shares keys with members that lack them, and brings the account's devices into the spaces that they can't enter by themselves. It reports
+// whether it wrote anything.
 func (h *Home) Heal() (wrote bool) {
 	for _, s := range h.each() {
 		if s.deleted() {
 			continue
 		}
-		some, err := s.acl.Heal(h.opt.Rand)
+		some, err := h.admitDevices(s)
+		if err == nil {
+			var more bool
+			more, err = s.acl.Heal(h.opt.Rand)
+			some = some || more
+		}
 		if err = s.heal(some, err); err != nil {
 			h.report(fmt.Sprintf("space %s: share its keys", s.id), err)
 		}

@@ -13,11 +13,11 @@ import (
 func deviceCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name:        "device",
-		Usage:       "list the devices of the account",
-		Description: "Examples:\n  anyfs device list\n  anyfs device list --json",
-		Subcommands: []*cli.Command{{
+		Usage:       "list the devices of the account, and add one",
+		Description: "Examples:\n  anyfs device list\n  anyfs device add",
+		Subcommands: []*cli.Command{deviceAddCommand(e), {
 			Name: "list", Usage: "list the devices of the account, and which of them are connected",
-			Description: `A device is listed as soon as this one has heard of it. 'anyfs login' makes a new one.
+			Description: `A device is listed as soon as this one has heard of it. 'anyfs device add' lets another one in.
 
 Examples:
   anyfs device list`,

@@ -120,22 +120,25 @@ func (n *network) run(ctx context.Context) {
 		case <-n.poked:
 		}
 		n.admitGuests()
-		n.follow(added)
+		came := n.follow(added)
 		n.ask(ctx)
-		n.follow(added)
+		came = n.follow(added) || came
+		if came && n.h.fs.Heal() {
+			n.engine.Announce() // others wait for its keys
+		}
 		n.h.fs.Mirror()
 	}
 }
 
-// follow adds the spaces that came to the exchange, and takes those out that went.
-func (n *network) follow(added map[dag.ID]bool) {
+// follow adds the spaces that came to the exchange, and takes those out that went. It reports whether any came.
+func (n *network) follow(added map[dag.ID]bool) (came bool) {
 	here := map[dag.ID]bool{}
 	for _, r := range n.h.fs.Replicas() {
 		here[r.ID] = true
 		if added[r.ID] {
 			continue
 		}
-		added[r.ID] = true
+		added[r.ID], came = true, true
 		n.engine.Add(&exchange.Replica{
 			ID: r.ID, ACL: r.ACL, Files: r.Files, Blocks: r.Blocks, Durable: r.Durable, Grown: r.Grown, Member: r.Member, Tags: r.Tags, Keeps: &r,
 			Invited: r.Invited,
@@ -147,6 +150,7 @@ func (n *network) follow(added map[dag.ID]bool) {
 			n.engine.Remove(id)
 		}
 	}
+	return came
 }
 
 // ask gets the spaces that the root names and that are not here.
@@ -163,6 +167,9 @@ func (n *network) ask(ctx context.Context) {
 		}
 		if err == nil {
 			err = n.h.fs.TakeIn(ctx, id, frames)
+		}
+		if errors.Is(err, fs.ErrNoKey) {
+			continue // this device was paired by a code: one that has the key brings it in
 		}
 		if err != nil && ctx.Err() == nil && !errors.Is(err, dag.ErrNotFound) {
 			n.h.log.Warn("a space of another device", "err", err)
