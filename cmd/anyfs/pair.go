@@ -35,13 +35,17 @@ func deviceAddCommand(e *env) *cli.Command {
 the new one is told by --peer an address that 'anyfs status' shows here. The code can be used once, within 10 minutes, and a wrong one tried 3
 times; Ctrl-C takes it back. The new device gets the keys of all spaces, and not the recovery phrase. Only a device that has the phrase can add others.
 
+On a terminal a QR code holds the same, with this device's address.
+
 Examples:
-  anyfs device add`,
+  anyfs device add
+  anyfs device add --qr`,
+		Flags: []cli.Flag{qrFlag()},
 		Action: func(c *cli.Context) error {
 			if _, err := args(c, 0, 0); err != nil {
 				return err
 			}
-			return runDeviceAdd(c.Context, e)
+			return runDeviceAdd(c.Context, e, c.Bool("qr"))
 		},
 	}
 }
@@ -97,7 +101,12 @@ var opDeviceAdd = operation[none, deviceInfo]{"device-add", func(ctx context.Con
 	return r, failf(exitFailed, "no device was let in, and the code can't be used any more; run it again for a new one: %w", err)
 }}
 
-func runDeviceAdd(ctx context.Context, e *env) error {
+// qrFlag asks for a QR code where there would be none.
+func qrFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "qr", Usage: "draw a QR code on stderr, also where it is no terminal"}
+}
+
+func runDeviceAdd(ctx context.Context, e *env, qr bool) error {
 	r, err := opDeviceAdd.follow(ctx, e, none{}, func(ev event) error {
 		switch {
 		case ev.Code != nil && e.json:
@@ -105,6 +114,9 @@ func runDeviceAdd(ctx context.Context, e *env) error {
 		case ev.Code != nil:
 			e.say("On the new device run 'anyfs login --pair' and type this code:\n")
 			if err := writeLine(e.stdout, "  "+ev.Code.Code); err != nil {
+				return err
+			}
+			if err := e.showQR(qr, ticketTexts(ev.Code.Ticket)...); err != nil {
 				return err
 			}
 			e.say("\nIt lets one device in, until %s. Show it to nobody else. Waiting; Ctrl-C takes it back.", ev.Code.Expires.Local().Format("15:04"))
@@ -121,6 +133,18 @@ func runDeviceAdd(ctx context.Context, e *env) error {
 	}
 	e.say("%s is one of your devices now.", printable(r.Name))
 	return nil
+}
+
+// ticketTexts are a ticket, and the same with ever fewer addresses.
+func ticketTexts(ticket string) []string {
+	code, err := pair.ParseCode(ticket)
+	if err != nil {
+		return []string{ticket}
+	}
+	return shorter(code.Addresses, func(addresses []string) string {
+		code.Addresses = addresses
+		return code.Ticket()
+	})
 }
 
 // runPair has this device let in by one that shows the code.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/anyfs/anyfs/acl"
 )
 
 func inviteCommand(e *env) *cli.Command {
@@ -14,7 +16,7 @@ func inviteCommand(e *env) *cli.Command {
 		ArgsUsage: "SPACE",
 		Description: `Prints a link. Whoever has it can ask to join the space with 'anyfs join LINK'; you see who does with 'anyfs requests
 SPACE' and let them in with 'anyfs approve SPACE WHO'. With --open they are in without being asked for: then the link is
-a key, so hand it on in private. The link names this device, which has to be mounted when it is used.
+a key, so hand it on in private. The link names this device, which has to be mounted when it is used. On a terminal it is drawn as a QR code too.
 
 Examples:
   anyfs invite Work
@@ -26,6 +28,7 @@ Examples:
 			&cli.BoolFlag{Name: "open", Usage: "let them in without approval"},
 			&cli.StringFlag{Name: "expires", Usage: "until when it can be used: `TIME` from now, as 12h or 7d"},
 			&cli.Uint64Flag{Name: "uses", Usage: "how many can join by it: `N`; 0 is any number"},
+			qrFlag(),
 		},
 		Action: func(c *cli.Context) error {
 			a, err := args(c, 1, 1)
@@ -38,7 +41,7 @@ Examples:
 					return err
 				}
 			}
-			return runInvite(c.Context, e, p)
+			return runInvite(c.Context, e, p, c.Bool("qr"))
 		},
 		Subcommands: []*cli.Command{{
 			Name: "revoke", Usage: "end an invitation", ArgsUsage: "SPACE INVITATION",
@@ -62,7 +65,7 @@ Examples:
 	}
 }
 
-func runInvite(ctx context.Context, e *env, p inviteParams) error {
+func runInvite(ctx context.Context, e *env, p inviteParams, qr bool) error {
 	r, err := opInvite.call(ctx, e, p)
 	if err != nil {
 		return err
@@ -70,7 +73,22 @@ func runInvite(ctx context.Context, e *env, p inviteParams) error {
 	if e.json {
 		return e.printJSON(r)
 	}
-	return writeLine(e.stdout, r.Link)
+	if err := writeLine(e.stdout, r.Link); err != nil {
+		return err
+	}
+	return e.showQR(qr, linkTexts(r.Link)...)
+}
+
+// linkTexts are an invitation, and the same with ever fewer addresses.
+func linkTexts(link string) []string {
+	l, err := acl.ParseLink(link)
+	if err != nil {
+		return []string{link}
+	}
+	return shorter(l.Addresses, func(addresses []string) string {
+		l.Addresses = addresses
+		return l.String()
+	})
 }
 
 func invitesCommand(e *env) *cli.Command {
