@@ -25,8 +25,8 @@ type vectors struct {
 }
 
 type accountVector struct {
-	Phrase, Entropy, Identity, IdentityHex, RecoveryHex, X25519, KeysHex string
-	Derived                                                              []derivedVector
+	Phrase, Entropy, Identity, IdentityHex, Fingerprint, RecoveryHex, X25519, KeysHex string
+	Derived                                                                           []derivedVector
 }
 
 type derivedVector struct{ Label, ID, Seed, FirstKey, Root string }
@@ -67,7 +67,7 @@ func accountVectors(t *testing.T) (out []accountVector) {
 		}
 		p := a.Public()
 		v := accountVector{
-			Phrase: a.Phrase(), Entropy: hexed(a.entropy[:]), Identity: FormatIdentity(a.Identity()), IdentityHex: hexed(p.Identity[:]),
+			Phrase: a.Phrase(), Entropy: hexed(a.entropy[:]), Identity: FormatIdentity(a.Identity()), IdentityHex: hexed(p.Identity[:]), Fingerprint: Fingerprint(p.Identity),
 			RecoveryHex: hexed(p.Recovery), X25519: hexed(p.X25519[:]), KeysHex: hexed(p.Encode()),
 		}
 		for _, label := range []string{LabelHome, LabelPersonal} {

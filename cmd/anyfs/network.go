@@ -31,6 +31,9 @@ type network struct {
 	meets  time.Time     // until then the others of a device that came to an account are still being found
 	guests guests
 	used   atomic.Pointer[[]*netconf.Config]
+
+	named  map[dag.ID]uint64      // how long the access list was when the names in it were remembered; run's alone, as warned is
+	warned map[dag.PublicKey]bool // accounts that go by another's name
 }
 
 // meetFor is how long that may take after a start, on the local network.
@@ -51,7 +54,7 @@ func newNetwork(h *home, listen []string, discover bool) (*network, error) {
 	if err != nil {
 		h.log.Warn("the addresses of peers can't be read", "err", err)
 	}
-	n := &network{h: h, poked: make(chan struct{}, 1), asked: make(chan struct{}, 1)}
+	n := &network{h: h, poked: make(chan struct{}, 1), asked: make(chan struct{}, 1), named: map[dag.ID]uint64{}, warned: map[dag.PublicKey]bool{}}
 	n.engine, err = exchange.New(exchange.Options{
 		Key: h.keys.Device.PrivateKey(), Certificate: h.keys.Device.Certificate, Listen: listen, Peers: peers, MDNS: discover,
 		Log: h.log, Changed: n.poke, NewConfig: n.newConfig,
@@ -114,6 +117,7 @@ func (n *network) run(ctx context.Context) {
 			if n.h.fs.Heal() {
 				n.engine.Announce()
 			}
+			n.noteNames()
 			if missing, err := n.h.fs.Missing(); err != nil || len(missing) == 0 {
 				continue
 			}
@@ -127,6 +131,7 @@ func (n *network) run(ctx context.Context) {
 			n.engine.Announce() // others wait for its keys
 		}
 		n.h.fs.Mirror()
+		n.noteNames()
 	}
 }
 

@@ -204,7 +204,7 @@ func runPair(ctx context.Context, e *env, text, peer string, o initOptions) erro
 	if e.json {
 		return e.printJSON(made)
 	}
-	e.say("%s has let this device into the account. 'anyfs mount DIR' shows your spaces.", printable(giver))
+	e.say("%s has let this device into the account %s. 'anyfs mount DIR' shows your spaces.", printable(giver), made.Fingerprint)
 	return writeLine(e.stdout, made.Account)
 }
 

@@ -171,6 +171,7 @@ func runJoin(ctx context.Context, e *env, p joinParams) error {
 	if e.json {
 		return e.printJSON(r)
 	}
+	e.say("You were invited by %s (%s).", r.Fingerprint, r.By)
 	if r.State == "asked" {
 		e.say("The request is on its way. The space appears as %s once you are let in.", printable(r.Name))
 		return nil
@@ -182,37 +183,57 @@ func runJoin(ctx context.Context, e *env, p joinParams) error {
 func membersCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name: "members", Usage: "list the members of a space", ArgsUsage: "SPACE",
-		Description: "Examples:\n  anyfs members Work\n  anyfs members Work --json",
+		Description: `A name is what they call themselves, and is remembered with the account that it was first seen with: another account by the same name is warned of, until
+--accept says that it is right. The fingerprint, six words, is the account's: compare it by voice with what 'anyfs account show' prints on their side.
+
+Examples:
+  anyfs members Work
+  anyfs members Work --json
+  anyfs members Work --accept guard-tornado-custom-scissors-ten-knife`,
+		Flags: []cli.Flag{&cli.StringFlag{Name: "accept", Usage: "`WHO` rightly has a name that another account had before: warn no more"}},
 		Action: func(c *cli.Context) error {
 			a, err := args(c, 1, 1)
 			if err != nil {
 				return err
 			}
-			all, err := opMembers.call(c.Context, e, nameParams{a[0]})
+			all, err := opMembers.call(c.Context, e, membersParams{a[0], c.String("accept")})
 			if err != nil {
 				return err
 			}
 			if e.json {
 				return e.printJSON(all)
 			}
-			rows := [][]string{{"ROLE", "NAME", "ACCOUNT", "SINCE", ""}}
+			rows := [][]string{{"ROLE", "NAME", "FINGERPRINT", "ACCOUNT", "SINCE", ""}}
 			for _, m := range all {
-				self := ""
-				if m.Self {
-					self = "you"
-				}
-				rows = append(rows, []string{m.Role, m.Name, m.Account, m.Since, self})
+				rows = append(rows, []string{m.Role, m.Name, m.Fingerprint, m.Account, m.Since, remark(m.Self, m.Other)})
 			}
-			return e.table(rows)
+			if err := e.table(rows); err != nil {
+				return err
+			}
+			for _, m := range all {
+				e.warnOther(m.Name, m.Account, m.Fingerprint, m.Other)
+			}
+			return nil
 		},
 	}
+}
+
+// remark is what a line about an account ends with.
+func remark(self bool, other string) string {
+	switch {
+	case self:
+		return "you"
+	case other != "":
+		return "NOT WHO HAD THIS NAME"
+	}
+	return ""
 }
 
 func requestsCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name: "requests", Usage: "list who asks to join a space", ArgsUsage: "SPACE",
-		Description: `A name is what they call themselves. Who is behind an account is certain only if they tell you theirs, as 'anyfs account
-show' prints it, in another way than by the link.
+		Description: `A name is what they call themselves. Who is behind an account is certain only if they tell you its fingerprint, as 'anyfs account
+show' prints it on their side, in another way than by the link.
 
 Examples:
   anyfs requests Work
@@ -233,16 +254,22 @@ Examples:
 				e.say("Nobody asks to join %s.", a[0])
 				return nil
 			}
-			rows := [][]string{{"ROLE", "NAME", "ACCOUNT", "TIME"}}
+			rows := [][]string{{"ROLE", "NAME", "FINGERPRINT", "ACCOUNT", "TIME", ""}}
 			for _, q := range all {
-				rows = append(rows, []string{q.Role, q.Name, q.Account, q.Time})
+				rows = append(rows, []string{q.Role, q.Name, q.Fingerprint, q.Account, q.Time, remark(false, q.Other)})
 			}
-			return e.table(rows)
+			if err := e.table(rows); err != nil {
+				return err
+			}
+			for _, q := range all {
+				e.warnOther(q.Name, q.Account, q.Fingerprint, q.Other)
+			}
+			return nil
 		},
 	}
 }
 
-const whoText = "WHO is a name, an account, or the beginning of one."
+const whoText = "WHO is a name, a fingerprint, an account, or the beginning of one."
 
 func approveCommand(e *env) *cli.Command {
 	return &cli.Command{
@@ -255,10 +282,14 @@ func approveCommand(e *env) *cli.Command {
 				return err
 			}
 			m, err := opApprove.call(c.Context, e, whoParams{a[0], a[1], c.String("role")})
-			if err != nil || !e.json {
+			if err != nil {
 				return err
 			}
-			return e.printJSON(m)
+			if e.json {
+				return e.printJSON(m)
+			}
+			e.say("%s is in, as %s. The fingerprint is %s.", printable(m.Name), m.Role, m.Fingerprint)
+			return nil
 		},
 	}
 }
