@@ -6,6 +6,7 @@ require (
 	filippo.io/age v1.3.2
 	github.com/anyproto/go-chash v0.1.0
 	github.com/fxamacker/cbor/v2 v2.10.0
+	github.com/gtank/ristretto255 v0.1.2
 	github.com/hanwen/go-fuse/v2 v2.12.1
 	github.com/ipfs/boxo v0.43.0
 	github.com/ipfs/go-block-format v0.2.4
@@ -31,6 +32,7 @@ require (
 	golang.org/x/term v0.47.0
 	golang.org/x/time v0.15.0
 	pgregory.net/rapid v1.3.0
+	rsc.io/qr v0.2.0
 )
 
 require (

@@ -69,8 +69,8 @@ func changePassphrase(d disk.FS, k *Keys, pass []byte, work int) error {
 		if err := k.write(d, to); err != nil {
 			return err
 		}
-		if err := d.Remove(fileKey); err != nil && !errors.Is(err, iofs.ErrNotExist) {
-			return fmt.Errorf("acl: remove %s: %w", fileKey, err)
+		if err := removeKeyFile(d, fileKey); err != nil {
+			return err
 		}
 		return d.SyncDir(".")
 	}
@@ -128,7 +128,11 @@ func (k *Keys) write(d disk.FS, to age.Recipient) error {
 // AddSpace keeps a space that was handed over, in place of what was known of it, and writes spaces.age.
 func (k *Keys) AddSpace(d disk.FS, s SpaceSecret) error {
 	spaces := slices.DeleteFunc(slices.Clone(k.Spaces), func(o SpaceSecret) bool { return o.ID == s.ID })
-	spaces = append(spaces, s)
+	return k.writeSpaces(d, append(spaces, s))
+}
+
+// writeSpaces writes spaces.age, in place of what it held.
+func (k *Keys) writeSpaces(d disk.FS, spaces []SpaceSecret) error {
 	plain, err := cbor.Marshal(spacesFile{keysVersion, spaces})
 	if err != nil {
 		return fmt.Errorf("acl: encode %s: %w", fileSpaces, err)
@@ -141,6 +145,14 @@ func (k *Keys) AddSpace(d disk.FS, s SpaceSecret) error {
 		return fmt.Errorf("acl: write %s: %w", fileSpaces, err)
 	}
 	k.Spaces = spaces
+	return nil
+}
+
+// removeKeyFile removes a key file, where there is one.
+func removeKeyFile(d disk.FS, name string) error {
+	if err := d.Remove(name); err != nil && !errors.Is(err, iofs.ErrNotExist) {
+		return fmt.Errorf("acl: remove %s: %w", name, err)
+	}
 	return nil
 }
 

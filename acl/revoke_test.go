@@ -15,7 +15,7 @@ func TestRevokedDevice(t *testing.T) {
 	desk, laptop := newKeys(t, a, "desk"), newKeys(t, a, "laptop")
 	laptop.Account = nil // as a device that was paired
 	s := newSpaceOf(t, desk)
-	must(t, s.addDevice(laptop.Device, nil))
+	must(t, s.addDevice(laptop.Device.Certificate, laptop.Device.Name, nil))
 	l, err := ImportSpace(laptop, s.ID(), store.NewMem(), exportOf(s))
 	must(t, err)
 	must(t, l.Writable())
@@ -63,7 +63,7 @@ func TestRevokedDevice(t *testing.T) {
 	if later.Epoch() != before {
 		t.Error("keys change for a device that never had them")
 	}
-	if err := later.addDevice(laptop.Device, nil); !errors.Is(err, ErrDenied) {
+	if err := later.addDevice(laptop.Device.Certificate, laptop.Device.Name, nil); !errors.Is(err, ErrDenied) {
 		t.Error("a revoked device came into another space:", err)
 	}
 	wrong := r

@@ -18,6 +18,7 @@ import (
 type Person struct {
 	Account dag.PublicKey
 	Name    string // empty where its key is not here
+	Unnamed bool   // it has given no name: Name is that of a device. So is an owner, whom the space's root names
 	Role    Role
 	Since   time.Time // by the clock of who wrote it; zero of the owner
 }
@@ -278,6 +279,7 @@ func (s *Space) People() []Person {
 			p.Name, _ = openMemberName(key, m.Account, m.Name)
 		}
 		if p.Name == "" && len(m.Devices) > 0 {
+			p.Unnamed = true
 			p.Name, _ = s.DeviceName(m.Devices[0].Device)
 		}
 		out = append(out, p)
@@ -285,16 +287,17 @@ func (s *Space) People() []Person {
 	return out
 }
 
-// FindPerson finds the one of some accounts that a person means: by name, or by the beginning of the account. It returns an
+// FindPerson finds the one of some accounts that a person means: by name, by the fingerprint, or by the beginning of the account. It returns an
 // error that says what to write instead where none or several are meant.
 func FindPerson(who string, accounts []dag.PublicKey, names []string) (int, error) {
 	var found []int
+	named := !likeFingerprint(who) && !strings.HasPrefix(who, identityPrefix) // else who calls itself so would be taken for that account
 	for i, a := range accounts {
 		id := FormatIdentity(a)
-		if id == who {
+		if id == who || likeFingerprint(who) && Fingerprint(a) == strings.ToLower(who) {
 			return i, nil // whatever others call themselves
 		}
-		if names[i] == who || len(who) >= 8 && strings.HasPrefix(id, who) {
+		if named && names[i] == who || len(who) >= 8 && strings.HasPrefix(id, who) {
 			found = append(found, i)
 		}
 	}

@@ -75,7 +75,7 @@ func DeriveSpace(k *Keys, label string, st dag.Store, rnd io.Reader) (*Space, er
 	if s := l.State(); s != nil && s.HasDevice(k.Identity, k.Device.PublicKey()) {
 		return opened(k, l, nil)
 	}
-	rec, err := deviceRecord(k.Device, id, key, rnd)
+	rec, err := deviceRecord(k.Device.Certificate, k.Device.Name, id, key, rnd)
 	if err != nil {
 		return nil, err
 	}
@@ -87,12 +87,12 @@ func DeriveSpace(k *Keys, label string, st dag.Store, rnd io.Reader) (*Space, er
 }
 
 // deviceRecord is the record that brings a device into a space, with its name sealed under an epoch's key.
-func deviceRecord(d *Device, epoch dag.ID, key seal.ReadKey, rnd io.Reader) (*list.Record, error) {
-	name, err := sealName(key, d, rnd)
+func deviceRecord(cert *list.Certificate, name string, epoch dag.ID, key seal.ReadKey, rnd io.Reader) (*list.Record, error) {
+	sealed, err := sealDeviceName(key, cert.Device, name, rnd)
 	if err != nil {
 		return nil, err
 	}
-	add := &list.AddDevice{Certificate: *d.Certificate, Epoch: epoch, Name: name}
+	add := &list.AddDevice{Certificate: *cert, Epoch: epoch, Name: sealed}
 	return &list.Record{Kind: list.KindAddDevice, Must: true, AddDevice: add}, nil
 }
 
@@ -223,10 +223,12 @@ func (s *Space) DeviceName(device dag.PublicKey) (string, bool) {
 
 // AddDevice brings this device into a space of its account, where it is not in yet, with a wrap of the newest epoch's
 // key for it. It is durable only after the store's Sync. rnd nil means crypto/rand.
-func (s *Space) AddDevice(rnd io.Reader) error { return s.addDevice(s.k.Device, rnd) }
+func (s *Space) AddDevice(rnd io.Reader) error {
+	return s.addDevice(s.k.Device.Certificate, s.k.Device.Name, rnd)
+}
 
-func (s *Space) addDevice(d *Device, rnd io.Reader) error {
-	if s.list.State().HasDevice(s.k.Identity, d.PublicKey()) {
+func (s *Space) addDevice(cert *list.Certificate, deviceName string, rnd io.Reader) error {
+	if s.list.State().HasDevice(s.k.Identity, cert.Device) {
 		return nil
 	}
 	st, id := s.list.State(), s.Epoch()
@@ -234,7 +236,7 @@ func (s *Space) addDevice(d *Device, rnd io.Reader) error {
 	if !ok {
 		return seal.ErrNoKey
 	}
-	rec, err := deviceRecord(d, id, key, rnd)
+	rec, err := deviceRecord(cert, deviceName, id, key, rnd)
 	if err != nil {
 		return err
 	}
@@ -242,7 +244,7 @@ func (s *Space) addDevice(d *Device, rnd io.Reader) error {
 		if e.ID != id {
 			continue
 		}
-		to := []recipient{{d.PublicKey(), d.Certificate.HPKE}}
+		to := []recipient{{cert.Device, cert.HPKE}}
 		if rec.AddDevice.Wraps, err = wrapTo(to, s.ID(), e.Commitment, key); err != nil {
 			return err
 		}
@@ -354,17 +356,44 @@ func (s *Space) SetOption(name string, value uint64) error {
 // Option is the value of an option; false where nobody set it.
 func (s *Space) Option(name string) (uint64, bool) { return s.list.State().Option(name) }
 
-// Secret is what a device without the account's secret takes to open the space: its root and the keys that are here.
+// Secret is what a device without the account's secret takes to open the space: the keys that are here, without those that others of them
+// lead to, and of a derived space, which label names, the root and the first key.
 func (s *Space) Secret(label string) (SpaceSecret, error) {
 	root := s.list.Root()
 	if root == nil {
 		return SpaceSecret{}, errors.New("acl: a space without root")
 	}
-	out := SpaceSecret{ID: s.ID(), Label: label, Root: root.Encode()}
-	for _, e := range s.list.State().Epochs() {
-		if key, ok := s.keys.Key(e.ID); ok {
+	out := SpaceSecret{ID: s.ID(), Label: label}
+	if label != "" {
+		out.Root = root.Encode()
+	}
+	led := make(map[dag.ID]bool)
+	for _, e := range slices.Backward(s.list.State().Epochs()) {
+		key, ok := s.keys.Key(e.ID)
+		if !ok {
+			continue
+		}
+		for _, f := range e.Follows {
+			led[f.Epoch] = true
+		}
+		if !led[e.ID] || label != "" && e.ID == s.ID() {
 			out.Epochs = append(out.Epochs, EpochSecret{e.ID, key})
 		}
 	}
 	return out, nil
+}
+
+// AdmitDevice brings another device of this account into the space, where it is not in yet, with a wrap of the newest key: one that was paired by
+// a code can open no space that others made. It reports whether it wrote anything. A device that was revoked here, or that another account has, is
+// refused with ErrDenied. It is durable only after the store's Sync. rnd nil means crypto/rand.
+func (s *Space) AdmitDevice(cert *list.Certificate, name string, rnd io.Reader) (bool, error) {
+	st := s.list.State()
+	if st.Unknown || cert.Account != s.k.Identity || st.HasDevice(s.k.Identity, cert.Device) || !st.HasDevice(s.k.Identity, s.k.Device.PublicKey()) {
+		return false, nil
+	}
+	if s.Epoch().IsZero() {
+		return false, nil
+	}
+	err := s.addDevice(cert, CleanDeviceName(name), rnd)
+	return err == nil, err
 }

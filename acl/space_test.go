@@ -396,7 +396,7 @@ func TestFilesAuthorizer(t *testing.T) {
 	}
 	// A device that came later may not write by heads from before it came.
 	before := s.Heads()
-	if err := s.addDevice(second.Device, nil); err != nil {
+	if err := s.addDevice(second.Device.Certificate, second.Device.Name, nil); err != nil {
 		t.Fatal(err)
 	}
 	late := *b

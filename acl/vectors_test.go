@@ -25,8 +25,8 @@ type vectors struct {
 }
 
 type accountVector struct {
-	Phrase, Entropy, Identity, IdentityHex, RecoveryHex, X25519, KeysHex string
-	Derived                                                              []derivedVector
+	Phrase, Entropy, Identity, IdentityHex, Fingerprint, RecoveryHex, X25519, KeysHex string
+	Derived                                                                           []derivedVector
 }
 
 type derivedVector struct{ Label, ID, Seed, FirstKey, Root string }
@@ -67,7 +67,7 @@ func accountVectors(t *testing.T) (out []accountVector) {
 		}
 		p := a.Public()
 		v := accountVector{
-			Phrase: a.Phrase(), Entropy: hexed(a.entropy[:]), Identity: FormatIdentity(a.Identity()), IdentityHex: hexed(p.Identity[:]),
+			Phrase: a.Phrase(), Entropy: hexed(a.entropy[:]), Identity: FormatIdentity(a.Identity()), IdentityHex: hexed(p.Identity[:]), Fingerprint: Fingerprint(p.Identity),
 			RecoveryHex: hexed(p.Recovery), X25519: hexed(p.X25519[:]), KeysHex: hexed(p.Encode()),
 		}
 		for _, label := range []string{LabelHome, LabelPersonal} {
@@ -108,12 +108,12 @@ func newSpaceVector(t *testing.T) (v spaceVector) {
 	for _, f := range frames(t, s2) {
 		v.Frames = append(v.Frames, hexed(f))
 	}
-	secret, err := s2.Secret("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, e := range s2.List().State().Epochs() {
-		v.Epochs = append(v.Epochs, epochVector{e.ID.String(), hexed(secret.Epochs[i].Key[:]), hexed(e.Commitment[:])})
+	for _, e := range s2.List().State().Epochs() {
+		key, ok := s2.Keys().Key(e.ID)
+		if !ok {
+			t.Fatal("no key")
+		}
+		v.Epochs = append(v.Epochs, epochVector{e.ID.String(), hexed(key[:]), hexed(e.Commitment[:])})
 	}
 	return v
 }
@@ -131,6 +131,7 @@ func (v *spaceVector) check(t *testing.T) {
 			if err := k.Device.expand(); err != nil {
 				t.Fatal(err)
 			}
+			k.Device.Certificate = a.Certify(k.Device.PublicKey(), k.Device.hpke.PublicKey().Bytes(), 1)
 			if k.Device.PeerID() != d.PeerID {
 				t.Errorf("peer id %s", k.Device.PeerID())
 			}
@@ -264,7 +265,7 @@ func TestVoidWraps(t *testing.T) {
 	s, st := create(t, newKeys(t, a, "laptop"))
 	victim := newKeys(t, a, "victim")
 	victim.Account = nil // a device paired by code has nothing but its wraps
-	if err := s.addDevice(victim.Device, nil); err != nil {
+	if err := s.addDevice(victim.Device.Certificate, victim.Device.Name, nil); err != nil {
 		t.Fatal(err)
 	}
 	key := seal.ReadKey{1}

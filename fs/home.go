@@ -109,6 +109,7 @@ type Home struct {
 	onSpaces  atomic.Pointer[func()]
 	onSealed  atomic.Pointer[func(dag.ID, block.ID)]
 	errs      errorLog
+	absent    absentDevices
 	last      atomic.Int64 // of now
 }
 

@@ -319,8 +319,8 @@ func (h *Home) Join(name string, id dag.ID, frames [][]byte) (SpaceInfo, error) 
 	return i, err
 }
 
-// Heal brings revocations of the account's devices into the spaces that lack them, and shares keys with members that lack them, in all
-// spaces. It reports whether it wrote anything.
+// Heal brings revocations of the account's devices into the spaces that lack them, and its devices into the spaces that they can't enter by
+// themselves; and it shares keys with members that lack them, in all spaces. It reports whether it wrote anything.
 func (h *Home) Heal() (wrote bool) {
 	if slices.ContainsFunc(h.each(), func(s *space) bool { return s.aclNews.Load() }) {
 		h.wakeArriver() // something of it failed
@@ -335,7 +335,12 @@ func (h *Home) Heal() (wrote bool) {
 		if s.deleted() {
 			continue
 		}
-		some, err := s.acl.Heal(h.opt.Rand)
+		some, err := h.admitDevices(s)
+		if err == nil {
+			var more bool
+			more, err = s.acl.Heal(h.opt.Rand)
+			some = some || more
+		}
 		if err = s.heal(some, err); err != nil {
 			h.report(fmt.Sprintf("space %s: share its keys", s.id), err)
 		}

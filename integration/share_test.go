@@ -502,3 +502,59 @@ func TestAdopt(t *testing.T) {
 	s.reads(alice, "Team/two", "two")
 	alice.Must("verify")
 }
+
+// TestNameTaken: who asks by a name that another account had is let in only where the account is meant, and is warned of on all devices until then.
+func TestNameTaken(t *testing.T) {
+	s := newSharing(t, 3)
+	alice, bob, mallory := s.All[0], s.All[1], s.All[2]
+	type person struct{ Account, Fingerprint, Name, Other string }
+	find := func(list []person, account string) person {
+		t.Helper()
+		for _, p := range list {
+			if p.Account == account {
+				return p
+			}
+		}
+		t.Fatalf("%s is not in %+v", account, list)
+		return person{}
+	}
+	print := fromJSON[person](mallory, "account", "show").Fingerprint
+	if len(strings.Split(print, "-")) != 6 || !strings.Contains(mallory.Must("account", "show"), print) {
+		t.Fatalf("the fingerprint is %q", print)
+	}
+	alice.Must("space", "create", "Team")
+	link := strings.TrimSpace(alice.Must("invite", "Team"))
+	s.join(alice, bob, "Team", link, "Team", "Bob")
+	alice.Must("approve", "Team", "Bob")
+	s.join(alice, mallory, "Team", link, "Team", "BOB")
+	r := alice.Run("requests", "Team")
+	if !strings.Contains(r.Stderr, "WARNING") || !strings.Contains(r.Stdout, print) || !strings.Contains(r.Stderr, account(bob)) {
+		t.Errorf("the request is shown as %s%s", r.Stdout, r.Stderr)
+	}
+	if p := find(fromJSON[[]person](alice, "requests", "Team"), account(mallory)); p.Other != account(bob) || p.Fingerprint != print {
+		t.Errorf("%+v", p)
+	}
+	name := find(fromJSON[[]person](alice, "requests", "Team"), account(mallory)).Name
+	if r := alice.Run("approve", "Team", name); r.Code != 1 || !strings.Contains(r.Stderr, print) {
+		t.Errorf("approve by that name: %d, %s", r.Code, r.Stderr)
+	}
+	if r := alice.Run("approve", "Team", print); r.Code != 0 || !strings.Contains(r.Stderr, print) {
+		t.Fatalf("approve by the fingerprint: %d, %s", r.Code, r.Stderr)
+	}
+	if r := alice.Run("members", "Team"); strings.Contains(r.Stderr, "WARNING") || !strings.Contains(r.Stdout, print) {
+		t.Errorf("who was let in by the account is shown as %s%s", r.Stdout, r.Stderr)
+	}
+	s.Eventually("Bob is warned", func() error {
+		if r := bob.Run("members", "Team"); !strings.Contains(r.Stderr, "WARNING") || !strings.Contains(r.Stdout, "NOT WHO HAD THIS NAME") {
+			return fmt.Errorf("%s%s", r.Stdout, r.Stderr)
+		}
+		return nil
+	})
+	bob.Remount()
+	if p := find(fromJSON[[]person](bob, "members", "Team"), account(mallory)); p.Other != account(bob) {
+		t.Errorf("after a restart: %+v", p)
+	}
+	if r := bob.Run("members", "Team", "--accept", account(mallory)); r.Code != 0 || strings.Contains(r.Stderr, "WARNING") {
+		t.Errorf("accepted: %d, %s", r.Code, r.Stderr)
+	}
+}

@@ -11,8 +11,9 @@ import (
 
 // accountInfo is what account show --json prints.
 type accountInfo struct {
-	Account string     `json:"account"`
-	Device  deviceInfo `json:"device"`
+	Account     string     `json:"account"`
+	Fingerprint string     `json:"fingerprint"`
+	Device      deviceInfo `json:"device"`
 }
 
 type deviceInfo struct {
@@ -22,9 +23,13 @@ type deviceInfo struct {
 
 func accountShowCommand(e *env) *cli.Command {
 	return &cli.Command{
-		Name:        "show",
-		Usage:       "show the account and this device",
-		Description: "Examples:\n  anyfs account show\n  anyfs account show --json",
+		Name:  "show",
+		Usage: "show the account and this device",
+		Description: `The fingerprint, six words, is for others to know the account by: tell it to them by voice. It is no secret, and not the recovery phrase.
+
+Examples:
+  anyfs account show
+  anyfs account show --json`,
 		Action: func(c *cli.Context) error {
 			if _, err := args(c, 0, 0); err != nil {
 				return err
@@ -42,7 +47,7 @@ func runAccountShow(ctx context.Context, e *env) error {
 	if e.json {
 		return e.printJSON(info)
 	}
-	return e.table([][]string{{"account", info.Account}, {"device", info.Device.PeerID}, {"name", info.Device.Name}})
+	return e.table([][]string{{"account", info.Account}, {"fingerprint", info.Fingerprint}, {"device", info.Device.PeerID}, {"name", info.Device.Name}})
 }
 
 func accountPhraseCommand(e *env) *cli.Command {

@@ -21,11 +21,11 @@ const revokedText = "its account took it out, on another device. It neither send
 func deviceCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name:        "device",
-		Usage:       "list the devices of the account, and revoke one that is lost",
-		Description: "Examples:\n  anyfs device list\n  anyfs device revoke laptop",
-		Subcommands: []*cli.Command{{
+		Usage:       "list the devices of the account, add one, and revoke one that is lost",
+		Description: "Examples:\n  anyfs device list\n  anyfs device add\n  anyfs device revoke laptop",
+		Subcommands: []*cli.Command{deviceAddCommand(e), {
 			Name: "list", Usage: "list the devices of the account, and which of them are connected",
-			Description: `A device is listed as soon as this one has heard of it. 'anyfs login' makes a new one.
+			Description: `A device is listed as soon as this one has heard of it. 'anyfs device add' lets another one in.
 
 Examples:
   anyfs device list`,

@@ -26,6 +26,7 @@ type env struct {
 	interrupted <-chan struct{}
 	// progress says that stderr is a terminal, where bars may be drawn.
 	progress bool
+	columns  int    // how wide the terminal is that stdout and stderr are; 0: they are none
 	home     string // the home folder, absolute; set before a command runs
 	json     bool   // --json
 }
@@ -36,6 +37,7 @@ func processEnv() *env {
 		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
 		getenv: os.Getenv, getwd: os.Getwd,
 		progress: term.IsTerminal(int(os.Stderr.Fd())),
+		columns:  terminalColumns(),
 	}
 	if fd := int(os.Stdin.Fd()); term.IsTerminal(fd) {
 		e.hide = func() func() { return echoOff(fd) }

@@ -131,7 +131,7 @@ func (h *home) close() error {
 
 func (h *home) accountInfo() accountInfo {
 	account, device := fs.Identity(h.keys)
-	return accountInfo{Account: account, Device: deviceInfo{PeerID: device.PeerID, Name: device.Name}}
+	return accountInfo{Account: account, Fingerprint: acl.Fingerprint(h.keys.Identity), Device: deviceInfo{PeerID: device.PeerID, Name: device.Name}}
 }
 
 // openHome opens the home in this process, for a command that found no daemon and has the lock.

@@ -77,26 +77,48 @@ func (e *env) sayPhrase() {
 
 func loginCommand(e *env) *cli.Command {
 	return &cli.Command{
-		Name:  "login",
-		Usage: "set up this device for an account that you have, by its recovery phrase",
+		Name:      "login",
+		Usage:     "set up this device for an account that you have, by its recovery phrase or a code",
+		ArgsUsage: "[CODE]",
 		Description: `Makes the keys of this device, and the space Personal. What other devices of the account hold comes once this one is mounted and
 one of them is found on the local network, or named by 'anyfs peer add'. Without --phrase-file the words are asked for on the terminal.
+
+With --pair no phrase is typed: 'anyfs device add' on a device that has the account shows a code, and this one finds it on the local network, or at
+the address that --peer gives ('anyfs status' shows it there). This device then has everything but the phrase itself. The CODE is asked for
+where it is not given; - reads it from stdin.
 
 Examples:
   anyfs login
   anyfs login --phrase-file words.txt
-  pass anyfs | anyfs login --phrase-file -`,
+  pass anyfs | anyfs login --phrase-file -
+  anyfs login --pair 123-4567-8901
+  anyfs login --pair --peer /ip4/192.0.2.7/tcp/7327/p2p/12D3KooW... 123-4567-8901`,
 		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "pair", Usage: "be let in by a device that shows a code"},
+			&cli.StringFlag{Name: "peer", Usage: "look for that device at `MULTIADDR`, and not on the local network"},
 			&cli.StringFlag{Name: "phrase-file", Usage: "read the 12 words from `FILE` (- for stdin)"},
 			&cli.BoolFlag{Name: "passphrase", Usage: "guard the keys on this device with a passphrase, and ask for it"},
 			passphraseFlag("guard the keys with the passphrase"),
 			deviceNameFlag(),
 		},
 		Action: func(c *cli.Context) error {
-			if _, err := args(c, 0, 0); err != nil {
-				return err
+			o := initOptions{c.Bool("passphrase"), c.String("passphrase-file"), c.String("device-name"), true}
+			if c.Bool("pair") {
+				a, err := args(c, 0, 1)
+				if err != nil {
+					return err
+				}
+				if c.IsSet("phrase-file") {
+					return failf(exitUsage, "--pair and --phrase-file exclude each other")
+				}
+				return runPair(c.Context, e, append(a, "")[0], c.String("peer"), o)
 			}
-			return runLogin(c.Context, e, c.String("phrase-file"), initOptions{c.Bool("passphrase"), c.String("passphrase-file"), c.String("device-name"), true})
+			if a, err := args(c, 0, 1); err != nil {
+				return err
+			} else if len(a) > 0 || c.IsSet("peer") {
+				return failf(exitUsage, "a code and --peer go with --pair; the 12 words go into a file that --phrase-file names")
+			}
+			return runLogin(c.Context, e, c.String("phrase-file"), o)
 		},
 	}
 }
@@ -132,6 +154,14 @@ func runLogin(ctx context.Context, e *env, phraseFile string, o initOptions) err
 // makeHome makes the home's folder, the keys of account and of a new device, and the space Personal. A home that has keys
 // already is an error.
 func makeHome(ctx context.Context, e *env, account *acl.Account, o initOptions) (accountInfo, error) {
+	return fillHome(ctx, e, o, func(d disk.FS, name string, pass []byte) (*acl.Keys, error) {
+		return acl.InitKeys(d, account, name, pass, rand.Reader)
+	}, nil)
+}
+
+// fillHome is makeHome with keys that write makes and writes, for a device of that name. then, if not nil, is called with the home before it is
+// closed.
+func fillHome(ctx context.Context, e *env, o initOptions, write func(d disk.FS, name string, pass []byte) (*acl.Keys, error), then func(*home) error) (accountInfo, error) {
 	if err := makeHomeDir(e.home); err != nil {
 		return accountInfo{}, err
 	}
@@ -165,7 +195,7 @@ func makeHome(ctx context.Context, e *env, account *acl.Account, o initOptions) 
 	if err := d.WriteFileAtomic(setupName, nil); err != nil {
 		return accountInfo{}, err
 	}
-	keys, err := acl.InitKeys(d, account, name, pass, rand.Reader)
+	keys, err := write(d, name, pass)
 	if err != nil {
 		return accountInfo{}, err
 	}
@@ -178,7 +208,10 @@ func makeHome(ctx context.Context, e *env, account *acl.Account, o initOptions) 
 			return accountInfo{}, errors.Join(err, h.close())
 		}
 	}
-	return h.accountInfo(), h.close()
+	if then != nil {
+		err = then(h)
+	}
+	return h.accountInfo(), errors.Join(err, h.close())
 }
 
 // hasKeys reports whether a home has an account, whose keys may be damaged.

@@ -31,6 +31,9 @@ type network struct {
 	meets  time.Time     // until then the others of a device that came to an account are still being found
 	guests guests
 	used   atomic.Pointer[[]*netconf.Config]
+
+	named  map[dag.ID]uint64      // how long the access list was when the names in it were remembered; run's alone, as warned is
+	warned map[dag.PublicKey]bool // accounts that go by another's name
 }
 
 // meetFor is how long that may take after a start, on the local network.
@@ -51,7 +54,7 @@ func newNetwork(h *home, listen []string, discover bool) (*network, error) {
 	if err != nil {
 		h.log.Warn("the addresses of peers can't be read", "err", err)
 	}
-	n := &network{h: h, poked: make(chan struct{}, 1), asked: make(chan struct{}, 1)}
+	n := &network{h: h, poked: make(chan struct{}, 1), asked: make(chan struct{}, 1), named: map[dag.ID]uint64{}, warned: map[dag.PublicKey]bool{}}
 	n.engine, err = exchange.New(exchange.Options{
 		Key: h.keys.Device.PrivateKey(), Certificate: h.keys.Device.Certificate, Listen: listen, Peers: peers, MDNS: discover,
 		Log: h.log, Changed: n.poke, NewConfig: n.newConfig,
@@ -115,28 +118,33 @@ func (n *network) run(ctx context.Context) {
 			if n.h.fs.Heal() {
 				n.engine.Announce()
 			}
+			n.noteNames()
 			if missing, err := n.h.fs.Missing(); err != nil || len(missing) == 0 {
 				continue
 			}
 		case <-n.poked:
 		}
 		n.admitGuests()
-		n.follow(added)
+		came := n.follow(added)
 		n.ask(ctx)
-		n.follow(added)
+		came = n.follow(added) || came
+		if came && n.h.fs.Heal() {
+			n.engine.Announce() // others wait for its keys
+		}
 		n.h.fs.Mirror()
+		n.noteNames()
 	}
 }
 
-// follow adds the spaces that came to the exchange, and takes those out that went.
-func (n *network) follow(added map[dag.ID]bool) {
+// follow adds the spaces that came to the exchange, and takes those out that went. It reports whether any came.
+func (n *network) follow(added map[dag.ID]bool) (came bool) {
 	here := map[dag.ID]bool{}
 	for _, r := range n.h.fs.Replicas() {
 		here[r.ID] = true
 		if added[r.ID] {
 			continue
 		}
-		added[r.ID] = true
+		added[r.ID], came = true, true
 		n.engine.Add(&exchange.Replica{
 			ID: r.ID, ACL: r.ACL, Files: r.Files, Blocks: r.Blocks, Durable: r.Durable, Grown: r.Grown, Member: r.Member, Tags: r.Tags, Keeps: &r,
 			Invited: r.Invited, Sealed: r.Sealed,
@@ -148,6 +156,7 @@ func (n *network) follow(added map[dag.ID]bool) {
 			n.engine.Remove(id)
 		}
 	}
+	return came
 }
 
 // ask gets the spaces that the root names and that are not here.
@@ -164,6 +173,9 @@ func (n *network) ask(ctx context.Context) {
 		}
 		if err == nil {
 			err = n.h.fs.TakeIn(ctx, id, frames)
+		}
+		if errors.Is(err, fs.ErrNoKey) {
+			continue // this device was paired by a code: one that has the key brings it in
 		}
 		if err != nil && ctx.Err() == nil && !errors.Is(err, dag.ErrNotFound) {
 			n.h.log.Warn("a space of another device", "err", err)

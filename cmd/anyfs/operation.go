@@ -30,6 +30,7 @@ type event struct {
 	Hole  int64  `json:"hole,omitempty"` // this many zeros, of which nothing need be written
 
 	Change *fs.Change `json:"change,omitempty"`
+	Code   *shownCode `json:"code,omitempty"`
 	Text   string     `json:"text,omitempty"` // what a person may want to know meanwhile
 }
 
@@ -121,7 +122,7 @@ func operations() []registered {
 	return []registered{
 		opWhere, opAccount, opStatus, opWait, opPathStatus,
 		opSpaceCreate, opSpaceList, opSpaceInfo, opSpaceRename, opSpaceDelete,
-		opDeviceList, opDeviceRevoke, opPeerList, opPeerAdd, opPeerRemove, opConflicts, opResolve, opPause, opLimit, opWatch,
+		opDeviceList, opDeviceAdd, opDeviceRevoke, opPeerList, opPeerAdd, opPeerRemove, opConflicts, opResolve, opPause, opLimit, opWatch,
 		opNetworkAdd, opNetworkList, opNetworkRemove,
 		opSpacePolicy, opPin, opEvict,
 		opInvite, opInvites, opInviteRevoke, opJoin, opMembers, opRequests, opApprove, opDecline, opRole, opRemove, opLeave, opTransfer, opQuarantine, opAdopt,

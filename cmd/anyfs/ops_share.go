@@ -157,37 +157,50 @@ var opInviteRevoke = operation[whoParams, revokedInvite]{"invite-revoke", func(_
 
 // member is an element of what members --json prints.
 type member struct {
-	Account string `json:"account"`
-	Name    string `json:"name"`
-	Role    string `json:"role"`
-	Since   string `json:"since"`
-	Self    bool   `json:"self,omitempty"`
+	Account     string `json:"account"`
+	Fingerprint string `json:"fingerprint"`
+	Name        string `json:"name"`
+	Role        string `json:"role"`
+	Since       string `json:"since"`
+	Self        bool   `json:"self,omitempty"`
+	Other       string `json:"other,omitempty"` // the account that the name was first seen with, where it is another
 }
 
-var opMembers = operation[nameParams, []member]{"members", func(_ context.Context, h *home, p nameParams, _ sink) ([]member, error) {
-	all, err := h.fs.Members(p.Name)
-	out := []member{}
-	for _, m := range all {
-		out = append(out, member{acl.FormatIdentity(m.Account), m.Name, m.Role.String(), stamp(m.Since), m.Account == h.keys.Identity})
+type membersParams struct {
+	Space  string `json:"space"`
+	Accept string `json:"accept,omitempty"` // who goes by a name that another account had
+}
+
+var opMembers = operation[membersParams, []member]{"members", func(_ context.Context, h *home, p membersParams, _ sink) ([]member, error) {
+	all, err := h.fs.Members(p.Space)
+	if err == nil && p.Accept != "" {
+		var m acl.Person
+		if m, err = h.person(whoParams{Space: p.Space, Who: p.Accept}); err == nil {
+			err = h.accept(called(m))
+		}
 	}
-	return out, shareError(p.Name, err)
+	if err != nil {
+		return nil, shareError(p.Space, err)
+	}
+	return h.describe(all...)
 }}
 
 // request is an element of what requests --json prints.
 type request struct {
-	Account string `json:"account"`
-	Name    string `json:"name"`
-	Time    string `json:"time"`
-	Role    string `json:"role"`
+	Account     string `json:"account"`
+	Fingerprint string `json:"fingerprint"`
+	Name        string `json:"name"`
+	Time        string `json:"time"`
+	Role        string `json:"role"`
+	Other       string `json:"other,omitempty"` // as a member's
 }
 
 var opRequests = operation[nameParams, []request]{"requests", func(_ context.Context, h *home, p nameParams, _ sink) ([]request, error) {
 	all, err := h.fs.Requests(p.Name)
-	out := []request{}
-	for _, q := range all {
-		out = append(out, request{acl.FormatIdentity(q.Account), q.Name, stamp(q.Time), q.Role.String()})
+	if err != nil {
+		return nil, shareError(p.Name, err)
 	}
-	return out, shareError(p.Name, err)
+	return h.describeAsking(all...)
 }}
 
 // asking finds the request that a person means.
@@ -219,8 +232,21 @@ var opApprove = operation[whoParams, member]{"approve", func(_ context.Context, 
 	if err != nil {
 		return m, err
 	}
+	asks, err := h.describeAsking(q)
+	if err != nil {
+		return m, err
+	}
+	if other := asks[0].Other; other != "" && p.Who == q.Name {
+		return m, failf(exitFailed, "%s is another account (%s) than the one that this name was first seen with (%s); ask them for the fingerprint that 'anyfs account show' prints, "+
+			"and give it in place of the name if it is %s", printable(q.Name), asks[0].Account, other, asks[0].Fingerprint)
+	}
 	if err := h.fs.Approve(p.Space, q.ID, role); err != nil {
 		return m, shareError(p.Space, err)
+	}
+	if asks[0].Other != "" { // the account itself was named
+		if err := h.accept(who{q.Account, q.Name}); err != nil {
+			return m, err
+		}
 	}
 	h.announce()
 	return h.memberOf(p.Space, q.Account)
@@ -231,10 +257,11 @@ func (h *home) memberOf(space string, account dag.PublicKey) (member, error) {
 	all, err := h.fs.Members(space)
 	for _, m := range all {
 		if m.Account == account {
-			return member{acl.FormatIdentity(m.Account), m.Name, m.Role.String(), stamp(m.Since), m.Account == h.keys.Identity}, nil
+			all, err := h.describe(m)
+			return all[0], err
 		}
 	}
-	return member{Account: acl.FormatIdentity(account), Role: acl.RoleNone.String()}, err
+	return member{Account: acl.FormatIdentity(account), Fingerprint: acl.Fingerprint(account), Role: acl.RoleNone.String()}, err
 }
 
 var opDecline = operation[whoParams, request]{"decline", func(_ context.Context, h *home, p whoParams, _ sink) (request, error) {
@@ -243,7 +270,9 @@ var opDecline = operation[whoParams, request]{"decline", func(_ context.Context,
 		err = shareError(p.Space, h.fs.Decline(p.Space, q.ID))
 	}
 	h.announce()
-	return request{acl.FormatIdentity(q.Account), q.Name, stamp(q.Time), q.Role.String()}, err
+	return request{
+		Account: acl.FormatIdentity(q.Account), Fingerprint: acl.Fingerprint(q.Account), Name: q.Name, Time: stamp(q.Time), Role: q.Role.String(),
+	}, err
 }}
 
 // person finds the member that a person means.
@@ -289,7 +318,7 @@ var opRemove = operation[whoParams, member]{"remove", func(_ context.Context, h 
 		err = shareError(p.Space, h.fs.RemoveMember(p.Space, who.Account))
 	}
 	h.announce()
-	return member{Account: acl.FormatIdentity(who.Account), Name: who.Name, Role: acl.RoleNone.String(), Since: stamp(who.Since)}, err
+	return member{Account: acl.FormatIdentity(who.Account), Fingerprint: acl.Fingerprint(who.Account), Name: who.Name, Role: acl.RoleNone.String(), Since: stamp(who.Since)}, err
 }}
 
 // opTransfer gives the new owner.
@@ -330,6 +359,9 @@ type joinResult struct {
 	Space string `json:"space"` // its ID
 	Name  string `json:"name"`  // in the mount
 	State string `json:"state"` // "asked" or "joined"
+	By    string `json:"by"`    // the account that invites
+
+	Fingerprint string `json:"fingerprint"` // of that
 }
 
 var opJoin = operation[joinParams, joinResult]{"join", func(ctx context.Context, h *home, p joinParams, out sink) (r joinResult, err error) {
@@ -348,7 +380,7 @@ var opJoin = operation[joinParams, joinResult]{"join", func(ctx context.Context,
 	if err := checkSpaceName(p.Name); err != nil {
 		return r, err
 	}
-	r = joinResult{Space: l.Space.String(), Name: p.Name, State: "joined"}
+	r = joinResult{Space: l.Space.String(), Name: p.Name, State: "joined", By: acl.FormatIdentity(l.By), Fingerprint: acl.Fingerprint(l.By)}
 	spaces, err := h.fs.Spaces()
 	if err != nil {
 		return r, err

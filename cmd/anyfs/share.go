@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/anyfs/anyfs/acl"
 )
 
 func inviteCommand(e *env) *cli.Command {
@@ -14,7 +16,7 @@ func inviteCommand(e *env) *cli.Command {
 		ArgsUsage: "SPACE",
 		Description: `Prints a link. Whoever has it can ask to join the space with 'anyfs join LINK'; you see who does with 'anyfs requests
 SPACE' and let them in with 'anyfs approve SPACE WHO'. With --open they are in without being asked for: then the link is
-a key, so hand it on in private. The link names this device, which has to be mounted when it is used.
+a key, so hand it on in private. The link names this device, which has to be mounted when it is used. On a terminal it is drawn as a QR code too.
 
 Examples:
   anyfs invite Work
@@ -26,6 +28,7 @@ Examples:
 			&cli.BoolFlag{Name: "open", Usage: "let them in without approval"},
 			&cli.StringFlag{Name: "expires", Usage: "until when it can be used: `TIME` from now, as 12h or 7d"},
 			&cli.Uint64Flag{Name: "uses", Usage: "how many can join by it: `N`; 0 is any number"},
+			qrFlag(),
 		},
 		Action: func(c *cli.Context) error {
 			a, err := args(c, 1, 1)
@@ -38,7 +41,7 @@ Examples:
 					return err
 				}
 			}
-			return runInvite(c.Context, e, p)
+			return runInvite(c.Context, e, p, c.Bool("qr"))
 		},
 		Subcommands: []*cli.Command{{
 			Name: "revoke", Usage: "end an invitation", ArgsUsage: "SPACE INVITATION",
@@ -62,7 +65,7 @@ Examples:
 	}
 }
 
-func runInvite(ctx context.Context, e *env, p inviteParams) error {
+func runInvite(ctx context.Context, e *env, p inviteParams, qr bool) error {
 	r, err := opInvite.call(ctx, e, p)
 	if err != nil {
 		return err
@@ -70,7 +73,22 @@ func runInvite(ctx context.Context, e *env, p inviteParams) error {
 	if e.json {
 		return e.printJSON(r)
 	}
-	return writeLine(e.stdout, r.Link)
+	if err := writeLine(e.stdout, r.Link); err != nil {
+		return err
+	}
+	return e.showQR(qr, linkTexts(r.Link)...)
+}
+
+// linkTexts are an invitation, and the same with ever fewer addresses.
+func linkTexts(link string) []string {
+	l, err := acl.ParseLink(link)
+	if err != nil {
+		return []string{link}
+	}
+	return shorter(l.Addresses, func(addresses []string) string {
+		l.Addresses = addresses
+		return l.String()
+	})
 }
 
 func invitesCommand(e *env) *cli.Command {
@@ -153,6 +171,7 @@ func runJoin(ctx context.Context, e *env, p joinParams) error {
 	if e.json {
 		return e.printJSON(r)
 	}
+	e.say("You were invited by %s (%s).", r.Fingerprint, r.By)
 	if r.State == "asked" {
 		e.say("The request is on its way. The space appears as %s once you are let in.", printable(r.Name))
 		return nil
@@ -164,37 +183,57 @@ func runJoin(ctx context.Context, e *env, p joinParams) error {
 func membersCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name: "members", Usage: "list the members of a space", ArgsUsage: "SPACE",
-		Description: "Examples:\n  anyfs members Work\n  anyfs members Work --json",
+		Description: `A name is what they call themselves, and is remembered with the account that it was first seen with: another account by the same name is warned of, until
+--accept says that it is right. The fingerprint, six words, is the account's: compare it by voice with what 'anyfs account show' prints on their side.
+
+Examples:
+  anyfs members Work
+  anyfs members Work --json
+  anyfs members Work --accept guard-tornado-custom-scissors-ten-knife`,
+		Flags: []cli.Flag{&cli.StringFlag{Name: "accept", Usage: "`WHO` rightly has a name that another account had before: warn no more"}},
 		Action: func(c *cli.Context) error {
 			a, err := args(c, 1, 1)
 			if err != nil {
 				return err
 			}
-			all, err := opMembers.call(c.Context, e, nameParams{a[0]})
+			all, err := opMembers.call(c.Context, e, membersParams{a[0], c.String("accept")})
 			if err != nil {
 				return err
 			}
 			if e.json {
 				return e.printJSON(all)
 			}
-			rows := [][]string{{"ROLE", "NAME", "ACCOUNT", "SINCE", ""}}
+			rows := [][]string{{"ROLE", "NAME", "FINGERPRINT", "ACCOUNT", "SINCE", ""}}
 			for _, m := range all {
-				self := ""
-				if m.Self {
-					self = "you"
-				}
-				rows = append(rows, []string{m.Role, m.Name, m.Account, m.Since, self})
+				rows = append(rows, []string{m.Role, m.Name, m.Fingerprint, m.Account, m.Since, remark(m.Self, m.Other)})
 			}
-			return e.table(rows)
+			if err := e.table(rows); err != nil {
+				return err
+			}
+			for _, m := range all {
+				e.warnOther(m.Name, m.Account, m.Fingerprint, m.Other)
+			}
+			return nil
 		},
 	}
+}
+
+// remark is what a line about an account ends with.
+func remark(self bool, other string) string {
+	switch {
+	case self:
+		return "you"
+	case other != "":
+		return "NOT WHO HAD THIS NAME"
+	}
+	return ""
 }
 
 func requestsCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name: "requests", Usage: "list who asks to join a space", ArgsUsage: "SPACE",
-		Description: `A name is what they call themselves. Who is behind an account is certain only if they tell you theirs, as 'anyfs account
-show' prints it, in another way than by the link.
+		Description: `A name is what they call themselves. Who is behind an account is certain only if they tell you its fingerprint, as 'anyfs account
+show' prints it on their side, in another way than by the link.
 
 Examples:
   anyfs requests Work
@@ -215,16 +254,22 @@ Examples:
 				e.say("Nobody asks to join %s.", a[0])
 				return nil
 			}
-			rows := [][]string{{"ROLE", "NAME", "ACCOUNT", "TIME"}}
+			rows := [][]string{{"ROLE", "NAME", "FINGERPRINT", "ACCOUNT", "TIME", ""}}
 			for _, q := range all {
-				rows = append(rows, []string{q.Role, q.Name, q.Account, q.Time})
+				rows = append(rows, []string{q.Role, q.Name, q.Fingerprint, q.Account, q.Time, remark(false, q.Other)})
 			}
-			return e.table(rows)
+			if err := e.table(rows); err != nil {
+				return err
+			}
+			for _, q := range all {
+				e.warnOther(q.Name, q.Account, q.Fingerprint, q.Other)
+			}
+			return nil
 		},
 	}
 }
 
-const whoText = "WHO is a name, an account, or the beginning of one."
+const whoText = "WHO is a name, a fingerprint, an account, or the beginning of one."
 
 func approveCommand(e *env) *cli.Command {
 	return &cli.Command{
@@ -237,10 +282,14 @@ func approveCommand(e *env) *cli.Command {
 				return err
 			}
 			m, err := opApprove.call(c.Context, e, whoParams{a[0], a[1], c.String("role")})
-			if err != nil || !e.json {
+			if err != nil {
 				return err
 			}
-			return e.printJSON(m)
+			if e.json {
+				return e.printJSON(m)
+			}
+			e.say("%s is in, as %s. The fingerprint is %s.", printable(m.Name), m.Role, m.Fingerprint)
+			return nil
 		},
 	}
 }

@@ -125,6 +125,7 @@ type Engine struct {
 	remotes map[peer.ID]*remote
 	guard   guard
 	guests  map[dag.ID]*Guest // that this device is
+	shown   *shownCode        // the code that this device shows; nil: none
 	before  []peer.AddrInfo   // peers that were connected at the time of Pause
 	dials   map[peer.ID]*dial
 	banned  map[peer.ID]time.Time

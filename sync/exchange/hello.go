@@ -127,7 +127,9 @@ func (e *Engine) connected(ctx context.Context, id peer.ID) {
 	t, err := e.open(ctx, id, protocolHello)
 	if err != nil {
 		e.failed(id, "hello", err)
-		e.closePeer(id)
+		if !e.spares(ctx, id) {
+			e.closePeer(id)
+		}
 		return
 	}
 	defer t.closeOn(ctx)()

@@ -288,6 +288,7 @@ func (e *Engine) handle(h host.Host) {
 		e.serve(h, protocolNode, e.takeVisit)
 	} else {
 		e.serve(h, protocolHello, e.takeHello)
+		e.serve(h, protocolPair, e.takePair)
 	}
 	e.serve(h, protocolSpace, e.takeSpace)
 	e.serve(h, protocolBlocks, e.takeBlocks)

@@ -21,6 +21,7 @@ const (
 	protocolAccess = protocol.ID(wire.ProtocolAccess)
 	protocolGuest  = protocol.ID(wire.ProtocolGuest)
 	protocolNode   = protocol.ID(wire.ProtocolNode)
+	protocolPair   = protocol.ID(wire.ProtocolPair)
 )
 
 // How long a peer may take.

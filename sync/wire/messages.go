@@ -52,6 +52,16 @@ const (
 	nodeKinds
 )
 
+// The kinds of messages of a pairing.
+const (
+	KindPairHello Kind = iota + 40
+	KindPairShare
+	KindPairConfirm
+	KindPairBox
+	KindPairRefused
+	pairKinds
+)
+
 func (k Kind) new() Message {
 	switch k {
 	case KindHello:
@@ -114,6 +124,16 @@ func (k Kind) new() Message {
 		return &Network{}
 	case KindContent:
 		return &Content{}
+	case KindPairHello:
+		return &PairHello{}
+	case KindPairShare:
+		return &PairShare{}
+	case KindPairConfirm:
+		return &PairConfirm{}
+	case KindPairBox:
+		return &PairBox{}
+	case KindPairRefused:
+		return &PairRefused{}
 	}
 	return nil
 }

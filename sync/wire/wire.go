@@ -30,6 +30,7 @@ const (
 	ProtocolAccess = "/anyfs/access/1.0.0"
 	ProtocolGuest  = "/anyfs/guest/1.0.0"
 	ProtocolNode   = "/anyfs/node/1.0.0"
+	ProtocolPair   = "/anyfs/pair/1.0.0"
 )
 
 // Limits fixed by the protocol.

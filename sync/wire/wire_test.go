@@ -68,6 +68,11 @@ func examples() map[string]Message {
 		"put block":      &PutBlock{Request: 1 << 20, ID: block.ID(id(6)), Left: 4, Data: []byte("data")},
 		"network":        &Network{Config: []byte("configuration")},
 		"content":        &Content{IDs: List[dag.ID]{id(1)}},
+		"pair hello":     &PairHello{Version: 1, Tag: MaxPairTag, Nonce: [32]byte(id(7))},
+		"pair share":     &PairShare{Share: [32]byte(id(8))},
+		"pair confirm":   &PairConfirm{MAC: [32]byte(id(9))},
+		"pair box":       &PairBox{More: true, Sealed: bytes.Repeat([]byte{1}, 40)},
+		"pair refused":   &PairRefused{Reason: PairWrong, Left: 2},
 		"put last":       &PutBlock{Request: 1, ID: block.ID(id(6)), Data: []byte("data")},
 	}
 }
@@ -77,9 +82,12 @@ func TestEveryKindHasAnExample(t *testing.T) {
 	for _, m := range examples() {
 		seen[m.kind()] = true
 	}
-	for k := KindHello; k < nodeKinds; k++ {
-		if k == kinds {
+	for k := KindHello; k < pairKinds; k++ {
+		switch k {
+		case kinds:
 			k = KindSpaces
+		case nodeKinds:
+			k = KindPairHello
 		}
 		if !seen[k] || k.new() == nil || k.new().kind() != k {
 			t.Errorf("kind %d", k)
