@@ -33,7 +33,7 @@ func TestSealed(t *testing.T) {
 		d.e.Add(r.Replica)
 	}
 	eventually(t, func() bool {
-		return len(a.e.Status().Spaces[0].Peers) == 2 && len(rc.ACL.Heads()) == 1 && len(rb.ACL.Heads()) == 1
+		return len(a.e.Status().Spaces[0].Peers) == 1 && len(rc.ACL.Heads()) == 1 && len(rb.ACL.Heads()) == 1
 	})
 	var ids []block.ID
 	for i := range 40 {
