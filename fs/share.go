@@ -2,6 +2,7 @@ package fs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -234,6 +235,46 @@ func (h *Home) Approve(name string, id dag.ID, role acl.Role) error {
 		return err
 	}
 	return s.recorded(s.acl.Approve(id, role, h.opt.Clock(), h.opt.Rand))
+}
+
+// ErrNotYours says that a member's account is replaced by the owner or an admin, not by that account itself.
+var ErrNotYours = errors.New("whoever knows the secret of your account could do that too; the owner or an admin of the space has to")
+
+// Replace puts the account that asks to join in the place of another, in the role of that. The owner also does so with its own account: the
+// other one owns the space then. Where it fails in between both are members, which can be put right by hand or by another request.
+func (h *Home) Replace(ctx context.Context, name string, id dag.ID, old dag.PublicKey) error {
+	s, err := h.shared(name)
+	if err != nil {
+		return err
+	}
+	st := s.acl.List().State()
+	role := st.Role(old)
+	if old != h.keys.Identity {
+		if role >= s.acl.Role() {
+			return fmt.Errorf("%w: you are %s and the account to be replaced is %s", acl.ErrDenied, s.acl.Role(), role)
+		}
+		if err = s.acl.Approve(id, role, h.opt.Clock(), h.opt.Rand); err == nil {
+			err = s.acl.Remove(old, s.tipsOf(old), h.opt.Rand)
+		}
+		return s.recorded(err)
+	}
+	if role != acl.RoleOwner {
+		return ErrNotYours
+	}
+	if err := s.publishAll(ctx); err != nil {
+		return err
+	}
+	asking := s.acl.Requests()
+	at := slices.IndexFunc(asking, func(q acl.Asking) bool { return q.ID == id })
+	if at < 0 {
+		return fmt.Errorf("%w: nobody waits for this answer", acl.ErrDenied)
+	}
+	if err = s.acl.Approve(id, acl.RoleAdmin, h.opt.Clock(), h.opt.Rand); err == nil {
+		if err = s.acl.Transfer(asking[at].Account); err == nil {
+			err = s.acl.Leave(s.tipsOf(old))
+		}
+	}
+	return s.recorded(err)
 }
 
 // Decline refuses a request.

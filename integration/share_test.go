@@ -558,3 +558,59 @@ func TestNameTaken(t *testing.T) {
 		t.Errorf("accepted: %d, %s", r.Code, r.Stderr)
 	}
 }
+
+// TestReplaceAccount: the secrets of two accounts may be known, a member's and the owner's. Each makes a new one, which takes the place of
+// the old one, and who has only the old one gets nothing more.
+func TestReplaceAccount(t *testing.T) {
+	s := newSharing(t, 4)
+	alice, bob, alice2, bob2 := s.All[0], s.All[1], s.All[2], s.All[3]
+	alice.Must("space", "create", "Team")
+	s.write(alice, "Team/a", "a")
+	invite := func() string { return strings.TrimSpace(alice.Must("invite", "Team")) }
+	s.join(alice, bob, "Team", invite(), "Team", "Bob")
+	alice.Must("approve", "Team", "Bob")
+	s.reads(bob, "Team/a", "a")
+	s.write(bob, "Team/bob", "bob")
+	s.reads(alice, "Team/bob", "bob")
+
+	s.join(alice, bob2, "Team", invite(), "Team", "Bob again")
+	if r := bob.Run("approve", "Team", "Bob again", "--replaces", "Bob"); r.Code == 0 {
+		t.Error("a member replaces its own account")
+	}
+	if r := alice.Run("approve", "Team", "Bob again", "--replaces", "Bob", "--role", "reader"); r.Code != 2 {
+		t.Errorf("%+v", r)
+	}
+	if m := fromJSON[memberOf](alice, "approve", "Team", "Bob again", "--replaces", "Bob"); m.Role != "writer" || m.Account != account(bob2) {
+		t.Errorf("%+v", m)
+	}
+	s.role(bob, "Team", "none")
+	s.reads(bob2, "Team/bob", "bob")
+	s.write(bob2, "Team/bob", "bob again")
+	s.reads(alice, "Team/bob", "bob again")
+
+	s.join(alice, alice2, "Team", invite(), "Team", "Alice again")
+	if m := fromJSON[memberOf](alice, "approve", "Team", "Alice again", "--replaces", account(alice)); m.Role != "owner" {
+		t.Errorf("%+v", m)
+	}
+	s.reads(alice2, "Team/bob", "bob again") // from the old account's device, which is no member any more
+	s.Connect(alice2, bob2)
+	s.role(alice2, "Team", "owner")
+	s.role(alice, "Team", "none")
+	s.Eventually("two members", func() error {
+		if ms := fromJSON[[]memberOf](bob2, "members", "Team"); len(ms) != 2 || ms[0].Account != account(alice2) {
+			return fmt.Errorf("%+v", ms)
+		}
+		return nil
+	})
+	s.write(alice2, "Team/secret", "secret")
+	s.reads(bob2, "Team/secret", "secret")
+	s.write(bob2, "Team/a", "a 2")
+	s.reads(alice2, "Team/a", "a 2")
+	for _, h := range []*Home{alice, bob} {
+		s.absent(h, "Team/secret")
+		s.reads(h, "Team/a", "a")
+	}
+	for _, h := range s.All {
+		h.Must("verify")
+	}
+}

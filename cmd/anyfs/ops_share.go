@@ -221,14 +221,19 @@ func (h *home) asking(p whoParams) (q acl.Asking, err error) {
 	return all[i], nil
 }
 
-var opApprove = operation[whoParams, member]{"approve", func(_ context.Context, h *home, p whoParams, _ sink) (m member, err error) {
+type approveParams struct {
+	whoParams
+	Replaces string `json:"replaces,omitempty"` // the member whose place it is
+}
+
+var opApprove = operation[approveParams, member]{"approve", func(ctx context.Context, h *home, p approveParams, _ sink) (m member, err error) {
 	role := acl.RoleNone
 	if p.Role != "" {
 		if role, err = acl.ParseRole(p.Role); err != nil || role == acl.RoleNone || role == acl.RoleOwner {
 			return m, failf(exitUsage, "%q is no role to give; there are reader, writer and admin", p.Role)
 		}
 	}
-	q, err := h.asking(p)
+	q, err := h.asking(p.whoParams)
 	if err != nil {
 		return m, err
 	}
@@ -240,7 +245,16 @@ var opApprove = operation[whoParams, member]{"approve", func(_ context.Context, 
 		return m, failf(exitFailed, "%s is another account (%s) than the one that this name was first seen with (%s); ask them for the fingerprint that 'anyfs account show' prints, "+
 			"and give it in place of the name if it is %s", printable(q.Name), asks[0].Account, other, asks[0].Fingerprint)
 	}
-	if err := h.fs.Approve(p.Space, q.ID, role); err != nil {
+	if p.Replaces == "" {
+		err = h.fs.Approve(p.Space, q.ID, role)
+	} else {
+		var old acl.Person
+		if old, err = h.person(whoParams{Space: p.Space, Who: p.Replaces}); err != nil {
+			return m, err
+		}
+		err = h.fs.Replace(ctx, p.Space, q.ID, old.Account)
+	}
+	if err != nil {
 		return m, shareError(p.Space, err)
 	}
 	if asks[0].Other != "" { // the account itself was named

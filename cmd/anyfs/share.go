@@ -274,14 +274,30 @@ const whoText = "WHO is a name, a fingerprint, an account, or the beginning of o
 func approveCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name: "approve", Usage: "let someone in who asks to join a space", ArgsUsage: "SPACE WHO",
-		Description: whoText + "\n\nExamples:\n  anyfs requests Work\n  anyfs approve Work Bob\n  anyfs approve Work Bob --role reader",
-		Flags:       []cli.Flag{&cli.StringFlag{Name: "role", Usage: "another role than the invitation's: `ROLE` is reader, writer or admin"}},
+		Description: whoText + `
+
+With --replaces the one who asks takes the place of a member, whose membership ends: that one has made a new account, since somebody may
+know the secret of the old one. Be sure that it is the same person: call them, and have them read you the new account, as 'anyfs account
+show' prints it. The owner of a space can so replace an own account too.
+
+Examples:
+  anyfs requests Work
+  anyfs approve Work Bob
+  anyfs approve Work Bob --role reader
+  anyfs approve Work z6MkhaXg --replaces Bob`,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "role", Usage: "another role than the invitation's: `ROLE` is reader, writer or admin"},
+			&cli.StringFlag{Name: "replaces", Usage: "put them in the place of the member `WHO`, in the role of that"},
+		},
 		Action: func(c *cli.Context) error {
 			a, err := args(c, 2, 2)
 			if err != nil {
 				return err
 			}
-			m, err := opApprove.call(c.Context, e, whoParams{a[0], a[1], c.String("role")})
+			if c.IsSet("role") && c.IsSet("replaces") {
+				return failf(exitUsage, "--role and --replaces exclude each other: who replaces a member has its role")
+			}
+			m, err := opApprove.call(c.Context, e, approveParams{whoParams{a[0], a[1], c.String("role")}, c.String("replaces")})
 			if err != nil {
 				return err
 			}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -25,6 +26,8 @@ const (
 	maxInvitations = 8         // that one peer proves on a connection
 	maxGuestFrames = 8         // that one writes on a stream
 	maxGuestBytes  = 128 << 10 // of them
+
+	proveAgain = 2 * time.Second // after a visit ended
 )
 
 // Guest is an invitation that this device has.
@@ -110,6 +113,7 @@ func (e *Engine) newGuests(r *remote) (out []wire.Message) {
 			if err := e.visit(r.ctx, r, g); err != nil && r.ctx.Err() == nil {
 				e.failed(r.id, "guest", err)
 			}
+			e.proveLater(r, g)
 		})
 	}
 	return out
@@ -128,6 +132,30 @@ func (e *Engine) turnedAway(r *remote) {
 	for _, g := range refused {
 		g.Refused()
 	}
+}
+
+// refused tells a guest that a peer has nothing for it.
+func (e *Engine) refused(g *Guest) {
+	e.mu.Lock()
+	seeks := e.guests[g.Space] == g
+	e.mu.Unlock()
+	if seeks && g.Refused != nil {
+		g.Refused()
+	}
+}
+
+// proveLater has an invitation proved to a peer again in a while, where its visit ended and the peer is still there: it may be about to
+// open its spaces.
+func (e *Engine) proveLater(r *remote, g *Guest) {
+	select {
+	case <-e.clock.After(proveAgain):
+	case <-r.ctx.Done():
+		return
+	}
+	e.mu.Lock()
+	delete(r.asked, g)
+	r.wakeTags()
+	e.mu.Unlock()
 }
 
 // hearGuest takes an invitation that the peer proves. One that is not known is passed over.
@@ -197,7 +225,8 @@ func (e *Engine) visit(ctx context.Context, r *remote, g *Guest) error {
 				sent = len(out)
 			}
 		case *wire.Absent:
-			e.turnedAway(r)
+			_ = t.Reset()
+			e.refused(g)
 			return nil
 		default:
 			return unexpected(m)
@@ -247,6 +276,12 @@ func (e *Engine) takeGuest(ctx context.Context, id peer.ID, t *stream) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { stop(sp.hearGuest(r, t)) })
 	err = sp.tellGuest(ctx, t, key)
+	if err == nil { // it was told the end, and goes when it has read that
+		select {
+		case <-ctx.Done():
+		case <-sp.e.clock.After(openTimeout):
+		}
+	}
 	stop(err)
 	wg.Wait()
 	return context.Cause(ctx)
