@@ -359,7 +359,7 @@ func TestStrangersFlood(t *testing.T) {
 					return
 				}
 				_, _ = s.Write([]byte{0, 0, 0, 35}) // and no more
-				_ = s.SetReadDeadline(time.Now().Add(time.Second))
+				_ = s.SetReadDeadline(time.Now().Add(8 * time.Second))
 				if _, err := s.Read(make([]byte, 1)); err != nil && !errors.Is(err, context.DeadlineExceeded) && !isTimeout(err) {
 					refused.Add(1)
 				}
