@@ -35,7 +35,8 @@ type List struct {
 	order    []*node          // in total order
 	front    []*node          // that no other names, the highest first
 	heads    []dag.ID         // of these as many as a batch can name, sorted; replaced as a whole
-	state    *State           // of all nodes
+	state    *State           // of all nodes, but for those that came since where stale is set
+	stale    bool             // forks come in a flood at times: the state is made when it is asked for
 	accepted map[dag.ID]*node // that the graph has, or is about to have, and applied was not told of yet
 	watchers map[int]func()
 	watches  int
@@ -178,14 +179,31 @@ func (l *List) insert(b *dag.Batch) bool {
 		if l.add(n) != nil {
 			return false
 		}
-		if l.state != nil && n == l.order[len(l.order)-1] && len(l.front) == 1 {
+		if l.state != nil && !l.stale && n == l.order[len(l.order)-1] && len(l.front) == 1 {
 			l.state = l.state.clone()
 			l.state.apply(n)
 		} else {
-			l.state = l.fold(l.order)
+			l.stale = true
 		}
 	}
 	return true
+}
+
+// fresh brings the state up to date. mu is held for writing.
+func (l *List) fresh() {
+	if l.stale {
+		l.state, l.stale = l.fold(l.order), false
+	}
+}
+
+// rlock takes mu for reading, with the state up to date.
+func (l *List) rlock() {
+	for l.mu.RLock(); l.stale; l.mu.RLock() {
+		l.mu.RUnlock()
+		l.mu.Lock()
+		l.fresh()
+		l.mu.Unlock()
+	}
 }
 
 // take finds a batch that the graph has; nil where it cannot be read.
@@ -258,7 +276,7 @@ func (l *List) stateAt(heads []dag.ID) (*State, error) {
 	if len(missing) > 0 {
 		return nil, &dag.MissingError{ACL: missing}
 	}
-	if l.state != nil && l.whole(heads) {
+	if l.state != nil && !l.stale && l.whole(heads) {
 		return l.state, nil
 	}
 	key := headsKey(heads)

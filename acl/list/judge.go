@@ -48,6 +48,9 @@ func (l *List) Accept(b *dag.Batch, changes []*dag.Change) error {
 // stateBefore is the state of a batch's own past: for a first one that of the root it carries.
 func (l *List) stateBefore(b *dag.Batch, n *node) (*State, error) {
 	if b.Clock > 1 {
+		if l.whole(n.past) {
+			l.fresh()
+		}
 		return l.stateAt(n.past)
 	}
 	root, err := l.rootOf(n.record)
@@ -96,7 +99,7 @@ func (f files) Accept(b *dag.Batch, _ []*dag.Change) error {
 	if ok {
 		return err
 	}
-	l.mu.RLock()
+	l.rlock()
 	s, err := l.stateAt(b.ACL)
 	if err == nil {
 		err = s.allowsFiles(b)
@@ -127,7 +130,7 @@ func (l *List) KeepOwn(account, device dag.PublicKey) {
 // the batch's past, or names the batch. Else the batch counts only where one that counts names it, directly or not.
 func (f files) Counts(b *dag.Batch) dag.Verdict {
 	l := f.l
-	l.mu.RLock()
+	l.rlock()
 	defer l.mu.RUnlock()
 	s := l.state
 	if s == nil || !s.Doubtful(b.Account) || s.Adopted(b.ID()) {

@@ -29,7 +29,7 @@ func (l *List) Heads() []dag.ID {
 
 // State is the newest state; nil while no record has come. It does not change any more: each new record makes another.
 func (l *List) State() *State {
-	l.mu.RLock()
+	l.rlock()
 	defer l.mu.RUnlock()
 	return l.state
 }
