@@ -169,8 +169,9 @@ type absentDevice struct {
 }
 
 // admitDevices brings the account's devices, as the home space has them, into a space where they are not: a device that was paired by a code
-// can't open what another made. The only device in a space, which made it or joined by itself, does so at once. It reports whether it wrote anything.
-func (h *Home) admitDevices(s *space) (wrote bool, err error) {
+// can't open what another made. The only device in a space, which made it or joined by itself, does so at once. Those that were
+// revoked anywhere are left out. It reports whether it wrote anything.
+func (h *Home) admitDevices(s *space, revoked []acl.Revocation) (wrote bool, err error) {
 	if s == h.home || s.acl.Role() == acl.RoleNone {
 		return false, nil
 	}
@@ -184,6 +185,9 @@ func (h *Home) admitDevices(s *space) (wrote bool, err error) {
 	now := h.opt.Clock()
 	for i := range own.Devices {
 		d := &own.Devices[i]
+		if slices.ContainsFunc(revoked, func(r acl.Revocation) bool { return r.Device == d.Device }) {
+			continue
+		}
 		at := absentDevice{s.id, d.Device}
 		if _, ok := in.Device(d.Device); ok {
 			delete(h.absent.since, at)

@@ -366,7 +366,8 @@ func (h *Home) Heal() (wrote bool) {
 	if slices.ContainsFunc(h.each(), func(s *space) bool { return s.aclNews.Load() }) {
 		h.wakeArriver() // something of it failed
 	}
-	for _, r := range h.spread(h.revocations()) {
+	revoked := h.revocations()
+	for _, r := range h.spread(revoked) {
 		if r.Err != nil {
 			h.report(fmt.Sprintf("space %s: revoke a device", r.ID), r.Err)
 		}
@@ -376,7 +377,7 @@ func (h *Home) Heal() (wrote bool) {
 		if s.deleted() {
 			continue
 		}
-		some, err := h.admitDevices(s)
+		some, err := h.admitDevices(s, revoked)
 		if err == nil {
 			var more bool
 			more, err = s.acl.Heal(h.opt.Rand)
