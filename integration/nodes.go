@@ -18,14 +18,17 @@ import (
 	"time"
 )
 
-// Node is an `anyfs node all` process.
+// Node is a process of `anyfs node`.
 type Node struct {
 	t   testing.TB
 	Dir string
+	// Kind is what it is run as: all, coordinator, sync or file.
+	Kind string
 	// Link is what it printed.
 	Link string
 
-	flags []string
+	listen string // multiaddr
+	flags  []string
 
 	cmd  *exec.Cmd
 	log  *logged
@@ -50,16 +53,22 @@ func (l *logged) String() string {
 	return l.b.String()
 }
 
-// NewNode starts a node on a folder of its own, at a port of its choice on loopback.
+// NewNode starts a node that is a network of its own, on a folder of its own, at a port of its choice on loopback.
 func NewNode(t testing.TB, flags ...string) *Node {
 	t.Helper()
-	n := &Node{t: t, flags: flags, Dir: filepath.Join(t.TempDir(), "node"), log: new(logged)}
+	return startNode(t, "all", "127.0.0.1", flags...)
+}
+
+// startNode starts a node of a kind at an address of the loopback range.
+func startNode(t testing.TB, kind, ip string, flags ...string) *Node {
+	t.Helper()
+	n := &Node{t: t, Kind: kind, listen: "/ip4/" + ip + "/tcp/0", flags: flags, Dir: filepath.Join(t.TempDir(), kind), log: new(logged)}
 	t.Cleanup(func() {
 		if n.cmd != nil {
 			n.Kill()
 		}
 		if t.Failed() {
-			t.Logf("the node's log:\n%s", tail(n.log.String()))
+			t.Logf("the log of the %s node at %s:\n%s", n.Kind, ip, tail(n.log.String()))
 		}
 	})
 	n.Start()
@@ -69,7 +78,7 @@ func NewNode(t testing.TB, flags ...string) *Node {
 // Start starts the node's process and waits until it can be reached.
 func (n *Node) Start() {
 	n.t.Helper()
-	n.cmd = exec.Command(Binary, append([]string{"node", "all", "--dir", n.Dir, "--listen", "/ip4/127.0.0.1/tcp/0"}, n.flags...)...)
+	n.cmd = exec.Command(Binary, append([]string{"node", n.Kind, "--dir", n.Dir, "--listen", n.listen}, n.flags...)...)
 	n.cmd.Stderr = n.log
 	out, err := n.cmd.StdoutPipe()
 	if err == nil {
@@ -190,4 +199,81 @@ func (n *Node) Memory(fn func(where string, b []byte)) (total int) {
 		}
 	}
 	return total
+}
+
+// NodeStatus is what a node says of itself.
+type NodeStatus struct {
+	PeerID   string `json:"peer_id"`
+	Epoch    uint64 `json:"epoch"`
+	Nodes    int    `json:"nodes"`
+	Draining bool   `json:"draining"`
+	Leaving  int    `json:"leaving"`
+	Spaces   []struct {
+		ID      string `json:"id"`
+		Blocks  int64  `json:"block_bytes"`
+		Changes int64  `json:"change_bytes"`
+	} `json:"spaces"`
+}
+
+// Status asks the node.
+func (n *Node) Status() (s NodeStatus) {
+	n.t.Helper()
+	out, err := exec.Command(Binary, "--json", "node", "status", "--dir", n.Dir).Output()
+	if err == nil {
+		err = json.Unmarshal(out, &s)
+	}
+	if err != nil {
+		n.t.Fatalf("node status: %v: %s", err, out)
+	}
+	return s
+}
+
+// Network is a network of several nodes, each at an address of its own in the loopback range.
+type Network struct {
+	t           testing.TB
+	Coordinator *Node
+	Sync, File  []*Node
+	next        int // last byte of the next address
+}
+
+// NewNetwork starts a coordinator, and nodes that join it.
+func NewNetwork(t testing.TB, syncs, files int) *Network {
+	t.Helper()
+	w := &Network{t: t, Coordinator: startNode(t, "coordinator", "127.0.0.2"), next: 3}
+	for range syncs {
+		w.Sync = append(w.Sync, w.Join("sync"))
+	}
+	for range files {
+		w.File = append(w.File, w.Join("file"))
+	}
+	return w
+}
+
+// Join starts a node of a kind that joins the network.
+func (w *Network) Join(kind string) *Node {
+	w.t.Helper()
+	n := startNode(w.t, kind, fmt.Sprintf("127.0.0.%d", w.next), "--network", w.Coordinator.File(), "--token", w.Admin("token"))
+	w.next++
+	return n
+}
+
+// Admin runs a command of the operator on the coordinator.
+func (w *Network) Admin(args ...string) string {
+	w.t.Helper()
+	args = append([]string{"node", args[0], "--dir", w.Coordinator.Dir}, args[1:]...)
+	out, err := exec.Command(Binary, args...).CombinedOutput()
+	if err != nil {
+		w.t.Fatalf("%s: %v: %s", strings.Join(args, " "), err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// Wipe removes all spaces from the disk of a node that does not run. Its keys stay, and its place in the network.
+func (n *Node) Wipe() {
+	n.t.Helper()
+	for _, name := range []string{"spaces", "usage.db"} {
+		if err := os.RemoveAll(filepath.Join(n.Dir, name)); err != nil {
+			n.t.Fatal(err)
+		}
+	}
 }

@@ -81,7 +81,7 @@ func (h *home) applyNetworks(list []*netconf.Config) error {
 	var keys []dag.PublicKey
 	if len(list) > 0 {
 		c := list[0]
-		place, err := c.Place(netconf.Sync)
+		table, err := c.Table()
 		if err != nil {
 			return err
 		}
@@ -91,7 +91,9 @@ func (h *home) applyNetworks(list []*netconf.Config) error {
 				keys = append(keys, n.Key)
 			}
 			nodes = append(nodes, exchange.Node{
-				Network: c.ID, Addrs: n.Multiaddrs(), Wants: func(space dag.ID) bool { return place.Has(space, n.Key) },
+				Network: c.ID, Addrs: n.Multiaddrs(), Last: n.Kinds&netconf.Coordinator != 0,
+				Wants: func(space dag.ID) bool { return table.Has(space, n.Key) },
+				Files: func(space dag.ID) bool { return table.HasBlocks(space, n.Key) },
 			})
 		}
 	}
@@ -311,19 +313,25 @@ func pickNetwork(names []string, given string) (int, error) {
 }
 
 func runNetworkAdd(ctx context.Context, e *env, given string) error {
-	text := []byte(given)
-	if !strings.HasPrefix(given, netconf.Prefix) {
-		f, err := e.open(given)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		if text, err = io.ReadAll(io.LimitReader(f, 2*netconf.MaxBytes+1)); err != nil {
-			return err
-		}
+	text, err := readNetwork(e, given)
+	if err != nil {
+		return err
 	}
-	_, err := opNetworkAdd.call(ctx, e, textParams{text})
+	_, err = opNetworkAdd.call(ctx, e, textParams{text})
 	return err
+}
+
+// readNetwork reads a network's file, or takes its link.
+func readNetwork(e *env, given string) ([]byte, error) {
+	if strings.HasPrefix(given, netconf.Prefix) {
+		return []byte(given), nil
+	}
+	f, err := e.open(given)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, 2*netconf.MaxBytes+1))
 }
 
 func runNetworkList(ctx context.Context, e *env) error {

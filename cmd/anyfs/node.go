@@ -19,15 +19,28 @@ func nodeCommand(e *env) *cli.Command {
 		Usage: "run a node, through which devices meet that are never on together",
 		Description: `A node holds spaces for devices, and can read none of what it holds: it has no keys. It needs no account and no home.
 
+'node all' is a network of one node. A network of several has a coordinator, which says what nodes there are; sync nodes, which hold the changes of
+spaces; and file nodes, which hold their content. Each space is on three of each, or on all where there are fewer. A node joins with a token of
+the coordinator's, and a network of one can grow so.
+
 Examples:
   anyfs node all --dir /srv/anyfs
-  anyfs node status --dir /srv/anyfs`,
-		Subcommands: []*cli.Command{nodeAllCommand(e), nodeStatusCommand(e), nodeAccountCommand(e), nodeQuotaCommand(e)},
+  anyfs node coordinator --dir /srv/coordinator
+  anyfs node token --dir /srv/coordinator
+  anyfs node sync --dir /srv/anyfs --network network.json --token TOKEN
+  anyfs node list --dir /srv/coordinator`,
+		Subcommands: []*cli.Command{
+			nodeAllCommand(e), nodeCoordinatorCommand(e), nodeMemberCommand(e, "sync"), nodeMemberCommand(e, "file"),
+			nodeTokenCommand(e), nodeListCommand(e), nodeDrainCommand(e), nodeRemoveCommand(e),
+			nodeStatusCommand(e), nodeAccountCommand(e), nodeQuotaCommand(e),
+		},
 	}
 }
 
-// nodeOptions are what node all is told.
+// nodeOptions are what a node is told.
 type nodeOptions struct {
+	kind             netconf.Kind // 0: all
+	network, token   string
 	dir              string
 	listen, announce []string
 	verbose          bool
@@ -52,31 +65,84 @@ Examples:
   anyfs node all --dir /srv/anyfs --listen /ip4/0.0.0.0/tcp/7328
   anyfs node all --dir ~/node --listen /ip4/127.0.0.1/tcp/0
   anyfs node all --dir /srv/anyfs --announce /ip4/203.0.113.5/tcp/7328`,
-		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "dir", Usage: "keep everything in `DIR`, which is made where it is missing"},
-			&cli.StringSliceFlag{Name: "listen", Usage: "listen at `MULTIADDR` only; may be given several times"},
-			&cli.StringSliceFlag{Name: "announce", Usage: "tell devices `MULTIADDR` as the node's address; may be given several times"},
-			&cli.BoolFlag{Name: "invite-only", Usage: "serve only the accounts that were added"},
-			&cli.StringFlag{Name: "http", Usage: "answer /metrics, /healthz and /readyz at `ADDR`, as 127.0.0.1:9328"},
-			&cli.BoolFlag{Name: "verbose", Usage: "log what each peer does"},
-		},
-		Action: func(c *cli.Context) error {
-			if _, err := args(c, 0, 0); err != nil {
-				return err
-			}
-			if c.String("dir") == "" {
-				return failf(exitUsage, "say with --dir where the node is to keep everything")
-			}
-			dir, err := e.abs(c.String("dir"))
-			if err != nil {
-				return err
-			}
-			return runNodeAll(c.Context, e, nodeOptions{dir, c.StringSlice("listen"), c.StringSlice("announce"), c.Bool("verbose"), c.Bool("invite-only"), c.String("http")})
-		},
+		Flags:  nodeFlags(),
+		Action: nodeAction(e, 0),
 	}
 }
 
-// nodeResult is what node all --json prints when the node can be reached.
+// nodeFlags are those of each kind of node.
+func nodeFlags(more ...cli.Flag) []cli.Flag {
+	return append([]cli.Flag{
+		&cli.StringFlag{Name: "dir", Usage: "keep everything in `DIR`, which is made where it is missing"},
+		&cli.StringSliceFlag{Name: "listen", Usage: "listen at `MULTIADDR` only; may be given several times"},
+		&cli.StringSliceFlag{Name: "announce", Usage: "tell others `MULTIADDR` as the node's address; may be given several times"},
+		&cli.BoolFlag{Name: "invite-only", Usage: "serve only the accounts that were added"},
+		&cli.StringFlag{Name: "http", Usage: "answer /metrics, /healthz and /readyz at `ADDR`, as 127.0.0.1:9328"},
+		&cli.BoolFlag{Name: "verbose", Usage: "log what each peer does"},
+	}, more...)
+}
+
+// nodeAction runs a node of a kind.
+func nodeAction(e *env, kind netconf.Kind) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		if _, err := args(c, 0, 0); err != nil {
+			return err
+		}
+		if c.String("dir") == "" {
+			return failf(exitUsage, "say with --dir where the node is to keep everything")
+		}
+		dir, err := e.abs(c.String("dir"))
+		if err != nil {
+			return err
+		}
+		return runNode(c.Context, e, nodeOptions{
+			kind: kind, network: c.String("network"), token: c.String("token"), dir: dir, listen: c.StringSlice("listen"),
+			announce: c.StringSlice("announce"), verbose: c.Bool("verbose"), inviteOnly: c.Bool("invite-only"), http: c.String("http"),
+		})
+	}
+}
+
+func nodeCoordinatorCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name:  "coordinator",
+		Usage: "run the coordinator of a network of several nodes, in the foreground",
+		Description: `It holds the network's key, takes nodes in that have a token of it ('anyfs node token'), and tells all nodes and devices who is in the network.
+It holds no spaces. While it is away all goes on, but that no node joins or leaves. The keys in DIR are the network: keep a copy of
+network.key and network.json, and give the key to nobody. The rest is as 'anyfs help node all' says.
+
+Examples:
+  anyfs node coordinator --dir /srv/coordinator
+  anyfs node coordinator --dir /srv/coordinator --listen /ip4/0.0.0.0/tcp/7328`,
+		Flags:  nodeFlags(),
+		Action: nodeAction(e, netconf.Coordinator),
+	}
+}
+
+// nodeMemberCommand is of a node that joins a network.
+func nodeMemberCommand(e *env, kind string) *cli.Command {
+	holds, k := "the changes", netconf.Sync
+	if kind == "file" {
+		holds, k = "the content", netconf.File
+	}
+	return &cli.Command{
+		Name:  kind,
+		Usage: "run a node that holds " + holds + " of spaces for a network, in the foreground",
+		Description: `At its first start it joins a network: --network is the network's file or link, --token what 'anyfs node token' printed on the coordinator. Later
+starts need neither. It gets what it is to hold from the nodes that have it. If its disk is lost, start it on an empty folder with a new
+token, and take the old one out with 'anyfs node remove'. The rest is as 'anyfs help node all' says.
+
+Examples:
+  anyfs node ` + kind + ` --dir /srv/anyfs --network network.json --token TOKEN
+  anyfs node ` + kind + ` --dir /srv/anyfs`,
+		Flags: nodeFlags(
+			&cli.StringFlag{Name: "network", Usage: "join the network of this `FILE|LINK`"},
+			&cli.StringFlag{Name: "token", Usage: "join with this `TOKEN`"},
+		),
+		Action: nodeAction(e, k),
+	}
+}
+
+// nodeResult is what a node prints with --json when the node can be reached.
 type nodeResult struct {
 	Network string   `json:"network"`
 	Epoch   uint64   `json:"epoch"`
@@ -85,13 +151,28 @@ type nodeResult struct {
 	Listen  []string `json:"listen"`
 }
 
-func runNodeAll(ctx context.Context, e *env, o nodeOptions) (err error) {
+func runNode(ctx context.Context, e *env, o nodeOptions) (err error) {
 	level := slog.LevelInfo
 	if o.verbose {
 		level = slog.LevelDebug
 	}
 	log := slog.New(slog.NewJSONHandler(e.stderr, &slog.HandlerOptions{Level: level}))
-	n, err := server.Open(server.Options{Dir: o.dir, Listen: o.listen, Announce: o.announce, Log: log, InviteOnly: o.inviteOnly, HTTP: o.http})
+	opt := server.Options{Dir: o.dir, Listen: o.listen, Announce: o.announce, Log: log, InviteOnly: o.inviteOnly, HTTP: o.http, Kind: o.kind}
+	if o.token != "" {
+		if opt.Token, err = server.ParseToken(o.token); err != nil {
+			return failf(exitUsage, "%w", err)
+		}
+	}
+	if o.network != "" {
+		text, err := readNetwork(e, o.network)
+		if err != nil {
+			return err
+		}
+		if opt.Network, err = netconf.Parse(text); err != nil {
+			return failf(exitUsage, "%w", err)
+		}
+	}
+	n, err := server.Open(opt)
 	if errors.Is(err, server.ErrInUse) {
 		return &failure{exitBusy, err}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -61,11 +62,15 @@ func runNodeStatus(ctx context.Context, e *env, dir string) error {
 	if e.json {
 		return e.printJSON(s)
 	}
-	fmt.Fprintf(e.stdout, "network  %s, epoch %d\nnode     %s\n", s.Network, s.Epoch, s.PeerID)
+	kinds := strings.Join(s.Kinds, ", ")
+	if s.Draining {
+		kinds += fmt.Sprintf(", draining: %d spaces are left", s.Totals.Spaces)
+	}
+	fmt.Fprintf(e.stdout, "network  %s, epoch %d\nnode     %s (%s)\n", s.Network, s.Epoch, s.PeerID, kinds)
 	for _, a := range s.Listen {
 		fmt.Fprintf(e.stdout, "address  %s\n", a)
 	}
-	fmt.Fprintf(e.stdout, "peers    %d\nspaces   %d, with %d bytes of content and %d of changes\n\n", s.Peers, s.Totals.Spaces, s.Totals.Blocks, s.Totals.Log)
+	fmt.Fprintf(e.stdout, "peers    %d devices, %d nodes\nspaces   %d, with %d bytes of content and %d of changes\n\n", s.Peers, s.Nodes, s.Totals.Spaces, s.Totals.Blocks, s.Totals.Log)
 	rows := [][]string{{"SPACE", "OWNER", "CONTENT", "CHANGES"}}
 	for _, x := range s.Spaces {
 		rows = append(rows, []string{x.ID, x.Owner, fmt.Sprint(x.Blocks), fmt.Sprint(x.Changes)})

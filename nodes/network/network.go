@@ -64,13 +64,14 @@ const (
 	Coordinator Kind = 1 << iota
 	Sync
 	File
-	kinds // above all of them
+	Draining // it gives away what it has, and is given nothing; beside another kind
+	kinds    // above all of them
 )
 
 var kindNames = []struct {
 	k    Kind
 	name string
-}{{Coordinator, "coordinator"}, {Sync, "sync"}, {File, "file"}}
+}{{Coordinator, "coordinator"}, {Sync, "sync"}, {File, "file"}, {Draining, "draining"}}
 
 // Names are those of the kinds that are set.
 func (k Kind) Names() (out []string) {
@@ -204,7 +205,7 @@ func (c *Config) check() error {
 		if i > 0 && dag.ID(c.Nodes[i-1].Key).Compare(dag.ID(n.Key)) >= 0 {
 			return fmt.Errorf("%w: nodes not in order", ErrFormat)
 		}
-		if n.Kinds == 0 || n.Kinds >= kinds || n.Capacity == 0 || n.Capacity > MaxCapacity || len(n.Addresses) == 0 || len(n.Addresses) > MaxAddrs {
+		if n.Kinds&^Draining == 0 || n.Kinds >= kinds || n.Capacity == 0 || n.Capacity > MaxCapacity || len(n.Addresses) == 0 || len(n.Addresses) > MaxAddrs {
 			return fmt.Errorf("%w: node %s has kinds %d, capacity %d, %d addresses", ErrFormat, n.Peer(), n.Kinds, n.Capacity, len(n.Addresses))
 		}
 		for k, a := range n.Addresses {

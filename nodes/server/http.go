@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	iofs "io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,6 +24,7 @@ import (
 	"github.com/anyfs/anyfs/acl/list"
 	"github.com/anyfs/anyfs/nodes/network"
 	"github.com/anyfs/anyfs/nodes/spaces"
+	"github.com/anyfs/anyfs/sync/exchange"
 )
 
 // socketFile is where commands ask a node for its status. Who can open it may: its folder is the operator's.
@@ -36,8 +39,12 @@ type Status struct {
 	Epoch      uint64        `json:"epoch"`
 	PeerID     string        `json:"peer_id"`
 	Listen     []string      `json:"listen"`
+	Kinds      []string      `json:"kinds"`
+	Draining   bool          `json:"draining"`
+	Leaving    int64         `json:"leaving"` // spaces that are being handed over
 	InviteOnly bool          `json:"invite_only"`
-	Peers      int           `json:"peers"`
+	Peers      int           `json:"peers"` // devices
+	Nodes      int           `json:"nodes"` // other nodes that are connected
 	Totals     spaces.Totals `json:"totals"`
 	Spaces     []SpaceStatus `json:"spaces"`
 }
@@ -52,10 +59,15 @@ type SpaceStatus struct {
 }
 
 func (n *Node) status() Status {
-	c, e := n.config.Load(), n.engine.Status()
+	v, e := n.view.Load(), n.engine.Status()
+	c := v.Config
 	s := Status{
-		Network: network.Name(c.ID), Epoch: c.Epoch, PeerID: e.ID, Listen: e.Listen, InviteOnly: n.opt.InviteOnly, Peers: len(e.Peers),
-		Totals: n.set.Totals(), Spaces: []SpaceStatus{},
+		Network: network.Name(c.ID), Epoch: c.Epoch, PeerID: e.ID, Listen: e.Listen, InviteOnly: n.opt.InviteOnly,
+		Kinds: n.opt.Kind.Names(), Leaving: n.leaving.Load(), Nodes: len(n.engine.Mesh()), Totals: n.set.Totals(), Spaces: []SpaceStatus{},
+	}
+	s.Peers = devices(e)
+	if x := v.Node(n.self()); x != nil {
+		s.Draining = x.Kinds&network.Draining != 0
 	}
 	for id, x := range n.set.Usages() {
 		_, one := n.rules.Load().quota(x.Owner, id)
@@ -65,28 +77,90 @@ func (n *Node) status() Status {
 	return s
 }
 
+// devices counts the devices that are served.
+func devices(e exchange.Status) (n int) {
+	for _, p := range e.Peers {
+		if !p.Node {
+			n++
+		}
+	}
+	return n
+}
+
 // AskStatus asks the node that runs on a folder.
 func AskStatus(ctx context.Context, dir string) (s Status, err error) {
+	err = askNode(ctx, dir, http.MethodGet, "/status", nil, &s)
+	return s, err
+}
+
+// AskNodes asks the coordinator that runs on a folder for the nodes of its network.
+func AskNodes(ctx context.Context, dir string) (list []NodeInfo, err error) {
+	err = askNode(ctx, dir, http.MethodGet, "/nodes", nil, &list)
+	return list, err
+}
+
+// AskToken has the coordinator that runs on a folder make a token, with which one node can join within a time.
+func AskToken(ctx context.Context, dir string, within time.Duration) (token string, err error) {
+	err = askNode(ctx, dir, http.MethodPost, "/token", url.Values{"for": {within.String()}}, &token)
+	return token, err
+}
+
+// AskRemove has the coordinator that runs on a folder take a node out of the network, by its peer ID or the beginning of it.
+func AskRemove(ctx context.Context, dir, node string) error {
+	return askNode(ctx, dir, http.MethodPost, "/remove", url.Values{"node": {node}}, nil)
+}
+
+// AskDrain has the coordinator that runs on a folder have a node hand over what it has.
+func AskDrain(ctx context.Context, dir, node string) error {
+	return askNode(ctx, dir, http.MethodPost, "/drain", url.Values{"node": {node}}, nil)
+}
+
+// refusals are the errors that keep their meaning from the node to who asks it.
+var refusals = map[int]error{http.StatusNotFound: ErrUnknownNode, http.StatusConflict: ErrNoCoordinator}
+
+// askNode asks the node that runs on a folder.
+func askNode(ctx context.Context, dir, method, path string, query url.Values, answer any) error {
 	socket, done, err := socketOf(dir)
 	if err != nil {
-		return s, fmt.Errorf("%w: %s: %w", ErrNoNode, dir, err)
+		return fmt.Errorf("%w: %s: %w", ErrNoNode, dir, err)
 	}
 	defer done()
 	c := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}}}
 	defer c.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://node/status", nil)
+	u := url.URL{Scheme: "http", Host: "node", Path: path, RawQuery: query.Encode()}
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), nil)
 	if err != nil {
-		return s, err
+		return err
 	}
 	r, err := c.Do(req)
 	if err != nil {
-		return s, fmt.Errorf("%w: %s: %w", ErrNoNode, dir, err)
+		return fmt.Errorf("%w: %s: %w", ErrNoNode, dir, err)
 	}
 	defer r.Body.Close()
-	return s, json.NewDecoder(r.Body).Decode(&s)
+	if r.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(r.Body, 4096))
+		said := strings.TrimSpace(string(text))
+		if known := refusals[r.StatusCode]; known != nil {
+			return &refusal{said, known}
+		}
+		return errors.New(said)
+	}
+	if answer == nil {
+		return nil
+	}
+	return json.NewDecoder(r.Body).Decode(answer)
 }
+
+// refusal is an error of the node as it said it.
+type refusal struct {
+	said string
+	err  error
+}
+
+func (r *refusal) Error() string { return r.said }
+func (r *refusal) Unwrap() error { return r.err }
 
 // maxSocket is how long the name of a socket may be.
 const maxSocket = 107
@@ -114,6 +188,21 @@ func (n *Node) serveHTTP() (stop func(), err error) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(n.status())
 	})
+	commands.HandleFunc("GET /nodes", answered(func(*http.Request) (any, error) {
+		if n.signer == nil {
+			return nil, ErrNoCoordinator
+		}
+		return n.nodes(), nil
+	}))
+	commands.HandleFunc("POST /token", answered(func(r *http.Request) (any, error) {
+		within, err := time.ParseDuration(r.FormValue("for"))
+		if err != nil {
+			return nil, err
+		}
+		return n.newToken(within)
+	}))
+	commands.HandleFunc("POST /remove", answered(func(r *http.Request) (any, error) { return nil, n.remove(r.FormValue("node")) }))
+	commands.HandleFunc("POST /drain", answered(func(r *http.Request) (any, error) { return nil, n.drain(r.FormValue("node")) }))
 	short, done, err := socketOf(n.opt.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("server: listen for commands: %w", err)
@@ -153,6 +242,25 @@ func (n *Node) serveHTTP() (stop func(), err error) {
 	}, nil
 }
 
+// answered answers a command with what it gives, or why not.
+func answered(fn func(*http.Request) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		v, err := fn(r)
+		if err != nil {
+			code := http.StatusBadRequest
+			for c, known := range refusals {
+				if errors.Is(err, known) {
+					code = c
+				}
+			}
+			http.Error(w, err.Error(), code)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(v)
+	}
+}
+
 // metrics answers /metrics, /healthz and /readyz. NODES.md names the metrics.
 func (n *Node) metrics() *http.ServeMux {
 	r := prometheus.NewRegistry()
@@ -167,8 +275,12 @@ func (n *Node) metrics() *http.ServeMux {
 	gauge("anyfs_node_open_spaces", "Spaces that are in memory.", func(t spaces.Totals) float64 { return float64(t.Open) })
 	gauge("anyfs_node_block_bytes", "Bytes of blocks.", func(t spaces.Totals) float64 { return float64(t.Blocks) })
 	gauge("anyfs_node_change_bytes", "Bytes of changes and access records.", func(t spaces.Totals) float64 { return float64(t.Log) })
-	gauge("anyfs_node_peers", "Devices that are connected and served.", func(spaces.Totals) float64 { return float64(len(n.engine.Status().Peers)) })
-	gauge("anyfs_node_network_epoch", "Epoch of the network's configuration.", func(spaces.Totals) float64 { return float64(n.config.Load().Epoch) })
+	gauge("anyfs_node_peers", "Devices that are connected and served.", func(spaces.Totals) float64 { return float64(devices(n.engine.Status())) })
+	gauge("anyfs_node_nodes", "Other nodes that are connected.", func(spaces.Totals) float64 { return float64(len(n.engine.Mesh())) })
+	gauge("anyfs_node_leaving_spaces", "Spaces that are being handed over to other nodes.", func(spaces.Totals) float64 { return float64(n.leaving.Load()) })
+	counter("anyfs_node_copied_blocks_total", "Blocks that other nodes gave.", func(t spaces.Totals) float64 { return float64(t.Copies) })
+	counter("anyfs_node_copied_bytes_total", "Bytes of these.", func(t spaces.Totals) float64 { return float64(t.Copied) })
+	gauge("anyfs_node_network_epoch", "Epoch of the network's configuration.", func(spaces.Totals) float64 { return float64(n.view.Load().Config.Epoch) })
 	counter("anyfs_node_uploaded_blocks_total", "Blocks that devices gave.", func(t spaces.Totals) float64 { return float64(t.Uploads) })
 	counter("anyfs_node_uploaded_bytes_total", "Bytes of these.", func(t spaces.Totals) float64 { return float64(t.Uploaded) })
 	counter("anyfs_node_refused_blocks_total", "Blocks that were refused: no right to write, not admitted, or a quota.", func(t spaces.Totals) float64 { return float64(t.Refused) })

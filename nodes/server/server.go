@@ -1,11 +1,10 @@
-// Package server is a node as a process: its identity, its place, the network that it makes, and the spaces that it serves.
+// Package server is a node as a process: its identity, its place, the network that it makes or is in, and the spaces that it serves.
 //
-// A folder holds all of it: node.key and network.key (seeds of Ed25519 keys, in hex, mode 0600), listen (where it listens, ports chosen once),
-// network.json (the signed configuration, for clients to add) and spaces. One process has the folder at a time.
+// A folder holds all of it: node.key and, of a coordinator, network.key (seeds of Ed25519 keys, in hex, mode 0600), listen (where it listens,
+// ports chosen once), network.json (the signed configuration, for clients to add) and spaces. One process has the folder at a time.
 package server
 
 import (
-	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -51,26 +50,34 @@ type Options struct {
 	Announce []string     // multiaddrs to reach it at, where it does not see them itself; none: those of its interfaces
 	Log      *slog.Logger // nil: none
 
+	Kind    network.Kind    // what it does; 0: all. Without Coordinator it joins a network
+	Network *network.Config // that it joins, at its first start
+	Token   []byte          // with which it does
+
 	InviteOnly bool   // only the accounts that the policy lists may bring and read
 	HTTP       string // address for /metrics, /healthz and /readyz; none
 }
 
-// Node is a node that does all that a network needs.
+// Node is a node of a network.
 type Node struct {
 	opt    Options
 	disk   disk.FS
 	lock   *os.File
 	key    ed25519.PrivateKey
-	signer ed25519.PrivateKey // of the network
+	signer ed25519.PrivateKey // of the network; nil: it is another's
 	listen []string
 	set    *spaces.Set
 	engine *exchange.Engine
 
-	saved  *network.Config // what the folder holds
-	config atomic.Pointer[network.Config]
-	place  atomic.Pointer[network.Placement]
-	rules  atomic.Pointer[rules]
-	ready  atomic.Bool
+	configuring sync.Mutex // guards saved, and the folder's tokens; held while a configuration is made or taken
+	saved       *network.Config
+	view        atomic.Pointer[view] // of saved; before the first is, of what is known
+	changed     chan struct{}        // there is another view
+	joining     sync.WaitGroup
+	leaving     atomic.Int64 // spaces that are being handed over
+
+	rules atomic.Pointer[rules]
+	ready atomic.Bool
 }
 
 // Open opens a node's folder, or makes it. Close gives it up.
@@ -86,7 +93,10 @@ func Open(opt Options) (n *Node, err error) {
 	if err := os.MkdirAll(opt.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("server: make the folder: %w", err)
 	}
-	n = &Node{opt: opt}
+	if opt.Kind == 0 {
+		opt.Kind = network.Coordinator | network.Sync | network.File
+	}
+	n = &Node{opt: opt, changed: make(chan struct{}, 1)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.Close())
@@ -101,40 +111,53 @@ func Open(opt Options) (n *Node, err error) {
 	if n.key, err = n.readKey(nodeKey); err != nil {
 		return n, err
 	}
-	if n.signer, err = n.readKey(networkKey); err != nil {
-		return n, err
+	if opt.Kind&network.Coordinator != 0 {
+		if n.signer, err = n.readKey(networkKey); err != nil {
+			return n, err
+		}
 	}
 	if n.listen, err = n.choosePorts(); err != nil {
 		return n, err
 	}
-	old, err := n.readConfig()
+	if n.saved, err = n.readConfig(); err != nil {
+		return n, err
+	}
+	first := n.saved
+	if first == nil {
+		// Who has what follows from the keys and capacities alone, which are known before the addresses are.
+		first = n.newConfig(addressesOf(n.listen))
+		if err = first.Sign(n.signer); err != nil {
+			return n, err
+		}
+	}
+	v, err := viewOf(first)
 	if err != nil {
 		return n, err
 	}
-	n.saved = old
-	n.config.Store(old)
-	// Who has what follows from the keys and capacities alone, which are known before the addresses are.
-	place, err := n.newConfig(nil).Place(network.Sync)
-	if err != nil {
-		return n, err
-	}
-	n.place.Store(place)
+	n.view.Store(v)
 	policy, err := ReadPolicy(opt.Dir)
 	if err != nil {
 		return n, err
 	}
 	n.rules.Store(policy.rules(opt.InviteOnly))
 	n.set, err = spaces.Open(spaces.Options{
-		Dir: opt.Dir, Log: opt.Log, Has: n.has,
+		Dir: opt.Dir, Log: opt.Log, NoFiles: opt.Kind&network.Sync == 0,
+		Has:    func(space dag.ID) bool { return n.Owner(n.self(), space) },
+		Blocks: func(space dag.ID) bool { return n.Keeper(n.self(), space) },
+		Came:   func() { n.engine.SpaceCame() },
 		Admits: func(account dag.PublicKey) bool { return n.rules.Load().admits(account) },
 		Quota:  func(owner dag.PublicKey, space dag.ID) (all, one int64) { return n.rules.Load().quota(owner, space) },
 	})
 	if err != nil {
 		return n, err
 	}
-	n.engine, err = exchange.New(exchange.Options{
-		Key: n.key, Serve: n.set, Listen: n.listen, Fixed: true, Log: opt.Log, Config: n.encoded,
-	})
+	o := exchange.Options{
+		Key: n.key, Serve: n.set, Listen: n.listen, Fixed: true, Log: opt.Log, Mesh: n, Config: func() []byte { return n.view.Load().encoded },
+	}
+	if n.signer != nil {
+		o.Admit = n.admit
+	}
+	n.engine, err = exchange.New(o)
 	return n, err
 }
 
@@ -185,78 +208,6 @@ func (n *Node) readKey(name string) (ed25519.PrivateKey, error) {
 	return ed25519.NewKeyFromSeed(seed), nil
 }
 
-func (n *Node) readConfig() (*network.Config, error) {
-	b, err := n.disk.ReadFile(ConfigFile)
-	if errors.Is(err, iofs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("server: %w", err)
-	}
-	c, err := network.Parse(b)
-	if err != nil {
-		return nil, fmt.Errorf("server: %s: %w", filepath.Join(n.opt.Dir, ConfigFile), err)
-	}
-	if c.ID != network.ID(n.signer.Public().(ed25519.PublicKey)) {
-		return nil, fmt.Errorf("server: %s is of another network than %s", ConfigFile, networkKey)
-	}
-	return c, nil
-}
-
-// newConfig is the configuration of this node alone.
-func (n *Node) newConfig(addrs []string) *network.Config {
-	return &network.Config{
-		Epoch: 1, Partitions: network.DefaultPartitions, Replication: network.DefaultReplication,
-		Nodes: []network.Node{{
-			Key: dag.PublicKey(n.key.Public().(ed25519.PublicKey)), Kinds: network.Coordinator | network.Sync | network.File, Capacity: 1,
-			Addresses: addrs,
-		}},
-	}
-}
-
-func (n *Node) has(space dag.ID) bool {
-	return n.place.Load().Has(space, dag.PublicKey(n.key.Public().(ed25519.PublicKey)))
-}
-
-func (n *Node) encoded() []byte { return n.config.Load().Encode() }
-
-// settle writes the configuration, of a new epoch where something has changed.
-func (n *Node) settle(addrs []string) (*network.Config, error) {
-	addrs = addressesOf(addrs)
-	if len(n.opt.Announce) > 0 {
-		addrs = nil // what the operator says is told as it is
-		for _, a := range n.opt.Announce {
-			a, _, _ = strings.Cut(a, "/p2p/")
-			addrs = append(addrs, a)
-		}
-		slices.Sort(addrs)
-		addrs = slices.Compact(addrs)
-	}
-	c := n.newConfig(addrs)
-	old := n.saved
-	if old != nil {
-		c.Epoch = old.Epoch
-	}
-	if err := c.Sign(n.signer); err != nil {
-		return nil, err
-	}
-	if old != nil && bytes.Equal(c.Encode(), old.Encode()) {
-		return old, nil
-	}
-	if old != nil {
-		c.Epoch++
-		if err := c.Sign(n.signer); err != nil {
-			return nil, err
-		}
-	}
-	if err := n.disk.WriteFileAtomic(ConfigFile, c.JSON()); err != nil {
-		return nil, fmt.Errorf("server: write %s: %w", ConfigFile, err)
-	}
-	n.saved = c
-	n.config.Store(c)
-	return c, nil
-}
-
 // addressesOf takes the peer off, and leaves out what cannot be reached from elsewhere where anything can.
 func addressesOf(addrs []string) []string {
 	var out, local []string
@@ -281,19 +232,13 @@ func addressesOf(addrs []string) []string {
 func (n *Node) Run(ctx context.Context, ready func(*network.Config) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	if n.config.Load() == nil {
-		// Whoever comes before the addresses are known gets none: nobody knows them yet.
-		c := n.newConfig(addressesOf(n.listen))
-		if err := c.Sign(n.signer); err != nil {
-			return err
-		}
-		n.config.Store(c)
-		n.opt.Log.Info("a new network", "network", network.Name(c.ID))
-	}
 	var wg sync.WaitGroup
 	wg.Go(func() { cancel(n.engine.Run(ctx)) })
 	wg.Go(func() { cancel(n.set.Run(ctx)) })
 	wg.Go(func() { n.followPolicy(ctx) })
+	wg.Go(func() { n.handover(ctx) })
+	n.apply(n.view.Load())
+	defer n.joining.Wait()
 	defer wg.Wait()
 	defer cancel(nil)
 	stop, err := n.serveHTTP()
@@ -309,7 +254,7 @@ func (n *Node) Run(ctx context.Context, ready func(*network.Config) error) error
 		case <-time.After(time.Millisecond):
 		}
 	}
-	c, err := n.settle(n.engine.Status().Listen)
+	c, err := n.settle(ctx, n.engine.Status().Listen)
 	if err == nil {
 		n.ready.Store(true)
 		err = ready(c)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/anyfs/anyfs/acl/list"
 	"github.com/anyfs/anyfs/dag"
@@ -26,7 +27,10 @@ type Space struct {
 	blocks *block.Store
 	use    *usage
 
+	retired atomic.Bool // it is about to be removed
+
 	ckpt sync.Mutex // one checkpoint at a time
+	gone bool       // guarded by ckpt: it is closed, and removed
 	last struct {   // guarded by ckpt: what the last one covered
 		acl, files store.Mark
 		blocks     int64
@@ -53,7 +57,7 @@ func (sp *Space) close() error {
 func (sp *Space) replica() *exchange.Replica {
 	return &exchange.Replica{
 		ID: sp.id, ACL: sp.acl.Graph(), Files: sp.files, Blocks: sp.blocks, Durable: sp.durable, Grown: sp.grown,
-		Member: sp.takesPart, Keeps: keeper{sp}, Upload: sp.upload,
+		Member: sp.takesPart, Keeps: keeper{sp}, Upload: sp.upload, Copy: sp.copy, NoFiles: sp.opt.NoFiles, Gone: sp.retired.Load,
 	}
 }
 
@@ -90,16 +94,28 @@ func (sp *Space) grown() {
 
 // upload keeps a block of who may write in the space.
 func (sp *Space) upload(account dag.PublicKey, id block.ID, data []byte) error {
-	if sp.role(account) < list.RoleWriter || !sp.member(account) {
+	if sp.role(account) < list.RoleWriter || !sp.member(account) || sp.opt.Blocks != nil && !sp.opt.Blocks(sp.id) {
 		sp.use.refused.Add(1)
 		return exchange.ErrRefused
 	}
+	return sp.keep(id, data, true)
+}
+
+// copy keeps a block that another node gave. It was within the quota there: what one holds all are to hold.
+func (sp *Space) copy(id block.ID, data []byte) error {
+	if sp.acl.State() == nil || sp.opt.Blocks != nil && !sp.opt.Blocks(sp.id) {
+		return exchange.ErrRefused
+	}
+	return sp.keep(id, data, false)
+}
+
+func (sp *Space) keep(id block.ID, data []byte, bounded bool) error {
 	if sp.blocks.Has(id) {
 		return nil
 	}
 	var all, one int64
 	owner := sp.acl.State().Root.Owner.Identity
-	if sp.opt.Quota != nil {
+	if bounded && sp.opt.Quota != nil {
 		all, one = sp.opt.Quota(owner, sp.id)
 	}
 	if !sp.use.charge(sp.id, owner, int64(len(data)), all, one) {
@@ -110,8 +126,13 @@ func (sp *Space) upload(account dag.PublicKey, id block.ID, data []byte) error {
 		sp.use.refund(sp.id, int64(len(data)))
 		return err
 	}
-	sp.use.uploads.Add(1)
-	sp.use.uploaded.Add(uint64(len(data)))
+	if bounded {
+		sp.use.uploads.Add(1)
+		sp.use.uploaded.Add(uint64(len(data)))
+	} else {
+		sp.use.copies.Add(1)
+		sp.use.copied.Add(uint64(len(data)))
+	}
 	return nil
 }
 
@@ -119,6 +140,9 @@ func (sp *Space) upload(account dag.PublicKey, id block.ID, data []byte) error {
 func (sp *Space) checkpoint(ctx context.Context) error {
 	sp.ckpt.Lock()
 	defer sp.ckpt.Unlock()
+	if sp.gone {
+		return nil
+	}
 	now := sp.last
 	now.acl, now.files, now.blocks = sp.aclLog.Mark(), sp.log.Mark(), sp.blocks.Len()
 	if now == sp.last {

@@ -41,6 +41,12 @@ type Options struct {
 
 	// Has says whether a space is this node's by the network's configuration; nil: all are.
 	Has func(space dag.ID) bool
+	// Blocks says whether the content of a space is this node's; nil: all is.
+	Blocks func(space dag.ID) bool
+	// NoFiles: this node takes no changes of files, as it keeps content alone.
+	NoFiles bool
+	// Came is called when a space has come; quick. nil: it is not.
+	Came func()
 	// Admits says whether an account may bring spaces, and blocks; nil: all may.
 	Admits func(account dag.PublicKey) bool
 	// Quota says how many bytes the spaces of an owner may take together, and this one by itself; 0: no bound. nil: none is bounded.
@@ -56,7 +62,8 @@ type Set struct {
 
 	opens sync.WaitGroup // spaces that are being opened
 
-	mu      sync.Mutex // guards what follows; not held across I/O
+	mu      sync.Mutex          // guards what follows; not held across I/O
+	known   map[dag.ID]struct{} // all that are here
 	open    map[dag.ID]*Space
 	opening map[dag.ID]chan struct{} // closed when it is open or cannot be
 	closed  bool
@@ -80,7 +87,27 @@ func Open(opt Options) (*Set, error) {
 	if err := s.use.load(opt.Dir, opt.Log); err != nil {
 		return nil, fmt.Errorf("spaces: open %s: %w", opt.Dir, err)
 	}
+	ids, err := s.IDs()
+	if err != nil {
+		return nil, errors.Join(err, s.use.db.Close())
+	}
+	s.known = make(map[dag.ID]struct{}, len(ids))
+	for _, id := range ids {
+		s.known[id] = struct{}{}
+	}
 	return s, nil
+}
+
+// Held gives all spaces that are here, in order.
+func (s *Set) Held() []dag.ID {
+	s.mu.Lock()
+	out := make([]dag.ID, 0, len(s.known))
+	for id := range s.known {
+		out = append(out, id)
+	}
+	s.mu.Unlock()
+	slices.SortFunc(out, dag.ID.Compare)
+	return out
 }
 
 // Run writes checkpoints until ctx ends.
@@ -159,14 +186,79 @@ func dirOf(id dag.ID) string {
 
 // Space implements exchange.Server.
 func (s *Set) Space(_ context.Context, id dag.ID, account dag.PublicKey) *exchange.Replica {
+	if s.opt.Has != nil && !s.opt.Has(id) {
+		return nil // it is handed over
+	}
 	sp, err := s.get(id, false)
 	if err != nil {
 		s.opt.Log.Error("a space cannot be served", "space", id.String(), "err", err)
 	}
-	if sp == nil || !sp.member(account) {
+	if sp == nil || !sp.member(account) || sp.retired.Load() {
 		return nil
 	}
 	return sp.replica()
+}
+
+// Replica gives a space that is here, whoever is a member; nil where it is not. For other nodes.
+func (s *Set) Replica(id dag.ID) *exchange.Replica {
+	sp, err := s.get(id, false)
+	if err != nil {
+		s.opt.Log.Error("a space cannot be served", "space", id.String(), "err", err)
+	}
+	if sp == nil || sp.acl.State() == nil || sp.retired.Load() {
+		return nil
+	}
+	return sp.replica()
+}
+
+// Retire has a space given to nobody any more, so that Drop can remove it once those who use it have ended.
+func (s *Set) Retire(id dag.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if sp := s.open[id]; sp != nil {
+		sp.retired.Store(true)
+	}
+}
+
+// Drop removes a space, which nobody uses any more. Where it fails the space is here still.
+func (s *Set) Drop(id dag.ID) error {
+	s.mu.Lock()
+	sp := s.open[id]
+	if s.closed || s.opening[id] != nil {
+		s.mu.Unlock()
+		return fmt.Errorf("spaces: drop %s: it is being opened", id)
+	}
+	done := make(chan struct{})
+	s.opening[id] = done
+	s.opens.Add(1)
+	delete(s.open, id)
+	delete(s.known, id)
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.opening, id)
+		close(done)
+		s.opens.Done()
+		s.mu.Unlock()
+	}()
+	var err error
+	if sp != nil {
+		sp.ckpt.Lock()
+		sp.gone = true
+		err = sp.close()
+		sp.ckpt.Unlock()
+	}
+	// The index goes first: without it there is no space, whatever a crash leaves of the rest.
+	dir := dirOf(id)
+	err = errors.Join(err, s.disk.RemoveAll(dir+"/"+dbName), s.disk.SyncDir(dir), s.disk.RemoveAll(dir))
+	if err != nil {
+		s.mu.Lock()
+		s.known[id] = struct{}{}
+		s.mu.Unlock()
+		return fmt.Errorf("spaces: drop %s: %w", id, err)
+	}
+	s.use.drop(id)
+	return nil
 }
 
 // Take implements exchange.Server. The list is judged by itself first, whether the space is here or not: what an account that it does not make a
@@ -181,13 +273,34 @@ func (s *Set) Take(ctx context.Context, id dag.ID, account dag.PublicKey, frames
 	if s.opt.Has != nil && !s.opt.Has(id) || s.opt.Admits != nil && !s.opt.Admits(account) {
 		return nil
 	}
+	return s.take(ctx, id, frames, func(role func(dag.PublicKey) list.Role) bool {
+		return role(account) != list.RoleNone && (s.opt.Admits == nil || s.opt.Admits(account))
+	})
+}
+
+// TakeCopy takes a space in by the frames of its access list that another node gave.
+func (s *Set) TakeCopy(ctx context.Context, id dag.ID, frames [][]byte) *exchange.Replica {
+	select {
+	case s.taking <- struct{}{}:
+		defer func() { <-s.taking }()
+	case <-ctx.Done():
+		return nil
+	}
+	if s.opt.Has != nil && !s.opt.Has(id) {
+		return nil
+	}
+	return s.take(ctx, id, frames, func(func(dag.PublicKey) list.Role) bool { return true })
+}
+
+// take merges an access list that proves itself, where its state lets it in.
+func (s *Set) take(ctx context.Context, id dag.ID, frames [][]byte, in func(role func(dag.PublicKey) list.Role) bool) *exchange.Replica {
 	l, err := list.Open(id, store.NewMem())
 	for i := 0; i < len(frames) && err == nil; i++ {
 		if err = l.Import(frames[i]); ctx.Err() != nil {
 			return nil // who offers it has gone: others wait
 		}
 	}
-	if err != nil || l.State() == nil || l.State().Role(account) == list.RoleNone {
+	if err != nil || l.State() == nil || !in(l.State().Role) {
 		s.opt.Log.Debug("a space is not taken", "err", err)
 		return nil
 	}
@@ -203,7 +316,14 @@ func (s *Set) Take(ctx context.Context, id dag.ID, account dag.PublicKey, frames
 		return nil
 	}
 	sp.grown()
-	if !sp.member(account) {
+	s.mu.Lock()
+	_, known := s.known[id]
+	s.known[id] = struct{}{}
+	s.mu.Unlock()
+	if !known && s.opt.Came != nil {
+		s.opt.Came()
+	}
+	if st := sp.acl.State(); st == nil || !in(st.Role) || sp.retired.Load() {
 		return nil // by what is known here
 	}
 	return sp.replica()

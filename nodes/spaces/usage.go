@@ -32,6 +32,7 @@ type usage struct {
 	db kv.DB
 
 	uploads, uploaded, refused atomic.Uint64 // blocks, bytes and refusals since the start
+	copies, copied             atomic.Uint64 // blocks and bytes that other nodes gave
 
 	mu     sync.Mutex
 	of     map[dag.ID]Usage
@@ -116,6 +117,15 @@ func (u *usage) refund(id dag.ID, n int64) {
 	u.fresh[id] = true
 }
 
+// drop forgets a space.
+func (u *usage) drop(id dag.ID) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.put(id, Usage{})
+	delete(u.of, id)
+	u.fresh[id] = true
+}
+
 // settle says what a space really takes.
 func (u *usage) settle(id dag.ID, x Usage) {
 	u.mu.Lock()
@@ -129,9 +139,12 @@ func (u *usage) settle(id dag.ID, x Usage) {
 // save writes down what has changed.
 func (u *usage) save() error {
 	u.mu.Lock()
-	todo := make(map[dag.ID]Usage, len(u.fresh))
+	todo := make(map[dag.ID]*Usage, len(u.fresh)) // nil: it is gone
 	for id := range u.fresh {
-		todo[id] = u.of[id]
+		todo[id] = nil
+		if x, ok := u.of[id]; ok {
+			todo[id] = &x
+		}
 	}
 	clear(u.fresh)
 	u.mu.Unlock()
@@ -140,6 +153,12 @@ func (u *usage) save() error {
 	}
 	err := u.db.Update(func(tx kv.Tx) error {
 		for id, x := range todo {
+			if x == nil {
+				if err := tx.Delete(usageBucket, id[:]); err != nil {
+					return err
+				}
+				continue
+			}
 			v := binary.BigEndian.AppendUint64(x.Owner[:], uint64(x.Blocks))
 			if err := tx.Put(usageBucket, id[:], binary.BigEndian.AppendUint64(v, uint64(x.Log))); err != nil {
 				return err
@@ -166,6 +185,8 @@ type Totals struct {
 	Uploads  uint64 `json:"uploaded_blocks"`
 	Uploaded uint64 `json:"uploaded_bytes"`
 	Refused  uint64 `json:"refused_blocks"`
+	Copies   uint64 `json:"copied_blocks"`
+	Copied   uint64 `json:"copied_bytes"`
 }
 
 // Totals gives that. It costs some nanoseconds a space.
@@ -175,6 +196,7 @@ func (s *Set) Totals() Totals {
 	s.mu.Unlock()
 	u := &s.use
 	t.Uploads, t.Uploaded, t.Refused = u.uploads.Load(), u.uploaded.Load(), u.refused.Load()
+	t.Copies, t.Copied = u.copies.Load(), u.copied.Load()
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	t.Spaces = len(u.of)

@@ -18,10 +18,11 @@ const maxAccess = 64 << 20
 // frames come in an order in which each follows its past; who has asked judges them. ErrOffline when no peer of the account
 // is connected, dag.ErrNotFound when none has the space.
 func (e *Engine) FetchACL(ctx context.Context, id dag.ID) ([][]byte, error) {
+	e.seek(id)
 	var peers []peer.ID
 	e.mu.Lock()
 	for _, r := range e.remotes {
-		if r.ready() && (r.node == nil && r.account == e.account || r.node != nil && r.node.Wants(id)) {
+		if r.ready() && r.node == nil && r.account == e.account || r.proved && r.node != nil && r.node.Wants(id) {
 			peers = append(peers, r.id)
 		}
 	}

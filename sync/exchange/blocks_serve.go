@@ -61,7 +61,11 @@ func (e *Engine) takeBlocks(ctx context.Context, id peer.ID, t *stream) error {
 			if err == nil {
 				err = t.write(a)
 			}
-		case *wire.HasBlocks, *wire.Rely, *wire.Withdraw, *wire.Release:
+		case *wire.HasBlocks, *wire.Rely, *wire.Withdraw, *wire.Release, *wire.HasBatches:
+			if _, asks := m.(*wire.HasBatches); asks && !l.r.mesh {
+				err = unexpected(m)
+				break
+			}
 			select {
 			case holds <- struct{}{}:
 			case <-ctx.Done():
@@ -105,6 +109,9 @@ func (l *link) answer(ctx context.Context, t *stream, requests <-chan wire.Messa
 		case *wire.HasBlocks:
 			err = t.write(l.holds(ctx, m))
 			<-holds
+		case *wire.HasBatches:
+			err = t.write(l.holdsBatches(m))
+			<-holds
 		case *wire.Rely, *wire.Withdraw, *wire.Release:
 			err = t.write(l.receipt(ctx, m))
 			<-holds
@@ -122,7 +129,7 @@ func (l *link) answer(ctx context.Context, t *stream, requests <-chan wire.Messa
 func (l *link) holds(ctx context.Context, m *wire.HasBlocks) *wire.HeldBlocks {
 	a := &wire.HeldBlocks{Request: m.Request, Bits: make([]byte, (len(m.IDs)+7)/8)}
 	// What is not durable may be gone tomorrow.
-	if !l.member() || l.sp.r.Blocks.Sync(ctx) != nil {
+	if !l.r.mesh && !l.member() || l.sp.r.Blocks.Sync(ctx) != nil {
 		return a
 	}
 	for i, id := range m.IDs {

@@ -18,6 +18,7 @@ const (
 	dialTimeout = 10 * time.Second
 	dialMin     = time.Second
 	dialMax     = 5 * time.Minute
+	dialNodeMax = 20 * time.Second // of a node: it is there again soon
 	uselessWait = 2 * time.Second  // before a peer without a space in common is dialled again; doubled each time
 	forgetAfter = 10 * time.Minute // a peer that was found on the local network, and is seen no more
 	maxFound    = 256              // peers found there
@@ -152,7 +153,11 @@ func (e *Engine) useless(id peer.ID) {
 
 // postpone doubles the wait before the next attempt; it is `least` at least. Engine.mu is held.
 func (e *Engine) postpone(d *dial, least time.Duration) {
-	d.wait = min(max(2*d.wait, least), dialMax)
+	most := dialMax
+	if e.opt.Serve != nil || e.nodes[d.id] != nil {
+		most = dialNodeMax
+	}
+	d.wait = min(max(2*d.wait, least), most)
 	d.next = e.clock.Now().Add(jitter(d.wait))
 }
 
@@ -172,6 +177,8 @@ func (e *Engine) keepConnected(ctx context.Context, d *dial) {
 		info := peer.AddrInfo{ID: d.id, Addrs: slices.Clone(d.addrs)}
 		gone := !d.static && now.Sub(d.seen) > forgetAfter
 		early := d.next.Sub(now)
+		idle := e.idleNode(d.id)
+		last := idle && e.nodes[d.id].as.Load().Last
 		if r := e.remotes[d.id]; r != nil && r.ready() {
 			d.wait = 0
 		}
@@ -184,6 +191,10 @@ func (e *Engine) keepConnected(ctx context.Context, d *dial) {
 			return
 		case paused, banned:
 			retry = e.clock.After(time.Minute)
+		case idle:
+			if retry = e.clock.After(dialMax); last { // what is wanted kicks
+				retry = e.clock.After(lastAfter)
+			}
 		case early > 0:
 			retry = e.clock.After(early)
 		default:

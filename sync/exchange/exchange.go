@@ -25,6 +25,7 @@ import (
 	"github.com/anyfs/anyfs/acl/list"
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/dag/block"
+	"github.com/anyfs/anyfs/sync/wire"
 )
 
 // Errors that callers tell apart.
@@ -49,6 +50,10 @@ type Options struct {
 
 	// Serve makes the engine a node's, which has no account: devices come to it, and it tells none of another. Certificate is nil then.
 	Serve Server
+	// Mesh is the other nodes of a node's network; nil: there are none.
+	Mesh Mesh
+	// Admit takes a node into the network of a coordinator, or its addresses over, and gives the configuration then; nil: nobody is taken in.
+	Admit func(ctx context.Context, node dag.PublicKey, m *wire.Join) ([]byte, error)
 	// Config gives the configuration of a node's network, for those who come; nil: none.
 	Config func() []byte
 	// NewConfig takes the configuration that a node gave, which proves nothing yet; by a goroutine of its own. nil: it is passed over.
@@ -92,6 +97,12 @@ type Replica struct {
 
 	Keeps Keeper // of blocks, on behalf of others; nil: nothing is kept for anybody
 
+	// Gone reports that the owner takes the space away, and that it is not to be exchanged any more; quick. nil: it does not.
+	Gone func() bool
+	// NoFiles: the graph of files is not exchanged; who keeps only content has no use for it. A node's alone.
+	NoFiles bool
+	// Copy keeps a block that another node of the network gave, whose bytes are those of its ID. A node's alone.
+	Copy func(id block.ID, data []byte) error
 	// Upload keeps a block that a device of account gave, whose bytes are those of its ID. ErrRefused says that it is not to; nil: nothing
 	// is taken. A node's alone.
 	Upload func(account dag.PublicKey, id block.ID, data []byte) error
@@ -113,7 +124,8 @@ type Engine struct {
 	running sync.WaitGroup // all goroutines but those of libp2p
 
 	up, down bucket
-	offers   offers // to a node
+	offers   offers        // to a node
+	joins    chan struct{} // full: that many ask a coordinator
 	limitLAN atomic.Bool
 	quit     chan struct{} // closed when Run ends
 
@@ -130,8 +142,9 @@ type Engine struct {
 	dials   map[peer.ID]*dial
 	banned  map[peer.ID]time.Time
 	traffic map[peer.ID]*traffic
-	missing map[peer.ID]struct{} // found on the local network once, and given up
-	nodes   map[peer.ID]*Node    // that this device uses
+	missing map[peer.ID]struct{}  // found on the local network once, and given up
+	nodes   map[peer.ID]*usedNode // that this device uses
+	sought  map[dag.ID]bool       // spaces that are not here and were asked for
 	paused  bool
 	changed chan struct{} // closed and replaced at each change of spaces and remotes
 }
@@ -169,8 +182,9 @@ func New(opt Options) (*Engine, error) {
 		opt: opt, log: opt.Log, clock: opt.Clock, self: self, key: key, account: account,
 		spaces: make(map[dag.ID]*space), remotes: make(map[peer.ID]*remote), dials: make(map[peer.ID]*dial),
 		banned: make(map[peer.ID]time.Time), traffic: make(map[peer.ID]*traffic), guard: newGuard(), guests: make(map[dag.ID]*Guest), changed: make(chan struct{}),
-		nodes: make(map[peer.ID]*Node), missing: make(map[peer.ID]struct{}),
-		quit: make(chan struct{}),
+		missing: make(map[peer.ID]struct{}),
+		nodes:   make(map[peer.ID]*usedNode), sought: make(map[dag.ID]bool),
+		quit: make(chan struct{}), joins: make(chan struct{}, maxJoins),
 	}
 	e.up.quit, e.down.quit = e.quit, e.quit
 	for _, a := range opt.Peers {
@@ -268,6 +282,7 @@ func (e *Engine) Add(r *Replica) {
 	if e.ctx != nil {
 		e.startSpace(sp)
 	}
+	delete(e.sought, r.ID)
 	e.mu.Unlock()
 	r.Blocks.SetFetcher(sp)
 	e.announce()

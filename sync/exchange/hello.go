@@ -52,11 +52,12 @@ type remote struct {
 
 	entry *entry // the handshake's stream, where the peer opened it
 
-	ctx    context.Context // ends with the handshake's stream
-	cancel context.CancelFunc
-	ended  chan struct{}
-	tags   chan struct{} // tags may have to be sent
-	offers chan struct{} // full while the peer gives an access list to this node
+	ctx     context.Context // ends with the handshake's stream
+	cancel  context.CancelFunc
+	ended   chan struct{}
+	tags    chan struct{} // tags may have to be sent
+	copying chan struct{} // full while blocks are copied to a node: some of one space at a time
+	offers  chan struct{} // full while the peer gives an access list to this node
 
 	toThem, toUs []byte // transcripts
 
@@ -71,18 +72,20 @@ type remote struct {
 	asked   map[*Guest]bool          // invitations that were proved to it
 	guested bool                     // counted among the guests
 
-	node   *Node             // it is a node that this device uses; nil: it is a device
+	node   *usedNode         // it is a node that this device uses; nil: it is a device, or another node
+	mesh   bool              // this is a node and so is it, of the same network
 	news   map[dag.ID]bool   // spaces of which content came that the peer is to be told of
 	sealed []sealedBlock     // of which the device is to be told; at most maxSealed
 	denied map[dag.ID]denial // spaces that the node did not take
+	gone   map[dag.ID]bool   // spaces that this node gave up, of which another is to be told
 }
 
 // newRemote begins what is known of a peer.
 func newRemote(ctx context.Context, cancel context.CancelFunc, id peer.ID, key dag.PublicKey, t *stream) *remote {
 	return &remote{
 		id: id, key: key, addr: t.Conn().RemoteMultiaddr(), entry: t.entry, ctx: ctx, cancel: cancel, ended: make(chan struct{}), tags: make(chan struct{}, 1),
-		offers: make(chan struct{}, 1),
-		theirs: make(map[wire.Tag]struct{}), said: make(map[dag.ID]int), common: make(map[dag.ID]bool), denied: make(map[dag.ID]denial),
+		offers: make(chan struct{}, 1), copying: make(chan struct{}, 1),
+		theirs: make(map[wire.Tag]struct{}), said: make(map[dag.ID]int), common: make(map[dag.ID]bool), denied: make(map[dag.ID]denial), gone: make(map[dag.ID]bool),
 		invited: make(map[dag.ID]dag.PublicKey), asked: make(map[*Guest]bool),
 	}
 }
@@ -104,6 +107,9 @@ func (e *Engine) connected(ctx context.Context, id peer.ID) {
 		return
 	}
 	if e.opt.Serve != nil {
+		if e.opt.Mesh != nil {
+			e.greetNode(ctx, id)
+		}
 		return // who wants something of a node says so
 	}
 	if n := e.nodeOf(id); n != nil {

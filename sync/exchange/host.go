@@ -286,6 +286,12 @@ func (e *Engine) closePeer(id peer.ID) {
 func (e *Engine) handle(h host.Host) {
 	if e.opt.Serve != nil {
 		e.serve(h, protocolNode, e.takeVisit)
+		if e.opt.Mesh != nil {
+			e.serve(h, protocolMesh, e.takeMesh)
+		}
+		if e.opt.Admit != nil {
+			e.serve(h, protocolJoin, e.takeJoin)
+		}
 	} else {
 		e.serve(h, protocolHello, e.takeHello)
 		e.serve(h, protocolPair, e.takePair)

@@ -55,7 +55,7 @@ func (sp *space) contentCame(from *link) {
 		defer e.mu.Unlock()
 		for _, l := range sp.links {
 			// A node asks for nothing.
-			if l == from || l.r.node != nil {
+			if l == from || l.r.node != nil || l.r.mesh {
 				continue
 			}
 			if l.r.news == nil {

@@ -1,12 +1,14 @@
 package exchange
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -30,8 +32,9 @@ const (
 	offerWithin = 2 * time.Minute        // for the whole list to go over
 	noAfter     = 300 * time.Millisecond // before a node says no: how long it looked tells nothing
 	takeWithin  = 10 * time.Minute       // for a node: from a slow line
-	maxConfigs  = 64                     // that a node tells in one visit
-	maxOffered  = 4 * maxAccess          // bytes of the access lists that a node has in memory to judge
+	maxConfigs  = 64                     // that a node tells in configsIn
+	configsIn   = 30 * time.Second
+	maxOffered  = 4 * maxAccess // bytes of the access lists that a node has in memory to judge
 )
 
 var errOffers = errors.New("exchange: too much is offered at once")
@@ -50,6 +53,26 @@ type Node struct {
 	Network dag.PublicKey
 	Addrs   []string                // multiaddrs with /p2p/ID, all of the same one
 	Wants   func(space dag.ID) bool // whether it is to be told of a space; quick, called with locks held
+	Files   func(space dag.ID) bool // whether it keeps content of a space, of those that it is told of; quick; nil: of each
+
+	// Last: it is only reached for where no other node of the network is, for the configuration that it has.
+	Last bool
+}
+
+// usedNode is a Node as it is now.
+type usedNode struct {
+	network dag.PublicKey
+	as      atomic.Pointer[Node]
+	since   time.Time
+}
+
+// Wants reports whether it is to be told of a space.
+func (n *usedNode) Wants(space dag.ID) bool { return n.as.Load().Wants(space) }
+
+// keeps reports whether it keeps content of a space.
+func (n *usedNode) keeps(space dag.ID) bool {
+	as := n.as.Load()
+	return as.Wants(space) && (as.Files == nil || as.Files(space))
 }
 
 // Server is the spaces of a node. Both calls may take a while. They never say why not: a space that is not there and one that the account may
@@ -61,7 +84,8 @@ type Server interface {
 	Take(ctx context.Context, id dag.ID, account dag.PublicKey, frames [][]byte) *Replica
 }
 
-// SetNodes says which nodes this device uses, in the place of those before. It stays connected to each.
+// SetNodes says which nodes this device uses, in the place of those before. It is connected to those that are to be told of a space of it. A
+// node that was used before stays connected, unless it was told of a space that it is not to be told of any more.
 func (e *Engine) SetNodes(nodes []Node) error {
 	next := make(map[peer.ID]*Node, len(nodes))
 	var infos []peer.AddrInfo
@@ -84,19 +108,30 @@ func (e *Engine) SetNodes(nodes []Node) error {
 	}
 	e.mu.Lock()
 	before := e.nodes
-	e.nodes = next
+	e.nodes = make(map[peer.ID]*usedNode, len(next))
 	var gone []peer.ID
-	for id := range before {
-		// Whom a node was told of it keeps in mind: with another set of spaces it is greeted anew.
-		gone = append(gone, id)
-		if d := e.dials[id]; d != nil && next[id] == nil {
-			d.stop()
-			delete(e.dials, id)
+	for id, n := range next {
+		u := before[id]
+		if u == nil || u.network != n.Network {
+			u = &usedNode{network: n.Network, since: e.clock.Now()}
+			gone = append(gone, id) // it may be connected as something else
+		}
+		u.as.Store(n)
+		e.nodes[id] = u
+		if r := e.remotes[id]; r != nil && r.node == u {
+			if e.toldTooMuch(r) {
+				gone = append(gone, id) // there is no message that takes a space back: it is greeted anew
+			}
+			r.wakeTags()
 		}
 	}
-	for id := range next {
-		if before[id] == nil {
-			gone = append(gone, id) // it may be connected as something else
+	for id := range before {
+		if next[id] == nil {
+			gone = append(gone, id)
+			if d := e.dials[id]; d != nil {
+				d.stop()
+				delete(e.dials, id)
+			}
 		}
 	}
 	e.mu.Unlock()
@@ -106,18 +141,87 @@ func (e *Engine) SetNodes(nodes []Node) error {
 	for _, info := range infos {
 		e.want(info, true)
 	}
+	e.mu.Lock()
+	e.kickNodes()
+	e.mu.Unlock()
 	e.noteChange()
 	return nil
 }
 
-func (e *Engine) nodeOf(id peer.ID) *Node {
+// toldTooMuch reports whether a node was told of a space that it is not to be told of. Engine.mu is held.
+func (e *Engine) toldTooMuch(r *remote) bool {
+	for id := range r.said {
+		if !r.node.Wants(id) {
+			return true
+		}
+	}
+	return false
+}
+
+// lastAfter is how long a node that is the last to be reached for waits for the others.
+const lastAfter = 5 * time.Second
+
+// idle reports whether nothing is wanted of a node now. Engine.mu is held.
+func (e *Engine) idleNode(id peer.ID) bool {
+	n := e.nodes[id]
+	if n == nil {
+		return false
+	}
+	for space := range e.spaces {
+		if n.Wants(space) {
+			return false
+		}
+	}
+	for space := range e.sought {
+		if n.Wants(space) {
+			return false
+		}
+	}
+	if !n.as.Load().Last {
+		return true
+	}
+	for _, r := range e.remotes {
+		if r.node != nil && r.node.network == n.network {
+			return true
+		}
+	}
+	return e.clock.Now().Sub(n.since) < lastAfter
+}
+
+// kickNodes has it looked again which nodes something is wanted of. Engine.mu is held.
+func (e *Engine) kickNodes() {
+	for id := range e.nodes {
+		if d := e.dials[id]; d != nil {
+			d.kick()
+		}
+	}
+}
+
+// maxSought bounds the spaces that are not here and asked for.
+const maxSought = 1024
+
+// seek has the nodes reached that have a space which is not here.
+func (e *Engine) seek(id dag.ID) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.spaces[id] != nil || e.sought[id] || len(e.nodes) == 0 {
+		return
+	}
+	if len(e.sought) >= maxSought {
+		clear(e.sought)
+	}
+	e.sought[id] = true
+	e.kickNodes()
+}
+
+func (e *Engine) nodeOf(id peer.ID) *usedNode {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.nodes[id]
 }
 
 // visitNode is a device's side: it lasts as long as the node is connected.
-func (e *Engine) visitNode(ctx context.Context, n *Node, id peer.ID) {
+func (e *Engine) visitNode(ctx context.Context, n *usedNode, id peer.ID) {
 	e.mu.Lock()
 	known := e.remotes[id] != nil
 	e.mu.Unlock()
@@ -134,7 +238,7 @@ func (e *Engine) visitNode(ctx context.Context, n *Node, id peer.ID) {
 	e.closePeer(id)
 }
 
-func (e *Engine) visitOn(ctx context.Context, n *Node, id peer.ID, t *stream) error {
+func (e *Engine) visitOn(ctx context.Context, n *usedNode, id peer.ID, t *stream) error {
 	key, err := deviceOf(id)
 	if err != nil {
 		return err
@@ -160,6 +264,7 @@ func (e *Engine) visitOn(ctx context.Context, n *Node, id peer.ID, t *stream) er
 	r.proved = true // the transport did, by the peer ID that the network's configuration names
 	e.uncount(r)
 	e.mu.Unlock()
+	e.noteChange() // it may be asked for access lists
 	t.in.Limit = wire.MaxBody
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -170,7 +275,8 @@ func (e *Engine) visitOn(ctx context.Context, n *Node, id peer.ID, t *stream) er
 			cancel()
 		}
 	})
-	for told := 0; ; {
+	told, since := 0, e.clock.Now()
+	for {
 		m, err := t.read(0)
 		if err != nil {
 			return err
@@ -191,11 +297,14 @@ func (e *Engine) visitOn(ctx context.Context, n *Node, id peer.ID, t *stream) er
 		case *wire.Content:
 			e.hearContent(r, m)
 		case *wire.Network:
-			if told = told + 1; told > maxConfigs {
+			if now := e.clock.Now(); now.Sub(since) > configsIn {
+				told, since = 0, now
+			}
+			if told++; told > maxConfigs {
 				return fmt.Errorf("%w: more than %d configurations", session.ErrPeer, maxConfigs)
 			}
 			if e.opt.NewConfig != nil {
-				e.start(func(context.Context) { e.opt.NewConfig(n.Network, m.Config) })
+				e.start(func(context.Context) { e.opt.NewConfig(n.network, m.Config) })
 			}
 		default:
 			return unexpected(m)
@@ -370,13 +479,12 @@ func (e *Engine) serveVisit(ctx context.Context, t *stream, r *remote) error {
 	r.account, r.proved = cert.Account, true
 	e.uncount(r) // who has no space yet stays for as long as it takes to bring one
 	e.mu.Unlock()
-	if e.opt.Config != nil {
-		if err := t.write(&wire.Network{Config: e.opt.Config()}); err != nil {
-			return err
-		}
+	var sent []byte
+	if err := e.sendConfig(t, &sent); err != nil {
+		return err
 	}
 	wg.Go(func() {
-		for e.sendNews(t, r) == nil {
+		for e.sendConfig(t, &sent) == nil && e.sendNews(t, r) == nil {
 			select {
 			case <-r.tags:
 			case <-ctx.Done():
@@ -399,12 +507,28 @@ func (e *Engine) serveVisit(ctx context.Context, t *stream, r *remote) error {
 	}
 }
 
+// sendConfig tells who has come the configuration, unless it is the one that was sent.
+func (e *Engine) sendConfig(t *stream, sent *[]byte) error {
+	if e.opt.Config == nil {
+		return nil
+	}
+	c := e.opt.Config()
+	if bytes.Equal(c, *sent) {
+		return nil
+	}
+	*sent = c
+	return t.write(&wire.Network{Config: c})
+}
+
+// ConfigChanged has those who are connected to this node told of the configuration that Options.Config gives now.
+func (e *Engine) ConfigChanged() { e.retag() }
+
 // Drop ends the connections with devices of accounts that fn does not let stay. A node's alone; they may come back, and are asked about anew.
 func (e *Engine) Drop(stays func(account dag.PublicKey) bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, r := range e.remotes {
-		if r.proved && !stays(r.account) {
+		if r.proved && !r.mesh && !stays(r.account) {
 			r.cancel()
 		}
 	}
@@ -472,6 +596,9 @@ func (e *Engine) serveTo(ctx context.Context, id peer.ID, space dag.ID) bool {
 	if r == nil || !r.proved {
 		return false
 	}
+	if r.mesh {
+		return e.common(r, e.meshSpace(ctx, r, space))
+	}
 	return e.common(r, e.opt.Serve.Space(ctx, space, r.account))
 }
 
@@ -482,6 +609,10 @@ func (e *Engine) common(r *remote, replica *Replica) bool {
 	}
 	e.mu.Lock()
 	sp := e.spaces[replica.ID]
+	if sp == nil && replica.Gone != nil && replica.Gone() {
+		e.mu.Unlock()
+		return false
+	}
 	if sp == nil {
 		sp = e.newSpace(replica)
 		e.spaces[replica.ID] = sp
@@ -562,7 +693,7 @@ func (o *offers) exit(r *remote) {
 func (e *Engine) takeList(ctx context.Context, id peer.ID, t *stream, space dag.ID) error {
 	e.mu.Lock()
 	r := e.remotes[id]
-	proved := r != nil && r.proved
+	proved := r != nil && r.proved && !r.mesh
 	e.mu.Unlock()
 	if !proved {
 		return errors.New("exchange: a list of who has not said who it is")

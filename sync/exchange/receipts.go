@@ -96,7 +96,7 @@ func (e *Engine) ownLinks(id dag.ID) (links []*link) {
 		return nil
 	}
 	for _, l := range sp.links {
-		if l.r.ready() && (l.r.node != nil || l.r.account == e.account) {
+		if l.r.ready() && (l.r.node != nil && l.r.node.keeps(id) || l.r.node == nil && l.r.account == e.account) {
 			links = append(links, l)
 		}
 	}

@@ -19,6 +19,7 @@ import (
 const (
 	settleEvery = 50 * time.Millisecond // between two times that what others wrote is made durable
 	tickEvery   = 30 * time.Second      // between two looks at what came to nothing
+	openNode    = time.Second           // for a stream about a space that a node does not know to be common
 	stallAfter  = 30 * time.Second      // without a byte of what the peer owes
 	reopenAfter = time.Second           // before a stream that ended is opened again; doubled each time
 	reopenMax   = time.Minute
@@ -58,6 +59,7 @@ type link struct {
 	clients [2]client                       // of blocks: to read, and to fetch ahead
 	moved   [2]atomic.Uint64                // bytes that came over their streams
 	lacks   lacks
+	fresh   fresh        // towards another node
 	giving  atomic.Bool  // a block of it is coming by PutBlock: one at a time, on whichever stream
 	serving atomic.Int32 // streams on which it asks for blocks
 	stalled atomic.Int64 // when it last owed a block and sent nothing, in nanoseconds of the clock
@@ -66,7 +68,7 @@ type link struct {
 func (e *Engine) newSpace(r *Replica) *space {
 	sp := &space{e: e, id: r.ID, r: r, wake: make(chan struct{}, 1), links: make(map[peer.ID]*link), cancel: func() {}}
 	sp.session = session.NewSpace(session.Config{
-		ID: r.ID, ACL: r.ACL, Files: r.Files, Device: e.key, Durable: r.Durable, Wake: sp.poke, Log: e.log, Sign: e.sign,
+		ID: r.ID, ACL: r.ACL, Files: r.Files, NoFiles: r.NoFiles, Device: e.key, Durable: r.Durable, Wake: sp.poke, Log: e.log, Sign: e.sign,
 		Grown: func() {
 			if r.Grown != nil {
 				r.Grown()
@@ -149,20 +151,25 @@ func (sp *space) run(ctx context.Context) {
 
 // joinLocked begins the exchange of a space with a peer. Engine.mu is held.
 func (e *Engine) joinLocked(sp *space, r *remote) {
-	if old := sp.links[r.id]; old != nil && old.r == r || sp.ctx == nil || sp.ctx.Err() != nil {
+	if old := sp.links[r.id]; old != nil && old.r == r && old.ctx.Err() == nil || sp.ctx == nil || sp.ctx.Err() != nil {
 		return
 	}
-	l := &link{sp: sp, r: r}
+	l := &link{sp: sp, r: r, fresh: fresh{wake: make(chan struct{}, 1)}}
 	l.ctx, l.stop = context.WithCancel(sp.ctx)
 	sp.links[r.id] = l
 	opens := e.self < r.id
 	ok := sp.startLocked(func(context.Context) {
 		// It lasts as long as the space and the peer.
 		defer context.AfterFunc(r.ctx, l.stop)()
+		var wg sync.WaitGroup
+		if r.mesh && sp.r.Copy != nil {
+			wg.Go(func() { l.keepCopied(l.ctx) })
+		}
 		if opens {
 			l.keepOpen()
 		}
 		<-l.ctx.Done()
+		wg.Wait()
 		e.mu.Lock()
 		if sp.links[r.id] == l {
 			delete(sp.links, r.id)
@@ -252,7 +259,11 @@ func (e *Engine) openedLink(ctx context.Context, id peer.ID, t *stream) (*link, 
 	if !ok {
 		return nil, unexpected(m)
 	}
-	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	within := openTimeout
+	if e.opt.Serve != nil {
+		within = openNode // a node has said what it serves before anybody opens a stream
+	}
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	var l *link
 	// The peer may be ahead: it has this device's proof, and its own is on its way.
@@ -269,6 +280,7 @@ func (e *Engine) openedLink(ctx context.Context, id peer.ID, t *stream) (*link, 
 		return false
 	})
 	if l == nil {
+		e.notCommon(id, o.Space)
 		return nil, errors.New("exchange: a stream about a space that the peer has not proved")
 	}
 	t.in.Limit = wire.MaxBody
@@ -277,6 +289,9 @@ func (e *Engine) openedLink(ctx context.Context, id peer.ID, t *stream) (*link, 
 
 // member says whether the peer may have the files: a node of the space's network keeps them for those who may.
 func (l *link) member() bool {
+	if l.r.mesh {
+		return l.sp.e.opt.Mesh.Owner(l.r.key, l.sp.id)
+	}
 	return l.r.node != nil || l.sp.r.Member == nil || l.sp.r.Member(l.r.account, l.r.key)
 }
 

@@ -30,7 +30,7 @@ type PeerStatus struct {
 	Account dag.PublicKey
 	Addr    string
 	LAN     bool
-	Node    bool          // it is a node
+	Node    bool          // it is a node; to a node: another one of its network
 	Network dag.PublicKey // of a node
 	Spaces  []dag.ID      // in common
 
@@ -84,8 +84,9 @@ func (e *Engine) Status() Status {
 				ID: r.id.String(), Device: r.key, Account: r.account, Addr: r.addr.String(), LAN: onLAN(r.addr),
 				Spaces: slices.SortedFunc(maps.Keys(r.common), dag.ID.Compare),
 			}
+			p.Node = r.mesh
 			if r.node != nil {
-				p.Node, p.Network = true, r.node.Network
+				p.Node, p.Network = true, r.node.network
 			}
 			if t := e.traffic[r.id]; t != nil {
 				p.Sent, p.Received = t.sent.Load(), t.received.Load()

@@ -22,6 +22,8 @@ const (
 	protocolGuest  = protocol.ID(wire.ProtocolGuest)
 	protocolNode   = protocol.ID(wire.ProtocolNode)
 	protocolPair   = protocol.ID(wire.ProtocolPair)
+	protocolMesh   = protocol.ID(wire.ProtocolMesh)
+	protocolJoin   = protocol.ID(wire.ProtocolJoin)
 )
 
 // How long a peer may take.

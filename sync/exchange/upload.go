@@ -26,8 +26,8 @@ const (
 // keptWithin is how long the answer about a block may take after it was written: what was written before it may be on its way over a slow line.
 const keptWithin = 5 * time.Minute
 
-// Upload gives the nodes of a space those of the blocks that they lack and that are here, and returns those that no node holds durably then,
-// in no order. ErrOffline when no node is connected.
+// Upload gives a node of a space those of the blocks that it lacks and that are here, another what that one does not take, and returns those
+// that none holds durably then, in no order. The nodes copy them to each other. ErrOffline when no node that keeps content is connected.
 func (e *Engine) Upload(ctx context.Context, id dag.ID, blocks []block.ID) (missing []block.ID, err error) {
 	links := e.nodeLinks(id)
 	if len(links) == 0 {
@@ -48,7 +48,7 @@ func (e *Engine) Upload(ctx context.Context, id dag.ID, blocks []block.ID) (miss
 	return missing, err
 }
 
-// NodeOf reports whether a node of the space is connected.
+// NodeOf reports whether a node that keeps content of the space is connected.
 func (e *Engine) NodeOf(id dag.ID) bool { return len(e.nodeLinks(id)) > 0 }
 
 func (e *Engine) nodeLinks(id dag.ID) (links []*link) {
@@ -56,7 +56,7 @@ func (e *Engine) nodeLinks(id dag.ID) (links []*link) {
 	defer e.mu.Unlock()
 	if sp := e.spaces[id]; sp != nil {
 		for _, l := range sp.links {
-			if l.r.node != nil && l.r.ready() {
+			if l.r.node != nil && l.r.node.keeps(id) && l.r.ready() {
 				links = append(links, l)
 			}
 		}
@@ -200,8 +200,13 @@ func (u *upload) take(m *wire.PutBlock) (*wire.HeldBlocks, error) {
 		return nil, fmt.Errorf("%w: it gave other bytes for a block", session.ErrPeer)
 	}
 	err := ErrRefused
-	if u.l.member() {
-		err = keep(u.l.r.account, u.id, u.data)
+	switch {
+	case u.l.r.mesh:
+		err = u.l.sp.r.Copy(u.id, u.data)
+	case u.l.member():
+		if err = keep(u.l.r.account, u.id, u.data); err == nil {
+			u.l.sp.copySoon(u.id)
+		}
 	}
 	if cap(u.data) > keptBuffer {
 		u.data = nil // a device has a thousand streams

@@ -64,6 +64,7 @@ func TestVisitIsNoHandshake(t *testing.T) {
 	if err := d.SetNodes([]Node{{Addrs: n.Status().Listen, Wants: func(dag.ID) bool { return true }}}); err != nil {
 		t.Fatal(err)
 	}
+	d.seek(dag.ID{9}) // a device reaches for the nodes of which it wants something
 	within(t, "the visitor is taken out of the handshakes", func() bool {
 		n.mu.Lock()
 		defer n.mu.Unlock()
@@ -126,6 +127,7 @@ func hostileNode(t *testing.T, d *Engine, says ...wire.Message) (visits *atomic.
 	if err := d.SetNodes([]Node{{Addrs: []string{fmt.Sprintf("%s/p2p/%s", h.Addrs()[0], h.ID())}, Wants: func(dag.ID) bool { return true }}}); err != nil {
 		t.Fatal(err)
 	}
+	d.seek(dag.ID{9})
 	return visits
 }
 

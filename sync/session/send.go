@@ -180,9 +180,14 @@ func (d *side) next(reads bool) (wire.Message, error) {
 	return nil, nil
 }
 
-// tell tells the heads to a peer that waits for them, or to which nothing is pushed.
+// tell tells the heads to a peer that waits for them, or to which nothing is pushed. A peer that knows but their digest can't tell by what is
+// pushed what they are now: it is told whenever they have changed.
 func (d *side) tell() wire.Message {
-	if !d.durable.known || d.said.known && (slices.Equal(d.said.heads, d.durable.heads) || !d.owe && (d.live || d.serving != nil)) {
+	if !d.durable.known || d.said.known && slices.Equal(d.said.heads, d.durable.heads) {
+		return nil
+	}
+	pushed := d.live && len(d.durable.heads) <= wire.MaxHeads || d.serving != nil
+	if d.said.known && !d.owe && pushed {
 		return nil
 	}
 	d.said = d.durable

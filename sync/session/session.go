@@ -104,7 +104,9 @@ func (s *Session) offer(events *[wire.Graphs][]offer) {
 func (s *Session) settled(now *[wire.Graphs]frontier) {
 	s.mu.Lock()
 	for kind := range s.sides {
-		s.sides[kind].durable = now[kind]
+		if !s.without(wire.Graph(kind)) {
+			s.sides[kind].durable = now[kind] // or nothing is told of it
+		}
 	}
 	if !s.met {
 		s.met = true
@@ -161,6 +163,15 @@ func (s *Session) Next() (wire.Message, error) {
 
 // Receive takes a message from the peer. An error ends the session; it wraps ErrPeer where that is the peer's fault.
 func (s *Session) Receive(m wire.Message) error {
+	if s.sp.cfg.NoFiles {
+		switch g := graphOf(m); {
+		case g == wire.ACL:
+		case isFrames(m):
+			return fault("files that nobody asked for")
+		default:
+			return nil
+		}
+	}
 	switch m := m.(type) {
 	case *wire.Frames:
 		return s.takeIn(m)
@@ -186,6 +197,41 @@ func (s *Session) Receive(m wire.Message) error {
 	return fault("%T in a session", m)
 }
 
+// without reports whether a graph is not exchanged.
+func (s *Session) without(g wire.Graph) bool { return s.sp.cfg.NoFiles && g == wire.Files }
+
+// graphOf is the graph that a message is about. A statement is about both, and counts for the files.
+func graphOf(m wire.Message) wire.Graph {
+	switch m := m.(type) {
+	case *wire.Frames:
+		return m.Graph
+	case *wire.Heads:
+		return m.Graph
+	case *wire.Pull:
+		return m.Graph
+	case *wire.Probe:
+		return m.Graph
+	case *wire.Answer:
+		return m.Graph
+	case *wire.End:
+		return m.Graph
+	case *wire.Have:
+		return m.Graph
+	case *wire.Want:
+		return m.Graph
+	case *wire.Absent:
+		return m.Graph
+	case *wire.Statement:
+		return wire.Files
+	}
+	return wire.ACL
+}
+
+func isFrames(m wire.Message) bool {
+	_, ok := m.(*wire.Frames)
+	return ok
+}
+
 func (s *Session) with(kind wire.Graph, fn func(*side) error) error {
 	s.mu.Lock()
 	err := fn(&s.sides[kind])
@@ -204,7 +250,7 @@ func (s *Session) consider() {
 	}
 	acl := &s.sides[wire.ACL]
 	acl.consider()
-	if acl.hears && (acl.stalled || !acl.behind()) {
+	if acl.hears && (acl.stalled || !acl.behind()) && !s.without(wire.Files) {
 		s.sides[wire.Files].consider()
 	}
 }
@@ -323,6 +369,7 @@ func (d *side) heard(m *wire.Heads) error {
 	d.stalled, d.headsAsked = false, false
 	if d.equal() && d.serving == nil {
 		d.live, d.queue = true, nil
+		d.owe = true // what it has may have come from another, since it was told the heads
 	}
 	return nil
 }

@@ -24,6 +24,7 @@ type Config struct {
 	ID         dag.ID
 	ACL, Files *dag.Graph
 	Device     dag.PublicKey // of this device: what it writes is pushed, what others wrote is told of
+	NoFiles    bool          // the files are not exchanged: who keeps content alone has no use for their changes
 	Durable    func() error  // makes what both graphs took in durable
 	Grown      func()        // the access list has grown; may be nil
 	Wake       func()        // Step has work; called by any goroutine that writes to a graph, and is quick

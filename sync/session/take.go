@@ -111,8 +111,10 @@ func (d *side) took(t *taken) error {
 			return fault("%d batches that nobody accepts, the last: %v", s.strikes, err)
 		}
 	}
+	if len(t.ids) > 0 {
+		d.owe = true // also of what came from another before: its sender waits to hear
+	}
 	if t.accepted > 0 {
-		d.owe = true
 		d.progress += t.accepted
 		d.stalled, d.pulls = false, 0
 		s.pending = 0

@@ -42,13 +42,15 @@ const (
 	kinds
 )
 
-// The kinds of messages that came later. All but Content go between a device and a node alone.
+// The kinds of messages that came later. All but Content go to or from a node alone.
 const (
 	KindSpaces Kind = iota + 32
 	KindServed
 	KindPutBlock
 	KindNetwork
 	KindContent
+	KindJoin
+	KindHasBatches
 	nodeKinds
 )
 
@@ -134,6 +136,10 @@ func (k Kind) new() Message {
 		return &PairBox{}
 	case KindPairRefused:
 		return &PairRefused{}
+	case KindJoin:
+		return &Join{}
+	case KindHasBatches:
+		return &HasBatches{}
 	}
 	return nil
 }
@@ -226,6 +232,7 @@ const (
 	ByeVersion                   // another version of the protocol
 	ByePaused                    // the peer rests
 	ByeFault                     // the other broke the protocol
+	ByeRefused                   // a node may not join, or is none of the network
 )
 
 // Bye is the last message of a connection.

@@ -74,3 +74,47 @@ func (m *PutBlock) check() error {
 	}
 	return nil
 }
+
+// Join asks a coordinator to take the sender into the network, or, without a token, to take its addresses over where it is in it.
+type Join struct {
+	_        struct{} `cbor:",toarray"`
+	T        head[Join]
+	Token    []byte
+	Kinds    uint64
+	Capacity uint64
+	Addrs    []string
+}
+
+// Limits of Join.
+const (
+	MaxToken     = 64  // bytes
+	MaxJoinAddrs = 16  // addresses
+	MaxJoinAddr  = 256 // bytes of one
+)
+
+func (Join) kind() Kind { return KindJoin }
+
+func (m *Join) check() error {
+	if len(m.Token) > MaxToken || len(m.Addrs) == 0 || len(m.Addrs) > MaxJoinAddrs {
+		return fmt.Errorf("a token of %d bytes, %d addresses", len(m.Token), len(m.Addrs))
+	}
+	for _, a := range m.Addrs {
+		if len(a) > MaxJoinAddr {
+			return fmt.Errorf("an address of %d bytes", len(a))
+		}
+	}
+	return nil
+}
+
+// HasBatches asks a node which batches of a graph it holds durably, each with its past; another node of its network does. HeldBlocks answers.
+type HasBatches struct {
+	_       struct{} `cbor:",toarray"`
+	T       head[HasBatches]
+	Request uint64
+	Graph   Graph
+	IDs     List[dag.ID]
+}
+
+func (HasBatches) kind() Kind { return KindHasBatches }
+
+func (m *HasBatches) check() error { return checkIDs(m.Graph, len(m.IDs)) }

@@ -31,6 +31,8 @@ const (
 	ProtocolGuest  = "/anyfs/guest/1.0.0"
 	ProtocolNode   = "/anyfs/node/1.0.0"
 	ProtocolPair   = "/anyfs/pair/1.0.0"
+	ProtocolMesh   = "/anyfs/mesh/1.0.0"
+	ProtocolJoin   = "/anyfs/join/1.0.0"
 )
 
 // Limits fixed by the protocol.

@@ -73,6 +73,9 @@ func examples() map[string]Message {
 		"pair confirm":   &PairConfirm{MAC: [32]byte(id(9))},
 		"pair box":       &PairBox{More: true, Sealed: bytes.Repeat([]byte{1}, 40)},
 		"pair refused":   &PairRefused{Reason: PairWrong, Left: 2},
+		"join":           &Join{Token: bytes.Repeat([]byte{7}, 32), Kinds: 2, Capacity: 1, Addrs: []string{"/ip4/127.0.0.1/tcp/7328"}},
+		"has batches":    &HasBatches{Request: 3, Graph: Files, IDs: List[dag.ID]{id(1), id(2)}},
+		"join again":     &Join{Kinds: 4, Capacity: 10, Addrs: []string{"/ip4/127.0.0.1/tcp/7328"}},
 		"put last":       &PutBlock{Request: 1, ID: block.ID(id(6)), Data: []byte("data")},
 	}
 }
