@@ -369,7 +369,8 @@ func (d *side) heard(m *wire.Heads) error {
 	d.stalled, d.headsAsked = false, false
 	if d.equal() && d.serving == nil {
 		d.live, d.queue = true, nil
-		d.owe = true // what it has may have come from another, since it was told the heads
+		// What is here may have come from another since the peer was told the heads: it waits to hear that.
+		d.owe = d.owe || d.said.known && !slices.Equal(d.said.heads, d.g.Heads())
 	}
 	return nil
 }

@@ -52,7 +52,8 @@ func (s *Session) takeIn(m *wire.Frames) error {
 type taken struct {
 	ids                 []dag.ID // all but the refused
 	accepted            int
-	waiting             int // bytes
+	held                bool // some were here already
+	waiting             int  // bytes
 	missing, missingACL []dag.ID
 	refused             []error
 }
@@ -73,6 +74,8 @@ func (t *taken) add(r dag.Result, bytes int, err error) error {
 	switch r.Status {
 	case dag.Accepted:
 		t.accepted += 1 + len(r.Released)
+	case dag.Duplicate:
+		t.held = true
 	case dag.Pending:
 		t.waiting += bytes
 		t.missing = append(t.missing, r.Missing...)
@@ -111,8 +114,8 @@ func (d *side) took(t *taken) error {
 			return fault("%d batches that nobody accepts, the last: %v", s.strikes, err)
 		}
 	}
-	if len(t.ids) > 0 {
-		d.owe = true // also of what came from another before: its sender waits to hear
+	if t.accepted > 0 || t.held {
+		d.owe = true // also of what came from another before: its sender waits to hear. Not of what waits here, or it is sent again
 	}
 	if t.accepted > 0 {
 		d.progress += t.accepted
