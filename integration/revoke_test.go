@@ -154,3 +154,53 @@ func TestRevokeDevice(t *testing.T) {
 		t.Errorf("revoked again: %+v", r)
 	}
 }
+
+// TestRevokeDeviceByNode: two devices that meet at a node alone. The node takes the revocation, gives the device nothing that came after it, and
+// keeps nothing that the device offers.
+func TestRevokeDeviceByNode(t *testing.T) {
+	NeedFUSE(t)
+	node := NewNode(t)
+	s := newSharing(t, 1)
+	desk := s.All[0]
+	desk.Must("network", "add", node.File())
+	words := filepath.Join(t.TempDir(), "phrase")
+	check(t, os.WriteFile(words, []byte(desk.Phrase+"\n"), 0o600))
+	laptop := NewHome(t)
+	laptop.Listen = "/ip4/127.0.0.1/tcp/0"
+	laptop.Must("login", "--phrase-file", words, "--device-name", "laptop")
+	laptop.Mount("--no-discovery")
+	s.All = append(s.All, laptop)
+	laptop.Must("network", "add", node.File())
+	s.write(desk, "Personal/before", strings.Repeat("before", 20_000))
+	s.reads(laptop, "Personal/before", strings.Repeat("before", 20_000))
+	s.write(laptop, "Personal/sent", "sent")
+	s.reads(desk, "Personal/sent", "sent")
+
+	laptop.Must("pause")
+	s.write(laptop, "Personal/unsent", strings.Repeat("unsent", 20_000))
+	laptop.Must("status", "--wait", "--here")
+	desk.Must("device", "revoke", "laptop")
+	s.write(desk, "Personal/secret", strings.Repeat("secret", 20_000))
+	desk.Sync()
+	desk.Unmount() // the node alone is left
+	laptop.Must("resume")
+	s.Eventually("the laptop says what happened to it", func() error {
+		for _, x := range laptop.SyncStatus().Spaces {
+			if x.State != "revoked" {
+				return fmt.Errorf("%+v", x)
+			}
+		}
+		return nil
+	})
+	laptop.Unmount()
+	laptop.Mount("--no-discovery")
+	s.reads(laptop, "Personal/unsent", strings.Repeat("unsent", 20_000))
+	s.absent(laptop, "Personal/secret")
+	desk.Mount("--no-discovery")
+	s.write(desk, "Personal/after", "after")
+	desk.Sync()
+	s.absent(desk, "Personal/unsent")
+	s.absent(laptop, "Personal/after")
+	desk.Must("verify")
+	laptop.Must("verify")
+}

@@ -86,6 +86,8 @@ func (s *State) allowsInvite(i *Invite, author Role) error {
 	switch {
 	case i.Role >= author:
 		return denied("%s cannot invite %s", author, i.Role)
+	case i.Open() && i.Role >= RoleAdmin: // no record of the layers above would make that one an admin, so that none of its own could stand
+		return denied("an open invitation for admins")
 	case s.epochs[i.Epoch] == nil:
 		return denied("an invitation sealed in an unknown epoch")
 	case i.Open() != (len(i.Wraps) == 1) || len(i.Wraps) > 1:

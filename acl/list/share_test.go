@@ -272,6 +272,7 @@ func TestScripts(t *testing.T) {
 		{"an invitation with another's key", "adm", func(p *party) *Record { return invite(2, RoleReader, p.space) }, false},
 		{"an invitation in no epoch", "adm", func(p *party) *Record { return invite(100, RoleReader, dag.ID{9}) }, false},
 		{"an open invitation", "adm", func(p *party) *Record { return openInvite(100, RoleReader, p.space, 1) }, true},
+		{"an open invitation for admins", "owner", func(p *party) *Record { return openInvite(100, RoleAdmin, p.space, 1) }, false},
 		{"an open invitation without wrap", "adm", func(p *party) *Record {
 			r := openInvite(100, RoleReader, p.space, 1)
 			r.Invite.Wraps = nil

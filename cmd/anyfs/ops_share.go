@@ -61,6 +61,9 @@ var opInvite = operation[inviteParams, inviteResult]{"invite", func(_ context.Co
 	if err != nil || role < acl.RoleReader || role > acl.RoleAdmin {
 		return r, failf(exitUsage, "%q is no role to invite for; there are reader, writer and admin", p.Role)
 	}
+	if p.Open && role == acl.RoleAdmin {
+		return r, failf(exitUsage, "whoever has an open invitation is in; for an admin, invite with approval, or use 'anyfs role' later")
+	}
 	if h.network == nil {
 		return r, failf(exitFailed, "an invitation names this device, which others reach only while it is mounted; run 'anyfs mount' first")
 	}
