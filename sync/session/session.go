@@ -369,7 +369,6 @@ func (d *side) heard(m *wire.Heads) error {
 	d.stalled, d.headsAsked = false, false
 	if d.equal() && d.serving == nil {
 		d.live, d.queue = true, nil
-		d.owe = true // what it has may have come from another, since it was told the heads
 	}
 	return nil
 }
