@@ -71,23 +71,30 @@ func (h *Home) Run(ctx context.Context) error {
 	return errors.Join(h.Flush(ctx), h.SyncAll(ctx), h.checkpoint(ctx))
 }
 
-// publisher publishes what has settled. With much to do its rounds get longer, up to a second, so that batches grow and
-// costs shrink; from idle the first round comes within milliseconds.
+// A round of manyItems inodes or more is followed by a pause of publishPart times what it took, busyPause at most: a batch of some hundred
+// changes costs little more for each than one of a thousand, while a save waits for the round under way and the pause.
+const (
+	manyItems   = 64
+	publishPart = 4
+	busyPause   = 50 * time.Millisecond
+)
+
+// publisher publishes what has settled. With much to do its rounds are further apart, so that batches grow and costs shrink; from idle
+// the first round comes within milliseconds.
 func (h *Home) publisher(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	interval := idleNames
 	for {
+		interval := idleNames
 		busy, next := 0, time.Hour
+		began := time.Now()
 		for _, s := range h.each() {
 			n, wait := s.publishReady(ctx)
 			busy += n
 			next = min(next, wait)
 		}
-		if busy >= 64 {
-			interval = min(2*interval, latest)
-		} else {
-			interval = idleNames
+		if busy >= manyItems {
+			interval = min(max(interval, publishPart*time.Since(began)), busyPause)
 		}
 		if next < time.Hour {
 			next = max(next, interval)
