@@ -85,10 +85,14 @@ func (s *space) room() {
 
 func u64(v uint64) []byte { return binary.BigEndian.AppendUint64(nil, v) }
 
-// checkpoint writes what changed since the last one in one transaction, after what it refers to is durable.
+// checkpoint writes what changed since the last one in one transaction, after what it refers to is durable. While it is written, others
+// publish and changes arrive: what they change is in the next one.
 func (s *space) checkpoint(ctx context.Context, always bool) error {
 	s.pubMu.Lock()
-	defer s.pubMu.Unlock()
+	publishing := sync.OnceFunc(s.pubMu.Unlock)
+	defer publishing()
+	s.saving.Lock()
+	defer s.saving.Unlock()
 	s.in.save()
 	s.mu.Lock()
 	if s.gone && always {
@@ -112,6 +116,7 @@ func (s *space) checkpoint(ctx context.Context, always bool) error {
 			return err
 		}
 	}
+	noted := s.unnoted == nil
 	seq, passing := s.last, s.passing
 	need, dirty, err := s.needed()
 	if err != nil {
@@ -132,6 +137,9 @@ func (s *space) checkpoint(ctx context.Context, always bool) error {
 	writeACL, doneACL := s.aclLog.Freeze()
 	writeBlocks, doneBlocks := s.blocks.Freeze()
 	s.mu.Unlock()
+	if noted {
+		publishing()
+	} // else a note in the journal would have a replay do again what the checkpoint holds
 
 	crashpoint.Here(crashpoint.CheckpointBegin)
 	released := journal.Seq(s.h.released.Load())
@@ -156,7 +164,9 @@ func (s *space) checkpoint(ctx context.Context, always bool) error {
 	doneIndex(err == nil)
 	if err == nil {
 		s.loaded, s.need = seq, need
-		s.unnoted, s.applied = nil, false
+		if !noted {
+			s.unnoted, s.applied = nil, false
+		}
 	} else {
 		s.unsaved = true
 	}

@@ -646,6 +646,8 @@ func (s *space) ixDirty() error {
 
 // close closes what openSpace opened.
 func (s *space) close() error {
+	s.saving.Lock()
+	defer s.saving.Unlock()
 	var err error
 	if s.blocks != nil {
 		err = errors.Join(err, s.blocks.Close())
