@@ -79,7 +79,7 @@ func TestStatusKeys(t *testing.T) {
 			t.Errorf("status has a space with %q", got)
 		}
 		a := one("account", "show", "--json")
-		if got := keys(a) + ": " + keys(a["device"]); got != "account device: name peer_id" {
+		if got := keys(a) + ": " + keys(a["device"]); got != "account device fingerprint: name peer_id" {
 			t.Errorf("account show has %q", got)
 		}
 		if h.mounted { // and the same without a daemon

@@ -3,6 +3,8 @@ package session_test
 import (
 	"testing"
 
+	"pgregory.net/rapid"
+
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/sync/session"
 	"github.com/anyfs/anyfs/sync/wire"
@@ -103,4 +105,71 @@ func TestNoFiles(t *testing.T) {
 	if err := l.s[1].Receive(&wire.Frames{Graph: wire.Files, Frames: [][]byte{frame}}); err == nil {
 		t.Error("it takes files")
 	}
+}
+
+// TestBothKnow: whatever the order of events, when nothing is left to do each end of each connection knows that the other holds what it does,
+// without a tick.
+func TestBothKnow(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		n := rapid.IntRange(2, 4).Draw(rt, "replicas")
+		var all []*replica
+		for i := range n {
+			all = append(all, newReplica(t, i))
+		}
+		var links []*link
+		linked := map[[2]int]bool{}
+		connects := func(i, j int) {
+			if i > j {
+				i, j = j, i
+			}
+			if i != j && !linked[[2]int{i, j}] {
+				linked[[2]int{i, j}] = true
+				links = append(links, connect(t, all[i], all[j]))
+			}
+		}
+		for range rapid.IntRange(5, 120).Draw(rt, "steps") {
+			r := all[rapid.IntRange(0, n-1).Draw(rt, "replica")]
+			switch rapid.IntRange(0, 9).Draw(rt, "what") {
+			case 0:
+				for range rapid.SampledFrom([]int{1, 1, 2, 30}).Draw(rt, "writes") {
+					r.write(rapid.IntRange(0, 1).Draw(rt, "graph"))
+				}
+			case 1:
+				connects(rapid.IntRange(0, n-1).Draw(rt, "one"), rapid.IntRange(0, n-1).Draw(rt, "other"))
+			case 2:
+				if r.events {
+					r.step()
+				}
+			case 3:
+				if r.unsaid {
+					r.settle()
+				}
+			default:
+				if len(links) == 0 {
+					continue
+				}
+				l := rapid.SampledFrom(links).Draw(rt, "link")
+				end := rapid.IntRange(0, 1).Draw(rt, "end")
+				if rapid.Bool().Draw(rt, "send") {
+					l.send(end)
+				} else {
+					l.receive(end)
+				}
+			}
+		}
+		for i := 1; i < n; i++ {
+			connects(i-1, i)
+		}
+		settle(t, all, links)
+		same(t, all)
+		for i, l := range links {
+			for end := range 2 {
+				for kind := range wire.Graphs {
+					if st, ok := l.s[end].Status(kind); !ok || !st.Equal {
+						rt.Fatalf("link %d, end %d, graph %v: %+v %v", i, end, kind, st, ok)
+					}
+				}
+			}
+		}
+	})
 }

@@ -190,8 +190,9 @@ func (d *side) tell() wire.Message {
 	if d.said.known && !d.owe && pushed {
 		return nil
 	}
+	// The rest of what it sent, or of what was here before it was told anything, is told when it is durable.
+	d.owe = (d.owe || !d.said.known) && !slices.Equal(d.durable.heads, d.g.Heads())
 	d.said = d.durable
-	d.owe = d.owe && !slices.Equal(d.durable.heads, d.g.Heads()) // the rest of what it sent is told when it is durable
 	return d.said.message(d.kind)
 }
 
@@ -256,6 +257,7 @@ func (d *side) serveNext() (wire.Message, error) {
 	}
 	d.stopServing()
 	d.live, d.overflow = !d.overflow, false
+	d.owe = d.owe || !slices.Equal(d.said.heads, d.g.Heads()) // what it had as well was not sent to it
 	return &wire.End{Graph: d.kind}, v.err
 }
 
@@ -275,6 +277,8 @@ func (d *side) push() (wire.Message, error) {
 			}
 			p.add(frame)
 			d.recent.add(id)
+		} else {
+			d.owe = true
 		}
 		d.queue = d.queue[1:]
 	}
@@ -286,6 +290,8 @@ func (d *side) push() (wire.Message, error) {
 	for len(d.queue) > 0 && !d.queue[0].own && len(ids) < wire.MaxIDs {
 		if id := d.queue[0].id; !d.recent.has(id) {
 			ids = append(ids, id)
+		} else {
+			d.owe = true
 		}
 		d.queue = d.queue[1:]
 	}

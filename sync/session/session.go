@@ -324,7 +324,11 @@ type side struct {
 
 // enqueue offers a batch to the peer, unless it has it.
 func (d *side) enqueue(o offer) {
-	if d.recent.has(o.id) || !d.live && d.serving == nil {
+	if d.recent.has(o.id) {
+		d.owe = true // it has it and is not told of it: it waits to hear that it is here too
+		return
+	}
+	if !d.live && d.serving == nil {
 		return // a peer that is not up to date is told the heads
 	}
 	if len(d.queue) >= maxQueue {
@@ -457,12 +461,38 @@ func (d *side) peerHas(id dag.ID) {
 		return
 	}
 	d.recent.add(id)
-	if d.sent = append(d.sent, id); len(d.sent) > 128 {
-		d.sent = slices.Delete(d.sent, 0, 64)
+	if d.sent = append(d.sent, id); len(d.sent) > maxSent {
+		d.compactSent()
 	}
 	if i := slices.IndexFunc(d.queue, func(o offer) bool { return o.id == id }); i >= 0 {
 		d.queue = slices.Delete(d.queue, i, i+1)
+		d.owe = true
 	}
+}
+
+// maxSent bounds what is noted of what a peer sent since it told its heads.
+const maxSent = 128
+
+// compactSent keeps of what the peer sent the last batch of each device, which has those before it in its past, and what is not here yet.
+func (d *side) compactSent() {
+	last := make(map[dag.PublicKey]*dag.Batch)
+	var ids []dag.ID
+	for _, id := range d.sent {
+		b, _, err := d.g.Batch(id)
+		if err != nil {
+			ids = append(ids, id)
+		} else if l := last[b.Device]; l == nil || b.Clock > l.Clock {
+			last[b.Device] = b
+		}
+	}
+	for _, b := range last {
+		ids = append(ids, b.ID())
+	}
+	slices.SortFunc(ids, dag.ID.Compare)
+	if n := len(ids) - maxSent/2; n > 0 {
+		ids = ids[n:]
+	}
+	d.sent = ids
 }
 
 func (d *side) status() Status {
