@@ -309,6 +309,7 @@ type side struct {
 	hears      bool // it told its heads
 	heads      wire.Heads
 	sent       []dag.ID         // the last that it sent or told of, since it told its heads
+	blind      bool             // most of these were not here when they were last looked at, and nothing came since
 	recent     recent           // batches that it has, beside those
 	pulling    bool             // from the first probe, or the Pull, to the End
 	asker      *reconcile.Asker // this side probes
@@ -474,25 +475,23 @@ func (d *side) peerHas(id dag.ID) {
 const maxSent = 128
 
 // compactSent keeps of what the peer sent the last batch of each device, which has those before it in its past, and what is not here yet.
+// Where most is not here, the oldest go without a look until something comes: a peer may tell of what is not, without end.
 func (d *side) compactSent() {
-	last := make(map[dag.PublicKey]*dag.Batch)
-	var ids []dag.ID
-	for _, id := range d.sent {
-		b, _, err := d.g.Batch(id)
-		if err != nil {
-			ids = append(ids, id)
-		} else if l := last[b.Device]; l == nil || b.Clock > l.Clock {
-			last[b.Device] = b
+	if !d.blind {
+		last := make(map[dag.PublicKey]uint64) // clocks
+		of := make(map[dag.ID]*dag.Batch)
+		for _, id := range d.sent {
+			if b, _, err := d.g.Batch(id); err == nil {
+				of[id] = b
+				last[b.Device] = max(last[b.Device], b.Clock)
+			}
 		}
+		d.blind = 2*len(of) < len(d.sent)
+		d.sent = slices.DeleteFunc(d.sent, func(id dag.ID) bool { b := of[id]; return b != nil && b.Clock < last[b.Device] })
 	}
-	for _, b := range last {
-		ids = append(ids, b.ID())
+	if n := len(d.sent) - maxSent/2; n > 0 {
+		d.sent = slices.Delete(d.sent, 0, n)
 	}
-	slices.SortFunc(ids, dag.ID.Compare)
-	if n := len(ids) - maxSent/2; n > 0 {
-		ids = ids[n:]
-	}
-	d.sent = ids
 }
 
 func (d *side) status() Status {

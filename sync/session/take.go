@@ -115,6 +115,7 @@ func (d *side) took(t *taken) error {
 		}
 	}
 	if t.accepted > 0 || t.held {
+		d.blind = false
 		d.owe = true // also of what came from another before: its sender waits to hear. Not of what waits here, or it is sent again
 	}
 	if t.accepted > 0 {
