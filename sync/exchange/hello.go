@@ -100,7 +100,23 @@ func (r *remote) wakeTags() {
 	}
 }
 
-// connected greets a peer that has connected. The one with the lower ID does, the other if nothing comes.
+// begins says whether this end is to greet a peer that has connected: the one with the lower ID does, the other if nothing comes.
+func (e *Engine) begins(ctx context.Context, id peer.ID) bool {
+	if e.self > id {
+		wait, cancel := context.WithTimeout(ctx, greetDelay)
+		greeted := e.await(wait, func() bool { return e.remotes[id] != nil })
+		cancel()
+		if greeted || ctx.Err() != nil {
+			return false
+		}
+	}
+	e.mu.Lock()
+	known, h := e.remotes[id] != nil, e.host
+	e.mu.Unlock()
+	return !known && h.Network().Connectedness(id) == network.Connected
+}
+
+// connected greets a peer that has connected.
 func (e *Engine) connected(ctx context.Context, id peer.ID) {
 	if err := e.refusal(id); err != nil {
 		e.closePeer(id)
@@ -116,18 +132,7 @@ func (e *Engine) connected(ctx context.Context, id peer.ID) {
 		e.visitNode(ctx, n, id)
 		return
 	}
-	if e.self > id {
-		wait, cancel := context.WithTimeout(ctx, greetDelay)
-		greeted := e.await(wait, func() bool { return e.remotes[id] != nil })
-		cancel()
-		if greeted || ctx.Err() != nil {
-			return
-		}
-	}
-	e.mu.Lock()
-	known, h := e.remotes[id] != nil, e.host
-	e.mu.Unlock()
-	if known || h.Network().Connectedness(id) != network.Connected {
+	if !e.begins(ctx, id) {
 		return
 	}
 	t, err := e.open(ctx, id, protocolHello)

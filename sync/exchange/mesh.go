@@ -99,24 +99,13 @@ func (e *Engine) SetMesh(addrs []string) error {
 	return nil
 }
 
-// greetNode greets another node that has connected, or was connected to: the one with the lower ID does, the other if nothing comes.
+// greetNode greets another node that has connected, or was connected to.
 func (e *Engine) greetNode(ctx context.Context, id peer.ID) {
 	key, err := deviceOf(id)
 	if err != nil || !e.opt.Mesh.Peer(key) {
 		return
 	}
-	if e.self > id {
-		wait, cancel := context.WithTimeout(ctx, greetDelay)
-		greeted := e.await(wait, func() bool { return e.remotes[id] != nil })
-		cancel()
-		if greeted || ctx.Err() != nil {
-			return
-		}
-	}
-	e.mu.Lock()
-	known, h := e.remotes[id] != nil, e.host
-	e.mu.Unlock()
-	if known || h.Network().Connectedness(id) != network.Connected {
+	if !e.begins(ctx, id) {
 		return
 	}
 	t, err := e.open(ctx, id, protocolMesh)
@@ -221,6 +210,9 @@ func (e *Engine) mesh(ctx context.Context, t *stream, r *remote) error {
 		case *wire.Absent:
 			e.mu.Lock()
 			for _, id := range m.IDs {
+				if r.said[id] == 0 && !r.common[id] {
+					continue // of which nothing was said: what a node tells without end takes no memory
+				}
 				wait := meshGone // it gave the space up, which it may be to have again
 				if r.said[id] == wanted {
 					wait = min(max(2*r.denied[id].wait, meshAgain), meshMax)
@@ -294,8 +286,9 @@ func (e *Engine) meshServed(r *remote, ids []dag.ID) {
 		e.mu.Lock()
 		delete(r.denied, id)
 		if r.said[id] = isServed; !common {
-			delete(r.said, id)
-			r.gone[id] = true
+			if delete(r.said, id); len(r.gone) < maxVisited {
+				r.gone[id] = true
+			}
 			r.wakeTags()
 		}
 		e.mu.Unlock()
