@@ -131,8 +131,13 @@ func showStatus(ctx context.Context, e *env, path string) error {
 	}
 	rows := [][]string{{"SPACE", "ROLE", "STATE", "OBJECTS", "PENDING", "PEERS", "TO SEND", "TO FETCH", "CONFLICTS"}}
 	both := func(changes string, n, blocks int) string {
-		if n+blocks == 0 {
+		switch {
+		case n+blocks == 0:
 			return "-"
+		case n == 0:
+			return count(blocks, "block")
+		case blocks == 0:
+			return changes
 		}
 		return changes + ", " + count(blocks, "block")
 	}
