@@ -30,6 +30,8 @@ func (s *space) watchACL() {
 
 // followACL sees to what new records mean. What fails of it is tried again with the next arrival, and each time that spaces are healed.
 func (s *space) followACL() {
+	s.follow.Lock() // who comes while another is at it waits for what that sees to
+	defer s.follow.Unlock()
 	if !s.aclNews.Swap(false) {
 		return
 	}

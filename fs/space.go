@@ -26,7 +26,7 @@ const (
 
 // space is one space that is open on this device.
 //
-// Lock order: pubMu, then saving, then the writer's lock of an inode (stream.mu), then mu, then the journal's own. Nothing waits for a
+// Lock order: follow, then pubMu, then saving, then the writer's lock of an inode (stream.mu), then mu, then the journal's own. Nothing waits for a
 // disk or takes another space's lock under mu, but for reads of the index.
 type space struct {
 	h      *Home
@@ -42,6 +42,7 @@ type space struct {
 	blocks *block.Store
 	db     kv.DB
 
+	follow sync.Mutex // one look at what the access list has come to at a time
 	pubMu  sync.Mutex // one publication or arrival at a time, and no checkpoint begins meanwhile
 	saving sync.Mutex // one checkpoint at a time, and the space is not closed meanwhile
 
