@@ -229,18 +229,25 @@ func TestShare(t *testing.T) {
 	}
 }
 
-// TestTransfer: a space gets another owner, also one that is not there at the time, and the former one leaves it.
-func TestTransfer(t *testing.T) {
-	s := newSharing(t, 3)
-	alice, bob, carol := s.All[0], s.All[1], s.All[2]
+// team has the first make a space, with a file, and let the second, Bob, and the third, Carol, in.
+func (s *sharing) team() {
+	s.t.Helper()
+	alice := s.All[0]
 	alice.Must("space", "create", "Team")
 	s.write(alice, "Team/a", "a")
-	for i, h := range []*Home{bob, carol} {
-		name := []string{"Bob", "Carol"}[i]
+	for i, name := range []string{"Bob", "Carol"} {
+		h := s.All[i+1]
 		s.join(alice, h, "Team", strings.TrimSpace(alice.Must("invite", "Team")), "Team", name)
 		alice.Must("approve", "Team", name)
 		s.reads(h, "Team/a", "a")
 	}
+}
+
+// TestTransfer: a space gets another owner, also one that is not there at the time, and the former one leaves it.
+func TestTransfer(t *testing.T) {
+	s := newSharing(t, 3)
+	alice, bob, carol := s.All[0], s.All[1], s.All[2]
+	s.team()
 	s.Connect(bob, carol)
 	if r := alice.Run("transfer", "Team", account(alice)); r.Code != 2 {
 		t.Errorf("to oneself: %+v", r)
@@ -422,14 +429,7 @@ func TestWroteUnheard(t *testing.T) {
 func TestAdopt(t *testing.T) {
 	s := newSharing(t, 3)
 	alice, bob, carol := s.All[0], s.All[1], s.All[2]
-	alice.Must("space", "create", "Team")
-	s.write(alice, "Team/a", "a")
-	for i, h := range []*Home{bob, carol} {
-		name := []string{"Bob", "Carol"}[i]
-		s.join(alice, h, "Team", strings.TrimSpace(alice.Must("invite", "Team")), "Team", name)
-		alice.Must("approve", "Team", name)
-		s.reads(h, "Team/a", "a")
-	}
+	s.team()
 	alice.Must("role", "Team", "Carol", "admin")
 	s.role(carol, "Team", "admin")
 	s.write(bob, "Team/heard", "heard")

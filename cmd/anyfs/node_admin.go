@@ -28,6 +28,20 @@ func nodeDir(c *cli.Context, e *env) (string, error) {
 	return e.abs(c.String("dir"))
 }
 
+// inNodeDir is the action of a command without arguments that asks the node of a folder.
+func inNodeDir(e *env, run func(ctx context.Context, e *env, dir string) error) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		if _, err := args(c, 0, 0); err != nil {
+			return err
+		}
+		dir, err := nodeDir(c, e)
+		if err != nil {
+			return err
+		}
+		return run(c.Context, e, dir)
+	}
+}
+
 func nodeStatusCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name:  "status",
@@ -37,17 +51,8 @@ func nodeStatusCommand(e *env) *cli.Command {
 Examples:
   anyfs node status --dir /srv/anyfs
   anyfs node status --dir /srv/anyfs --json`,
-		Flags: []cli.Flag{nodeDirFlag()},
-		Action: func(c *cli.Context) error {
-			if _, err := args(c, 0, 0); err != nil {
-				return err
-			}
-			dir, err := nodeDir(c, e)
-			if err != nil {
-				return err
-			}
-			return runNodeStatus(c.Context, e, dir)
-		},
+		Flags:  []cli.Flag{nodeDirFlag()},
+		Action: inNodeDir(e, runNodeStatus),
 	}
 }
 

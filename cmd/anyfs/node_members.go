@@ -82,17 +82,8 @@ func nodeListCommand(e *env) *cli.Command {
 Examples:
   anyfs node list --dir /srv/coordinator
   anyfs node list --dir /srv/coordinator --json`,
-		Flags: []cli.Flag{coordinatorFlag()},
-		Action: func(c *cli.Context) error {
-			if _, err := args(c, 0, 0); err != nil {
-				return err
-			}
-			dir, err := nodeDir(c, e)
-			if err != nil {
-				return err
-			}
-			return runNodeList(c.Context, e, dir)
-		},
+		Flags:  []cli.Flag{coordinatorFlag()},
+		Action: inNodeDir(e, runNodeList),
 	}
 }
 
