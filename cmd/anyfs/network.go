@@ -32,6 +32,7 @@ type network struct {
 	guests guests
 	used   atomic.Pointer[[]*netconf.Config]
 
+	words  map[string][]byte      // as they were written last; run's alone
 	named  map[dag.ID]uint64      // how long the access list was when the names in it were remembered; run's alone, as warned is
 	warned map[dag.PublicKey]bool // accounts that go by another's name
 }
@@ -108,6 +109,8 @@ func (n *network) run(ctx context.Context) {
 	added := map[dag.ID]bool{}
 	n.seekAgain()
 	n.poke()
+	n.words = n.h.wordsOfNodes()
+	defer n.keepWords()
 	tick := time.NewTicker(askAgain)
 	defer tick.Stop()
 	for {
@@ -119,6 +122,7 @@ func (n *network) run(ctx context.Context) {
 				n.engine.Announce()
 			}
 			n.noteNames()
+			n.keepWords()
 			if missing, err := n.h.fs.Missing(); err != nil || len(missing) == 0 {
 				continue
 			}
@@ -147,7 +151,7 @@ func (n *network) follow(added map[dag.ID]bool) (came bool) {
 		added[r.ID], came = true, true
 		n.engine.Add(&exchange.Replica{
 			ID: r.ID, ACL: r.ACL, Files: r.Files, Blocks: r.Blocks, Durable: r.Durable, Grown: r.Grown, Member: r.Member, Tags: r.Tags, Keeps: &r,
-			Invited: r.Invited, Sealed: r.Sealed,
+			Invited: r.Invited, Sealed: r.Sealed, Words: n.words[r.ID.String()],
 		})
 	}
 	for id := range added {
@@ -266,6 +270,9 @@ func (n *network) addTo(r *statusResult) {
 			x.ToSend, x.FetchChanges = int(s.ToSend), int(s.ToFetch)
 			for _, d := range s.Missing {
 				x.Missing = append(x.Missing, cmp.Or(deviceName(replicas, d), list.PeerID(d)))
+			}
+			for _, d := range s.Doubts {
+				x.Doubts = append(x.Doubts, doubt{list.PeerID(d.Node), d.Split})
 			}
 			for _, p := range s.Peers {
 				if p.Equal {

@@ -66,6 +66,8 @@ type spaceStatus struct {
 
 	// Missing is the devices that state that they hold changes which no connected peer gives.
 	Missing []string `json:"reported_missing,omitempty"`
+	// Doubts is the nodes that did not keep their word.
+	Doubts []doubt `json:"doubted_nodes,omitempty"`
 }
 
 var opStatus = operation[none, statusResult]{"status", func(_ context.Context, h *home, _ none, _ sink) (statusResult, error) {

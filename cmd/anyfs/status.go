@@ -169,6 +169,11 @@ func showStatus(ctx context.Context, e *env, path string) error {
 				return err
 			}
 		}
+		for _, d := range sp.Doubts {
+			if err := writeLine(e.stdout, "\n"+printable(sp.Name)+": "+d.String()); err != nil {
+				return err
+			}
+		}
 		for _, d := range sp.Missing {
 			line := "\n" + printable(sp.Name) + ": " + printable(d) + " has changes that no connected device gives; they are late, or kept back"
 			if err := writeLine(e.stdout, line); err != nil {

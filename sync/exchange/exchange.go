@@ -96,6 +96,7 @@ type Replica struct {
 	Sealed func(account dag.PublicKey, ids []block.ID)
 
 	Keeps Keeper // of blocks, on behalf of others; nil: nothing is kept for anybody
+	Words []byte // what Words gave when the space was exchanged last
 
 	// Gone reports that the owner takes the space away, and that it is not to be exchanged any more; quick. nil: it does not.
 	Gone func() bool
@@ -142,9 +143,10 @@ type Engine struct {
 	dials   map[peer.ID]*dial
 	banned  map[peer.ID]time.Time
 	traffic map[peer.ID]*traffic
-	missing map[peer.ID]struct{}  // found on the local network once, and given up
-	nodes   map[peer.ID]*usedNode // that this device uses
-	sought  map[dag.ID]bool       // spaces that are not here and were asked for
+	missing map[peer.ID]struct{}                   // found on the local network once, and given up
+	nodes   map[peer.ID]*usedNode                  // that this device uses
+	keys    atomic.Pointer[map[dag.PublicKey]bool] // theirs
+	sought  map[dag.ID]bool                        // spaces that are not here and were asked for
 	paused  bool
 	changed chan struct{} // closed and replaced at each change of spaces and remotes
 }

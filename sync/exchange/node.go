@@ -86,6 +86,7 @@ type Server interface {
 // node that was used before stays connected, unless it was told of a space that it is not to be told of any more.
 func (e *Engine) SetNodes(nodes []Node) error {
 	next := make(map[peer.ID]*Node, len(nodes))
+	keys := make(map[dag.PublicKey]bool, len(nodes))
 	var infos []peer.AddrInfo
 	for _, n := range nodes {
 		for _, a := range n.Addrs {
@@ -101,10 +102,16 @@ func (e *Engine) SetNodes(nodes []Node) error {
 			} else if o.Network != n.Network {
 				return fmt.Errorf("exchange: the node %s is in two networks", info.ID)
 			}
+			key, err := deviceOf(info.ID)
+			if err != nil {
+				return err
+			}
+			keys[key] = true
 			infos = append(infos, *info)
 		}
 	}
 	e.mu.Lock()
+	e.keys.Store(&keys)
 	before := e.nodes
 	e.nodes = make(map[peer.ID]*usedNode, len(next))
 	var gone []peer.ID

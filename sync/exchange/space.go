@@ -69,6 +69,7 @@ func (e *Engine) newSpace(r *Replica) *space {
 	sp := &space{e: e, id: r.ID, r: r, wake: make(chan struct{}, 1), links: make(map[peer.ID]*link), cancel: func() {}}
 	sp.session = session.NewSpace(session.Config{
 		ID: r.ID, ACL: r.ACL, Files: r.Files, NoFiles: r.NoFiles, Device: e.key, Durable: r.Durable, Wake: sp.poke, Log: e.log, Sign: e.sign,
+		Node: e.isNode, Words: readWords(r.Words),
 		Grown: func() {
 			if r.Grown != nil {
 				r.Grown()

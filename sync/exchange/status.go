@@ -49,6 +49,8 @@ type SpaceStatus struct {
 	// Missing is the devices that state, under their signatures, that they hold batches which no connected peer gives: they are late, or
 	// kept back.
 	Missing []dag.PublicKey
+	// Doubts is the nodes that did not keep their word.
+	Doubts []session.Doubt
 	// Fetching is how many blocks are asked for now.
 	Fetching int
 }
@@ -115,7 +117,7 @@ func (e *Engine) Status() Status {
 		st.Peers[i].Spaces = slices.DeleteFunc(st.Peers[i].Spaces, func(id dag.ID) bool { return outsiders[outsider{st.Peers[i].ID, id}] })
 	}
 	for sp, pairs := range sessions {
-		x := SpaceStatus{ID: sp.id, Missing: sp.session.Missing(), Fetching: int(sp.fetching.Load())}
+		x := SpaceStatus{ID: sp.id, Missing: sp.session.Missing(), Doubts: sp.session.Doubts(), Fetching: int(sp.fetching.Load())}
 		for _, p := range pairs {
 			if outsiders[outsider{p.id.String(), sp.id}] {
 				continue // it hears of the access list alone

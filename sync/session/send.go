@@ -75,6 +75,7 @@ func (s *Session) pull(m *wire.Pull) error {
 // wanted takes what the peer asks for, with what comes before it in its feed. What is to be sent already, or was, is not sent
 // for coming before something else.
 func (d *side) wanted(m *wire.Want) error {
+	d.s.sp.asks(d.s.cfg.Device, m.IDs)
 	for _, id := range m.IDs {
 		again := d.toAnswer(id)
 		if again {

@@ -53,6 +53,7 @@ type Session struct {
 	met        bool                     // it was told what this device states
 	stated     map[dag.PublicKey]uint64 // counters of the statements that the peer has
 	statements int                      // of the peer, since the last tick
+	word       *wire.Statement          // what the peer, a node, had said before the session, until it showed that it holds it
 	pending    int                      // bytes
 	err        error
 }
@@ -66,6 +67,13 @@ func (sp *Space) New(p Peer) *Session {
 	s := &Session{sp: sp, cfg: p, stated: make(map[dag.PublicKey]uint64), log: sp.cfg.Log.With("peer", p.Name, "space", sp.cfg.ID)}
 	for kind := range s.sides {
 		s.sides[kind] = side{s: s, kind: wire.Graph(kind), g: sp.graphs[kind]}
+	}
+	if sp.node(p.Device) {
+		sp.mu.Lock()
+		if w := sp.words[p.Device]; w != nil {
+			s.word = w.newest
+		}
+		sp.mu.Unlock()
 	}
 	sp.join(s)
 	return s
@@ -127,6 +135,7 @@ func (s *Session) Tick() {
 	}
 	s.statements = 0
 	s.state()
+	s.shows()
 	s.mu.Unlock()
 	s.sp.review(s)
 	s.sp.expire(s)
@@ -308,6 +317,7 @@ type side struct {
 	// From the peer.
 	hears      bool // it told its heads
 	heads      wire.Heads
+	first      frontier         // the heads that it told first; not known where that was by a digest
 	sent       []dag.ID         // the last that it sent or told of, since it told its heads
 	blind      bool             // most of these were not here when they were last looked at, and nothing came since
 	recent     recent           // batches that it has, beside those
@@ -370,6 +380,9 @@ func (d *side) equal() bool {
 
 // heard takes the peer's heads.
 func (d *side) heard(m *wire.Heads) error {
+	if !d.hears && len(m.Digest) == 0 {
+		d.first = frontier{slices.Clone(m.Heads), m.Batches, true}
+	}
 	d.hears, d.heads, d.sent = true, *m, nil
 	d.stalled, d.headsAsked = false, false
 	if d.equal() && d.serving == nil {

@@ -56,6 +56,8 @@ type replica struct {
 	keys    int // drawn
 	whole   int // tips that are sent whole; 0: the usual number
 	life    int // which it is in: it does not write the same bytes in two
+	node    func(dag.PublicKey) bool
+	words   []*wire.Statement
 }
 
 func newReplica(t rapid.TB, n int) *replica {
@@ -94,6 +96,8 @@ func (r *replica) open() {
 		Grown:   func() { _, err := fg.Rejudge(nil); must(r.t, err) },
 		Wake:    func() { r.events = true },
 		Whole:   r.whole,
+		Node:    r.node,
+		Words:   r.words,
 		Sign:    func(text []byte) [64]byte { return [64]byte(ed25519.Sign(author(r.n).Key, text)) },
 		NewKey:  func() wire.Key { r.keys++; return wire.Key{byte(r.n), byte(r.keys), byte(r.keys >> 8)} },
 	})

@@ -31,6 +31,8 @@ type Config struct {
 	Log        *slog.Logger  // nil: nothing is logged
 
 	Sign   func(text []byte) [64]byte // by this device, what it states of itself; nil: it states nothing
+	Node   func(dag.PublicKey) bool   // whether a device is a node that serves the space, whose statements are kept; called under locks, and is quick; nil: none is
+	Words  []*wire.Statement          // of nodes, kept from before: see Space.Words
 	Whole  int                        // up to how many tips are sent whole; 0: 256
 	NewKey func() wire.Key            // draws the key of a run of probes; nil: from the system's randomness
 }
@@ -48,6 +50,7 @@ type Space struct {
 	sessions []*Session
 	stated   map[dag.PublicKey]*stated
 	unknown  int // of these, devices that have written nothing that is held
+	words    map[dag.PublicKey]*word
 	puller   [wire.Graphs]*Session
 	asked    [wire.Graphs]map[dag.ID]asking
 }
@@ -83,6 +86,7 @@ func NewSpace(cfg Config) *Space {
 		}
 	}
 	sp := &Space{cfg: cfg, stated: make(map[dag.PublicKey]*stated), graphs: [wire.Graphs]*dag.Graph{cfg.ACL, cfg.Files}}
+	sp.newWords()
 	for kind, g := range sp.graphs {
 		sp.asked[kind] = make(map[dag.ID]asking)
 		sp.cancels = append(sp.cancels, g.Subscribe(func(b *dag.Batch) {

@@ -61,11 +61,23 @@ func (s *Session) state() {
 	}
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
-	for device, st := range sp.stated {
-		if st.m != nil && !st.unknown && device != s.cfg.Device && st.counter > s.stated[device] && len(s.stated) < maxStated {
-			s.stated[device] = st.counter
-			s.out = append(s.out, st.m)
+	for _, st := range sp.stated {
+		if st.m != nil && !st.unknown {
+			s.pass(st.m)
 		}
+	}
+	for device, w := range sp.words {
+		if sp.node(device) && !sp.node(s.cfg.Device) {
+			s.pass(w.newest)
+		}
+	}
+}
+
+// pass hands a statement of another device on, where the peer has not as much of that. mu is held.
+func (s *Session) pass(m *wire.Statement) {
+	if m.Device != s.cfg.Device && m.Counter > s.stated[m.Device] && len(s.stated) < maxStated {
+		s.stated[m.Device] = m.Counter
+		s.out = append(s.out, m)
 	}
 }
 
@@ -87,7 +99,11 @@ func (s *Session) hear(m *wire.Statement) error {
 	if !ed25519.Verify(m.Device[:], statementText(s.sp.cfg.ID, m), m.Signature[:]) {
 		return fault("a statement with a wrong signature")
 	}
-	unknown := m.Device != s.cfg.Device && m.Device != s.sp.cfg.Device && !s.sp.writes(m.Device)
+	node := s.sp.node(m.Device)
+	if node {
+		s.sp.heardWord(s, m)
+	}
+	unknown := m.Device != s.cfg.Device && m.Device != s.sp.cfg.Device && !node && !s.sp.writes(m.Device)
 	held, err := s.sp.covers(m)
 	if err != nil {
 		return err
@@ -149,7 +165,11 @@ func (sp *Space) review(s *Session) {
 		}
 	}
 	sp.mu.Unlock()
-	if !first || len(open) == 0 {
+	if !first {
+		return
+	}
+	sp.weigh()
+	if len(open) == 0 {
 		return
 	}
 	var batches uint64
