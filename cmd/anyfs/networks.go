@@ -133,10 +133,15 @@ func (n *network) newConfig(id dag.PublicKey, encoded []byte) {
 	}
 }
 
-// networkOf is the name of the network that all spaces are on; empty where there is none.
+// networkOf is the name of the network that all spaces are on; empty where there is none. In another age it has another name: its nodes may
+// hold less than they did, and are to have all content again.
 func (n *network) networkOf() string {
 	if used := n.used.Load(); used != nil && len(*used) > 0 {
-		return netconf.Name((*used)[0].ID)
+		c := (*used)[0]
+		if c.Age() > 0 {
+			return fmt.Sprintf("%s age %d", netconf.Name(c.ID), c.Age())
+		}
+		return netconf.Name(c.ID)
 	}
 	return ""
 }

@@ -32,7 +32,7 @@ Examples:
 		Subcommands: []*cli.Command{
 			nodeAllCommand(e), nodeCoordinatorCommand(e), nodeMemberCommand(e, "sync"), nodeMemberCommand(e, "file"),
 			nodeTokenCommand(e), nodeListCommand(e), nodeDrainCommand(e), nodeRemoveCommand(e),
-			nodeStatusCommand(e), nodeAccountCommand(e), nodeQuotaCommand(e),
+			nodeStatusCommand(e), nodeAccountCommand(e), nodeQuotaCommand(e), nodeBackupCommand(e), nodeRestoreCommand(e),
 		},
 	}
 }
@@ -58,7 +58,7 @@ line. Who has the file or the link may use the node, with --invite-only the acco
 
 The node listens on all interfaces at port 7328, by TCP and QUIC, or where --listen says; a port of 0 is chosen once and kept. Behind a
 router that forwards a port, say with --announce how it is reached from outside. The log goes to stderr, as JSON. Ctrl-C or SIGTERM
-ends it; nothing is lost if it is killed.
+ends it; nothing is lost if it is killed. 'anyfs node backup' keeps a copy of all of it.
 
 Examples:
   anyfs node all --dir /srv/anyfs

@@ -140,14 +140,18 @@ func (n *Node) changeLocked(fn func(*network.Config) error) (*network.Config, er
 	if err := c.Sign(n.signer); err != nil {
 		return nil, err
 	}
-	if bytes.Equal(c.Encode(), old.Encode()) {
+	if bytes.Equal(c.Encode(), old.Encode()) && !n.restored() {
 		return old, nil
 	}
-	c.Epoch++
+	epoch, err := n.nextEpoch(old)
+	if err != nil {
+		return nil, err
+	}
+	c.Epoch = epoch
 	if err := c.Sign(n.signer); err != nil {
 		return nil, err
 	}
-	if err := n.adopt(&c); err != nil {
+	if err := errors.Join(n.adopt(&c), n.afterChange()); err != nil {
 		return nil, err
 	}
 	n.opt.Log.Info("a new epoch of the network", "epoch", c.Epoch, "nodes", len(c.Nodes))
@@ -204,7 +208,14 @@ func (n *Node) settle(ctx context.Context, listening []string) (*network.Config,
 		n.opt.Log.Info("a new network", "network", network.Name(c.ID))
 		return c, n.adopt(c)
 	}
-	return n.changeLocked(func(c *network.Config) error { return place(c, n.newConfig(addrs).Nodes[0]) })
+	x := n.newConfig(addrs).Nodes[0]
+	c, err := n.changeLocked(func(c *network.Config) error { return place(c, x) })
+	if errors.Is(err, errNotHeard) {
+		n.opt.Log.Warn("the network hears later where the coordinator is now", "err", err)
+		n.joining.Go(func() { n.placeLater(ctx, x) })
+		return n.saved, nil
+	}
+	return c, err
 }
 
 // place puts a node into a configuration, in the place of what was known of it. One that drains goes on to.

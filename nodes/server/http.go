@@ -120,15 +120,11 @@ var refusals = map[int]error{http.StatusNotFound: ErrUnknownNode, http.StatusCon
 
 // askNode asks the node that runs on a folder.
 func askNode(ctx context.Context, dir, method, path string, query url.Values, answer any) error {
-	socket, done, err := socketOf(dir)
+	c, done, err := clientOf(dir)
 	if err != nil {
-		return fmt.Errorf("%w: %s: %w", ErrNoNode, dir, err)
+		return err
 	}
 	defer done()
-	c := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", socket)
-	}}}
-	defer c.CloseIdleConnections()
 	u := url.URL{Scheme: "http", Host: "node", Path: path, RawQuery: query.Encode()}
 	req, err := http.NewRequestWithContext(ctx, method, u.String(), nil)
 	if err != nil {
@@ -151,6 +147,18 @@ func askNode(ctx context.Context, dir, method, path string, query url.Values, an
 		return nil
 	}
 	return json.NewDecoder(r.Body).Decode(answer)
+}
+
+// clientOf gives a client of the node that runs on a folder; done ends it.
+func clientOf(dir string) (c *http.Client, done func(), err error) {
+	socket, end, err := socketOf(dir)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: %s: %w", ErrNoNode, dir, err)
+	}
+	c = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}}
+	return c, func() { c.CloseIdleConnections(); end() }, nil
 }
 
 // refusal is an error of the node as it said it.
@@ -203,6 +211,7 @@ func (n *Node) serveHTTP() (stop func(), err error) {
 	}))
 	commands.HandleFunc("POST /remove", answered(func(r *http.Request) (any, error) { return nil, n.remove(r.FormValue("node")) }))
 	commands.HandleFunc("POST /drain", answered(func(r *http.Request) (any, error) { return nil, n.drain(r.FormValue("node")) }))
+	commands.HandleFunc("POST "+backupPath, n.serveBackup)
 	short, done, err := socketOf(n.opt.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("server: listen for commands: %w", err)

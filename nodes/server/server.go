@@ -105,7 +105,10 @@ func Open(opt Options) (n *Node, err error) {
 	if n.disk, err = disk.OS(opt.Dir); err != nil {
 		return n, fmt.Errorf("server: %w", err)
 	}
-	if err = n.takeLock(); err != nil {
+	if n.lock, err = lockFolder(opt.Dir); err != nil {
+		return n, err
+	}
+	if err = checkRestored(opt.Dir); err != nil {
 		return n, err
 	}
 	if n.key, err = n.readKey(nodeKey); err != nil {
@@ -173,20 +176,20 @@ func (n *Node) Close() error {
 	return err
 }
 
-// takeLock takes the folder for this process. The lock ends with it.
-func (n *Node) takeLock() error {
-	f, err := os.OpenFile(filepath.Join(n.opt.Dir, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
+// lockFolder takes a folder for this process. The lock ends with it, or when the file is closed.
+func lockFolder(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return fmt.Errorf("server: lock the folder: %w", err)
+		return nil, fmt.Errorf("server: lock the folder: %w", err)
 	}
-	n.lock = f
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return fmt.Errorf("%w: %s", ErrInUse, n.opt.Dir)
+			return nil, fmt.Errorf("%w: %s", ErrInUse, dir)
 		}
-		return fmt.Errorf("server: lock the folder: %w", err)
+		return nil, fmt.Errorf("server: lock the folder: %w", err)
 	}
-	return nil
+	return f, nil
 }
 
 // readKey reads a key, or makes it.
@@ -201,9 +204,14 @@ func (n *Node) readKey(name string) (ed25519.PrivateKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("server: key %s: %w", name, err)
 	}
+	return parseKey(filepath.Join(n.opt.Dir, name), b)
+}
+
+// parseKey reads the key that a file holds.
+func parseKey(name string, b []byte) (ed25519.PrivateKey, error) {
 	seed, err := hex.DecodeString(strings.TrimSpace(string(b)))
 	if err != nil || len(seed) != ed25519.SeedSize {
-		return nil, fmt.Errorf("server: %s is no key: it holds 64 hexadecimal digits; put it back from a backup", filepath.Join(n.opt.Dir, name))
+		return nil, fmt.Errorf("server: %s is no key: it holds 64 hexadecimal digits; put it back from a backup", name)
 	}
 	return ed25519.NewKeyFromSeed(seed), nil
 }
