@@ -27,8 +27,12 @@ type Spot struct {
 // the past of each, whatever comes meanwhile. A mark of other logs than these counts as the zero Mark. found is false where the space is not here.
 func (s *Set) Frames(ctx context.Context, id dag.ID, since Mark, access, files func(frame []byte) error) (now Mark, found bool, err error) {
 	sp, err := s.get(id, false)
-	if err != nil || sp == nil || sp.retired.Load() {
+	if err != nil || sp == nil {
 		return now, false, err
+	}
+	defer s.put(sp)
+	if sp.retired.Load() {
+		return now, false, nil
 	}
 	// Files name what is in the access list: its end is taken after theirs.
 	end := uint64(sp.log.Mark())
@@ -70,6 +74,7 @@ func (s *Set) Blocks(ctx context.Context, id dag.ID, fn func(block.ID) error) er
 	if err != nil || sp == nil {
 		return err
 	}
+	defer s.put(sp)
 	return sp.blocks.All(ctx, func(id block.ID, _ int64) error { return fn(id) })
 }
 
@@ -82,6 +87,7 @@ func (s *Set) Block(space dag.ID, id block.ID, buf []byte) ([]byte, error) {
 	if sp == nil {
 		return nil, block.ErrAbsent
 	}
+	defer s.put(sp)
 	return sp.blocks.GetBuffer(id, buf)
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/anyfs/anyfs/acl/list"
 	"github.com/anyfs/anyfs/dag"
@@ -28,9 +29,11 @@ type Space struct {
 	use    *usage
 
 	retired atomic.Bool // it is about to be removed
+	uses    int         // guarded by Set.mu: how often get gave it and put did not take it back
+	used    time.Time   // guarded by Set.mu: when put last did
 
 	ckpt sync.Mutex // one checkpoint at a time
-	gone bool       // guarded by ckpt: it is closed, and removed
+	gone bool       // guarded by ckpt: it is closed
 	last struct {   // guarded by ckpt: what the last one covered
 		acl, files store.Mark
 		blocks     int64

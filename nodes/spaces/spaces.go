@@ -31,7 +31,8 @@ const (
 	folder          = "spaces"
 	dbName          = "space.db"
 	checkpointEvery = 2 * time.Second
-	takes           = 4 // access lists of strangers that are judged at once: each is in memory
+	closeAfter      = time.Minute // what Options.CloseAfter is by itself
+	takes           = 4           // access lists of strangers that are judged at once: each is in memory
 )
 
 // Options say where spaces lie. Dir is required.
@@ -45,6 +46,8 @@ type Options struct {
 	Blocks func(space dag.ID) bool
 	// NoFiles: this node takes no changes of files, as it keeps content alone.
 	NoFiles bool
+	// CloseAfter is for how long nobody has used a space before it is closed; 0: a minute.
+	CloseAfter time.Duration
 	// Came is called when a space has come; quick. nil: it is not.
 	Came func()
 	// Admits says whether an account may bring spaces, and blocks; nil: all may.
@@ -53,7 +56,7 @@ type Options struct {
 	Quota func(owner dag.PublicKey, space dag.ID) (all, one int64)
 }
 
-// Set is the spaces of a node. It is safe for concurrent use.
+// Set is the spaces of a node: all are on its disk, and those open that somebody uses, or did a moment ago. It is safe for concurrent use.
 type Set struct {
 	opt    Options
 	disk   disk.FS
@@ -62,10 +65,10 @@ type Set struct {
 
 	opens sync.WaitGroup // spaces that are being opened
 
-	mu      sync.Mutex          // guards what follows; not held across I/O
+	mu      sync.Mutex          // guards what follows, and Space.uses and Space.used; not held across I/O
 	known   map[dag.ID]struct{} // all that are here
 	open    map[dag.ID]*Space
-	opening map[dag.ID]chan struct{} // closed when it is open or cannot be
+	opening map[dag.ID]chan struct{} // being opened, closed or removed; closed when that is through
 	closed  bool
 }
 
@@ -75,6 +78,9 @@ var _ exchange.Server = (*Set)(nil)
 func Open(opt Options) (*Set, error) {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
+	}
+	if opt.CloseAfter == 0 {
+		opt.CloseAfter = closeAfter
 	}
 	d, err := disk.OS(opt.Dir)
 	if err != nil {
@@ -110,9 +116,9 @@ func (s *Set) Held() []dag.ID {
 	return out
 }
 
-// Run writes checkpoints until ctx ends.
+// Run writes checkpoints, and closes spaces that nobody uses, until ctx ends.
 func (s *Set) Run(ctx context.Context) error {
-	tick := time.NewTicker(checkpointEvery)
+	tick := time.NewTicker(min(checkpointEvery, s.opt.CloseAfter))
 	defer tick.Stop()
 	for {
 		select {
@@ -125,6 +131,7 @@ func (s *Set) Run(ctx context.Context) error {
 				s.opt.Log.Error("a checkpoint was not written", "space", sp.id.String(), "err", err)
 			}
 		}
+		s.closeIdle(ctx, time.Now().Add(-s.opt.CloseAfter))
 		if err := s.use.save(); err != nil {
 			s.opt.Log.Error("what spaces take is not written down", "err", err)
 		}
@@ -193,10 +200,14 @@ func (s *Set) Space(_ context.Context, id dag.ID, account dag.PublicKey) *exchan
 	if err != nil {
 		s.opt.Log.Error("a space cannot be served", "space", id.String(), "err", err)
 	}
-	if sp == nil || !sp.member(account) || sp.retired.Load() {
+	if sp == nil {
 		return nil
 	}
-	return sp.replica()
+	if !sp.member(account) || sp.retired.Load() {
+		s.put(sp)
+		return nil
+	}
+	return s.replica(sp)
 }
 
 // Replica gives a space that is here, whoever is a member; nil where it is not. For other nodes.
@@ -205,10 +216,21 @@ func (s *Set) Replica(id dag.ID) *exchange.Replica {
 	if err != nil {
 		s.opt.Log.Error("a space cannot be served", "space", id.String(), "err", err)
 	}
-	if sp == nil || sp.acl.State() == nil || sp.retired.Load() {
+	if sp == nil {
 		return nil
 	}
-	return sp.replica()
+	if sp.acl.State() == nil || sp.retired.Load() {
+		s.put(sp)
+		return nil
+	}
+	return s.replica(sp)
+}
+
+// replica is a space as the exchange has it, which gives back what get took.
+func (s *Set) replica(sp *Space) *exchange.Replica {
+	r := sp.replica()
+	r.Release = sync.OnceFunc(func() { s.put(sp) })
+	return r
 }
 
 // Retire has a space given to nobody any more, so that Drop can remove it once those who use it have ended.
@@ -305,6 +327,9 @@ func (s *Set) take(ctx context.Context, id dag.ID, frames [][]byte, in func(role
 		return nil
 	}
 	sp, err := s.get(id, true)
+	if sp != nil {
+		defer s.put(sp)
+	}
 	for i := 0; i < len(frames) && err == nil; i++ {
 		err = sp.acl.Import(frames[i])
 	}
@@ -326,14 +351,18 @@ func (s *Set) take(ctx context.Context, id dag.ID, frames [][]byte, in func(role
 	if st := sp.acl.State(); st == nil || !in(st.Role) || sp.retired.Load() {
 		return nil // by what is known here
 	}
-	return sp.replica()
+	s.mu.Lock()
+	sp.uses++ // the exchange's
+	s.mu.Unlock()
+	return s.replica(sp)
 }
 
-// get opens a space; nil where it is not here and is not to be made. While one is opened, others are served.
+// get opens a space, until put gives it back; nil where it is not here and is not to be made. While one is opened, others are served.
 func (s *Set) get(id dag.ID, create bool) (*Space, error) {
 	for {
 		s.mu.Lock()
 		if sp := s.open[id]; sp != nil {
+			sp.uses++
 			s.mu.Unlock()
 			return sp, nil
 		}
@@ -353,6 +382,7 @@ func (s *Set) get(id dag.ID, create bool) (*Space, error) {
 		sp, err := s.openNow(id, create)
 		s.mu.Lock()
 		if sp != nil {
+			sp.uses++
 			s.open[id] = sp
 		}
 		delete(s.opening, id)
@@ -360,6 +390,52 @@ func (s *Set) get(id dag.ID, create bool) (*Space, error) {
 		s.opens.Done()
 		s.mu.Unlock()
 		return sp, err
+	}
+}
+
+// put gives a space back that get gave.
+func (s *Set) put(sp *Space) {
+	s.mu.Lock()
+	sp.uses--
+	sp.used = time.Now()
+	s.mu.Unlock()
+}
+
+// closeIdle closes the spaces that nobody has used since a time. What can't be made durable stays open, and is tried again.
+func (s *Set) closeIdle(ctx context.Context, since time.Time) {
+	for _, sp := range s.all() {
+		s.mu.Lock()
+		idle := s.open[sp.id] == sp && sp.uses == 0 && sp.used.Before(since) && !s.closed
+		var done chan struct{}
+		if idle {
+			done = make(chan struct{})
+			s.opening[sp.id] = done
+			s.opens.Add(1)
+			delete(s.open, sp.id)
+		}
+		s.mu.Unlock()
+		if !idle {
+			continue
+		}
+		err := sp.checkpoint(ctx)
+		kept := err != nil
+		if !kept {
+			sp.ckpt.Lock()
+			sp.gone = true
+			err = sp.close()
+			sp.ckpt.Unlock()
+		}
+		if err != nil && ctx.Err() == nil {
+			s.opt.Log.Error("a space that nobody uses is not closed", "space", sp.id.String(), "err", err)
+		}
+		s.mu.Lock()
+		if kept {
+			s.open[sp.id] = sp
+		}
+		delete(s.opening, sp.id)
+		close(done)
+		s.opens.Done()
+		s.mu.Unlock()
 	}
 }
 

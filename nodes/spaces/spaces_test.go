@@ -78,7 +78,9 @@ func newNode(t testing.TB, dir string, opt spaces.Options) *node {
 	var err error
 	n.set, err = spaces.Open(opt)
 	must(t, err)
-	n.e, err = exchange.New(exchange.Options{Key: n.key, Serve: n.set, Listen: []string{"/ip4/127.0.0.1/tcp/0"}, Log: opt.Log})
+	n.e, err = exchange.New(exchange.Options{
+		Key: n.key, Serve: n.set, Listen: []string{"/ip4/127.0.0.1/tcp/0"}, Log: opt.Log, IdleAfter: opt.CloseAfter,
+	})
 	must(t, err)
 	end := run(t, n.e)
 	n.stop = sync.OnceFunc(func() {

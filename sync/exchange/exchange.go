@@ -50,6 +50,8 @@ type Options struct {
 
 	// Serve makes the engine a node's, which has no account: devices come to it, and it tells none of another. Certificate is nil then.
 	Serve Server
+	// IdleAfter is for how long nobody has had a space in common before a node's engine gives it back; 0: two minutes.
+	IdleAfter time.Duration
 	// Mesh is the other nodes of a node's network; nil: there are none.
 	Mesh Mesh
 	// Admit takes a node into the network of a coordinator, or its addresses over, and gives the configuration then; nil: nobody is taken in.
@@ -98,6 +100,8 @@ type Replica struct {
 	Keeps Keeper // of blocks, on behalf of others; nil: nothing is kept for anybody
 	Words []byte // what Words gave when the space was exchanged last
 
+	// Release is called once when a node's engine does not use the replica any more; nil: nobody waits for that.
+	Release func()
 	// Gone reports that the owner takes the space away, and that it is not to be exchanged any more; quick. nil: it does not.
 	Gone func() bool
 	// NoFiles: the graph of files is not exchanged; who keeps only content has no use for it. A node's alone.
@@ -174,6 +178,9 @@ func New(opt Options) (*Engine, error) {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
+	if opt.IdleAfter == 0 {
+		opt.IdleAfter = idleAfter
+	}
 	if opt.Clock == nil {
 		opt.Clock = systemClock{}
 	}
@@ -217,6 +224,9 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.mu.Unlock()
 	e.handle(h)
 	e.start(func(ctx context.Context) { e.roam(ctx, h) })
+	if e.opt.Serve != nil {
+		e.start(e.restIdle)
+	}
 	e.noteChange()
 
 	<-ctx.Done()
@@ -309,8 +319,7 @@ func (e *Engine) Remove(id dag.ID) {
 	}
 	sp.cancel()
 	e.mu.Unlock()
-	sp.running.Wait()
-	sp.session.Close()
+	sp.end()
 	e.noteChange()
 }
 

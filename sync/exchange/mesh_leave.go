@@ -59,8 +59,7 @@ func (e *Engine) Forget(id dag.ID) {
 	if sp == nil {
 		return
 	}
-	sp.running.Wait()
-	sp.session.Close()
+	sp.end()
 	e.noteChange()
 }
 

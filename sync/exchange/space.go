@@ -44,6 +44,7 @@ type space struct {
 	ctx    context.Context // nil until Run
 	cancel context.CancelFunc
 	links  map[peer.ID]*link
+	idle   time.Time // since when nobody was seen to have it in common; zero: somebody had. Of a node
 }
 
 // link is a space in common with a peer.

@@ -195,9 +195,12 @@ func (e *Engine) common(r *remote, replica *Replica) bool {
 	sp := e.spaces[replica.ID]
 	if sp == nil && replica.Gone != nil && replica.Gone() {
 		e.mu.Unlock()
+		replica.release()
 		return false
 	}
-	if sp == nil {
+	if sp != nil {
+		defer replica.release() // it is exchanged by another replica of it
+	} else {
 		sp = e.newSpace(replica)
 		e.spaces[replica.ID] = sp
 		if e.ctx != nil {
