@@ -13,6 +13,9 @@ import (
 	"github.com/anyfs/anyfs/dag/disk"
 )
 
+// scratch are buffers for small records: many stores are open at a time, and few are written to.
+var scratch = sync.Pool{New: func() any { b := make([]byte, 0, recordHeader+smallRecord); return &b }}
+
 // segment is one file of records. Store.mu guards all but num.
 type segment struct {
 	num     uint32
@@ -84,8 +87,10 @@ func (s *Store) appendLocked(id ID, data []byte, placed func(place)) error {
 	off := g.end // only who holds app changes it
 	var h [recordHeader]byte
 	encodeRecord(&h, record{id: id, n: uint32(len(data))}, g.num, off)
-	if size <= int64(cap(s.scratch)) {
-		_, err = f.WriteAt(append(append(s.scratch[:0], h[:]...), data...), off)
+	if size <= recordHeader+smallRecord {
+		b := scratch.Get().(*[]byte)
+		_, err = f.WriteAt(append(append((*b)[:0], h[:]...), data...), off)
+		scratch.Put(b)
 	} else if _, err = f.WriteAt(data, off+recordHeader); err == nil {
 		// The header comes second: where it is valid, the block was at least written.
 		crashpoint.Here(crashpoint.BlockBody)

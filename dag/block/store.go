@@ -49,9 +49,8 @@ type Store struct {
 
 	// app serialises appends. It comes before mu. The DB is not called under it, since an update waits for appends when
 	// it has to rescue a segment.
-	app     sync.Mutex
-	active  *segment // where blocks are appended; nil: begin a new one
-	scratch []byte
+	app    sync.Mutex
+	active *segment // where blocks are appended; nil: begin a new one
 
 	// mu guards what follows, and is not held across I/O.
 	mu       sync.RWMutex
@@ -113,7 +112,6 @@ func Open(o Options) (*Store, error) {
 		dirty:    map[uint32]*segment{},
 		bad:      map[ID]place{},
 		holds:    map[ID]int{},
-		scratch:  make([]byte, 0, recordHeader+smallRecord),
 	}
 	s.files.limit = o.OpenFiles
 	s.overlay.init(&s.mu, o.CacheEntries)
