@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	// mapBytes of address space are reserved, so that growing never has to wait for readers to end. Ours to tune.
+	// mapBytes of address space are reserved by OpenBolt, so that growing never has to wait for readers to end. Ours to tune.
 	mapBytes = 64 << 30
 	// growBytes is by how much the file grows; what is not used of it is a hole.
 	growBytes = 1 << 20
@@ -38,9 +38,10 @@ const (
 
 // Bolt is a DB in one file.
 type Bolt struct {
-	db     *bbolt.DB
-	reads  atomic.Int64
-	broken atomic.Bool
+	db       *bbolt.DB
+	reserved int64 // bytes of address space that are reserved
+	reads    atomic.Int64
+	broken   atomic.Bool
 }
 
 var _ DB = (*Bolt)(nil)
@@ -48,10 +49,14 @@ var _ DB = (*Bolt)(nil)
 // OpenBolt opens or makes the file at path (mode 0600). Only one process may have it open: another gets ErrInUse
 // after ten seconds. Where the file is new, the caller makes its name durable. A file that is no
 // database, or whose both roots are damaged, gives ErrCorrupt.
-func OpenBolt(path string) (*Bolt, error) {
-	size := mapBytes
+func OpenBolt(path string) (*Bolt, error) { return OpenBoltOf(path, mapBytes) }
+
+// OpenBoltOf is OpenBolt for a file that seldom grows beyond some bytes, which are reserved in the address space: of 64 GiB, as OpenBolt
+// takes, a process has 2,000. Where it does grow beyond, that waits for readers to end.
+func OpenBoltOf(path string, reserve int) (*Bolt, error) {
+	size := reserve
 	if uint64(^uint(0)) < 1<<40 {
-		size = 256 << 20
+		size = min(size, 256<<20)
 	}
 	var db *bbolt.DB
 	var file *os.File
@@ -89,7 +94,7 @@ func OpenBolt(path string) (*Bolt, error) {
 		return nil, fmt.Errorf("kv: open %s: %w", path, errors.Join(err, db.Close()))
 	}
 	db.AllocSize = growBytes
-	return &Bolt{db: db}, nil
+	return &Bolt{db: db, reserved: int64(size)}, nil
 }
 
 // checkTop checks what bbolt can't be let read where it is damaged.
@@ -187,7 +192,7 @@ func (b *Bolt) commit(fn func(Tx) error, committing *int) (err error) {
 // the map could move meanwhile it does nothing.
 func (b *Bolt) keepTrimmed() (stop func()) {
 	size := b.Size()
-	if size < maxMapped/2 || size > mapBytes/2 || uint64(^uint(0)) < 1<<40 {
+	if size < maxMapped/2 || size > b.reserved/2 || uint64(^uint(0)) < 1<<40 {
 		return func() {}
 	}
 	data := b.db.Info().Data

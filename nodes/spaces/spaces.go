@@ -30,6 +30,7 @@ import (
 const (
 	folder          = "spaces"
 	dbName          = "space.db"
+	indexBytes      = 256 << 20 // what is reserved for an index: many are open
 	checkpointEvery = 2 * time.Second
 	closeAfter      = time.Minute // what Options.CloseAfter is by itself
 	takes           = 4           // access lists of strangers that are judged at once: each is in memory
@@ -471,12 +472,12 @@ func (s *Set) openSpace(id dag.ID) (sp *Space, err error) {
 		return sp, err
 	}
 	path := filepath.Join(s.opt.Dir, filepath.FromSlash(dir), dbName)
-	db, err := kv.OpenBolt(path)
+	db, err := kv.OpenBoltOf(path, indexBytes)
 	if errors.Is(err, kv.ErrCorrupt) {
 		// Nothing is in it that does not follow from the segment files.
 		s.opt.Log.Error("the index of a space is put aside and made again", "space", id.String(), "file", path+".damaged", "err", err)
 		if err = os.Rename(path, path+".damaged"); err == nil {
-			db, err = kv.OpenBolt(path)
+			db, err = kv.OpenBoltOf(path, indexBytes)
 		}
 	}
 	if err != nil {
@@ -499,5 +500,6 @@ func (s *Set) openSpace(id dag.ID) (sp *Space, err error) {
 		return sp, err
 	}
 	sp.blocks, err = block.Open(block.Options{Disk: s.disk, Dir: dir + "/blocks", DB: db, Seal: store.Plain{}, CacheEntries: 1024, OpenFiles: 4})
+	db.Trim()
 	return sp, err
 }
