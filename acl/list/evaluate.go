@@ -150,7 +150,7 @@ func (j *judge) decide() {
 		}
 		if n.record.Leave != nil {
 			owner, _ := j.ownerAt(n)
-			j.void[n] = n.account == owner
+			j.void[n] = n.account == owner && j.s.Root.Kind != RootOneToOne
 			top[n] = true
 		} else {
 			top[n] = j.owns(n)

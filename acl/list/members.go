@@ -57,7 +57,7 @@ func newRequest(n *node) *Request {
 
 // first is the role that an account has by the root.
 func (s *State) first(account dag.PublicKey) Role {
-	if account == s.Root.Owner.Identity {
+	if s.Root.Owned(account) {
 		return RoleOwner
 	}
 	return RoleNone

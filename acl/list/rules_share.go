@@ -64,7 +64,7 @@ func (s *State) allowsShare(b *dag.Batch, rec *Record) error {
 		}
 		return s.allowsEpoch(m.Next, m.Account)
 	case rec.Leave != nil:
-		if author == RoleOwner {
+		if author == RoleOwner && s.Root.Kind != RootOneToOne {
 			return denied("the owner cannot leave")
 		}
 	case rec.Transfer != nil:

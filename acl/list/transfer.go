@@ -55,8 +55,11 @@ func (j *judge) ownerAt(n *node) (owner dag.PublicKey, next *node) {
 	return owner, nil
 }
 
-// owns says whether a record is by the owner, who gives the space away in nothing beside it.
+// owns says whether a record is by the owner, who gives the space away in nothing beside it; or by one of the two who own a one-to-one space.
 func (j *judge) owns(n *node) bool {
+	if j.s.Root.Kind == RootOneToOne {
+		return j.s.Root.Owned(n.account)
+	}
 	owner, next := j.ownerAt(n)
 	return n.account == owner && (next == nil || next == n || !j.aside(next, n))
 }
