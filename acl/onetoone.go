@@ -17,6 +17,7 @@ import (
 	"github.com/anyfs/anyfs/acl/list"
 	"github.com/anyfs/anyfs/acl/seal"
 	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/dag/store"
 )
 
 // A one-to-one space: two accounts that know each other's public keys compute the same one, without a word between them.
@@ -118,15 +119,20 @@ func OneToOneID(k *Keys, other *AccountKeys, number uint64) (dag.ID, error) {
 	return root.ID(), nil
 }
 
-// BeginOneToOne opens the one-to-one space of this account and another in st, which may be empty or hold what a peer gave of its access list, brings this device
-// in, and begins the first epoch that is sealed in where there is none. It takes the account's secret, else it returns ErrNoSecret. All is durable when it returns.
-func BeginOneToOne(k *Keys, other *AccountKeys, number uint64, st dag.Store, rnd io.Reader) (*Space, error) {
+// BeginOneToOne opens the one-to-one space of this account and another in st, which may be empty, takes in frames of its access list that a peer gave, brings this
+// device in, and begins the first epoch that is sealed in where there is none. It takes the account's secret, else it returns ErrNoSecret. All is durable when it returns.
+func BeginOneToOne(k *Keys, other *AccountKeys, number uint64, st dag.Store, frames [][]byte, rnd io.Reader) (*Space, error) {
 	if k.Account == nil {
 		return nil, ErrNoSecret
 	}
 	root, key, err := k.Account.oneToOne(other, number)
 	if err != nil {
 		return nil, err
+	}
+	if len(frames) > 0 {
+		if err := importFrames(root.ID(), st, frames); err != nil {
+			return nil, err
+		}
 	}
 	s, err := bringIn(k, root.ID(), root.Encode(), key, st, rnd)
 	if err != nil {
@@ -136,6 +142,33 @@ func BeginOneToOne(k *Keys, other *AccountKeys, number uint64, st dag.Store, rnd
 		return nil, err
 	}
 	return s, st.Sync()
+}
+
+func importFrames(id dag.ID, st dag.Store, frames [][]byte) error {
+	l, err := list.Open(id, st)
+	for i := 0; i < len(frames) && err == nil; i++ {
+		err = l.Import(frames[i])
+	}
+	return err
+}
+
+// LookOneToOne looks at the access list of a one-to-one space of this account, whose ID was computed here, as a peer gave it: begun says whether the other account has
+// come into it, over whether one of the two has left.
+func LookOneToOne(k *Keys, id dag.ID, frames [][]byte) (begun, over bool, err error) {
+	l, err := list.Open(id, store.NewMem())
+	for i := 0; i < len(frames) && err == nil; i++ {
+		err = l.Import(frames[i])
+	}
+	if err != nil {
+		return false, false, err
+	}
+	root, st := l.Root(), l.State()
+	if root == nil || root.Beside(k.Identity) == nil {
+		return false, false, fmt.Errorf("%w: space %s is none of this account and one other", ErrDenied, id)
+	}
+	m, in := st.Member(root.Beside(k.Identity).Identity)
+	over = !in || st.Role(k.Identity) == RoleNone
+	return over || len(m.Devices) > 0, over, nil
 }
 
 // OneToOne gives the other account of a one-to-one space; nil where this is none.

@@ -23,7 +23,7 @@ func two(t testing.TB) (ann, bob *Keys) {
 
 func begin(t testing.TB, k, with *Keys, number uint64) *Space {
 	t.Helper()
-	s, err := BeginOneToOne(k, &with.Public, number, store.NewMem(), nil)
+	s, err := BeginOneToOne(k, &with.Public, number, store.NewMem(), nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +99,7 @@ func TestOneToOne(t *testing.T) {
 	// One that was paired by a code gets in by another one.
 	paired := newKeys(t, testAccount(t), "ann's tablet")
 	paired.Account = nil
-	if _, err := BeginOneToOne(paired, &bob.Public, 0, store.NewMem(), nil); !errors.Is(err, ErrNoSecret) {
+	if _, err := BeginOneToOne(paired, &bob.Public, 0, store.NewMem(), nil, nil); !errors.Is(err, ErrNoSecret) {
 		t.Errorf("without the secret: %v", err)
 	}
 	if ok, err := a.AdmitDevice(paired.Device.Certificate, "ann's tablet", nil); !ok || err != nil {
@@ -130,7 +130,7 @@ func TestOneToOne(t *testing.T) {
 	if b.Keys().Has(a.Epoch()) || b.Role() != RoleNone {
 		t.Error("who left has the next key")
 	}
-	if _, err := BeginOneToOne(bob, &ann.Public, 0, storeOf(t, b), nil); !errors.Is(err, ErrDenied) {
+	if _, err := BeginOneToOne(bob, &ann.Public, 0, storeOf(t, b), nil, nil); !errors.Is(err, ErrDenied) {
 		t.Errorf("who left came back: %v", err)
 	}
 }

@@ -50,7 +50,7 @@ func ImportSpace(k *Keys, id dag.ID, st dag.Store, frames func(yield func(frame 
 		if _, ok := k.agreedKey(l.Root()); !ok {
 			return nil, fmt.Errorf("%w: space %s is not the one that this account and %s agree on", ErrDenied, id, FormatIdentity(other.Identity))
 		}
-		return BeginOneToOne(k, other, l.Root().Number, st, k.Rand)
+		return BeginOneToOne(k, other, l.Root().Number, st, nil, k.Rand)
 	}
 	if s.Role() != RoleNone && !s.Epoch().IsZero() && !l.State().Unknown {
 		if err := s.AddDevice(k.Rand); err != nil {

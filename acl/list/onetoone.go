@@ -84,6 +84,9 @@ func (s *State) allowsTwo(kind Kind) error {
 	return nil
 }
 
+// Size is how many members there are.
+func (s *State) Size() int { return len(s.members) }
+
 // Payer is the account whose quota the space counts to on nodes: its root's owner, and of a one-to-one space the author of the first record in
 // total order. So nobody pays for a space that another began in both names.
 func (l *List) Payer() (account dag.PublicKey) {
