@@ -81,7 +81,8 @@ func sharing() map[string]*Record {
 		"request": a.request(space, 1, dag.ID{2}), "joining": a.join(space, 1, dag.ID{2}),
 		"acceptance": accepted, "refusal": answer(KindDecline, dag.ID{3}), "taking back": answer(KindCancel, dag.ID{3}),
 		"promotion": changeRole(a, RoleAdmin), "demotion": demoted, "removal": remove(a, next(space), dag.ID{1}, dag.ID{2}),
-		"transfer": transfer(a), "adoption": adopt(dag.ID{1}, dag.ID{2}), "leaving": leave(), "leaving with tips": {Kind: KindLeave, Must: true, Leave: &Leave{[]dag.ID{{4}}}}, "sharing": share(space, to),
+		"replacement": replaceBy(a, newActor(2, 1), dag.ID{3}, space),
+		"transfer":    transfer(a), "adoption": adopt(dag.ID{1}, dag.ID{2}), "leaving": leave(), "leaving with tips": {Kind: KindLeave, Must: true, Leave: &Leave{[]dag.ID{{4}}}}, "sharing": share(space, to),
 		"revocation of a device": revokeDevice(a, newActor(1, 2), next(space), dag.ID{1}, dag.ID{2}), "revocation by a reader": revokeDevice(a, newActor(1, 2), nil),
 	}
 }

@@ -74,7 +74,7 @@ func (s *State) allowsTwo(kind Kind) error {
 		return nil
 	}
 	switch kind {
-	case KindInvite, KindRevokeInvite, KindJoinRequest, KindJoin, KindAccept, KindDecline, KindCancel:
+	case KindInvite, KindRevokeInvite, KindJoinRequest, KindJoin, KindAccept, KindDecline, KindCancel, KindReplaceAccount:
 		return denied("a one-to-one space takes in nobody else; to be more, make a space and invite both")
 	case KindRemove:
 		return denied("neither of the two whose one-to-one space it is can remove the other; each can leave")

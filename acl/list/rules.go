@@ -19,8 +19,9 @@ var needs = map[Kind]Role{
 	KindLeave:     RoleReader,
 	KindOptions:   RoleAdmin,
 
-	KindRevokeDevice: RoleReader,
-	KindTransfer:     RoleOwner,
+	KindRevokeDevice:   RoleReader,
+	KindReplaceAccount: RoleReader,
+	KindTransfer:       RoleOwner,
 
 	KindInvite:       RoleAdmin,
 	KindRevokeInvite: RoleAdmin,

@@ -132,7 +132,7 @@ func (s *State) apply(n *node) {
 	if n.record == nil {
 		return
 	}
-	if n.record.JoinRequest != nil && s.requests[n.id] == nil {
+	if n.record.asks() && s.requests[n.id] == nil {
 		s.requests[n.id] = newRequest(n)
 	}
 	s.noteDevices(n)

@@ -11,8 +11,8 @@ type Transfer struct{ Account dag.PublicKey }
 
 func (s *State) allowsTransfer(b *dag.Batch, t *Transfer) error {
 	switch {
-	case s.Root.Kind == RootDerived:
-		return denied("a space that is derived from its owner's account is always that account's")
+	case s.Root.Kind == RootDerived && !s.succeeds(t.Account, b.Account):
+		return denied("a space that is derived from its owner's account is that account's, or that of one which takes its place")
 	case t.Account == b.Account:
 		return denied("a transfer to who owns the space")
 	case s.Role(t.Account) == RoleNone:
