@@ -79,7 +79,7 @@ func (s *Space) openEpochs() {
 	}
 	current := dag.ID{}
 	for i := len(epochs) - 1; i >= 0 && current.IsZero(); i-- {
-		if epochs[i].Clean && s.keys.SetCurrent(epochs[i].ID) == nil {
+		if sealable(st, &epochs[i]) && s.keys.SetCurrent(epochs[i].ID) == nil {
 			current = epochs[i].ID
 		}
 	}
@@ -128,6 +128,11 @@ func (s *Space) find(st *list.State, e *list.Epoch) (seal.ReadKey, bool) {
 			if k := a.spaceKey(label); s.matches(e, k) {
 				return k, true
 			}
+		}
+	}
+	if e.ID == s.ID() && root.Kind == list.RootOneToOne {
+		if k, ok := s.k.agreedKey(root); ok {
+			return k, true
 		}
 	}
 	if k, ok := s.unwrap(e, s.k.Device.PublicKey(), s.k.Device.hpke); ok {

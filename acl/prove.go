@@ -46,6 +46,12 @@ func ImportSpace(k *Keys, id dag.ID, st dag.Store, frames func(yield func(frame 
 	if err != nil {
 		return nil, err
 	}
+	if other := s.OneToOne(); other != nil && k.Account != nil && s.Role() != RoleNone && !l.State().Unknown {
+		if _, ok := k.agreedKey(l.Root()); !ok {
+			return nil, fmt.Errorf("%w: space %s is not the one that this account and %s agree on", ErrDenied, id, FormatIdentity(other.Identity))
+		}
+		return BeginOneToOne(k, other, l.Root().Number, st, nil, k.Rand)
+	}
 	if s.Role() != RoleNone && !s.Epoch().IsZero() && !l.State().Unknown {
 		if err := s.AddDevice(k.Rand); err != nil {
 			return nil, err

@@ -336,7 +336,7 @@ func (s *Space) healOnce(rnd io.Reader) (bool, error) {
 		return err == nil, err
 	}
 	e, key, err := s.sealing()
-	if err != nil || e.ID == s.ID() && st.Root.Kind == list.RootDerived {
+	if err != nil || e.ID == s.ID() && st.Root.Kind != list.RootRandom {
 		return false, nil
 	}
 	// A wrap can't be looked into by others than whom it is for, and what it holds may be nothing: a writer who begins an epoch could so
@@ -399,5 +399,5 @@ func (s *Space) endUsedUp(st *list.State, rnd io.Reader) (wrote bool, err error)
 
 // unclean says whether no epoch is fit to be sealed in.
 func (s *Space) unclean(st *list.State) bool {
-	return !slices.ContainsFunc(st.Epochs(), func(e list.Epoch) bool { return e.Clean })
+	return !slices.ContainsFunc(st.Epochs(), func(e list.Epoch) bool { return sealable(st, &e) })
 }

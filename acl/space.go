@@ -68,6 +68,11 @@ func DeriveSpace(k *Keys, label string, st dag.Store, rnd io.Reader) (*Space, er
 	if err != nil {
 		return nil, err
 	}
+	return bringIn(k, id, root, key, st, rnd)
+}
+
+// bringIn brings this device into a space whose root and first key it computed.
+func bringIn(k *Keys, id dag.ID, root []byte, key seal.ReadKey, st dag.Store, rnd io.Reader) (*Space, error) {
 	l, err := list.Open(id, st)
 	if err != nil {
 		return nil, err

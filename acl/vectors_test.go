@@ -21,7 +21,39 @@ const vectorsFile = "testdata/vectors.json"
 type vectors struct {
 	About    string
 	Accounts []accountVector
+	Two      []twoVector
 	Space    spaceVector
+}
+
+// twoVector is the one-to-one space of two of the accounts, by their places.
+type twoVector struct {
+	Of                                 [2]int
+	Number                             uint64
+	Shared, ID, Agreed, FirstKey, Root string
+}
+
+func twoVectors(t *testing.T) (out []twoVector) {
+	for _, v := range []twoVector{{Of: [2]int{0, 1}}, {Of: [2]int{0, 1}, Number: 1}, {Of: [2]int{1, 2}}} {
+		var two [2]*Account
+		for i, n := range v.Of {
+			a, err := accountOf([entropyBytes]byte(bytes.Repeat([]byte{[]byte{0x7f, 0x00, 0x80}[n]}, entropyBytes)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			two[i] = a
+		}
+		shared, err := two[0].x25519.ECDH(two[1].x25519.PublicKey())
+		if err != nil {
+			t.Fatal(err)
+		}
+		root, key, err := two[0].oneToOne(&two[1].public, v.Number)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v.Shared, v.ID, v.Agreed, v.FirstKey, v.Root = hexed(shared), root.ID().String(), hexed(root.Seed[:]), hexed(key[:]), hexed(root.Encode())
+		out = append(out, v)
+	}
+	return out
 }
 
 type accountVector struct {
@@ -189,8 +221,8 @@ func TestVectors(t *testing.T) {
 	if err != nil && !*update {
 		t.Fatal(err)
 	}
-	v := &vectors{About: "Vectors of ../ACL.md: accounts with their derived spaces, and the access list of a space of the first account as frames."}
-	v.Accounts, v.Space = accountVectors(t), old.Space
+	v := &vectors{About: "Vectors of ../ACL.md: accounts with their derived spaces, the one-to-one spaces of two of them, and the access list of a space of the first account as frames."}
+	v.Accounts, v.Two, v.Space = accountVectors(t), twoVectors(t), old.Space
 	if *update {
 		v.Space = newSpaceVector(t)
 	}

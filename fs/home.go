@@ -110,6 +110,7 @@ type Home struct {
 	onSealed  atomic.Pointer[func(dag.ID, block.ID)]
 	errs      errorLog
 	absent    absentDevices
+	two       oneToOnes
 	last      atomic.Int64 // of now
 }
 

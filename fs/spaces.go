@@ -90,6 +90,7 @@ type SpaceInfo struct {
 	DiskBytes      int64  `json:"-"`
 	Policy         string `json:"policy,omitempty"` // "mirror" or "on-demand"
 	CacheLimit     int64  `json:"cache_limit,omitempty"`
+	With           string `json:"with,omitempty"` // the other account of a one-to-one space
 }
 
 // spaceOf gives the space of an id, nil where it is not here.
@@ -255,6 +256,9 @@ func (s *space) info(name string) SpaceInfo {
 		return i
 	}
 	i := SpaceInfo{Slot: s.slot, ID: s.id.String(), Name: name, Role: s.acl.Role().String(), State: "local"}
+	if other := s.acl.OneToOne(); other != nil {
+		i.With = acl.FormatIdentity(other.Identity)
+	}
 	i.BlockBytes, i.DiskBytes = s.blocks.Bytes()
 	i.FetchBlocks = s.wanted()
 	i.Conflicts = s.copyCount()

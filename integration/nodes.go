@@ -208,11 +208,15 @@ type NodeStatus struct {
 	Nodes    int    `json:"nodes"`
 	Draining bool   `json:"draining"`
 	Leaving  int    `json:"leaving"`
-	Spaces   []struct {
-		ID      string `json:"id"`
-		Blocks  int64  `json:"block_bytes"`
-		Changes int64  `json:"change_bytes"`
-	} `json:"spaces"`
+	Spaces   []NodeSpace
+}
+
+// NodeSpace is what a space takes on a node.
+type NodeSpace struct {
+	ID      string `json:"id"`
+	Owner   string `json:"owner"`
+	Blocks  int64  `json:"block_bytes"`
+	Changes int64  `json:"change_bytes"`
 }
 
 // Status asks the node.

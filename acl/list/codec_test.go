@@ -81,7 +81,8 @@ func sharing() map[string]*Record {
 		"request": a.request(space, 1, dag.ID{2}), "joining": a.join(space, 1, dag.ID{2}),
 		"acceptance": accepted, "refusal": answer(KindDecline, dag.ID{3}), "taking back": answer(KindCancel, dag.ID{3}),
 		"promotion": changeRole(a, RoleAdmin), "demotion": demoted, "removal": remove(a, next(space), dag.ID{1}, dag.ID{2}),
-		"transfer": transfer(a), "adoption": adopt(dag.ID{1}, dag.ID{2}), "leaving": leave(), "leaving with tips": {Kind: KindLeave, Must: true, Leave: &Leave{[]dag.ID{{4}}}}, "sharing": share(space, to),
+		"replacement": replaceBy(a, newActor(2, 1), dag.ID{3}, space),
+		"transfer":    transfer(a), "adoption": adopt(dag.ID{1}, dag.ID{2}), "leaving": leave(), "leaving with tips": {Kind: KindLeave, Must: true, Leave: &Leave{[]dag.ID{{4}}}}, "sharing": share(space, to),
 		"revocation of a device": revokeDevice(a, newActor(1, 2), next(space), dag.ID{1}, dag.ID{2}), "revocation by a reader": revokeDevice(a, newActor(1, 2), nil),
 	}
 }
@@ -193,6 +194,7 @@ func TestVectors(t *testing.T) {
 	v.Roots = []vector{
 		{Name: "random", Hex: hexed(a.randomRoot().Encode()), ID: a.randomRoot().ID().String()},
 		{Name: "derived", Hex: hexed(a.derivedRoot().Encode()), ID: a.derivedRoot().ID().String()},
+		{Name: "one-to-one", Hex: hexed(rootOfTwo(a, newActor(2, 1)).Encode()), ID: rootOfTwo(a, newActor(2, 1)).ID().String()},
 	}
 	good, bad := make(map[string]vector), make(map[string]vector)
 	for name, rec := range samples() {
@@ -246,7 +248,7 @@ func TestEncodingsAreCBOR(t *testing.T) {
 	}
 	a := newActor(1, 1)
 	all := map[string][]byte{"account": a.keys.Encode(), "certificate": a.cert.Encode(), "random root": a.randomRoot().Encode(),
-		"derived root": a.derivedRoot().Encode()}
+		"derived root": a.derivedRoot().Encode(), "one-to-one root": rootOfTwo(a, newActor(2, 1)).Encode()}
 	for name, rec := range samples() {
 		all["record "+name] = rec.Encode()
 	}
@@ -279,7 +281,7 @@ func TestDecodersOfEveryLength(t *testing.T) {
 	}
 	check("account", a.keys.Encode(), func(b []byte) error { _, err := DecodeAccountKeys(b); return err })
 	check("certificate", a.cert.Encode(), func(b []byte) error { _, err := DecodeCertificate(b); return err })
-	for _, root := range []*Root{a.randomRoot(), a.derivedRoot()} {
+	for _, root := range []*Root{a.randomRoot(), a.derivedRoot(), rootOfTwo(a, newActor(2, 1))} {
 		check("root", root.Encode(), func(b []byte) error { _, err := DecodeRoot(b); return err })
 	}
 	for name, rec := range samples() {
@@ -319,7 +321,7 @@ func TestSignatures(t *testing.T) {
 		}
 		return c.Verify()
 	})
-	for _, root := range []*Root{a.randomRoot(), a.derivedRoot()} {
+	for _, root := range []*Root{a.randomRoot(), a.derivedRoot(), rootOfTwo(a, newActor(2, 1))} {
 		flip("root", root.Encode(), func(b []byte) error {
 			r, err := DecodeRoot(b)
 			if err != nil {
@@ -403,6 +405,7 @@ func FuzzDecodeRoot(f *testing.F) {
 	a := newActor(1, 1)
 	f.Add(a.randomRoot().Encode())
 	f.Add(a.derivedRoot().Encode())
+	f.Add(rootOfTwo(a, newActor(2, 1)).Encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := DecodeRoot(b)
 		if err != nil {

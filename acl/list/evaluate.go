@@ -93,17 +93,18 @@ type judge struct {
 	pasts     []reach
 	at        map[dag.ID]int
 	void      map[*node]bool
-	transfers []*node        // that stand, in order
-	dead      map[*node]bool // records that stand, and whose epoch does not: their author could not begin one
+	transfers []*node                  // that stand, in order
+	places    map[dag.PublicKey]dag.ID // members whose place another took, and by which request
+	dead      map[*node]bool           // records that stand, and whose epoch does not: their author could not begin one
 }
 
 // evaluate is the state that a set of records comes to: order holds it in total order, and is closed under pasts.
 func evaluate(root *Root, space dag.ID, order []*node) *State {
 	s := newState(root, space)
-	j := &judge{s: s, order: order, void: make(map[*node]bool), dead: make(map[*node]bool)}
+	j := &judge{s: s, order: order, void: make(map[*node]bool), dead: make(map[*node]bool), places: make(map[dag.PublicKey]dag.ID)}
 	j.pasts, j.at = pasts(order)
 	for _, n := range order {
-		if n.record != nil && n.record.JoinRequest != nil && s.requests[n.id] == nil {
+		if n.record.asks() && s.requests[n.id] == nil {
 			s.requests[n.id] = newRequest(n)
 		}
 	}
@@ -150,10 +151,13 @@ func (j *judge) decide() {
 		}
 		if n.record.Leave != nil {
 			owner, _ := j.ownerAt(n)
-			j.void[n] = n.account == owner
+			j.void[n] = n.account == owner && j.s.Root.Kind != RootOneToOne
 			top[n] = true
 		} else {
 			top[n] = j.owns(n)
+		}
+		if top[n] && !j.void[n] && j.taken(n) {
+			j.void[n] = true
 		}
 		if top[n] && !j.void[n] {
 			j.s.note(n)
@@ -164,7 +168,7 @@ func (j *judge) decide() {
 		if n.record == nil || top[n] || !asksAdmin(n.record) || j.void[n] {
 			continue
 		}
-		if !j.holds(n, j.needs(n)) || j.raised(n) {
+		if !j.holds(n, j.needs(n)) || j.raised(n) || j.taken(n) {
 			j.void[n] = true
 		} else {
 			admins = append(admins, n)
@@ -268,7 +272,7 @@ func roleBy(role Role, acts []act, known func(*node) bool, aside func(a, b *node
 // lapse takes out what waits for nothing any more: requests that do not stand.
 func (s *State) lapse(j *judge) {
 	for _, n := range j.order {
-		if n.record != nil && n.record.JoinRequest != nil && j.void[n] {
+		if n.record.asks() && j.void[n] {
 			if q := s.requests[n.id]; q != nil && q.batch == n.batch && q.State == RequestOpen {
 				q.State = RequestLapsed
 			}

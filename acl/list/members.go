@@ -47,17 +47,23 @@ type Request struct {
 	Account dag.PublicKey
 	State   RequestState
 
+	Replaces dag.PublicKey // the member whose place it is to take, which asks for that; zero of a request by an invitation
+	Epoch    dag.ID        // of such a one: under whose key the names are sealed
+
 	batch dag.ID
 	seen  bool // it was folded
 }
 
 func newRequest(n *node) *Request {
+	if p := n.record.Replace; p != nil {
+		return &Request{JoinRequest: p.request(), ID: n.id, Account: p.Keys.Identity, Replaces: n.account, Epoch: p.Epoch, batch: n.batch}
+	}
 	return &Request{JoinRequest: *n.record.JoinRequest, ID: n.id, Account: n.account, batch: n.batch}
 }
 
 // first is the role that an account has by the root.
 func (s *State) first(account dag.PublicKey) Role {
-	if account == s.Root.Owner.Identity {
+	if s.Root.Owned(account) {
 		return RoleOwner
 	}
 	return RoleNone
@@ -146,7 +152,7 @@ func (s *State) granted(account dag.PublicKey, n *node) bool {
 func (s *State) foldShare(n *node) {
 	rec := n.record
 	switch {
-	case rec.JoinRequest != nil:
+	case rec.asks():
 		s.requests[n.id].seen = true
 		s.ask(n)
 	case rec.Accept != nil:
@@ -186,9 +192,9 @@ func (s *State) foldShare(n *node) {
 	case rec.ChangeRole != nil:
 		s.foldRole(n, rec.ChangeRole)
 	case rec.Remove != nil:
-		delete(s.members, rec.Remove.Account)
+		s.drop(rec.Remove.Account)
 	case rec.Leave != nil:
-		delete(s.members, n.account)
+		s.drop(n.account)
 	case rec.Transfer != nil:
 		s.foldTransfer(n)
 	case rec.RevokeDevice != nil:
@@ -229,6 +235,8 @@ func (s *State) ask(n *node) {
 		s.asked[n.account] = asking{rec.JoinRequest.Keys, rec.JoinRequest.Certificate}
 	case rec.Join != nil:
 		s.asked[n.account] = asking{rec.Join.Keys, rec.Join.Certificate}
+	case rec.Replace != nil:
+		s.asked[rec.Replace.Keys.Identity] = asking{rec.Replace.Keys, rec.Replace.Certificate}
 	}
 }
 

@@ -70,6 +70,7 @@ type Record struct {
 	RevokeDevice *RevokeDevice
 	Transfer     *Transfer
 	Adopt        *Adopt
+	Replace      *Replace
 	Body         []byte
 }
 
@@ -101,10 +102,6 @@ type Options struct{ Set map[string]uint64 }
 
 // Known says whether this version knows the kind.
 func (rec *Record) Known() bool {
-	switch rec.Kind {
-	case KindReplaceAccount:
-		return false
-	}
 	return rec.Kind >= KindRoot && rec.Kind <= KindOptions || rec.Kind == KindAgree
 }
 

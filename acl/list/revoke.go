@@ -117,6 +117,8 @@ func (s *State) noteDevices(n *node) {
 		s.ended = true
 	case rec.AddDevice != nil:
 		s.brought[ofDevice{n.account, rec.AddDevice.Certificate.Device}] = true
+	case rec.Replace != nil:
+		s.brought[ofDevice{rec.Replace.Keys.Identity, rec.Replace.Certificate.Device}] = true
 	case rec.JoinRequest != nil, rec.Join != nil:
 		s.brought[ofDevice{n.account, n.device}] = true
 	}

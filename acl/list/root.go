@@ -12,9 +12,9 @@ type RootKind uint64
 
 // The kinds of roots.
 const (
-	RootRandom  RootKind = 1 // a random seed; signed by the device whose certificate it holds
-	RootDerived RootKind = 2 // seed and key follow from the account's secret; signed by the account
-	// 3 is kept for the root of two accounts.
+	RootRandom   RootKind = 1 // a random seed; signed by the device whose certificate it holds
+	RootDerived  RootKind = 2 // seed and key follow from the account's secret; signed by the account
+	RootOneToOne RootKind = 3 // of two accounts: seed and key follow from what they agree on; signed by the key whose public half the seed is
 )
 
 // Suite is the way of sealing of an epoch: ../seal/FORMAT.md, version 1.
@@ -42,9 +42,12 @@ type Wrap struct {
 type Root struct {
 	Kind       RootKind
 	Seed       [32]byte
-	Owner      AccountKeys
+	Owner      AccountKeys // of a one-to-one space the one whose identity is lower
 	Suite      uint64
 	Commitment [32]byte // to the first read key; see seal.ReadKey.Commitment with a zero space
+	// Only in that of a one-to-one space:
+	Other  *AccountKeys
+	Number uint64 // 0 for the first one of the two
 	// Only in a random root:
 	Device *Certificate
 	Name   []byte // of the device, sealed
@@ -62,8 +65,11 @@ func (t *Root) Encode() []byte { return t.encode(true) }
 func (t *Root) encode(signed bool) []byte {
 	w := writer{make([]byte, 0, 6<<10)}
 	n := 6
-	if t.Kind == RootRandom {
+	switch t.Kind {
+	case RootRandom:
 		n += 3
+	case RootOneToOne:
+		n++
 	}
 	if signed {
 		n++
@@ -78,6 +84,10 @@ func (t *Root) encode(signed bool) []byte {
 		w.blob("name", t.Name)
 	}
 	w.blob("seed", t.Seed[:])
+	if t.Kind == RootOneToOne {
+		t.writeTwo(&w)
+		return w.b
+	}
 	w.text("owner")
 	t.Owner.write(&w, true)
 	w.uint("suite", t.Suite)
@@ -102,7 +112,7 @@ func DecodeRoot(b []byte) (*Root, error) {
 	r.open("root")
 	r.fixed("sig", t.Signature[:])
 	t.Kind = RootKind(r.uint("kind"))
-	if r.err == nil && t.Kind != RootRandom && t.Kind != RootDerived {
+	if r.err == nil && (t.Kind < RootRandom || t.Kind > RootOneToOne) {
 		return nil, fmt.Errorf("%w (root of kind %d)", ErrVersion, t.Kind)
 	}
 	random := t.Kind == RootRandom
@@ -110,6 +120,10 @@ func DecodeRoot(b []byte) (*Root, error) {
 		t.Name = r.blob("name", maxName)
 	}
 	r.fixed("seed", t.Seed[:])
+	if t.Kind == RootOneToOne {
+		t.readTwo(&r)
+		return strict(t, b, &r, t.Encode)
+	}
 	r.key("owner")
 	t.Owner.read(&r)
 	t.Suite = r.uint("suite")
@@ -126,7 +140,7 @@ func DecodeRoot(b []byte) (*Root, error) {
 	return strict(t, b, &r, t.Encode)
 }
 
-// Sign signs the root: a random one with the device's key, a derived one with the account's.
+// Sign signs the root: a random one with the device's key, a derived one with the account's, that of a one-to-one space with the agreed one.
 func (t *Root) Sign(key ed25519.PrivateKey) {
 	copy(t.Signature[:], ed25519.Sign(key, sum(domainRoot, t.encode(false))))
 }
@@ -137,6 +151,12 @@ func (t *Root) Verify() error {
 		return err
 	}
 	signer := t.Owner.Identity
+	if t.Kind == RootOneToOne {
+		if err := t.verifyTwo(); err != nil {
+			return err
+		}
+		signer = t.Seed
+	}
 	if t.Kind == RootRandom {
 		if t.Device.Account != t.Owner.Identity {
 			return fmt.Errorf("%w: the root's device is not its owner's", ErrSignature)

@@ -19,8 +19,9 @@ var needs = map[Kind]Role{
 	KindLeave:     RoleReader,
 	KindOptions:   RoleAdmin,
 
-	KindRevokeDevice: RoleReader,
-	KindTransfer:     RoleOwner,
+	KindRevokeDevice:   RoleReader,
+	KindReplaceAccount: RoleReader,
+	KindTransfer:       RoleOwner,
 
 	KindInvite:       RoleAdmin,
 	KindRevokeInvite: RoleAdmin,
@@ -53,6 +54,9 @@ func (s *State) allows(b *dag.Batch, rec *Record) error {
 	}
 	if rec == nil {
 		rec = &Record{}
+	}
+	if err := s.allowsTwo(rec.Kind); err != nil {
+		return err
 	}
 	role := needed(rec.Kind)
 	if role == RoleNone {
@@ -173,6 +177,8 @@ func (s *State) allowsFiles(b *dag.Batch) error {
 		return fmt.Errorf("%w: device %s has no certificate in the past of the batch", ErrDenied, PeerID(b.Device))
 	case s.epochs[b.Epoch] == nil:
 		return fmt.Errorf("%w: sealed in an unknown epoch", ErrDenied)
+	case s.Root.Kind == RootOneToOne && b.Epoch == s.Space:
+		return fmt.Errorf("%w: sealed in the first epoch of a one-to-one space, which is for the names of devices alone", ErrDenied)
 	}
 	return nil
 }

@@ -64,11 +64,13 @@ func (s *State) allowsShare(b *dag.Batch, rec *Record) error {
 		}
 		return s.allowsEpoch(m.Next, m.Account)
 	case rec.Leave != nil:
-		if author == RoleOwner {
+		if author == RoleOwner && s.Root.Kind != RootOneToOne {
 			return denied("the owner cannot leave")
 		}
 	case rec.Transfer != nil:
 		return s.allowsTransfer(b, rec.Transfer)
+	case rec.Replace != nil:
+		return s.allowsReplace(b, rec.Replace)
 	case rec.RevokeDevice != nil:
 		return s.allowsRevocation(b, rec.RevokeDevice, author)
 	case rec.ShareKey != nil:
@@ -110,6 +112,8 @@ func (s *State) allowsAccept(a *Accept, author Role) error {
 		return denied("a request that is not open")
 	case a.Role >= author:
 		return denied("%s cannot make others %s", author, a.Role)
+	case q.Replaces != (dag.PublicKey{}) && s.replaced(q.Replaces):
+		return denied("the place of %s was taken already", FormatIdentity(q.Replaces))
 	case s.Role(q.Account) != RoleNone:
 		return denied("a request of who is a member")
 	case s.epochs[a.Epoch] == nil:

@@ -354,6 +354,8 @@ func (rec *Record) roomShare() (int, []Wrap) {
 		return fields + 41*len(rec.Adopt.Batches), nil
 	case rec.RevokeDevice != nil:
 		return fields + 64 + 41*len(rec.RevokeDevice.Tips), nil
+	case rec.Replace != nil:
+		return 3*fields + 2*HPKEBytes + 400 + len(rec.Replace.Name) + len(rec.Replace.Device), nil
 	}
 	return 0, nil
 }
@@ -392,6 +394,8 @@ func (rec *Record) writeShare(w *writer) {
 	case KindTransfer:
 		w.fields(1)
 		w.blob("account", rec.Transfer.Account[:])
+	case KindReplaceAccount:
+		rec.Replace.write(w)
 	case KindAdopt:
 		w.fields(1)
 		w.links("batches", rec.Adopt.Batches)
@@ -450,6 +454,9 @@ func (rec *Record) readShare(r *reader) {
 		r.fields(1, "body")
 		rec.Transfer = new(Transfer)
 		r.fixed("account", rec.Transfer.Account[:])
+	case KindReplaceAccount:
+		rec.Replace = new(Replace)
+		rec.Replace.read(r)
 	case KindAdopt:
 		r.fields(1, "body")
 		if rec.Adopt = (&Adopt{r.ids("batches", maxAdopted)}); r.err == nil && len(rec.Adopt.Batches) == 0 {

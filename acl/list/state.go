@@ -115,6 +115,9 @@ func newState(root *Root, space dag.ID) *State {
 		s.brought[ofDevice{owner.Account, root.Device.Device}] = true
 	}
 	s.members[owner.Account] = owner
+	if o := root.Other; o != nil {
+		s.members[o.Identity] = &Member{Account: o.Identity, Role: RoleOwner, Since: space, Keys: *o}
+	}
 	s.addEpoch(&Epoch{ID: space, Suite: root.Suite, Commitment: root.Commitment, Wraps: slices.Clip(root.Wraps), By: slices.Repeat([]dag.PublicKey{root.Owner.Identity}, len(root.Wraps)), Clean: true})
 	return s
 }
@@ -129,7 +132,7 @@ func (s *State) apply(n *node) {
 	if n.record == nil {
 		return
 	}
-	if n.record.JoinRequest != nil && s.requests[n.id] == nil {
+	if n.record.asks() && s.requests[n.id] == nil {
 		s.requests[n.id] = newRequest(n)
 	}
 	s.noteDevices(n)

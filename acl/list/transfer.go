@@ -11,8 +11,8 @@ type Transfer struct{ Account dag.PublicKey }
 
 func (s *State) allowsTransfer(b *dag.Batch, t *Transfer) error {
 	switch {
-	case s.Root.Kind == RootDerived:
-		return denied("a space that is derived from its owner's account is always that account's")
+	case s.Root.Kind == RootDerived && !s.succeeds(t.Account, b.Account):
+		return denied("a space that is derived from its owner's account is that account's, or that of one which takes its place")
 	case t.Account == b.Account:
 		return denied("a transfer to who owns the space")
 	case s.Role(t.Account) == RoleNone:
@@ -55,8 +55,11 @@ func (j *judge) ownerAt(n *node) (owner dag.PublicKey, next *node) {
 	return owner, nil
 }
 
-// owns says whether a record is by the owner, who gives the space away in nothing beside it.
+// owns says whether a record is by the owner, who gives the space away in nothing beside it; or by one of the two who own a one-to-one space.
 func (j *judge) owns(n *node) bool {
+	if j.s.Root.Kind == RootOneToOne {
+		return j.s.Root.Owned(n.account)
+	}
 	owner, next := j.ownerAt(n)
 	return n.account == owner && (next == nil || next == n || !j.aside(next, n))
 }

@@ -15,10 +15,12 @@ func commands(e *env) []*cli.Command {
 			Usage: "show the account, its recovery phrase, or change the passphrase",
 			Description: `Examples:
   anyfs account show
+  anyfs account card
   anyfs account phrase
   anyfs account passphrase`,
 			Subcommands: []*cli.Command{
 				accountShowCommand(e),
+				accountCardCommand(e),
 				accountPhraseCommand(e),
 				accountPassphraseCommand(e),
 			},

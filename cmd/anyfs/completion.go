@@ -86,6 +86,10 @@ func complete(ctx context.Context, app *cli.App, e *env, words []string) []strin
 					switch {
 					case name == "space":
 						addSpaces()
+					case name == "with":
+						for _, name := range contactNames(ctx, e) {
+							add(name)
+						}
 					case name == "keep" && cmd != nil && cmd.Name == "resolve":
 						add("this")
 						add("that")

@@ -102,6 +102,7 @@ func (n *network) run(ctx context.Context) {
 	})
 	wg.Go(func() { n.deliver(ctx) })
 	wg.Go(func() { n.upload(ctx) })
+	wg.Go(func() { n.seekOneToOnes(ctx) })
 	n.h.fs.WatchSpaces(n.poke)
 	n.h.fs.SetKeepers(n.engine)
 	defer n.h.fs.SetKeepers(nil)

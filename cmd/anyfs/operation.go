@@ -126,6 +126,7 @@ func operations() []registered {
 		opNetworkAdd, opNetworkList, opNetworkRemove,
 		opSpacePolicy, opPin, opEvict,
 		opInvite, opInvites, opInviteRevoke, opJoin, opMembers, opRequests, opApprove, opDecline, opRole, opRemove, opLeave, opTransfer, opQuarantine, opAdopt,
+		opSpaceWith, opAllRequests, opCard, opContacts,
 		opLog, opDeleted, opRestore, opContent, opPrune, opVerify, opExport, opImport,
 	}
 }

@@ -63,6 +63,7 @@ type spaceStatus struct {
 	Policy         string   `json:"policy,omitempty"`
 	CacheLimit     int64    `json:"cache_limit,omitempty"`
 	Problem        string   `json:"problem,omitempty"`
+	With           string   `json:"with,omitempty"` // the other account of a one-to-one space
 
 	// Missing is the devices that state that they hold changes which no connected peer gives.
 	Missing []string `json:"reported_missing,omitempty"`
@@ -110,7 +111,7 @@ func statusOf(i fs.SpaceInfo) spaceStatus {
 	return spaceStatus{
 		ID: i.ID, Name: i.Name, Role: i.Role, State: i.State, Objects: i.Objects, PendingChanges: i.PendingChanges,
 		PendingBlocks: i.PendingBlocks, Conflicts: i.Conflicts, Quarantined: i.Quarantined, FetchBlocks: i.FetchBlocks, SendBlocks: i.SendBlocks, Problem: i.Problem, Peers: []string{},
-		Policy: i.Policy, CacheLimit: i.CacheLimit,
+		Policy: i.Policy, CacheLimit: i.CacheLimit, With: i.With,
 	}
 }
 

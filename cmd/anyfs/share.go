@@ -231,17 +231,22 @@ func remark(self bool, other string) string {
 
 func requestsCommand(e *env) *cli.Command {
 	return &cli.Command{
-		Name: "requests", Usage: "list who asks to join a space", ArgsUsage: "SPACE",
-		Description: `A name is what they call themselves. Who is behind an account is certain only if they tell you its fingerprint, as 'anyfs account
+		Name: "requests", Usage: "list who asks to join a space, or offers a one-to-one space", ArgsUsage: "[SPACE]",
+		Description: `Without SPACE: of all spaces, and who has begun a one-to-one space with you, as far as a device of theirs that yours is connected to, or a node, knows of it; the
+command 'anyfs space create --with WHO' takes it. A name is what they call themselves. Who is behind an account is certain only if they tell you its fingerprint, as 'anyfs account
 show' prints it on their side, in another way than by the link.
 
 Examples:
+  anyfs requests
   anyfs requests Work
   anyfs approve Work Bob`,
 		Action: func(c *cli.Context) error {
-			a, err := args(c, 1, 1)
+			a, err := args(c, 0, 1)
 			if err != nil {
 				return err
+			}
+			if len(a) == 0 {
+				return runAllRequests(c.Context, e)
 			}
 			all, err := opRequests.call(c.Context, e, nameParams{a[0]})
 			if err != nil {
@@ -401,7 +406,7 @@ Examples:
 
 func leaveCommand(e *env) *cli.Command {
 	return &cli.Command{
-		Name: "leave", Usage: "leave a space that someone else owns", ArgsUsage: "SPACE",
+		Name: "leave", Usage: "leave a space that someone else owns, or a one-to-one space", ArgsUsage: "SPACE",
 		Description: `The space stays in the mount as it is now, read-only, until you delete it.
 
 Examples:

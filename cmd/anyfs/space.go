@@ -9,11 +9,32 @@ import (
 
 func spaceCreateCommand(e *env) *cli.Command {
 	return &cli.Command{
-		Name:        "create",
-		Usage:       "make a space",
-		ArgsUsage:   "NAME",
-		Description: "mkdir in the mount does the same.\n\nExamples:\n  anyfs space create Work",
+		Name:      "create",
+		Usage:     "make a space",
+		ArgsUsage: "NAME",
+		Description: `mkdir in the mount does the same.
+
+With --with WHO it is a one-to-one space: it belongs to you and WHO alone, for good. Nobody else can be invited, and neither of you can remove the other; each can leave. When WHO
+gives the same command with you, it is the same space, also if neither was connected. WHO is somebody you share a space with, by name, fingerprint or account, or what 'anyfs account
+card' prints on their side. NAME is what it is called in your mount, otherwise as they are; the other one may call it as it likes.
+
+Examples:
+  anyfs space create Work
+  anyfs space create --with Bob
+  anyfs space create --with z6MkhaXg Bob`,
+		Flags: []cli.Flag{&cli.StringFlag{Name: "with", Usage: "make it the one-to-one space with `WHO`"}},
 		Action: func(c *cli.Context) error {
+			if c.IsSet("with") {
+				a, err := args(c, 0, 1)
+				if err != nil {
+					return err
+				}
+				p := withParams{With: c.String("with")}
+				if len(a) > 0 {
+					p.Name = a[0]
+				}
+				return runSpaceWith(c.Context, e, p)
+			}
 			a, err := args(c, 1, 1)
 			if err != nil {
 				return err
@@ -32,6 +53,21 @@ func runSpaceCreate(ctx context.Context, e *env, name string) error {
 		return e.printJSON(info)
 	}
 	return writeLine(e.stdout, info.ID)
+}
+
+func runSpaceWith(ctx context.Context, e *env, p withParams) error {
+	info, err := opSpaceWith.call(ctx, e, p)
+	if err != nil {
+		return err
+	}
+	if e.json {
+		return e.printJSON(info)
+	}
+	if err := writeLine(e.stdout, info.ID); err != nil {
+		return err
+	}
+	e.say("It is called %s here. Compare the fingerprint of the other one, whom 'anyfs members %s' shows.", printable(info.Name), printable(info.Name))
+	return nil
 }
 
 func spaceListCommand(e *env) *cli.Command {

@@ -117,7 +117,7 @@ func (sp *Space) keep(id block.ID, data []byte, bounded bool) error {
 		return nil
 	}
 	var all, one int64
-	owner := sp.acl.State().Root.Owner.Identity
+	owner := sp.acl.Payer()
 	if bounded && sp.opt.Quota != nil {
 		all, one = sp.opt.Quota(owner, sp.id)
 	}
@@ -174,9 +174,9 @@ func (sp *Space) checkpoint(ctx context.Context) error {
 	doneBlocks(err == nil)
 	if err == nil {
 		sp.last = now
-		if s := sp.acl.State(); s != nil {
+		if sp.acl.State() != nil {
 			blocks, _ := sp.blocks.Bytes()
-			sp.use.settle(sp.id, Usage{s.Root.Owner.Identity, blocks, sp.aclLog.Bytes() + sp.log.Bytes()})
+			sp.use.settle(sp.id, Usage{sp.acl.Payer(), blocks, sp.aclLog.Bytes() + sp.log.Bytes()})
 		}
 	}
 	return err

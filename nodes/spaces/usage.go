@@ -21,7 +21,7 @@ const (
 
 // Usage is what a space takes on the node.
 type Usage struct {
-	Owner  dag.PublicKey // by its root: its quota counts
+	Owner  dag.PublicKey // whose quota counts: list.Payer
 	Blocks int64         // bytes, with headers
 	Log    int64         // bytes of changes and access records
 }

@@ -19,10 +19,20 @@ const maxAccess = 64 << 20
 // is connected, dag.ErrNotFound when none has the space.
 func (e *Engine) FetchACL(ctx context.Context, id dag.ID) ([][]byte, error) {
 	e.seek(id)
+	return e.askACL(ctx, id, e.account)
+}
+
+// AskACL is FetchACL of a space that another account may have begun: its connected devices are asked in the place of this account's, and those
+// nodes that are connected anyhow.
+func (e *Engine) AskACL(ctx context.Context, id dag.ID, of dag.PublicKey) ([][]byte, error) {
+	return e.askACL(ctx, id, of)
+}
+
+func (e *Engine) askACL(ctx context.Context, id dag.ID, of dag.PublicKey) ([][]byte, error) {
 	var peers []peer.ID
 	e.mu.Lock()
 	for _, r := range e.remotes {
-		if r.ready() && r.node == nil && r.account == e.account || r.proved && r.node != nil && r.node.Wants(id) {
+		if r.ready() && r.node == nil && r.account == of || r.proved && r.node != nil && r.node.Wants(id) {
 			peers = append(peers, r.id)
 		}
 	}
@@ -96,19 +106,19 @@ func (e *Engine) takeAccess(ctx context.Context, id peer.ID, t *stream) error {
 	}
 	var sp *space
 	ended, asks := context.Background(), false
-	var key dag.PublicKey
+	var key, account dag.PublicKey
 	e.mu.Lock()
 	if r := e.remotes[id]; r != nil && r.ready() {
 		s := e.spaces[ask.Space]
-		if s != nil && s.ctx != nil && s.ctx.Err() == nil && (e.opt.Serve == nil && r.account == e.account || r.common[ask.Space]) {
+		if s != nil && s.ctx != nil && s.ctx.Err() == nil && (e.opt.Serve == nil && (r.account == e.account || s.r.Member != nil) || r.common[ask.Space]) {
 			sp, ended, asks = s, s.ctx, !r.common[ask.Space]
-			key = r.key
+			key, account = r.key, r.account
 			sp.running.Add(1)
 		}
 	}
 	e.mu.Unlock()
-	if sp != nil && asks && sp.r.Member != nil && !sp.r.Member(e.account, key) {
-		sp.running.Done() // a device of this account that was revoked
+	if sp != nil && asks && sp.r.Member != nil && !sp.r.Member(account, key) {
+		sp.running.Done() // no member's, or a device that was revoked
 		sp = nil
 	}
 	if sp == nil {
