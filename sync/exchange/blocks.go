@@ -435,6 +435,9 @@ func (l *link) load() int64 {
 	if l.r.node != nil {
 		n += 1 << 21 // what a device near by has need not come from there
 	}
+	if l.r.relayed {
+		n += 1 << 22 // it comes over a node, and costs that twice
+	}
 	return n
 }
 

@@ -280,6 +280,7 @@ func (e *Engine) visitOn(ctx context.Context, n *usedNode, id peer.ID, t *stream
 			cancel()
 		}
 	})
+	wg.Go(func() { e.keepMeeting(ctx, r) })
 	told, since := 0, e.clock.Now()
 	for {
 		m, err := t.read(0)

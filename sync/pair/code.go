@@ -54,8 +54,8 @@ func (c Code) String() string {
 	return c.digits[:3] + "-" + c.digits[3:7] + "-" + c.digits[7:]
 }
 
-// tag is the part of the code that is said in the clear.
-func (c Code) tag() uint64 {
+// Tag is the part of the code that is said in the clear.
+func (c Code) Tag() uint64 {
 	var n uint64
 	for _, r := range c.digits[:tagDigits] {
 		n = n*10 + uint64(r-'0')
