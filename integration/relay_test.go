@@ -1,0 +1,115 @@
+package integration
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+// netDevices makes devices of one account on hosts of an internet, each of which uses the node's network and looks for nobody else.
+func netDevices(t *testing.T, n *Node, hosts ...*Host) *Devices {
+	t.Helper()
+	NeedFUSE(t)
+	d := &Devices{t: t}
+	for i, host := range hosts {
+		h := NewHome(t)
+		h.Host, h.Listen = host, "/ip4/0.0.0.0/tcp/7327,/ip4/0.0.0.0/udp/7327/quic-v1"
+		if i > 0 {
+			d.login(h, i)
+		}
+		h.Mount()
+		h.Must("network", "add", n.Link)
+		d.All = append(d.All, h)
+	}
+	return d
+}
+
+// peered waits until two devices are connected, through a relay or directly.
+func (d *Devices) peered(a, b *Home, relayed bool) {
+	d.t.Helper()
+	id := b.peerID()
+	d.Eventually(fmt.Sprintf("the devices are connected, through a relay: %v", relayed), func() error {
+		s := a.SyncStatus()
+		for _, p := range s.Peers {
+			if p.PeerID == id && p.Relayed == relayed && len(p.Spaces) > 0 {
+				return nil
+			}
+		}
+		return fmt.Errorf("%+v", s.Peers)
+	})
+}
+
+func (h *Home) peerID() string {
+	h.t.Helper()
+	return fromJSON[struct {
+		Device struct {
+			ID string `json:"peer_id"`
+		} `json:"device"`
+	}](h, "status").Device.ID
+}
+
+// TestRelayed: two devices behind routers through which no hole can be made exchange over the relay of a node that keeps no content for them,
+// also after the node was killed.
+func TestRelayed(t *testing.T) {
+	net := NewInternet(t, NoNAT, Symmetric, Symmetric)
+	n := NewNodeOn(t, net.Hosts[0])
+	n.Admin("quota", "default", "1")
+	d := netDevices(t, n, net.Hosts[1], net.Hosts[2])
+	a, b := d.All[0], d.All[1]
+	d.peered(a, b, true)
+	d.peered(b, a, true)
+	for _, args := range [][]string{{"peer", "list"}, {"status"}} {
+		if out := a.Must(args...); !strings.Contains(out, "through the relay at /ip4/11.77.0.1/") {
+			t.Errorf("%v: %s", args, out)
+		}
+	}
+	text := noise(1, 6<<20)
+	began := time.Now()
+	if err := os.WriteFile(a.Personal("large"), text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	d.Eventually("the content comes over the relay", func() error { return wantBytes(b.Personal("large"), text) })
+	t.Logf("6 MiB within %v", time.Since(began))
+	for _, s := range n.Status().Spaces {
+		if s.Blocks > 0 {
+			t.Errorf("the node holds content: %+v", s)
+		}
+	}
+	n.Kill()
+	if err := os.WriteFile(b.Personal("later"), text[:1<<20], 0o644); err != nil {
+		t.Fatal(err)
+	}
+	n.Start()
+	d.Eventually("the content comes after the node was away", func() error { return wantBytes(a.Personal("later"), text[:1<<20]) })
+	d.peered(a, b, true)
+	d.Same()
+}
+
+func wantBytes(file string, want []byte) error {
+	got, err := os.ReadFile(file)
+	if err == nil && !bytes.Equal(got, want) {
+		err = fmt.Errorf("%d other bytes, not %d", len(got), len(want))
+	}
+	return err
+}
+
+// TestHolePunched: two devices behind routers through which a hole can be made connect directly, and go on without the node.
+func TestHolePunched(t *testing.T) {
+	net := NewInternet(t, NoNAT, Cone, Cone)
+	n := NewNodeOn(t, net.Hosts[0])
+	d := netDevices(t, n, net.Hosts[1], net.Hosts[2])
+	a, b := d.All[0], d.All[1]
+	began := time.Now()
+	d.peered(a, b, false)
+	d.peered(b, a, false)
+	t.Logf("directly connected within %v", time.Since(began))
+	n.Kill()
+	text := noise(2, 3<<20)
+	if err := os.WriteFile(a.Personal("x"), text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	d.Eventually("it goes directly", func() error { return wantBytes(b.Personal("x"), text) })
+}
