@@ -231,7 +231,11 @@ type NodeStatus struct {
 	Nodes    int    `json:"nodes"`
 	Draining bool   `json:"draining"`
 	Leaving  int    `json:"leaving"`
-	Spaces   []struct {
+
+	RelaySlots       int64  `json:"relay_slots"`
+	RelayConnections int64  `json:"relay_connections"`
+	RelayBytes       uint64 `json:"relay_bytes"`
+	Spaces           []struct {
 		ID      string `json:"id"`
 		Blocks  int64  `json:"block_bytes"`
 		Changes int64  `json:"change_bytes"`

@@ -113,3 +113,66 @@ func TestHolePunched(t *testing.T) {
 	}
 	d.Eventually("it goes directly", func() error { return wantBytes(b.Personal("x"), text) })
 }
+
+// TestPairThroughNetwork: a new device that shares no local network with the one that shows the code is let in over the relay of a node, by the code
+// and the network's link, or by the ticket alone. The node gets to know nothing of it.
+func TestPairThroughNetwork(t *testing.T) {
+	net := NewInternet(t, NoNAT, Symmetric, Symmetric, Symmetric)
+	n := NewNodeOn(t, net.Hosts[0])
+	d := netDevices(t, n, net.Hosts[1])
+	laptop := d.All[0]
+	if err := os.WriteFile(laptop.Personal("x"), []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	fresh := func(i int) *Home {
+		h := NewHome(t)
+		h.Host, h.Listen = net.Hosts[i], laptop.Listen
+		return h
+	}
+	phone, tablet := fresh(2), fresh(3)
+	d.Eventually("the laptop can be reached through the node", func() error {
+		if s := n.Status(); s.RelaySlots != 1 {
+			return fmt.Errorf("%d slots", s.RelaySlots)
+		}
+		return nil
+	})
+	var seen bytes.Buffer
+	net.Capture(func(f []byte) { seen.Write(f) })
+	a := laptop.addDevice()
+	if r := phone.Run("login", "--pair", "--network", n.Link, wrongCode(a.Code)); r.Code != 5 || !strings.Contains(r.Stderr, "2 times") {
+		t.Fatalf("a wrong code: %d, %s", r.Code, r.Stderr)
+	}
+	began := time.Now()
+	phone.Must("login", "--pair", "--network", n.Link, a.Code)
+	t.Logf("paired within %v", time.Since(began))
+	if _, code := a.wait(); code != 0 {
+		t.Fatal(a.log.String())
+	}
+	net.Capture(nil)
+	for _, secret := range []string{a.Code[4:], strings.ReplaceAll(a.Code[4:], "-", "")} {
+		if bytes.Contains(seen.Bytes(), []byte(secret)) {
+			t.Error("the wire has the code")
+		}
+		n.Memory(func(where string, b []byte) {
+			if bytes.Contains(b, []byte(secret)) {
+				t.Errorf("the node's memory has the code, in %s", where)
+			}
+		})
+	}
+	if seen.Len() < 10_000 {
+		t.Errorf("%d bytes were seen", seen.Len())
+	}
+	phone.Mount()
+	d.Eventually("the phone has the file", func() error { return wantFile(phone.Personal("x"), "x") })
+
+	a = laptop.addDevice()
+	if !strings.Contains(a.Ticket, "/p2p-circuit/") {
+		t.Fatal(a.Ticket)
+	}
+	tablet.Must("login", "--pair", a.Ticket)
+	if _, code := a.wait(); code != 0 {
+		t.Fatal(a.log.String())
+	}
+	tablet.Mount()
+	d.Eventually("the tablet has the file", func() error { return wantFile(tablet.Personal("x"), "x") })
+}

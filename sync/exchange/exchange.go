@@ -159,6 +159,7 @@ type Engine struct {
 	changed chan struct{} // closed and replaced at each change of spaces and remotes
 
 	seen       map[peer.ID]ma.Multiaddr // where nodes see this device
+	reachable  map[peer.ID]bool         // nodes through which others reach this device
 	puncher    *holepunch.Service       // nil: this is a node
 	lookups    map[peer.ID]foundCode    // codes that new devices looked for at this node
 	allowances map[string]allowance     // of who uses this node
@@ -202,7 +203,7 @@ func New(opt Options) (*Engine, error) {
 		banned: make(map[peer.ID]time.Time), traffic: make(map[peer.ID]*traffic), guard: newGuard(), guests: make(map[dag.ID]*Guest), changed: make(chan struct{}),
 		missing: make(map[peer.ID]struct{}),
 		nodes:   make(map[peer.ID]*usedNode), sought: make(map[dag.ID]bool),
-		seen: make(map[peer.ID]ma.Multiaddr), lookups: make(map[peer.ID]foundCode), allowances: make(map[string]allowance),
+		seen: make(map[peer.ID]ma.Multiaddr), reachable: make(map[peer.ID]bool), lookups: make(map[peer.ID]foundCode), allowances: make(map[string]allowance),
 		quit: make(chan struct{}), joins: make(chan struct{}, maxJoins),
 	}
 	e.up.quit, e.down.quit = e.quit, e.quit

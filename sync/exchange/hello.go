@@ -222,6 +222,9 @@ func (e *Engine) ban(id peer.ID, what string, err error) {
 func (e *Engine) needless(id peer.ID) bool {
 	e.mu.Lock()
 	h, r, n := e.host, e.remotes[id], e.relayedPeers()
+	if e.shown != nil {
+		n = 0 // it may be a new device that is let in
+	}
 	e.mu.Unlock()
 	direct := hasDirect(h, id)
 	if r != nil && !r.relayed && direct || r == nil && !direct && n >= maxRelayed {

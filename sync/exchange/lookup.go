@@ -3,10 +3,15 @@ package exchange
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
 
+	"github.com/anyfs/anyfs/acl/list"
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/sync/wire"
 )
@@ -55,4 +60,84 @@ func (e *Engine) answerLookup(ctx context.Context, id peer.ID, t *stream, tag ui
 		ms = append(ms, &wire.Network{Config: e.opt.Config()})
 	}
 	return t.write(append(ms, &wire.Present{Devices: out})...)
+}
+
+// Bounds of who looks for a code.
+const (
+	maxAsked   = 32              // nodes that are asked
+	askedOnce  = 4               // at once
+	lookAgain  = 3 * time.Second // after all were asked
+	lookWithin = 30 * time.Second
+)
+
+// askNodes asks nodes which devices show the code, again and again until ctx ends, and gives each to found with the way to it.
+func (a *Asker) askNodes(ctx context.Context, e *Engine, h host.Host, nodes map[peer.ID]*peer.AddrInfo, found func(peer.AddrInfo)) {
+	var infos []peer.AddrInfo
+	for _, n := range nodes {
+		if infos = append(infos, *n); len(infos) == maxAsked {
+			break
+		}
+	}
+	for {
+		var wg sync.WaitGroup
+		turn := make(chan struct{}, askedOnce)
+		for _, n := range infos {
+			wg.Go(func() {
+				turn <- struct{}{}
+				defer func() { <-turn }()
+				devices, err := a.lookup(ctx, e, h, n)
+				if err != nil {
+					e.log.Debug("a node does not tell who shows a code", "peer", n.ID, "err", err)
+				}
+				via, err := ma.NewMultiaddr("/p2p/" + n.ID.String() + "/p2p-circuit")
+				for i := 0; i < len(devices) && err == nil; i++ {
+					if id, err := peer.Decode(list.PeerID(devices[i])); err == nil {
+						found(peer.AddrInfo{ID: id, Addrs: []ma.Multiaddr{via}})
+					}
+				}
+			})
+		}
+		wg.Wait()
+		select {
+		case <-time.After(lookAgain):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// lookup asks one node.
+func (a *Asker) lookup(ctx context.Context, e *Engine, h host.Host, n peer.AddrInfo) ([]dag.PublicKey, error) {
+	ctx, cancel := context.WithTimeout(network.WithForceDirectDial(ctx, "a node"), lookWithin)
+	defer cancel()
+	if err := h.Connect(ctx, n); err != nil {
+		return nil, err
+	}
+	t, err := e.open(ctx, n.ID, protocolMeet)
+	if err != nil {
+		return nil, err
+	}
+	defer t.Reset()
+	defer t.closeOn(ctx)()
+	if err := t.write(&wire.Lookup{Tag: a.Code.Tag()}); err != nil {
+		return nil, err
+	}
+	t.in.Limit = wire.MaxBody
+	for range 2 {
+		m, err := t.read(helloTimeout)
+		if err != nil {
+			return nil, err
+		}
+		switch m := m.(type) {
+		case *wire.Network:
+			if a.Config != nil {
+				a.Config(m.Config)
+			}
+		case *wire.Present:
+			return m.Devices, nil
+		default:
+			return nil, unexpected(m)
+		}
+	}
+	return nil, errors.New("exchange: a node that tells a configuration twice")
 }

@@ -307,6 +307,11 @@ func (e *Engine) sayMeet(ctx context.Context, t *stream, node peer.ID, until tim
 					return err
 				}
 				said = m
+				e.mu.Lock()
+				if e.reachable[node] = m.Slot; !m.Slot {
+					delete(e.reachable, node)
+				}
+				e.mu.Unlock()
 			}
 			select {
 			case <-changed:
@@ -402,7 +407,30 @@ func (e *Engine) unreach(node peer.ID) {
 	e.reach(node, nil)
 	e.mu.Lock()
 	delete(e.seen, node)
+	delete(e.reachable, node)
 	e.mu.Unlock()
+}
+
+// maxThrough is how many addresses of this device through relays are given away.
+const maxThrough = 6
+
+// Through gives addresses of this device through the nodes at which it can be reached: multiaddrs with /p2p/ID.
+func (e *Engine) Through() (out []string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for id := range e.reachable {
+		n := e.nodes[id]
+		if n == nil {
+			continue
+		}
+		for i, a := range n.as.Load().Addrs {
+			if i < 2 { // by TCP and by QUIC
+				out = append(out, a+"/p2p-circuit/p2p/"+e.self.String())
+			}
+		}
+	}
+	slices.Sort(out)
+	return out[:min(len(out), maxThrough)]
 }
 
 // through gives the addresses of a device through relays. Of two devices the one with the lower ID connects, the other only where nothing came.

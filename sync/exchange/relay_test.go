@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -22,6 +23,8 @@ import (
 
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/sync/exchange"
+	"github.com/anyfs/anyfs/sync/pair"
+	"github.com/anyfs/anyfs/sync/wire"
 )
 
 // lists is a node that serves access lists alone, so that files and blocks go from device to device or not at all.
@@ -267,5 +270,97 @@ func TestRelayLimits(t *testing.T) {
 	time.Sleep(8 * time.Second) // more attempts than are allowed
 	if s := n.e.RelayStatus(); s.Slots > 2 || s.Connections > 1 || s.Passed > 6 {
 		t.Errorf("%+v", s)
+	}
+}
+
+// A stranger may look for a code, as often as its address is let, and then reaches who shows it, and nobody else; nobody shows one here but a.
+func TestLookup(t *testing.T) {
+	a, b := apart(t, 1, 1), apart(t, 1, 2)
+	n := newLists(t, &exchange.RelayLimits{}, "one", a, b)
+	for _, d := range []*device{a, b} {
+		d.e.Add(newReplica(t, d, "one").Replica)
+	}
+	n.use(a, b)
+	eventually(t, func() bool { return n.e.RelayStatus().Slots == 2 && a.withPeer(b) != nil })
+	code, err := pair.NewCode(rand.Reader)
+	must(t, err)
+	offer := pair.NewOffer(code, time.Now)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		_ = a.e.Offer(t.Context(), offer, func(dag.PublicKey, []byte) ([]byte, error) { return nil, errors.New("no") }, func(int) error { return nil })
+	})
+	defer wg.Wait()
+	defer offer.Close()
+
+	h, node := relayClient(t, n, key('x'))
+	look := func(tag uint64) (*wire.Present, error) {
+		s, err := h.NewStream(t.Context(), node, wire.ProtocolMeet)
+		must(t, err)
+		defer s.Reset()
+		_, err = s.Write(wire.Append(nil, &wire.Lookup{Tag: tag}))
+		must(t, err)
+		r := wire.NewReader(s)
+		r.Limit = wire.MaxBody
+		m, err := r.Read()
+		if err != nil {
+			return nil, err
+		}
+		if _, ok := m.(*wire.Network); !ok {
+			t.Errorf("%T", m)
+		}
+		if m, err = r.Read(); err != nil {
+			return nil, err
+		}
+		return m.(*wire.Present), nil
+	}
+	reach := func(d *device) error {
+		id, err := peer.Decode(d.e.Status().ID)
+		must(t, err)
+		via := ma.StringCast("/p2p/" + node.String() + "/p2p-circuit")
+		return h.Connect(network.WithAllowLimitedConn(t.Context(), "test"), peer.AddrInfo{ID: id, Addrs: []ma.Multiaddr{via}})
+	}
+	if err := reach(a); err == nil {
+		t.Fatal("it is reached before the code was looked for")
+	}
+	if p, err := look((code.Tag() + 1) % 1000); err != nil || len(p.Devices) > 0 {
+		t.Errorf("another code: %+v, %v", p, err)
+	}
+	if err := reach(a); err == nil {
+		t.Fatal("it is reached by another code")
+	}
+	var p *wire.Present
+	eventually(t, func() bool {
+		time.Sleep(200 * time.Millisecond)
+		p, err = look(code.Tag())
+		return err == nil && len(p.Devices) > 0
+	})
+	if len(p.Devices) != 1 || p.Devices[0] != a.author.Device {
+		t.Errorf("%x", p.Devices)
+	}
+	if err := reach(b); err == nil {
+		t.Error("one that shows no code is reached")
+	}
+	// What libp2p remembers of an address that failed it does not try again.
+	h2, _ := relayClient(t, n, key('y'))
+	h, p = h2, nil
+	if p, err = look(code.Tag()); err != nil || len(p.Devices) != 1 {
+		t.Fatal(p, err)
+	}
+	must(t, reach(a))
+	refused := 0
+	for range 24 {
+		if _, err := look(1); err != nil {
+			refused++
+		}
+	}
+	if refused == 0 {
+		t.Error("an address asks without end")
+	}
+	offer.Close()
+	wg.Wait()
+	h3, _ := relayClient(t, n, key('z'))
+	h = h3
+	if err := reach(a); err == nil {
+		t.Error("it is reached when no code is shown any more")
 	}
 }

@@ -71,7 +71,7 @@ const ticketScheme = "anyfs-pair:"
 // Bounds of a ticket.
 const (
 	maxTicket    = 4 << 10
-	maxAddresses = 16
+	MaxAddresses = 16
 )
 
 // Ticket is the code with the addresses, as one text.
@@ -98,7 +98,7 @@ func ParseCode(s string) (Code, error) {
 		if err != nil {
 			return Code{}, fmt.Errorf("%w: its addresses are damaged: %w", ErrCode, err)
 		}
-		if c.Addresses = q["at"]; len(c.Addresses) > maxAddresses {
+		if c.Addresses = q["at"]; len(c.Addresses) > MaxAddresses {
 			return Code{}, fmt.Errorf("%w: it has %d addresses", ErrCode, len(c.Addresses))
 		}
 	}
