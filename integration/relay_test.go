@@ -176,3 +176,63 @@ func TestPairThroughNetwork(t *testing.T) {
 	tablet.Mount()
 	d.Eventually("the tablet has the file", func() error { return wantFile(tablet.Personal("x"), "x") })
 }
+
+// TestJoinThroughNode: somebody behind another router, who uses no network, joins a space by its link alone, and stays in touch with who is in it, also
+// after a restart. The one who invites may be away when the request is made.
+func TestJoinThroughNode(t *testing.T) {
+	net := NewInternet(t, NoNAT, Symmetric, Symmetric)
+	n := NewNodeOn(t, net.Hosts[0])
+	d := netDevices(t, n, net.Hosts[1])
+	alice := d.All[0]
+	bob := NewHome(t)
+	bob.Host, bob.Listen = net.Hosts[2], alice.Listen
+	bob.Mount()
+	s := &sharing{Devices: &Devices{t: t, All: []*Home{alice, bob}}, t: t}
+	alice.Must("space", "create", "Team")
+	s.write(alice, "Team/plan", "plan")
+	alice.Must("status", "--wait", "--timeout", "60s")
+	var link string
+	s.Eventually("the invitation names the node", func() error {
+		if link = strings.TrimSpace(alice.Must("invite", "Team")); !strings.Contains(link, "/ip4/11.77.0.1/") || !strings.Contains(link, "/p2p-circuit/") {
+			return fmt.Errorf("%s", link)
+		}
+		return nil
+	})
+	alice.Unmount()
+	before := changesOf(n)
+	bob.Must("join", link, "--name", "Bob", "--as", "Ours")
+	if r := bob.Run("network", "list"); strings.TrimSpace(r.Stdout) != "" {
+		t.Errorf("Bob uses a network: %s", r.Stdout)
+	}
+	s.Eventually("the node holds the request", func() error {
+		if now := changesOf(n); now <= before {
+			return fmt.Errorf("%d bytes, as before", now)
+		}
+		return nil
+	})
+	alice.Mount()
+	s.Eventually("Alice sees the request", func() error {
+		for _, q := range fromJSON[[]requestOf](alice, "requests", "Team") {
+			if q.Name == "Bob" {
+				return nil
+			}
+		}
+		return fmt.Errorf("none")
+	})
+	alice.Must("approve", "Team", "Bob")
+	s.reads(bob, "Ours/plan", "plan")
+	s.peered(bob, alice, true)
+	s.write(bob, "Ours/answer", "answer")
+	s.reads(alice, "Team/answer", "answer")
+	bob.Remount()
+	s.write(alice, "Team/later", "later")
+	s.reads(bob, "Ours/later", "later")
+}
+
+// changesOf is how many bytes of access records and changes a node holds.
+func changesOf(n *Node) (sum int64) {
+	for _, b := range held(n, false) {
+		sum += b
+	}
+	return sum
+}

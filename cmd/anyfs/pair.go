@@ -67,7 +67,7 @@ var opDeviceAdd = operation[none, deviceInfo]{"device-add", func(ctx context.Con
 	if err != nil {
 		return r, err
 	}
-	code.Addresses = append(h.network.engine.Through(), inviteAddresses(h.network.engine.Status().Listen)...)
+	code.Addresses = append(h.network.engine.Through(nil), inviteAddresses(h.network.engine.Status().Listen)...)
 	code.Addresses = code.Addresses[:min(len(code.Addresses), pair.MaxAddresses)]
 	o := pair.NewOffer(code, h.fs.Now)
 	if err := out(event{Code: &shownCode{code.String(), code.Ticket(), o.Expires().UTC().Truncate(time.Second)}}); err != nil {

@@ -369,7 +369,7 @@ func (f *fetch) ask(ctx context.Context) bool {
 	var best *link
 	var least int64
 	for _, l := range f.sp.links {
-		if slices.Contains(f.tried, l) || !l.r.ready() || l.r.node != nil && !l.r.node.keeps(f.sp.id) {
+		if slices.Contains(f.tried, l) || !l.r.ready() || l.r.node != nil && !l.r.node.near && !l.r.node.keeps(f.sp.id) {
 			continue
 		}
 		load := l.load()

@@ -171,7 +171,7 @@ func (e *Engine) useless(id peer.ID) {
 // postpone doubles the wait before the next attempt; it is `least` at least. Engine.mu is held.
 func (e *Engine) postpone(d *dial, least time.Duration) {
 	most := dialMax
-	if e.opt.Serve != nil || e.nodes[d.id] != nil {
+	if e.opt.Serve != nil || e.nodeLocked(d.id) != nil {
 		most = dialNodeMax
 	}
 	d.wait = min(max(2*d.wait, least), most)
@@ -193,12 +193,15 @@ func (e *Engine) keepConnected(ctx context.Context, d *dial) {
 		e.mu.Lock()
 		h, paused, now := e.host, e.paused, e.clock.Now()
 		info := peer.AddrInfo{ID: d.id, Addrs: slices.Clone(d.addrs)}
+		if slices.ContainsFunc(info.Addrs, relayed) && e.relayedPeers() >= maxRelayed {
+			info.Addrs = slices.DeleteFunc(info.Addrs, relayed)
+		}
 		gone := !d.static && len(d.via) == 0 && (now.Sub(d.seen) > forgetAfter || len(d.addrs) == 0)
 		early, earlyDirect := d.next.Sub(now), d.directNext.Sub(now)
 		via := e.through(d)
 		wait := greetDelay - now.Sub(d.told) // for the other to connect
 		idle := e.idleNode(d.id)
-		last := idle && e.nodes[d.id].as.Load().Last
+		last := idle && e.nodeLocked(d.id).as.Load().Last
 		if r := e.remotes[d.id]; r != nil && r.ready() {
 			d.wait = 0
 		}
@@ -247,7 +250,7 @@ func (e *Engine) dial(ctx context.Context, h host.Host, d *dial, info peer.AddrI
 	e.mu.Unlock()
 	info.Addrs = append(info.Addrs, via...)
 	h.Peerstore().AddAddrs(info.ID, info.Addrs, peerstore.TempAddrTTL)
-	if len(via) == 0 {
+	if !slices.ContainsFunc(info.Addrs, relayed) {
 		ctx = network.WithForceDirectDial(ctx, "a device")
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)

@@ -158,11 +158,13 @@ type Engine struct {
 	paused  bool
 	changed chan struct{} // closed and replaced at each change of spaces and remotes
 
-	seen       map[peer.ID]ma.Multiaddr // where nodes see this device
-	reachable  map[peer.ID]bool         // nodes through which others reach this device
-	puncher    *holepunch.Service       // nil: this is a node
-	lookups    map[peer.ID]foundCode    // codes that new devices looked for at this node
-	allowances map[string]allowance     // of who uses this node
+	near       map[peer.ID]map[dag.ID]bool // nodes that are visited for some spaces: see Near
+	nearNodes  map[peer.ID]*usedNode       // the same
+	seen       map[peer.ID]ma.Multiaddr    // where nodes see this device
+	reachable  map[peer.ID]bool            // nodes through which others reach this device
+	puncher    *holepunch.Service          // nil: this is a node
+	lookups    map[peer.ID]foundCode       // codes that new devices looked for at this node
+	allowances map[string]allowance        // of who uses this node
 }
 
 // New returns an engine that does nothing before Run.
@@ -203,6 +205,7 @@ func New(opt Options) (*Engine, error) {
 		banned: make(map[peer.ID]time.Time), traffic: make(map[peer.ID]*traffic), guard: newGuard(), guests: make(map[dag.ID]*Guest), changed: make(chan struct{}),
 		missing: make(map[peer.ID]struct{}),
 		nodes:   make(map[peer.ID]*usedNode), sought: make(map[dag.ID]bool),
+		near: make(map[peer.ID]map[dag.ID]bool), nearNodes: make(map[peer.ID]*usedNode),
 		seen: make(map[peer.ID]ma.Multiaddr), reachable: make(map[peer.ID]bool), lookups: make(map[peer.ID]foundCode), allowances: make(map[string]allowance),
 		quit: make(chan struct{}), joins: make(chan struct{}, maxJoins),
 	}

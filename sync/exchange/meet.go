@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -382,7 +383,7 @@ func (e *Engine) reach(node peer.ID, devices []dag.PublicKey) {
 	for id := range now {
 		d := e.dials[id]
 		if d == nil {
-			if e.nodes[id] != nil || e.found() >= maxFound {
+			if e.nodeLocked(id) != nil || e.found() >= maxFound {
 				continue
 			}
 			d = e.newDial(id)
@@ -411,16 +412,23 @@ func (e *Engine) unreach(node peer.ID) {
 	e.mu.Unlock()
 }
 
+// directPart is an address without its way through a relay: that of the relay then.
+func directPart(addr string) string {
+	node, _, _ := strings.Cut(addr, "/p2p-circuit")
+	return node
+}
+
 // maxThrough is how many addresses of this device through relays are given away.
 const maxThrough = 6
 
-// Through gives addresses of this device through the nodes at which it can be reached: multiaddrs with /p2p/ID.
-func (e *Engine) Through() (out []string) {
+// Through gives addresses of this device through the nodes at which it can be reached: multiaddrs with /p2p/ID. Where a space is given, of nodes that
+// have it.
+func (e *Engine) Through(space *dag.ID) (out []string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for id := range e.reachable {
 		n := e.nodes[id]
-		if n == nil {
+		if n == nil || space != nil && !n.Wants(*space) {
 			continue
 		}
 		for i, a := range n.as.Load().Addrs {

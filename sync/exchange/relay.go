@@ -112,7 +112,7 @@ func (g gate) AllowConnect(src peer.ID, addr ma.Multiaddr, dest peer.ID) bool {
 
 // mayReach reports whether one device may connect to another through this node.
 func (e *Engine) mayReach(src, dest peer.ID) bool {
-	type both struct{ from, to *link }
+	type both struct{ from, to *link } // from is nil for who proved an invitation
 	var common []both
 	e.mu.Lock()
 	from, to := e.remotes[src], e.remotes[dest]
@@ -131,6 +131,9 @@ func (e *Engine) mayReach(src, dest peer.ID) bool {
 				continue
 			}
 			a, b := sp.links[src], sp.links[dest]
+			if _, guest := from.invited[id]; guest && b != nil && b.r == to {
+				common = append(common, both{nil, b})
+			}
 			if a != nil && b != nil && a.r == from && b.r == to {
 				common = append(common, both{a, b})
 			}
@@ -138,7 +141,7 @@ func (e *Engine) mayReach(src, dest peer.ID) bool {
 	}
 	e.mu.Unlock()
 	for _, x := range common {
-		if x.from.member() && x.to.member() {
+		if (x.from == nil || x.from.member()) && x.to.member() {
 			return true
 		}
 	}
