@@ -108,6 +108,7 @@ type SyncStatus struct {
 	Peers  []struct {
 		PeerID   string   `json:"peer_id"`
 		Addr     string   `json:"addr"`
+		Relayed  bool     `json:"relayed"`
 		Spaces   []string `json:"spaces"`
 		Sent     uint64   `json:"bytes_sent"`
 		Received uint64   `json:"bytes_received"`

@@ -27,6 +27,8 @@ type LAN struct {
 	stop    context.CancelFunc
 	running sync.WaitGroup
 
+	route func(from *Host) func(frame []byte) // what becomes of what a host sends; nil: as a switch does
+
 	mu      sync.Mutex
 	known   map[[6]byte]*Host // by MAC address, where it was seen last
 	capture func(frame []byte)
@@ -74,6 +76,17 @@ type delayed struct {
 // NewLAN makes a network with n hosts, at 10.77.0.1 and so on. When the test ends, nothing of it is left.
 func NewLAN(t testing.TB, n int) *LAN {
 	t.Helper()
+	l := &LAN{}
+	l.start(t, n, func(h *Host, i int) [][]string {
+		h.Addr = netip.AddrFrom4([4]byte{10, 77, 0, byte(i + 1)})
+		return [][]string{{"addr", "add", h.Addr.String() + "/24", "dev", "lan0"}, {"link", "set", "lan0", "up"}}
+	})
+	return l
+}
+
+// start makes n hosts, with what `ip` is told in each, and begins to carry what they send.
+func (l *LAN) start(t testing.TB, n int, setUp func(h *Host, i int) [][]string) {
+	t.Helper()
 	Need(t, "ip", "nsenter")
 	if os.Getuid() != 0 {
 		without(t, "the rights to make network namespaces")
@@ -85,20 +98,16 @@ func NewLAN(t testing.TB, n int) *LAN {
 		}
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	l := &LAN{stop: stop, known: map[[6]byte]*Host{}, rnd: rand.New(rand.NewPCG(1, 7))}
+	l.stop, l.known, l.rnd = stop, map[[6]byte]*Host{}, rand.New(rand.NewPCG(1, 7))
 	t.Cleanup(l.close)
 	for i := range n {
-		h := &Host{lan: l, Addr: netip.AddrFrom4([4]byte{10, 77, 0, byte(i + 1)})}
+		h := &Host{lan: l}
 		h.up.frames, h.down.frames = make(chan delayed, 4096), make(chan delayed, 4096)
 		h.cable.Store(&Cable{})
 		if err := h.open(); err != nil {
 			without(t, "network namespaces with TAP devices: "+err.Error())
 		}
-		for _, args := range [][]string{
-			{"link", "set", "lo", "up"},
-			{"addr", "add", h.Addr.String() + "/24", "dev", "lan0"},
-			{"link", "set", "lan0", "up"},
-		} {
+		for _, args := range append([][]string{{"link", "set", "lo", "up"}}, setUp(h, i)...) {
 			if out, err := h.Command("ip", args...).CombinedOutput(); err != nil {
 				t.Fatalf("ip %v: %v: %s", args, err, out)
 			}
@@ -107,10 +116,13 @@ func NewLAN(t testing.TB, n int) *LAN {
 	}
 	for _, h := range l.Hosts {
 		l.running.Go(func() { h.read(ctx) })
-		l.running.Go(func() { h.up.run(ctx, l.forward(h)) })
+		forward := l.forward
+		if l.route != nil {
+			forward = l.route
+		}
+		l.running.Go(func() { h.up.run(ctx, forward(h)) })
 		l.running.Go(func() { h.down.run(ctx, func(f []byte) { _, _ = h.tap.Write(f) }) })
 	}
-	return l
 }
 
 func (l *LAN) close() {

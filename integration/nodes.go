@@ -27,7 +27,10 @@ type Node struct {
 	// Link is what it printed.
 	Link string
 
-	listen string // multiaddr
+	// Host is the network namespace in which it is; nil: that of the tests.
+	Host *Host
+
+	listen []string // multiaddrs
 	flags  []string
 
 	cmd  *exec.Cmd
@@ -62,13 +65,25 @@ func NewNode(t testing.TB, flags ...string) *Node {
 // startNode starts a node of a kind at an address of the loopback range.
 func startNode(t testing.TB, kind, ip string, flags ...string) *Node {
 	t.Helper()
-	n := &Node{t: t, Kind: kind, listen: "/ip4/" + ip + "/tcp/0", flags: flags, Dir: filepath.Join(t.TempDir(), kind), log: new(logged)}
-	t.Cleanup(func() {
+	return runNode(&Node{t: t, Kind: kind, listen: []string{"/ip4/" + ip + "/tcp/0"}, flags: flags})
+}
+
+// NewNodeOn starts a node that is a network of its own on a host, at its address.
+func NewNodeOn(t testing.TB, h *Host, flags ...string) *Node {
+	t.Helper()
+	at := "/ip4/" + h.Addr.String()
+	return runNode(&Node{t: t, Kind: "all", Host: h, listen: []string{at + "/tcp/7328", at + "/udp/7328/quic-v1"}, flags: flags})
+}
+
+func runNode(n *Node) *Node {
+	n.t.Helper()
+	n.Dir, n.log = filepath.Join(n.t.TempDir(), n.Kind), new(logged)
+	n.t.Cleanup(func() {
 		if n.cmd != nil {
 			n.Kill()
 		}
-		if t.Failed() {
-			t.Logf("the log of the %s node at %s:\n%s", n.Kind, ip, tail(n.log.String()))
+		if n.t.Failed() {
+			n.t.Logf("the log of the %s node at %s:\n%s", n.Kind, n.listen[0], tail(n.log.String()))
 		}
 	})
 	n.Start()
@@ -78,7 +93,15 @@ func startNode(t testing.TB, kind, ip string, flags ...string) *Node {
 // Start starts the node's process and waits until it can be reached.
 func (n *Node) Start() {
 	n.t.Helper()
-	n.cmd = exec.Command(Binary, append([]string{"node", n.Kind, "--dir", n.Dir, "--listen", n.listen}, n.flags...)...)
+	args := []string{"node", n.Kind, "--dir", n.Dir}
+	for _, a := range n.listen {
+		args = append(args, "--listen", a)
+	}
+	if args = append(args, n.flags...); n.Host != nil {
+		n.cmd = n.Host.Command(Binary, args...)
+	} else {
+		n.cmd = exec.Command(Binary, args...)
+	}
 	n.cmd.Stderr = n.log
 	out, err := n.cmd.StdoutPipe()
 	if err == nil {
@@ -208,7 +231,11 @@ type NodeStatus struct {
 	Nodes    int    `json:"nodes"`
 	Draining bool   `json:"draining"`
 	Leaving  int    `json:"leaving"`
-	Spaces   []NodeSpace
+
+	RelaySlots       int64  `json:"relay_slots"`
+	RelayConnections int64  `json:"relay_connections"`
+	RelayBytes       uint64 `json:"relay_bytes"`
+	Spaces           []NodeSpace
 }
 
 // NodeSpace is what a space takes on a node.
@@ -264,10 +291,16 @@ func (w *Network) Join(kind string) *Node {
 // Admin runs a command of the operator on the coordinator.
 func (w *Network) Admin(args ...string) string {
 	w.t.Helper()
-	args = append([]string{"node", args[0], "--dir", w.Coordinator.Dir}, args[1:]...)
+	return w.Coordinator.Admin(args...)
+}
+
+// Admin runs a command of the operator on the node.
+func (n *Node) Admin(args ...string) string {
+	n.t.Helper()
+	args = append([]string{"node", args[0], "--dir", n.Dir}, args[1:]...)
 	out, err := exec.Command(Binary, args...).CombinedOutput()
 	if err != nil {
-		w.t.Fatalf("%s: %v: %s", strings.Join(args, " "), err, out)
+		n.t.Fatalf("%s: %v: %s", strings.Join(args, " "), err, out)
 	}
 	return strings.TrimSpace(string(out))
 }

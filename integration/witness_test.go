@@ -116,7 +116,7 @@ func TestNodeOfTwoFacesIsFound(t *testing.T) {
 	a.Must("network", "add", node.Link)
 	write(t, a, "before")
 	node.Stop()
-	other := &Node{t: t, Kind: "all", listen: "/ip4/127.0.0.2/tcp/0", Dir: node.Dir + ".other", log: new(logged)}
+	other := &Node{t: t, Kind: "all", listen: []string{"/ip4/127.0.0.2/tcp/0"}, Dir: node.Dir + ".other", log: new(logged)}
 	t.Cleanup(func() {
 		if other.cmd != nil {
 			other.Kill()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	iofs "io/fs"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/anyfs/anyfs/acl"
@@ -22,7 +23,21 @@ type pendingJoin struct {
 	Link string `json:"link"`
 	Name string `json:"name"` // of the space in the root
 	As   string `json:"as"`   // how the account is called there
+
+	// Joined: it was answered, and stays because it names nodes through which the space's others are found.
+	Joined bool `json:"joined,omitempty"`
 }
+
+// isThrough reports whether an address is one through a node.
+func isThrough(addr string) bool { return strings.Contains(addr, "/p2p-circuit") }
+
+// nodesOf gives the addresses in an invitation that lead through nodes.
+func nodesOf(l *acl.Link) []string {
+	return slices.DeleteFunc(slices.Clone(l.Addresses), func(a string) bool { return !isThrough(a) })
+}
+
+// maxJoined is of how many spaces that were joined the nodes in the invitation are remembered.
+const maxJoined = 256
 
 // guests are the spaces that this home asks to join.
 type guests struct {
@@ -80,10 +95,25 @@ func (n *network) seekAgain() {
 		return
 	}
 	for _, j := range joins {
-		if _, err := n.seek(j); err != nil {
+		var err error
+		if j.Joined {
+			err = n.stayNear(j)
+		} else {
+			_, err = n.seek(j)
+		}
+		if err != nil {
 			n.h.log.Warn("an invitation", "err", err)
 		}
 	}
+}
+
+// stayNear has the nodes visited that an invitation named by which a space was joined.
+func (n *network) stayNear(j pendingJoin) error {
+	l, err := acl.ParseLink(j.Link)
+	if err != nil {
+		return err
+	}
+	return n.engine.Near(l.Space, nodesOf(l))
 }
 
 // seek begins to ask for a space, or gives the asking that goes on.
@@ -163,8 +193,17 @@ func (n *network) admitGuests() {
 		}
 		n.engine.Unseek(x.Space())
 		err := n.h.changeJoins(func(all []pendingJoin) []pendingJoin {
-			return slices.DeleteFunc(all, func(j pendingJoin) bool { return j.Link == x.pending.Link })
+			all = slices.DeleteFunc(all, func(j pendingJoin) bool { return j.Link == x.pending.Link })
+			if l, err := acl.ParseLink(x.pending.Link); err == nil && failed == nil && len(nodesOf(l)) > 0 {
+				joined := x.pending
+				joined.Joined = true
+				all = append(all, joined)
+			}
+			return all[max(0, len(all)-maxJoined):]
 		})
+		if failed != nil {
+			err = errors.Join(err, n.engine.Near(x.Space(), nil))
+		}
 		if err != nil {
 			n.h.log.Error("the invitations that wait for an answer can't be written", "err", err)
 		}

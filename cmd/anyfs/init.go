@@ -92,10 +92,12 @@ Examples:
   anyfs login --phrase-file words.txt
   pass anyfs | anyfs login --phrase-file -
   anyfs login --pair 123-4567-8901
+  anyfs login --pair --network anyfs://network/... 123-4567-8901
   anyfs login --pair --peer /ip4/192.0.2.7/tcp/7327/p2p/12D3KooW... 123-4567-8901`,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "pair", Usage: "be let in by a device that shows a code"},
 			&cli.StringFlag{Name: "peer", Usage: "look for that device at `MULTIADDR`, and not on the local network"},
+			&cli.StringFlag{Name: "network", Usage: "look for it through the nodes of a network too, by its `FILE|LINK`, and use that network from then on"},
 			&cli.StringFlag{Name: "phrase-file", Usage: "read the 12 words from `FILE` (- for stdin)"},
 			&cli.BoolFlag{Name: "passphrase", Usage: "guard the keys on this device with a passphrase, and ask for it"},
 			passphraseFlag("guard the keys with the passphrase"),
@@ -111,12 +113,12 @@ Examples:
 				if c.IsSet("phrase-file") {
 					return failf(exitUsage, "--pair and --phrase-file exclude each other")
 				}
-				return runPair(c.Context, e, append(a, "")[0], c.String("peer"), o)
+				return runPair(c.Context, e, append(a, "")[0], c.String("peer"), c.String("network"), o)
 			}
 			if a, err := args(c, 0, 1); err != nil {
 				return err
-			} else if len(a) > 0 || c.IsSet("peer") {
-				return failf(exitUsage, "a code and --peer go with --pair; the 12 words go into a file that --phrase-file names")
+			} else if len(a) > 0 || c.IsSet("peer") || c.IsSet("network") {
+				return failf(exitUsage, "a code, --peer and --network go with --pair; the 12 words go into a file that --phrase-file names")
 			}
 			return runLogin(c.Context, e, c.String("phrase-file"), o)
 		},

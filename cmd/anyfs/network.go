@@ -7,6 +7,7 @@ import (
 	"errors"
 	iofs "io/fs"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -226,10 +227,20 @@ type peerStatus struct {
 	Addr   string   `json:"addr"`
 	Spaces []string `json:"spaces"`
 	Node   bool     `json:"node,omitempty"` // a network's, and no device
+	Relay  bool     `json:"relayed"`        // connected through the relay of a node, whose address Addr is
 
 	// Bytes of the protocol's messages since the daemon began, over all connections.
 	Sent     uint64 `json:"bytes_sent"`
 	Received uint64 `json:"bytes_received"`
+}
+
+// where is how a peer is connected, in words.
+func (p *peerStatus) where() string {
+	if !p.Relay {
+		return p.Addr
+	}
+	node, _, _ := strings.Cut(p.Addr, "/p2p/")
+	return "through the relay at " + node
 }
 
 // addTo adds to a status what the network knows.
@@ -242,7 +253,7 @@ func (n *network) addTo(r *statusResult) {
 	}
 	replicas := n.h.fs.Replicas()
 	for _, p := range st.Peers {
-		s := peerStatus{PeerID: p.ID, Addr: p.Addr, Device: deviceName(replicas, p.Device), Node: p.Node, Spaces: []string{}, Sent: p.Sent, Received: p.Received}
+		s := peerStatus{PeerID: p.ID, Addr: p.Addr, Device: deviceName(replicas, p.Device), Node: p.Node, Relay: p.Relayed, Spaces: []string{}, Sent: p.Sent, Received: p.Received}
 		if p.Node {
 			s.Device = "node of " + netconf.Name(p.Network)
 		}

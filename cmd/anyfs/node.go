@@ -46,6 +46,7 @@ type nodeOptions struct {
 	verbose          bool
 	inviteOnly       bool
 	http             string
+	noRelay          bool
 }
 
 func nodeAllCommand(e *env) *cli.Command {
@@ -78,6 +79,7 @@ func nodeFlags(more ...cli.Flag) []cli.Flag {
 		&cli.StringSliceFlag{Name: "announce", Usage: "tell others `MULTIADDR` as the node's address; may be given several times"},
 		&cli.BoolFlag{Name: "invite-only", Usage: "serve only the accounts that were added"},
 		&cli.StringFlag{Name: "http", Usage: "answer /metrics, /healthz and /readyz at `ADDR`, as 127.0.0.1:9328"},
+		&cli.BoolFlag{Name: "no-relay", Usage: "do not have devices find and reach each other through the node"},
 		&cli.BoolFlag{Name: "verbose", Usage: "log what each peer does"},
 	}, more...)
 }
@@ -98,6 +100,7 @@ func nodeAction(e *env, kind netconf.Kind) cli.ActionFunc {
 		return runNode(c.Context, e, nodeOptions{
 			kind: kind, network: c.String("network"), token: c.String("token"), dir: dir, listen: c.StringSlice("listen"),
 			announce: c.StringSlice("announce"), verbose: c.Bool("verbose"), inviteOnly: c.Bool("invite-only"), http: c.String("http"),
+			noRelay: c.Bool("no-relay"),
 		})
 	}
 }
@@ -157,7 +160,7 @@ func runNode(ctx context.Context, e *env, o nodeOptions) (err error) {
 		level = slog.LevelDebug
 	}
 	log := slog.New(slog.NewJSONHandler(e.stderr, &slog.HandlerOptions{Level: level}))
-	opt := server.Options{Dir: o.dir, Listen: o.listen, Announce: o.announce, Log: log, InviteOnly: o.inviteOnly, HTTP: o.http, Kind: o.kind}
+	opt := server.Options{Dir: o.dir, Listen: o.listen, Announce: o.announce, Log: log, InviteOnly: o.inviteOnly, HTTP: o.http, Kind: o.kind, NoRelay: o.noRelay}
 	if o.token != "" {
 		if opt.Token, err = server.ParseToken(o.token); err != nil {
 			return failf(exitUsage, "%w", err)

@@ -75,6 +75,7 @@ func runNodeStatus(ctx context.Context, e *env, dir string) error {
 	for _, a := range s.Listen {
 		fmt.Fprintf(e.stdout, "address  %s\n", a)
 	}
+	fmt.Fprintf(e.stdout, "relay    %d devices can be reached through it, %d connections, %d bytes\n", s.RelaySlots, s.RelayConnections, s.RelayBytes)
 	fmt.Fprintf(e.stdout, "peers    %d devices, %d nodes\nspaces   %d, with %d bytes of content and %d of changes\n\n", s.Peers, s.Nodes, s.Totals.Spaces, s.Totals.Blocks, s.Totals.Log)
 	rows := [][]string{{"SPACE", "OWNER", "CONTENT", "CHANGES"}}
 	for _, x := range s.Spaces {

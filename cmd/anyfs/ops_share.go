@@ -76,7 +76,8 @@ var opInvite = operation[inviteParams, inviteResult]{"invite", func(_ context.Co
 		return r, shareError(p.Space, err)
 	}
 	h.announce()
-	l.Name, l.Addresses = p.Space, inviteAddresses(h.network.engine.Status().Listen)
+	l.Name = p.Space
+	l.Addresses = append(h.network.engine.Through(&l.Space), inviteAddresses(h.network.engine.Status().Listen)...)
 	return inviteResult{l.String(), role.String(), p.Open, p.Uses, stamp(t.Expires)}, nil
 }}
 
@@ -421,7 +422,7 @@ var opJoin = operation[joinParams, joinResult]{"join", func(ctx context.Context,
 		return append(all, j)
 	}), h.changePeers(func(list []string) []string {
 		for _, a := range l.Addresses {
-			if !slices.Contains(list, a) {
+			if !slices.Contains(list, a) && !isThrough(a) {
 				list = append(list, a)
 			}
 		}
@@ -430,7 +431,7 @@ var opJoin = operation[joinParams, joinResult]{"join", func(ctx context.Context,
 	if err == nil {
 		_, err = h.changeSettings(func(s *settings) {
 			for _, a := range l.Addresses {
-				if id := peerOf(a); !slices.Contains(s.Hosts, id) {
+				if id := peerOf(a); !isThrough(a) && !slices.Contains(s.Hosts, id) {
 					s.Hosts = append(s.Hosts, id)
 				}
 			}

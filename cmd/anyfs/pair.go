@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -14,6 +15,7 @@ import (
 	"github.com/anyfs/anyfs/acl"
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/dag/disk"
+	netconf "github.com/anyfs/anyfs/nodes/network"
 	"github.com/anyfs/anyfs/sync/exchange"
 	"github.com/anyfs/anyfs/sync/pair"
 )
@@ -32,10 +34,10 @@ func deviceAddCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name: "add", Usage: "let a new device into the account by a code",
 		Description: `Shows a code, and waits until a new device has used it: 'anyfs login --pair CODE' there. The two find each other on the local network; elsewhere
-the new one is told by --peer an address that 'anyfs status' shows here. The code can be used once, within 10 minutes, and a wrong one tried 3
+through a network that this device uses ('anyfs login --pair --network LINK CODE'), or the new one is told by --peer an address that 'anyfs status' shows here. The code can be used once, within 10 minutes, and a wrong one tried 3
 times; Ctrl-C takes it back. The new device gets the keys of all spaces, and not the recovery phrase. Only a device that has the phrase can add others.
 
-On a terminal a QR code holds the same, with this device's address.
+On a terminal a QR code holds the same, with this device's addresses, also those through its network.
 
 Examples:
   anyfs device add
@@ -65,7 +67,8 @@ var opDeviceAdd = operation[none, deviceInfo]{"device-add", func(ctx context.Con
 	if err != nil {
 		return r, err
 	}
-	code.Addresses = inviteAddresses(h.network.engine.Status().Listen)
+	code.Addresses = append(h.network.engine.Through(nil), inviteAddresses(h.network.engine.Status().Listen)...)
+	code.Addresses = code.Addresses[:min(len(code.Addresses), pair.MaxAddresses)]
 	o := pair.NewOffer(code, h.fs.Now)
 	if err := out(event{Code: &shownCode{code.String(), code.Ticket(), o.Expires().UTC().Truncate(time.Second)}}); err != nil {
 		return r, err
@@ -148,7 +151,7 @@ func ticketTexts(ticket string) []string {
 }
 
 // runPair has this device let in by one that shows the code.
-func runPair(ctx context.Context, e *env, text, peer string, o initOptions) error {
+func runPair(ctx context.Context, e *env, text, peer, through string, o initOptions) error {
 	var err error
 	switch {
 	case text == "-":
@@ -172,6 +175,20 @@ func runPair(ctx context.Context, e *env, text, peer string, o initOptions) erro
 		}
 		a.Peers, a.MDNS, a.Code.Addresses = []string{peer}, false, nil
 	}
+	var net pairNetwork
+	if through != "" {
+		text, err := readNetwork(e, through)
+		if err != nil {
+			return err
+		}
+		if net.config, err = netconf.Parse(text); err != nil {
+			return failf(exitUsage, "%w", err)
+		}
+		for i := range net.config.Nodes {
+			a.Nodes = append(a.Nodes, net.config.Nodes[i].Multiaddrs()...)
+		}
+	}
+	a.Config = net.hear
 	giver := ""
 	made, err := fillHome(ctx, e, o, func(d disk.FS, name string, pass []byte) (k *acl.Keys, err error) {
 		n, err := acl.MakeDevice(name, rand.Reader)
@@ -192,7 +209,13 @@ func runPair(ctx context.Context, e *env, text, peer string, o initOptions) erro
 		err = pairError(a.Run(ctx))
 		return k, err
 	}, func(h *home) error {
-		known := append(slices.Clone(a.Peers), a.Code.Addresses...)
+		known := slices.DeleteFunc(append(slices.Clone(a.Peers), a.Code.Addresses...), func(a string) bool { return strings.Contains(a, "/p2p-circuit") })
+		if c := net.get(); c != nil {
+			err := h.changeNetworks(func(list []*netconf.Config) ([]*netconf.Config, error) { return append(list, c), nil })
+			if err != nil {
+				return err
+			}
+		}
 		if len(known) == 0 {
 			return nil
 		}
@@ -206,6 +229,31 @@ func runPair(ctx context.Context, e *env, text, peer string, o initOptions) erro
 	}
 	e.say("%s has let this device into the account %s. 'anyfs mount DIR' shows your spaces.", printable(giver), made.Fingerprint)
 	return writeLine(e.stdout, made.Account)
+}
+
+// pairNetwork is the network through which a device is paired: it is in it from then on, as the one that lets it in.
+type pairNetwork struct {
+	mu     sync.Mutex
+	config *netconf.Config
+}
+
+// hear takes a configuration that a node told. Where none was given, the first is it: the code named its nodes.
+func (n *pairNetwork) hear(encoded []byte) {
+	c, err := netconf.Decode(encoded)
+	if err != nil {
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.config == nil || c.Replaces(n.config) == nil {
+		n.config = c
+	}
+}
+
+func (n *pairNetwork) get() *netconf.Config {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.config
 }
 
 // pairError puts the failure of a pairing into words.
@@ -227,8 +275,8 @@ func pairError(err error) error {
 	case errors.Is(err, pair.ErrNoCode):
 		return failf(exitNotFound, "the device that was found does not show this code; check its first three digits, and that 'anyfs device add' is still waiting there")
 	case errors.Is(err, exchange.ErrNobody):
-		return failf(exitNotFound, "no device was found that shows this code; see that 'anyfs device add' is waiting there and that both are on one network, or name it with "+
-			"--peer MULTIADDR ('anyfs status' shows it there): %w", err)
+		return failf(exitNotFound, "no device was found that shows this code; see that 'anyfs device add' is waiting there and that both are on one local network, or "+
+			"name a network that the other device uses with --network, or the device with --peer MULTIADDR ('anyfs status' shows it there): %w", err)
 	}
 	return err
 }

@@ -128,7 +128,7 @@ func runPeerList(ctx context.Context, e *env) error {
 	}
 	rows := [][]string{}
 	for _, p := range r.Connected {
-		rows = append(rows, []string{"connected", p.Device, p.Addr, strings.Join(p.Spaces, ", ")})
+		rows = append(rows, []string{"connected", p.Device, p.where(), strings.Join(p.Spaces, ", ")})
 	}
 	for _, a := range r.Added {
 		rows = append(rows, []string{"added", "", a, ""})

@@ -111,7 +111,7 @@ func showStatus(ctx context.Context, e *env, path string) error {
 		about = append(about, []string{"address", a})
 	}
 	for _, p := range s.Peers {
-		about = append(about, []string{"peer", cmp.Or(p.Device, p.PeerID) + ", " + p.Addr + ": " + strings.Join(p.Spaces, ", ")})
+		about = append(about, []string{"peer", cmp.Or(p.Device, p.PeerID) + ", " + p.where() + ": " + strings.Join(p.Spaces, ", ")})
 	}
 	if err := e.table(about); err != nil {
 		return err

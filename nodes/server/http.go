@@ -46,7 +46,12 @@ type Status struct {
 	Peers      int           `json:"peers"` // devices
 	Nodes      int           `json:"nodes"` // other nodes that are connected
 	Totals     spaces.Totals `json:"totals"`
-	Spaces     []SpaceStatus `json:"spaces"`
+
+	RelaySlots       int64  `json:"relay_slots"`       // devices that can be reached through it
+	RelayConnections int64  `json:"relay_connections"` // of two devices, that it passes on
+	RelayBytes       uint64 `json:"relay_bytes"`       // that went over these since the start
+
+	Spaces []SpaceStatus `json:"spaces"`
 }
 
 // SpaceStatus is one space of it.
@@ -66,6 +71,8 @@ func (n *Node) status() Status {
 		Kinds: n.opt.Kind.Names(), Leaving: n.leaving.Load(), Nodes: len(n.engine.Mesh()), Totals: n.set.Totals(), Spaces: []SpaceStatus{},
 	}
 	s.Peers = devices(e)
+	r := n.engine.RelayStatus()
+	s.RelaySlots, s.RelayConnections, s.RelayBytes = r.Slots, r.Connections, r.Bytes
 	if x := v.Node(n.self()); x != nil {
 		s.Draining = x.Kinds&network.Draining != 0
 	}
@@ -293,6 +300,11 @@ func (n *Node) metrics() *http.ServeMux {
 	counter("anyfs_node_uploaded_blocks_total", "Blocks that devices gave.", func(t spaces.Totals) float64 { return float64(t.Uploads) })
 	counter("anyfs_node_uploaded_bytes_total", "Bytes of these.", func(t spaces.Totals) float64 { return float64(t.Uploaded) })
 	counter("anyfs_node_refused_blocks_total", "Blocks that were refused: no right to write, not admitted, or a quota.", func(t spaces.Totals) float64 { return float64(t.Refused) })
+	gauge("anyfs_node_relay_slots", "Devices that can be reached through the node.", func(spaces.Totals) float64 { return float64(n.engine.RelayStatus().Slots) })
+	gauge("anyfs_node_relay_connections", "Connections of two devices that it passes on.", func(spaces.Totals) float64 { return float64(n.engine.RelayStatus().Connections) })
+	counter("anyfs_node_relayed_connections_total", "Connections of two devices that it passed on.", func(spaces.Totals) float64 { return float64(n.engine.RelayStatus().Passed) })
+	counter("anyfs_node_relayed_bytes_total", "Bytes that went over these.", func(spaces.Totals) float64 { return float64(n.engine.RelayStatus().Bytes) })
+	counter("anyfs_node_relay_refused_total", "Connections that were asked for and refused or failed.", func(spaces.Totals) float64 { return float64(n.engine.RelayStatus().Refused) })
 	m := http.NewServeMux()
 	m.Handle("GET /metrics", promhttp.HandlerFor(r, promhttp.HandlerOpts{}))
 	m.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, "ok") })

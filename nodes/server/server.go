@@ -56,6 +56,7 @@ type Options struct {
 
 	InviteOnly bool   // only the accounts that the policy lists may bring and read
 	HTTP       string // address for /metrics, /healthz and /readyz; none
+	NoRelay    bool   // devices neither find nor reach each other through it
 }
 
 // Node is a node of a network.
@@ -159,6 +160,9 @@ func Open(opt Options) (n *Node, err error) {
 	}
 	if n.signer != nil {
 		o.Admit = n.admit
+	}
+	if !opt.NoRelay {
+		o.Relay = &exchange.RelayLimits{}
 	}
 	n.engine, err = exchange.New(o)
 	return n, err

@@ -61,7 +61,14 @@ func (sp *Space) replica() *exchange.Replica {
 	return &exchange.Replica{
 		ID: sp.id, ACL: sp.acl.Graph(), Files: sp.files, Blocks: sp.blocks, Durable: sp.durable, Grown: sp.grown,
 		Member: sp.takesPart, Keeps: keeper{sp}, Upload: sp.upload, Copy: sp.copy, NoFiles: sp.opt.NoFiles, Gone: sp.retired.Load,
+		Invited: sp.invited,
 	}
+}
+
+// invited reports whether who proves the key of an invitation may see the access list and ask to join.
+func (sp *Space) invited(key dag.PublicKey) bool {
+	s := sp.acl.State()
+	return s != nil && s.Invited(key, uint64(max(0, time.Now().Unix())))
 }
 
 func (sp *Space) role(account dag.PublicKey) list.Role {

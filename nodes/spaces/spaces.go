@@ -211,6 +211,25 @@ func (s *Set) Space(_ context.Context, id dag.ID, account dag.PublicKey) *exchan
 	return s.replica(sp)
 }
 
+// Invited implements exchange.Inviter.
+func (s *Set) Invited(_ context.Context, id dag.ID, account, key dag.PublicKey) *exchange.Replica {
+	if s.opt.Has != nil && !s.opt.Has(id) || s.opt.Admits != nil && !s.opt.Admits(account) {
+		return nil
+	}
+	sp, err := s.get(id, false)
+	if err != nil {
+		s.opt.Log.Error("a space cannot be served", "space", id.String(), "err", err)
+	}
+	if sp == nil {
+		return nil
+	}
+	if !sp.invited(key) || sp.retired.Load() {
+		s.put(sp)
+		return nil
+	}
+	return s.replica(sp)
+}
+
 // Replica gives a space that is here, whoever is a member; nil where it is not. For other nodes.
 func (s *Set) Replica(id dag.ID) *exchange.Replica {
 	sp, err := s.get(id, false)

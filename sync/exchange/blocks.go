@@ -369,7 +369,7 @@ func (f *fetch) ask(ctx context.Context) bool {
 	var best *link
 	var least int64
 	for _, l := range f.sp.links {
-		if slices.Contains(f.tried, l) || !l.r.ready() || l.r.node != nil && !l.r.node.keeps(f.sp.id) {
+		if slices.Contains(f.tried, l) || !l.r.ready() || l.r.node != nil && !l.r.node.near && !l.r.node.keeps(f.sp.id) {
 			continue
 		}
 		load := l.load()
@@ -434,6 +434,9 @@ func (l *link) load() int64 {
 	}
 	if l.r.node != nil {
 		n += 1 << 21 // what a device near by has need not come from there
+	}
+	if l.r.relayed {
+		n += 1 << 22 // it comes over a node, and costs that twice
 	}
 	return n
 }

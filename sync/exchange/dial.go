@@ -37,6 +37,11 @@ type dial struct {
 	stop    context.CancelFunc
 	wait    time.Duration // the last one between two attempts
 	next    time.Time     // not before
+
+	via        map[peer.ID]bool // nodes through which it can be reached
+	told       time.Time        // when the first of them was
+	directWait time.Duration    // as wait and next, while it is connected through a relay
+	directNext time.Time
 }
 
 func (d *dial) kick() {
@@ -61,7 +66,7 @@ func (e *Engine) AddPeer(addr string) error {
 	return nil
 }
 
-// RemovePeer ends that, and the connection. Peers that are found on the local network come back.
+// RemovePeer ends that, and the connection. Peers that are found on the local network, or through a node, come back.
 func (e *Engine) RemovePeer(addr string) error {
 	info, err := splitAddr(addr)
 	if err != nil {
@@ -71,6 +76,12 @@ func (e *Engine) RemovePeer(addr string) error {
 	if d := e.dials[info.ID]; d != nil {
 		d.stop()
 		delete(e.dials, info.ID)
+		if len(d.via) > 0 {
+			n := e.newDial(info.ID)
+			if n.via, n.told = d.via, d.told; e.ctx != nil {
+				e.startDial(n)
+			}
+		}
 	}
 	e.mu.Unlock()
 	e.closePeer(info.ID)
@@ -88,8 +99,7 @@ func (e *Engine) want(info peer.AddrInfo, static bool) {
 			e.mu.Unlock()
 			return
 		}
-		d = &dial{id: info.ID, kicked: make(chan struct{}, 1), stop: func() {}}
-		e.dials[info.ID] = d
+		d = e.newDial(info.ID)
 	}
 	delete(e.missing, info.ID)
 	d.static = d.static || static
@@ -113,7 +123,14 @@ func (e *Engine) want(info peer.AddrInfo, static bool) {
 	e.mu.Unlock()
 }
 
-// found counts the peers of the local network. Engine.mu is held.
+// newDial begins to know of a peer. Engine.mu is held.
+func (e *Engine) newDial(id peer.ID) *dial {
+	d := &dial{id: id, kicked: make(chan struct{}, 1), stop: func() {}, seen: e.clock.Now()}
+	e.dials[id] = d
+	return d
+}
+
+// found counts the peers that were found, on the local network or through nodes. Engine.mu is held.
 func (e *Engine) found() (n int) {
 	for _, d := range e.dials {
 		if !d.static {
@@ -134,7 +151,7 @@ func (e *Engine) startDial(d *dial) {
 		d.running = false
 		if e.dials[d.id] == d && !d.static {
 			delete(e.dials, d.id)
-			if len(e.missing) < maxFound {
+			if len(e.missing) < maxFound && len(d.addrs) > 0 {
 				e.missing[d.id] = struct{}{}
 			}
 		}
@@ -154,7 +171,7 @@ func (e *Engine) useless(id peer.ID) {
 // postpone doubles the wait before the next attempt; it is `least` at least. Engine.mu is held.
 func (e *Engine) postpone(d *dial, least time.Duration) {
 	most := dialMax
-	if e.opt.Serve != nil || e.nodes[d.id] != nil {
+	if e.opt.Serve != nil || e.nodeLocked(d.id) != nil {
 		most = dialNodeMax
 	}
 	d.wait = min(max(2*d.wait, least), most)
@@ -165,6 +182,7 @@ func (e *Engine) postpone(d *dial, least time.Duration) {
 func (e *Engine) dialNow() {
 	for _, d := range e.dials {
 		d.wait, d.next = 0, time.Time{}
+		d.directWait, d.directNext = 0, time.Time{}
 		d.kick()
 	}
 }
@@ -175,10 +193,15 @@ func (e *Engine) keepConnected(ctx context.Context, d *dial) {
 		e.mu.Lock()
 		h, paused, now := e.host, e.paused, e.clock.Now()
 		info := peer.AddrInfo{ID: d.id, Addrs: slices.Clone(d.addrs)}
-		gone := !d.static && now.Sub(d.seen) > forgetAfter
-		early := d.next.Sub(now)
+		if slices.ContainsFunc(info.Addrs, relayed) && e.relayedPeers() >= maxRelayed {
+			info.Addrs = slices.DeleteFunc(info.Addrs, relayed)
+		}
+		gone := !d.static && len(d.via) == 0 && (now.Sub(d.seen) > forgetAfter || len(d.addrs) == 0)
+		early, earlyDirect := d.next.Sub(now), d.directNext.Sub(now)
+		via := e.through(d)
+		wait := greetDelay - now.Sub(d.told) // for the other to connect
 		idle := e.idleNode(d.id)
-		last := idle && e.nodes[d.id].as.Load().Last
+		last := idle && e.nodeLocked(d.id).as.Load().Last
 		if r := e.remotes[d.id]; r != nil && r.ready() {
 			d.wait = 0
 		}
@@ -187,6 +210,12 @@ func (e *Engine) keepConnected(ctx context.Context, d *dial) {
 		switch {
 		case h.Network().Connectedness(d.id) == network.Connected:
 			retry = e.clock.After(dialMax) // disconnected kicks
+		case h.Network().Connectedness(d.id) == network.Limited && !paused:
+			if earlyDirect <= 0 {
+				e.direct(ctx, h, d, info)
+				continue
+			}
+			retry = e.clock.After(earlyDirect)
 		case gone:
 			return
 		case paused, banned:
@@ -197,8 +226,12 @@ func (e *Engine) keepConnected(ctx context.Context, d *dial) {
 			}
 		case early > 0:
 			retry = e.clock.After(early)
+		case len(via) == 0 && len(info.Addrs) == 0:
+			if retry = e.clock.After(dialMax); wait > 0 {
+				retry = e.clock.After(wait)
+			}
 		default:
-			e.dial(ctx, h, d, info)
+			e.dial(ctx, h, d, info, via)
 			continue
 		}
 		select {
@@ -210,13 +243,17 @@ func (e *Engine) keepConnected(ctx context.Context, d *dial) {
 	}
 }
 
-// dial tries once, and says when to try again if that fails or the connection is lost at once.
-func (e *Engine) dial(ctx context.Context, h host.Host, d *dial, info peer.AddrInfo) {
+// dial tries once, and says when to try again if that fails or the connection is lost at once. The relays via are tried with the addresses.
+func (e *Engine) dial(ctx context.Context, h host.Host, d *dial, info peer.AddrInfo, via []ma.Multiaddr) {
 	e.mu.Lock()
 	e.postpone(d, dialMin)
 	e.mu.Unlock()
+	info.Addrs = append(info.Addrs, via...)
 	h.Peerstore().AddAddrs(info.ID, info.Addrs, peerstore.TempAddrTTL)
-	ctx, cancel := context.WithTimeout(network.WithForceDirectDial(ctx, "a device"), dialTimeout)
+	if !slices.ContainsFunc(info.Addrs, relayed) {
+		ctx = network.WithForceDirectDial(ctx, "a device")
+	}
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	if err := h.Connect(ctx, info); err != nil {
 		e.log.Debug("a peer cannot be reached", "peer", d.id, "err", err)

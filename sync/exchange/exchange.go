@@ -20,6 +20,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/protocol/holepunch"
 	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/anyfs/anyfs/acl/list"
@@ -60,6 +61,8 @@ type Options struct {
 	Config func() []byte
 	// NewConfig takes the configuration that a node gave, which proves nothing yet; by a goroutine of its own. nil: it is passed over.
 	NewConfig func(network dag.PublicKey, config []byte)
+	// Relay bounds what a node passes on between devices that cannot connect directly; nil: it passes nothing on, and tells no device of others.
+	Relay *RelayLimits
 	// Fixed: a port that is taken is an error.
 	Fixed bool
 
@@ -129,6 +132,7 @@ type Engine struct {
 	running sync.WaitGroup // all goroutines but those of libp2p
 
 	up, down bucket
+	passed   passed        // by the relay
 	offers   offers        // to a node
 	joins    chan struct{} // full: that many ask a coordinator
 	limitLAN atomic.Bool
@@ -153,6 +157,14 @@ type Engine struct {
 	sought  map[dag.ID]bool                        // spaces that are not here and were asked for
 	paused  bool
 	changed chan struct{} // closed and replaced at each change of spaces and remotes
+
+	near       map[peer.ID]map[dag.ID]bool // nodes that are visited for some spaces: see Near
+	nearNodes  map[peer.ID]*usedNode       // the same
+	seen       map[peer.ID]ma.Multiaddr    // where nodes see this device
+	reachable  map[peer.ID]bool            // nodes through which others reach this device
+	puncher    *holepunch.Service          // nil: this is a node
+	lookups    map[peer.ID]foundCode       // codes that new devices looked for at this node
+	allowances map[string]allowance        // of who uses this node
 }
 
 // New returns an engine that does nothing before Run.
@@ -193,6 +205,8 @@ func New(opt Options) (*Engine, error) {
 		banned: make(map[peer.ID]time.Time), traffic: make(map[peer.ID]*traffic), guard: newGuard(), guests: make(map[dag.ID]*Guest), changed: make(chan struct{}),
 		missing: make(map[peer.ID]struct{}),
 		nodes:   make(map[peer.ID]*usedNode), sought: make(map[dag.ID]bool),
+		near: make(map[peer.ID]map[dag.ID]bool), nearNodes: make(map[peer.ID]*usedNode),
+		seen: make(map[peer.ID]ma.Multiaddr), reachable: make(map[peer.ID]bool), lookups: make(map[peer.ID]foundCode), allowances: make(map[string]allowance),
 		quit: make(chan struct{}), joins: make(chan struct{}, maxJoins),
 	}
 	e.up.quit, e.down.quit = e.quit, e.quit
@@ -213,6 +227,11 @@ func (e *Engine) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	stopRelay, err := e.startRelay(h)
+	if err != nil {
+		return errors.Join(err, h.Close())
+	}
+	defer stopRelay()
 	e.mu.Lock()
 	e.ctx, e.host = ctx, h
 	for _, sp := range e.spaces {
@@ -223,6 +242,11 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	e.mu.Unlock()
 	e.handle(h)
+	stopPunching, err := e.startPunching(h)
+	if err != nil {
+		e.log.Error("relays are not left for direct connections", "err", err)
+		stopPunching = func() {}
+	}
 	e.start(func(ctx context.Context) { e.roam(ctx, h) })
 	if e.opt.Serve != nil {
 		e.start(e.restIdle)
@@ -234,6 +258,9 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.mu.Lock()
 	e.ctx = nil // nothing is started any more
 	e.mu.Unlock()
+	e.noteChange()
+	stopPunching()
+	stopRelay()
 	err = h.Close()
 	e.running.Wait()
 	e.noteChange()

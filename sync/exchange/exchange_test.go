@@ -93,7 +93,7 @@ func (d *device) start(t testing.TB, peers ...string) {
 	})
 	d.stop = sync.OnceFunc(func() { cancel(); wg.Wait() })
 	t.Cleanup(d.stop)
-	eventually(t, func() bool { return len(e.Status().Listen) > 0 })
+	eventually(t, func() bool { return len(d.listen) == 0 || len(e.Status().Listen) > 0 })
 }
 
 func (d *device) addr(transport string) string {

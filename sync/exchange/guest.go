@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -34,7 +35,7 @@ const (
 type Guest struct {
 	Space dag.ID
 	Key   ed25519.PrivateKey // of the invitation
-	Peers []string           // addresses with /p2p/ID, of those it is proved to; AddPeer keeps them connected
+	Peers []string           // addresses with /p2p/ID, of those it is proved to, and to the nodes through which these lead; AddPeer keeps them connected
 
 	// Take takes frames of the access list. last: the peer has no more for now. An error is the peer's fault.
 	Take func(frames [][]byte, last bool) error
@@ -44,16 +45,32 @@ type Guest struct {
 	Refused func()
 
 	peers []peer.ID
+	nodes []peer.ID // through which the peers are reached: it is proved to them too
+}
+
+// provedTo reports whether the invitation is proved to a peer.
+func (g *Guest) provedTo(id peer.ID) bool {
+	return slices.Contains(g.peers, id) || slices.Contains(g.nodes, id)
 }
 
 // Seek begins to prove an invitation to its peers, until Unseek.
 func (e *Engine) Seek(g *Guest) error {
+	var through []string
 	for _, a := range g.Peers {
 		info, err := splitAddr(a)
 		if err != nil {
 			return err
 		}
 		g.peers = append(g.peers, info.ID)
+		if strings.Contains(a, "/p2p-circuit") {
+			through = append(through, a)
+			if node, err := splitAddr(directPart(a)); err == nil {
+				g.nodes = append(g.nodes, node.ID)
+			}
+		}
+	}
+	if err := e.Near(g.Space, through); err != nil {
+		return err
 	}
 	e.mu.Lock()
 	e.guests[g.Space] = g
@@ -65,7 +82,7 @@ func (e *Engine) Seek(g *Guest) error {
 	return nil
 }
 
-// Unseek ends it.
+// Unseek ends it. Nodes that the invitation named are visited for the space on, until Near says otherwise.
 func (e *Engine) Unseek(space dag.ID) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -84,7 +101,7 @@ func (e *Engine) guestsLocked(r *remote) bool {
 		return true
 	}
 	for _, g := range e.guests {
-		if slices.Contains(g.peers, r.id) {
+		if g.provedTo(r.id) {
 			return true
 		}
 	}
@@ -102,7 +119,7 @@ func (e *Engine) newGuests(r *remote) (out []wire.Message) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for id, g := range e.guests {
-		if r.asked[g] || !slices.Contains(g.peers, r.id) || len(out) >= maxInvitations {
+		if r.asked[g] || !g.provedTo(r.id) || len(out) >= maxInvitations {
 			continue
 		}
 		r.asked[g] = true
@@ -188,6 +205,26 @@ func (e *Engine) hearGuest(r *remote, m *wire.Guest) error {
 	return nil
 }
 
+// hearGuestOf is hearGuest of a node. What it does not know, and what the account may not have, it passes over alike.
+func (e *Engine) hearGuestOf(ctx context.Context, r *remote, m *wire.Guest) error {
+	if !ed25519.Verify(m.Key[:], guestText(r.toUs, m.Space), m.Signature[:]) {
+		return fmt.Errorf("%w: a wrong signature of an invitation", session.ErrPeer)
+	}
+	inviter, ok := e.opt.Serve.(Inviter)
+	if !ok {
+		return nil
+	}
+	if replica := inviter.Invited(ctx, m.Space, r.account, m.Key); replica != nil {
+		e.mu.Lock()
+		_, unused := e.hold(replica)
+		e.mu.Unlock()
+		if unused {
+			replica.release()
+		}
+	}
+	return e.hearGuest(r, m)
+}
+
 // visit holds a stream on which the peer tells the access list of a space.
 func (e *Engine) visit(ctx context.Context, r *remote, g *Guest) error {
 	t, err := e.open(ctx, r.id, protocolGuest)
@@ -226,7 +263,9 @@ func (e *Engine) visit(ctx context.Context, r *remote, g *Guest) error {
 			}
 		case *wire.Absent:
 			_ = t.Reset()
-			e.refused(g)
+			if r.node == nil { // a node that knows nothing of it may yet hear of it
+				e.refused(g)
+			}
 			return nil
 		default:
 			return unexpected(m)

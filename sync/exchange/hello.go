@@ -48,6 +48,9 @@ type remote struct {
 	key  dag.PublicKey
 	addr ma.Multiaddr
 
+	relayed bool          // it is connected through a relay
+	meets   chan struct{} // a node: it may have to be told of other devices
+
 	giving atomic.Int32 // blocks that it gives to this node at the moment
 
 	entry *entry // the handshake's stream, where the peer opened it
@@ -72,6 +75,12 @@ type remote struct {
 	asked   map[*Guest]bool          // invitations that were proved to it
 	guested bool                     // counted among the guests
 
+	// As the device says to this node.
+	meeting *stream // on which it does
+	slot    bool    // it can be reached through the relay
+	shows   bool    // a code
+	tag     uint64  // of that
+
 	node   *usedNode         // it is a node that this device uses; nil: it is a device, or another node
 	mesh   bool              // this is a node and so is it, of the same network
 	news   map[dag.ID]bool   // spaces of which content came that the peer is to be told of
@@ -84,6 +93,7 @@ type remote struct {
 func newRemote(ctx context.Context, cancel context.CancelFunc, id peer.ID, key dag.PublicKey, t *stream) *remote {
 	return &remote{
 		id: id, key: key, addr: t.Conn().RemoteMultiaddr(), entry: t.entry, ctx: ctx, cancel: cancel, ended: make(chan struct{}), tags: make(chan struct{}, 1),
+		relayed: relayed(t.Conn().RemoteMultiaddr()), meets: make(chan struct{}, 1),
 		offers: make(chan struct{}, 1), copying: make(chan struct{}, 1),
 		theirs: make(map[wire.Tag]struct{}), said: make(map[dag.ID]int), common: make(map[dag.ID]bool), denied: make(map[dag.ID]denial), gone: make(map[dag.ID]bool),
 		invited: make(map[dag.ID]dag.PublicKey), asked: make(map[*Guest]bool),
@@ -100,20 +110,25 @@ func (r *remote) wakeTags() {
 	}
 }
 
-// begins says whether this end is to greet a peer that has connected: the one with the lower ID does, the other if nothing comes.
+// begins says whether this end is to greet a peer that has connected: the one with the lower ID does, the other if nothing comes. One that was
+// greeted through a relay is greeted anew when there is a direct connection.
 func (e *Engine) begins(ctx context.Context, id peer.ID) bool {
+	e.mu.Lock()
+	h := e.host
+	e.mu.Unlock()
+	direct := hasDirect(h, id)
+	known := func() bool { return e.remotes[id] != nil && !(direct && e.remotes[id].relayed) }
 	if e.self > id {
 		wait, cancel := context.WithTimeout(ctx, greetDelay)
-		greeted := e.await(wait, func() bool { return e.remotes[id] != nil })
+		greeted := e.await(wait, known)
 		cancel()
 		if greeted || ctx.Err() != nil {
 			return false
 		}
 	}
 	e.mu.Lock()
-	known, h := e.remotes[id] != nil, e.host
-	e.mu.Unlock()
-	return !known && h.Network().Connectedness(id) == network.Connected
+	defer e.mu.Unlock()
+	return !known() && h.Network().Connectedness(id) != network.NotConnected
 }
 
 // connected greets a peer that has connected.
@@ -132,7 +147,7 @@ func (e *Engine) connected(ctx context.Context, id peer.ID) {
 		e.visitNode(ctx, n, id)
 		return
 	}
-	if !e.begins(ctx, id) {
+	if e.needless(id) || !e.begins(ctx, id) {
 		return
 	}
 	t, err := e.open(ctx, id, protocolHello)
@@ -202,12 +217,44 @@ func (e *Engine) ban(id peer.ID, what string, err error) {
 	}
 }
 
+// needless closes the connections to a device through relays where there is a direct one that is in use, or where there are enough of them.
+// It reports whether that is all.
+func (e *Engine) needless(id peer.ID) bool {
+	e.mu.Lock()
+	h, r, n := e.host, e.remotes[id], e.relayedPeers()
+	if e.shown != nil {
+		n = 0 // it may be a new device that is let in
+	}
+	e.mu.Unlock()
+	direct := hasDirect(h, id)
+	if r != nil && !r.relayed && direct || r == nil && !direct && n >= maxRelayed {
+		closeRelayed(h, id)
+		return true
+	}
+	return false
+}
+
+// lost looks at what a connection that has ended leaves.
+func (e *Engine) lost(is network.Connectedness, id peer.ID) {
+	e.mu.Lock()
+	r := e.remotes[id]
+	e.mu.Unlock()
+	if is == network.Connected || is == network.Limited && r != nil && r.relayed {
+		return // the handshake's stream ends by itself where it was on that connection
+	}
+	e.disconnected(id)
+}
+
 func (e *Engine) disconnected(id peer.ID) {
 	e.mu.Lock()
 	r := e.remotes[id]
 	d := e.dials[id]
 	if d != nil {
 		d.seen = e.clock.Now() // until now
+		d.directWait = 0
+		if r != nil && r.relayed && r.ready() {
+			d.wait, d.next = 0, time.Time{}
+		}
 	}
 	e.mu.Unlock()
 	if r != nil {
@@ -301,6 +348,11 @@ func (e *Engine) enter(ctx context.Context, r *remote) error {
 func (e *Engine) exit(r *remote) {
 	e.mu.Lock()
 	delete(e.remotes, r.id)
+	if r.slot {
+		r.slot, r.shows = false, false
+		e.wakeMeets(r)
+	}
+	h := e.host
 	e.uncount(r)
 	if r.guested {
 		e.guard.guests--
@@ -308,6 +360,10 @@ func (e *Engine) exit(r *remote) {
 	e.mu.Unlock()
 	close(r.ended)
 	e.noteChange()
+	if r.relayed && hasDirect(h, r.id) {
+		closeRelayed(h, r.id) // the other one takes its place
+		return
+	}
 	e.closePeer(r.id) // a connection is of no use without it
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -18,6 +19,7 @@ import (
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
@@ -37,6 +39,8 @@ func defaultListen() []string {
 // limits bound what all peers, and each of them, can take of this device.
 func limits() rcmgr.ConcreteLimitConfig {
 	l := rcmgr.PartialLimitConfig{
+		// What who uses a relay takes of it before it has said what it wants.
+		ServicePeer: map[string]rcmgr.ResourceLimits{relay.ServiceName: {Streams: 64, StreamsInbound: 32, StreamsOutbound: 32}},
 		System: rcmgr.ResourceLimits{Conns: 256, ConnsInbound: 192, ConnsOutbound: 128, FD: 256, Streams: 8192,
 			StreamsInbound: 4096, StreamsOutbound: 4096, Memory: 512 << 20},
 		Transient: rcmgr.ResourceLimits{Conns: 64, ConnsInbound: 32, ConnsOutbound: 64, FD: 64, Streams: 256,
@@ -69,6 +73,10 @@ func (e *Engine) newHost() (host.Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("exchange: limits: %w", err)
 	}
+	relaying := libp2p.DisableRelay() // a node is reached directly, or not at all
+	if e.opt.Serve == nil {
+		relaying = libp2p.EnableRelay()
+	}
 	h, err := libp2p.New(
 		libp2p.Identity(key),
 		libp2p.NoListenAddrs,
@@ -79,7 +87,7 @@ func (e *Engine) newHost() (host.Host, error) {
 		libp2p.Security(noise.ID, noise.New),
 		libp2p.ResourceManager(rm),
 		libp2p.SwarmOpts(swarm.WithDialRanker(rank)),
-		libp2p.DisableRelay(),
+		relaying,
 		libp2p.DisableMetrics(),
 		libp2p.DisableIdentifyAddressDiscovery(),
 		libp2p.Ping(false),
@@ -219,11 +227,23 @@ func inUse(a ma.Multiaddr) error {
 	return nil // what else is wrong shows when it is listened at
 }
 
+// relayDelay is how long the direct addresses of a device are tried alone.
+const relayDelay = time.Second
+
 // rank dials private addresses by TCP first, which carries more there, and public ones by QUIC first; the others a little
-// later.
+// later, and relays last.
 func rank(addrs []ma.Multiaddr) []network.AddrDelay {
 	out := make([]network.AddrDelay, 0, len(addrs))
+	alone := !slices.ContainsFunc(addrs, func(a ma.Multiaddr) bool { return !relayed(a) })
 	for _, a := range addrs {
+		if relayed(a) {
+			x := network.AddrDelay{Addr: a}
+			if !alone {
+				x.Delay = relayDelay
+			}
+			out = append(out, x)
+			continue
+		}
 		_, err := a.ValueForProtocol(ma.P_TCP)
 		byTCP, private := err == nil, manet.IsPrivateAddr(a) || manet.IsIPLoopback(a)
 		var delay time.Duration
@@ -241,7 +261,7 @@ func rank(addrs []ma.Multiaddr) []network.AddrDelay {
 // onLAN says whether an address is one of the local network.
 func onLAN(a ma.Multiaddr) bool {
 	ip, err := manet.ToIP(a)
-	return err == nil && (ip.IsPrivate() || ip.IsLoopback() || ip.IsLinkLocalUnicast())
+	return err == nil && !relayed(a) && (ip.IsPrivate() || ip.IsLoopback() || ip.IsLinkLocalUnicast())
 }
 
 // mdnsService names anyfs, and nobody who uses it.
@@ -292,6 +312,9 @@ func (e *Engine) handle(h host.Host) {
 		if e.opt.Admit != nil {
 			e.serve(h, protocolJoin, e.takeJoin)
 		}
+		if e.opt.Relay != nil {
+			e.serve(h, protocolMeet, e.takeMeet)
+		}
 	} else {
 		e.serve(h, protocolHello, e.takeHello)
 		e.serve(h, protocolPair, e.takePair)
@@ -305,11 +328,7 @@ func (e *Engine) handle(h host.Host) {
 			id := c.RemotePeer()
 			e.start(func(ctx context.Context) { e.connected(ctx, id) })
 		},
-		DisconnectedF: func(n network.Network, c network.Conn) {
-			if n.Connectedness(c.RemotePeer()) != network.Connected {
-				e.disconnected(c.RemotePeer())
-			}
-		},
+		DisconnectedF: func(n network.Network, c network.Conn) { e.lost(n.Connectedness(c.RemotePeer()), c.RemotePeer()) },
 	})
 	for _, c := range h.Network().Conns() {
 		id := c.RemotePeer()

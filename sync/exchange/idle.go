@@ -46,6 +46,9 @@ func (e *Engine) restNow() {
 	used := make(map[dag.ID]bool)
 	for _, r := range e.remotes {
 		maps.Copy(used, r.common)
+		for id := range r.invited {
+			used[id] = true
+		}
 	}
 	for id, sp := range e.spaces {
 		switch {

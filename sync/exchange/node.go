@@ -60,6 +60,7 @@ type Node struct {
 // usedNode is a Node as it is now.
 type usedNode struct {
 	network dag.PublicKey
+	near    bool // it is visited because an invitation named it: see Near
 	as      atomic.Pointer[Node]
 	since   time.Time
 }
@@ -80,6 +81,13 @@ type Server interface {
 	Space(ctx context.Context, id dag.ID, account dag.PublicKey) *Replica
 	// Take takes a space in by the frames of its access list, where that makes account a member and the node is to have it; else nil.
 	Take(ctx context.Context, id dag.ID, account dag.PublicKey, frames [][]byte) *Replica
+}
+
+// Inviter is a Server that serves guests too.
+type Inviter interface {
+	// Invited gives a space that is here and whose access list has an invitation with that key which can be used, where account may use the
+	// node; nil else. It may take a while, and never says why not.
+	Invited(ctx context.Context, id dag.ID, account, key dag.PublicKey) *Replica
 }
 
 // SetNodes says which nodes this device uses, in the place of those before. It is connected to those that are to be told of a space of it. A
@@ -131,7 +139,7 @@ func (e *Engine) SetNodes(nodes []Node) error {
 		}
 	}
 	for id := range before {
-		if next[id] == nil {
+		if next[id] == nil && e.nearNodes[id] == nil {
 			gone = append(gone, id)
 			if d := e.dials[id]; d != nil {
 				d.stop()
@@ -168,9 +176,14 @@ const lastAfter = 5 * time.Second
 
 // idle reports whether nothing is wanted of a node now. Engine.mu is held.
 func (e *Engine) idleNode(id peer.ID) bool {
-	n := e.nodes[id]
+	n := e.nodeLocked(id)
 	if n == nil {
 		return false
+	}
+	for space := range e.guests {
+		if n.Wants(space) {
+			return false
+		}
 	}
 	for space := range e.spaces {
 		if n.Wants(space) {
@@ -195,8 +208,8 @@ func (e *Engine) idleNode(id peer.ID) bool {
 
 // kickNodes has it looked again which nodes something is wanted of. Engine.mu is held.
 func (e *Engine) kickNodes() {
-	for id := range e.nodes {
-		if d := e.dials[id]; d != nil {
+	for _, d := range e.dials {
+		if e.nodeLocked(d.id) != nil {
 			d.kick()
 		}
 	}
@@ -222,7 +235,7 @@ func (e *Engine) seek(id dag.ID) {
 func (e *Engine) nodeOf(id peer.ID) *usedNode {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.nodes[id]
+	return e.nodeLocked(id)
 }
 
 // visitNode is a device's side: it lasts as long as the node is connected.
@@ -280,6 +293,7 @@ func (e *Engine) visitOn(ctx context.Context, n *usedNode, id peer.ID, t *stream
 			cancel()
 		}
 	})
+	wg.Go(func() { e.keepMeeting(ctx, r) })
 	told, since := 0, e.clock.Now()
 	for {
 		m, err := t.read(0)
@@ -308,7 +322,7 @@ func (e *Engine) visitOn(ctx context.Context, n *usedNode, id peer.ID, t *stream
 			if told++; told > maxConfigs {
 				return fmt.Errorf("%w: more than %d configurations", session.ErrPeer, maxConfigs)
 			}
-			if e.opt.NewConfig != nil {
+			if e.opt.NewConfig != nil && !n.near {
 				e.start(func(context.Context) { e.opt.NewConfig(n.network, m.Config) })
 			}
 		default:
@@ -343,6 +357,11 @@ func (e *Engine) answered(r *remote, ids []dag.ID, serves bool) bool {
 // sendWants tells a node of the spaces that it is to have, and of others as they come.
 func (e *Engine) sendWants(ctx context.Context, t *stream, r *remote) error {
 	for {
+		if ms := e.newGuests(r); len(ms) > 0 {
+			if err := t.write(ms...); err != nil {
+				return err
+			}
+		}
 		var ids []dag.ID
 		e.mu.Lock()
 		now := e.clock.Now()

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -73,6 +74,7 @@ func (e *Engine) Offer(ctx context.Context, o *pair.Offer, give func(device dag.
 	defer cancel()
 	defer context.AfterFunc(e.ctx, cancel)()
 	e.mu.Unlock()
+	e.noteChange() // nodes are told
 	defer func() {
 		o.Close()
 		e.mu.Lock()
@@ -149,11 +151,13 @@ type Asker struct {
 	Key     ed25519.PrivateKey // the new device's
 	Code    pair.Code
 	Peers   []string // multiaddrs with /p2p/ID of the device that shows the code, beside those in the code
+	Nodes   []string // multiaddrs with /p2p/ID of nodes that may know of it, and through which it is reached
 	MDNS    bool     // look for it on the local network
 	Request []byte
 	Store   func(grant []byte) error // keeps what the other gave
 	Log     *slog.Logger             // nil: none
 	Found   func()                   // called when a device that shows the code is found; may be nil
+	Config  func(config []byte)      // takes the configuration of its network that a node told, which proves nothing; may be nil
 
 	turn   sync.Mutex    // one attempt at a time; before mu
 	done   chan struct{} // closed when it is stored
@@ -173,12 +177,34 @@ type Asker struct {
 // no device showed the code. When it returns, its goroutines have ended.
 func (a *Asker) Run(ctx context.Context) error {
 	var peers []peer.AddrInfo
+	nodes := map[peer.ID]*peer.AddrInfo{}
+	addNode := func(s string) error {
+		info, err := splitAddr(s)
+		if err == nil && nodes[info.ID] != nil {
+			info.Addrs = append(nodes[info.ID].Addrs, info.Addrs...)
+		}
+		if err == nil {
+			nodes[info.ID] = info
+		}
+		return err
+	}
+	for _, s := range a.Nodes {
+		if err := addNode(s); err != nil {
+			return err
+		}
+	}
+	named := map[peer.ID]bool{}
 	for _, s := range append(slices.Clone(a.Peers), a.Code.Addresses...) {
 		info, err := splitAddr(s)
 		if err != nil {
 			return err
 		}
-		peers = append(peers, *info)
+		named[info.ID] = true
+		if node, _, ok := strings.Cut(s, "/p2p-circuit/"); !ok {
+			peers = append(peers, *info)
+		} else if err := addNode(node); err != nil {
+			return err
+		}
 	}
 	log := a.Log
 	if log == nil {
@@ -239,6 +265,18 @@ func (a *Asker) Run(ctx context.Context) error {
 	for _, info := range merged {
 		ask(*info)
 	}
+	if len(nodes) > 0 {
+		wg.Go(func() {
+			a.askNodes(ctx, e, h, nodes, func(info peer.AddrInfo) {
+				if len(named) == 0 || named[info.ID] { // another with this tag is not the one that was named
+					select {
+					case found <- info:
+					case <-ctx.Done():
+					}
+				}
+			})
+		})
+	}
 	var late <-chan time.Time
 	for {
 		select {
@@ -249,13 +287,13 @@ func (a *Asker) Run(ctx context.Context) error {
 		case <-a.missed:
 			if late == nil && (a.hasFailed() || !a.MDNS) {
 				wait := moreWait
-				if !a.MDNS {
+				if !a.MDNS && len(nodes) == 0 {
 					wait = 0
 				}
 				late = time.After(wait)
 			}
 		case <-late:
-			if a.MDNS || a.hasFailed() || a.allMissed(len(merged)) {
+			if a.MDNS || a.hasFailed() || len(nodes) == 0 && a.allMissed(len(merged)) {
 				return a.why(ErrNobody)
 			}
 			late = nil
@@ -352,7 +390,7 @@ func (a *Asker) try(ctx context.Context, e *Engine, h host.Host, info peer.AddrI
 	if err := h.Connect(dial, info); err != nil {
 		return false, fmt.Errorf("connect: %w", err)
 	}
-	s, err := h.NewStream(network.WithNoDial(dial, "connected"), info.ID, protocolPair)
+	s, err := h.NewStream(network.WithAllowLimitedConn(network.WithNoDial(dial, "connected"), "a relay"), info.ID, protocolPair)
 	if err != nil {
 		return false, fmt.Errorf("it takes no pairing: %w", err)
 	}

@@ -72,7 +72,7 @@ func (e *Engine) missesSome(h host.Host) bool {
 		return true
 	}
 	for _, d := range e.dials {
-		if !d.static && h.Network().Connectedness(d.id) != network.Connected {
+		if !d.static && len(d.addrs) > 0 && h.Network().Connectedness(d.id) != network.Connected {
 			return true
 		}
 	}

@@ -159,6 +159,10 @@ func (e *Engine) joinLocked(sp *space, r *remote) {
 	l := &link{sp: sp, r: r, fresh: fresh{wake: make(chan struct{}, 1)}}
 	l.ctx, l.stop = context.WithCancel(sp.ctx)
 	sp.links[r.id] = l
+	if r.slot {
+		e.wakeMeets(r)
+	}
+	r.wakeMeet()
 	opens := e.self < r.id
 	ok := sp.startLocked(func(context.Context) {
 		// It lasts as long as the space and the peer.

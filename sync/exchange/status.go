@@ -30,6 +30,7 @@ type PeerStatus struct {
 	Account dag.PublicKey
 	Addr    string
 	LAN     bool
+	Relayed bool          // it is connected through the relay of a node, whose address Addr is
 	Node    bool          // it is a node; to a node: another one of its network
 	Network dag.PublicKey // of a node
 	Spaces  []dag.ID      // in common
@@ -83,7 +84,7 @@ func (e *Engine) Status() Status {
 	for _, r := range e.remotes {
 		if r.ready() {
 			p := PeerStatus{
-				ID: r.id.String(), Device: r.key, Account: r.account, Addr: r.addr.String(), LAN: onLAN(r.addr),
+				ID: r.id.String(), Device: r.key, Account: r.account, Addr: r.addr.String(), LAN: onLAN(r.addr), Relayed: r.relayed,
 				Spaces: slices.SortedFunc(maps.Keys(r.common), dag.ID.Compare),
 			}
 			p.Node = r.mesh

@@ -24,6 +24,7 @@ const (
 	protocolPair   = protocol.ID(wire.ProtocolPair)
 	protocolMesh   = protocol.ID(wire.ProtocolMesh)
 	protocolJoin   = protocol.ID(wire.ProtocolJoin)
+	protocolMeet   = protocol.ID(wire.ProtocolMeet)
 )
 
 // How long a peer may take.
@@ -209,13 +210,14 @@ func (e *Engine) serve(h host.Host, p protocol.ID, fn func(context.Context, peer
 	})
 }
 
-// open opens a stream to a connected peer.
+// open opens a stream to a connected peer, over a relay where there is no direct connection.
 func (e *Engine) open(ctx context.Context, id peer.ID, p protocol.ID) (*stream, error) {
 	e.mu.Lock()
 	h := e.host
 	e.mu.Unlock()
 	ctx, cancel := context.WithTimeout(network.WithNoDial(ctx, "only peers that are connected"), openTimeout)
 	defer cancel()
+	ctx = network.WithAllowLimitedConn(ctx, "a relay")
 	s, err := h.NewStream(ctx, id, p)
 	if err != nil {
 		return nil, err

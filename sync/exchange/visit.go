@@ -81,11 +81,15 @@ func (e *Engine) serveVisit(ctx context.Context, t *stream, r *remote) error {
 		if err != nil {
 			return err
 		}
-		s, ok := m.(*wire.Spaces)
-		if !ok {
-			return unexpected(m)
+		switch m := m.(type) {
+		case *wire.Spaces:
+			err = e.answerSpaces(ctx, t, r, m.IDs)
+		case *wire.Guest:
+			err = e.hearGuestOf(ctx, r, m)
+		default:
+			err = unexpected(m)
 		}
-		if err := e.answerSpaces(ctx, t, r, s.IDs); err != nil {
+		if err != nil {
 			return err
 		}
 	}
@@ -127,7 +131,7 @@ func (e *Engine) endVisit(ctx context.Context, r *remote) {
 			return
 		}
 		e.mu.Lock()
-		proved, ready := r.proved, r.ready()
+		proved, ready := r.proved, r.ready() || len(r.invited) > 0
 		e.mu.Unlock()
 		if !proved || !ready && within == takeWithin {
 			r.cancel()
@@ -192,20 +196,13 @@ func (e *Engine) common(r *remote, replica *Replica) bool {
 		return false
 	}
 	e.mu.Lock()
-	sp := e.spaces[replica.ID]
-	if sp == nil && replica.Gone != nil && replica.Gone() {
-		e.mu.Unlock()
-		replica.release()
-		return false
+	held, unused := e.hold(replica)
+	if unused {
+		defer replica.release()
 	}
-	if sp != nil {
-		defer replica.release() // it is exchanged by another replica of it
-	} else {
-		sp = e.newSpace(replica)
-		e.spaces[replica.ID] = sp
-		if e.ctx != nil {
-			e.startSpace(sp)
-		}
+	if !held {
+		e.mu.Unlock()
+		return false
 	}
 	full := len(r.common) >= maxVisited
 	if !full && e.remotes[r.id] == r {
@@ -213,6 +210,23 @@ func (e *Engine) common(r *remote, replica *Replica) bool {
 	}
 	e.mu.Unlock()
 	return !full
+}
+
+// hold begins to exchange a space of a node, unless it is exchanged by another replica of it, which leaves this one unused, or has gone. Engine.mu is
+// held.
+func (e *Engine) hold(replica *Replica) (held, unused bool) {
+	if e.spaces[replica.ID] != nil {
+		return true, true
+	}
+	if replica.Gone != nil && replica.Gone() {
+		return false, true
+	}
+	sp := e.newSpace(replica)
+	e.spaces[replica.ID] = sp
+	if e.ctx != nil {
+		e.startSpace(sp)
+	}
+	return true, false
 }
 
 // offers are the access lists that are coming to a node, and those that it judges.

@@ -16,7 +16,7 @@ import (
 // codes by; an error of it ends the attempt.
 func Ask(c Conn, code Code, self, giver dag.PublicKey, request []byte, turn func() error, store func(grant []byte) error) error {
 	t := &talk{c: c, asker: true}
-	ours := &wire.PairHello{Version: version, Tag: code.tag(), Nonce: nonce()}
+	ours := &wire.PairHello{Version: version, Tag: code.Tag(), Nonce: nonce()}
 	if err := c.Write(ours); err != nil {
 		return err
 	}

@@ -54,8 +54,8 @@ func (c Code) String() string {
 	return c.digits[:3] + "-" + c.digits[3:7] + "-" + c.digits[7:]
 }
 
-// tag is the part of the code that is said in the clear.
-func (c Code) tag() uint64 {
+// Tag is the part of the code that is said in the clear.
+func (c Code) Tag() uint64 {
 	var n uint64
 	for _, r := range c.digits[:tagDigits] {
 		n = n*10 + uint64(r-'0')
@@ -71,7 +71,7 @@ const ticketScheme = "anyfs-pair:"
 // Bounds of a ticket.
 const (
 	maxTicket    = 4 << 10
-	maxAddresses = 16
+	MaxAddresses = 16
 )
 
 // Ticket is the code with the addresses, as one text.
@@ -98,7 +98,7 @@ func ParseCode(s string) (Code, error) {
 		if err != nil {
 			return Code{}, fmt.Errorf("%w: its addresses are damaged: %w", ErrCode, err)
 		}
-		if c.Addresses = q["at"]; len(c.Addresses) > maxAddresses {
+		if c.Addresses = q["at"]; len(c.Addresses) > MaxAddresses {
 			return Code{}, fmt.Errorf("%w: it has %d addresses", ErrCode, len(c.Addresses))
 		}
 	}

@@ -44,6 +44,9 @@ func NewOffer(code Code, now func() time.Time) *Offer {
 	return &Offer{code: code, now: now, expires: now().Add(Lifetime), left: Attempts, changed: make(chan struct{})}
 }
 
+// Tag is the part of the code that is said in the clear.
+func (o *Offer) Tag() uint64 { return o.code.Tag() }
+
 // Expires is when the code can't be used any more.
 func (o *Offer) Expires() time.Time { return o.expires }
 
@@ -143,7 +146,7 @@ func (o *Offer) Answer(c Conn, self, asker dag.PublicKey, give func(request []by
 	switch {
 	case theirs.Version != version:
 		return errors.Join(errors.New("pair: a device with another version"), c.Write(&wire.PairRefused{Reason: wire.PairVersion}))
-	case theirs.Tag != o.code.tag():
+	case theirs.Tag != o.code.Tag():
 		return errors.Join(ErrNoCode, c.Write(&wire.PairRefused{Reason: wire.PairNoCode}))
 	}
 	ours := &wire.PairHello{Version: version, Tag: theirs.Tag, Nonce: nonce()}

@@ -171,7 +171,7 @@ func TestBrokenOff(t *testing.T) {
 		a, b := pipe()
 		done := make(chan error, 1)
 		go func() { done <- o.Answer(b, giverKey, askerKey, give) }()
-		if err := a.Write(&wire.PairHello{Version: 1, Tag: c.tag()}); err != nil {
+		if err := a.Write(&wire.PairHello{Version: 1, Tag: c.Tag()}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := a.Read(); err != nil {

@@ -12,7 +12,7 @@ import (
 
 // Item is what a List holds.
 type Item interface {
-	Tag | Tip | Sum | Short | dag.ID | block.ID
+	Tag | Tip | Sum | Short | dag.ID | dag.PublicKey | block.ID
 }
 
 // List is items of one size, which go over the wire as one byte string.
@@ -48,6 +48,8 @@ func (l List[T]) MarshalCBOR() ([]byte, error) {
 		case *Tag:
 			p = append(p, v[:]...)
 		case *dag.ID:
+			p = append(p, v[:]...)
+		case *dag.PublicKey:
 			p = append(p, v[:]...)
 		case *block.ID:
 			p = append(p, v[:]...)
@@ -94,6 +96,8 @@ func (l *List[T]) UnmarshalCBOR(p []byte) error {
 		case *Tag:
 			copy(v[:], b)
 		case *dag.ID:
+			copy(v[:], b)
+		case *dag.PublicKey:
 			copy(v[:], b)
 		case *block.ID:
 			copy(v[:], b)

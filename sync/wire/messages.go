@@ -64,6 +64,15 @@ const (
 	pairKinds
 )
 
+// The kinds of messages by which devices find each other through a node.
+const (
+	KindMeet Kind = iota + 48
+	KindSeen
+	KindPresent
+	KindLookup
+	meetKinds
+)
+
 func (k Kind) new() Message {
 	switch k {
 	case KindHello:
@@ -140,6 +149,14 @@ func (k Kind) new() Message {
 		return &Join{}
 	case KindHasBatches:
 		return &HasBatches{}
+	case KindMeet:
+		return &Meet{}
+	case KindSeen:
+		return &Seen{}
+	case KindPresent:
+		return &Present{}
+	case KindLookup:
+		return &Lookup{}
 	}
 	return nil
 }

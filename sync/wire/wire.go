@@ -33,6 +33,7 @@ const (
 	ProtocolPair   = "/anyfs/pair/1.0.0"
 	ProtocolMesh   = "/anyfs/mesh/1.0.0"
 	ProtocolJoin   = "/anyfs/join/1.0.0"
+	ProtocolMeet   = "/anyfs/meet/1.0.0"
 )
 
 // Limits fixed by the protocol.

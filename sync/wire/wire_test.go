@@ -76,6 +76,12 @@ func examples() map[string]Message {
 		"join":           &Join{Token: bytes.Repeat([]byte{7}, 32), Kinds: 2, Capacity: 1, Addrs: []string{"/ip4/127.0.0.1/tcp/7328"}},
 		"has batches":    &HasBatches{Request: 3, Graph: Files, IDs: List[dag.ID]{id(1), id(2)}},
 		"join again":     &Join{Kinds: 4, Capacity: 10, Addrs: []string{"/ip4/127.0.0.1/tcp/7328"}},
+		"meet":           &Meet{Slot: true, Tag: 407},
+		"meet, no code":  &Meet{Tag: NoTag},
+		"seen":           &Seen{Addr: "/ip4/192.0.2.7/udp/7327/quic-v1"},
+		"present":        &Present{Devices: List[dag.PublicKey]{dag.PublicKey(id(1)), dag.PublicKey(id(2))}},
+		"nobody present": &Present{},
+		"lookup":         &Lookup{Tag: MaxPairTag},
 		"put last":       &PutBlock{Request: 1, ID: block.ID(id(6)), Data: []byte("data")},
 	}
 }
@@ -85,12 +91,14 @@ func TestEveryKindHasAnExample(t *testing.T) {
 	for _, m := range examples() {
 		seen[m.kind()] = true
 	}
-	for k := KindHello; k < pairKinds; k++ {
+	for k := KindHello; k < meetKinds; k++ {
 		switch k {
 		case kinds:
 			k = KindSpaces
 		case nodeKinds:
 			k = KindPairHello
+		case pairKinds:
+			k = KindMeet
 		}
 		if !seen[k] || k.new() == nil || k.new().kind() != k {
 			t.Errorf("kind %d", k)
