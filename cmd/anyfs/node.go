@@ -1,14 +1,17 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
 
+	"github.com/libp2p/go-libp2p/gologshim"
 	"github.com/urfave/cli/v2"
 
+	"github.com/anyfs/anyfs/mount"
 	netconf "github.com/anyfs/anyfs/nodes/network"
 	"github.com/anyfs/anyfs/nodes/server"
 )
@@ -95,8 +98,13 @@ func nodeAction(e *env, kind netconf.Kind) cli.ActionFunc {
 		if err != nil {
 			return err
 		}
+		network, token := c.String("network"), c.String("token")
+		if kind == netconf.Sync || kind == netconf.File {
+			network = cmp.Or(network, e.getenv("ANYFS_NODE_NETWORK"))
+			token = cmp.Or(token, e.getenv("ANYFS_NODE_TOKEN"))
+		}
 		return runNode(c.Context, e, nodeOptions{
-			kind: kind, network: c.String("network"), token: c.String("token"), dir: dir, listen: c.StringSlice("listen"),
+			kind: kind, network: network, token: token, dir: dir, listen: c.StringSlice("listen"),
 			announce: c.StringSlice("announce"), verbose: c.Bool("verbose"), inviteOnly: c.Bool("invite-only"), http: c.String("http"),
 		})
 	}
@@ -135,8 +143,8 @@ Examples:
   anyfs node ` + kind + ` --dir /srv/anyfs --network network.json --token TOKEN
   anyfs node ` + kind + ` --dir /srv/anyfs`,
 		Flags: nodeFlags(
-			&cli.StringFlag{Name: "network", Usage: "join the network of this `FILE|LINK`"},
-			&cli.StringFlag{Name: "token", Usage: "join with this `TOKEN`"},
+			&cli.StringFlag{Name: "network", Usage: "join the network of this `FILE|LINK` (ANYFS_NODE_NETWORK)"},
+			&cli.StringFlag{Name: "token", Usage: "join with this `TOKEN` (ANYFS_NODE_TOKEN, which other users of the machine do not see)"},
 		),
 		Action: nodeAction(e, k),
 	}
@@ -157,6 +165,9 @@ func runNode(ctx context.Context, e *env, o nodeOptions) (err error) {
 		level = slog.LevelDebug
 	}
 	log := slog.New(slog.NewJSONHandler(e.stderr, &slog.HandlerOptions{Level: level}))
+	// What the libraries have to say is of the same form.
+	slog.SetDefault(log)
+	gologshim.SetDefaultHandler(slog.NewJSONHandler(e.stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	opt := server.Options{Dir: o.dir, Listen: o.listen, Announce: o.announce, Log: log, InviteOnly: o.inviteOnly, HTTP: o.http, Kind: o.kind}
 	if o.token != "" {
 		if opt.Token, err = server.ParseToken(o.token); err != nil {
@@ -172,6 +183,11 @@ func runNode(ctx context.Context, e *env, o nodeOptions) (err error) {
 			return failf(exitUsage, "%w", err)
 		}
 	}
+	boss, err := mount.FromSupervisor()
+	if err != nil {
+		return err
+	}
+	defer boss.Close()
 	n, err := server.Open(opt)
 	if errors.Is(err, server.ErrInUse) {
 		return &failure{exitBusy, err}
@@ -180,10 +196,14 @@ func runNode(ctx context.Context, e *env, o nodeOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()
+	defer context.AfterFunc(ctx, func() { _ = boss.Stopping() })()
 	err = n.Run(ctx, func(c *netconf.Config) error {
 		r := nodeResult{netconf.Name(c.ID), c.Epoch, filepath.Join(o.dir, server.ConfigFile), c.Link(), []string{}}
 		for i := range c.Nodes {
 			r.Listen = append(r.Listen, c.Nodes[i].Multiaddrs()...)
+		}
+		if err := boss.Ready("node of network " + r.Network); err != nil {
+			log.Error("the service manager does not hear that the node is ready", "err", err)
 		}
 		log.Info("the node can be reached", "network", r.Network, "epoch", r.Epoch, "addresses", r.Listen)
 		if e.json {

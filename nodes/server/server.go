@@ -272,5 +272,6 @@ func (n *Node) Run(ctx context.Context, ready func(*network.Config) error) error
 		return err
 	}
 	<-ctx.Done()
+	n.ready.Store(false) // a balancer looks elsewhere while what is under way ends
 	return context.Cause(ctx)
 }
