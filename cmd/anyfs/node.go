@@ -49,6 +49,7 @@ type nodeOptions struct {
 	verbose          bool
 	inviteOnly       bool
 	http             string
+	gateway          string
 }
 
 func nodeAllCommand(e *env) *cli.Command {
@@ -63,12 +64,15 @@ The node listens on all interfaces at port 7328, by TCP and QUIC, or where --lis
 router that forwards a port, say with --announce how it is reached from outside. The log goes to stderr, as JSON. Ctrl-C or SIGTERM
 ends it; nothing is lost if it is killed. 'anyfs node backup' keeps a copy of all of it.
 
+With --gateway everybody who can reach ADDR, and not members alone, gets the blocks whose CIDs they know, sealed as they are, with the IPFS clients that there
+are: a block raw, and a file under its root as a CAR. 'anyfs status PATH' shows a file's root on a device.
+
 Examples:
   anyfs node all --dir /srv/anyfs
   anyfs node all --dir /srv/anyfs --listen /ip4/0.0.0.0/tcp/7328
   anyfs node all --dir ~/node --listen /ip4/127.0.0.1/tcp/0
   anyfs node all --dir /srv/anyfs --announce /ip4/203.0.113.5/tcp/7328`,
-		Flags:  nodeFlags(),
+		Flags:  nodeFlags(contentFlags()...),
 		Action: nodeAction(e, 0),
 	}
 }
@@ -83,6 +87,13 @@ func nodeFlags(more ...cli.Flag) []cli.Flag {
 		&cli.StringFlag{Name: "http", Usage: "answer /metrics, /healthz and /readyz at `ADDR`, as 127.0.0.1:9328"},
 		&cli.BoolFlag{Name: "verbose", Usage: "log what each peer does"},
 	}, more...)
+}
+
+// contentFlags are those of a node that holds content.
+func contentFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "gateway", Usage: "give blocks to everybody by the IPFS trustless gateway protocol at `ADDR`, as 127.0.0.1:8080"},
+	}
 }
 
 // nodeAction runs a node of a kind.
@@ -106,6 +117,7 @@ func nodeAction(e *env, kind netconf.Kind) cli.ActionFunc {
 		return runNode(c.Context, e, nodeOptions{
 			kind: kind, network: network, token: token, dir: dir, listen: c.StringSlice("listen"),
 			announce: c.StringSlice("announce"), verbose: c.Bool("verbose"), inviteOnly: c.Bool("invite-only"), http: c.String("http"),
+			gateway: c.String("gateway"),
 		})
 	}
 }
@@ -128,9 +140,9 @@ Examples:
 
 // nodeMemberCommand is of a node that joins a network.
 func nodeMemberCommand(e *env, kind string) *cli.Command {
-	holds, k := "the changes", netconf.Sync
+	holds, k, content := "the changes", netconf.Sync, []cli.Flag(nil)
 	if kind == "file" {
-		holds, k = "the content", netconf.File
+		holds, k, content = "the content", netconf.File, contentFlags()
 	}
 	return &cli.Command{
 		Name:  kind,
@@ -142,10 +154,10 @@ token, and take the old one out with 'anyfs node remove'. The rest is as 'anyfs 
 Examples:
   anyfs node ` + kind + ` --dir /srv/anyfs --network network.json --token TOKEN
   anyfs node ` + kind + ` --dir /srv/anyfs`,
-		Flags: nodeFlags(
+		Flags: nodeFlags(append(content,
 			&cli.StringFlag{Name: "network", Usage: "join the network of this `FILE|LINK` (ANYFS_NODE_NETWORK)"},
 			&cli.StringFlag{Name: "token", Usage: "join with this `TOKEN` (ANYFS_NODE_TOKEN, which other users of the machine do not see)"},
-		),
+		)...),
 		Action: nodeAction(e, k),
 	}
 }
@@ -168,7 +180,7 @@ func runNode(ctx context.Context, e *env, o nodeOptions) (err error) {
 	// What the libraries have to say is of the same form.
 	slog.SetDefault(log)
 	gologshim.SetDefaultHandler(slog.NewJSONHandler(e.stderr, &slog.HandlerOptions{Level: slog.LevelError}))
-	opt := server.Options{Dir: o.dir, Listen: o.listen, Announce: o.announce, Log: log, InviteOnly: o.inviteOnly, HTTP: o.http, Kind: o.kind}
+	opt := server.Options{Dir: o.dir, Listen: o.listen, Announce: o.announce, Log: log, InviteOnly: o.inviteOnly, HTTP: o.http, Gateway: o.gateway, Kind: o.kind}
 	if o.token != "" {
 		if opt.Token, err = server.ParseToken(o.token); err != nil {
 			return failf(exitUsage, "%w", err)

@@ -56,6 +56,7 @@ type Options struct {
 
 	InviteOnly bool   // only the accounts that the policy lists may bring and read
 	HTTP       string // address for /metrics, /healthz and /readyz; none
+	Gateway    string // address for blocks by the IPFS trustless gateway protocol, for everybody; none
 }
 
 // Node is a node of a network.
@@ -78,6 +79,8 @@ type Node struct {
 
 	rules atomic.Pointer[rules]
 	ready atomic.Bool
+
+	gave, gaveBytes atomic.Uint64 // blocks through the gateway
 }
 
 // Open opens a node's folder, or makes it. Close gives it up.
