@@ -496,6 +496,7 @@ type ContentInfo struct {
 	State  string   `json:"content,omitempty"` // "here", "part" or "absent"; empty for what has none
 	Pin    PinState `json:"pin,omitempty"`
 	HeldBy []string `json:"held_by,omitempty"` // devices that were known to have what is absent
+	Root   string   `json:"cid,omitempty"`     // of the tree of blocks that the content is; empty for what is so small that it is in a change
 }
 
 // Content says what of a file's content is here, and who had what is not. It waits for nothing.
@@ -524,6 +525,7 @@ func (h *Home) Content(ctx context.Context, ino Ino) (ContentInfo, error) {
 	if n.Base == nil || !n.Base.Root.Defined() {
 		return info, nil
 	}
+	info.Root = n.Base.Root.String()
 	here, absent, err := s.present(ctx, n.Base.Root)
 	if err != nil || len(absent) == 0 {
 		return info, err

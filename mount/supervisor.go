@@ -37,9 +37,9 @@ func FromSupervisor() (*Supervisor, error) {
 	return &Supervisor{conn: c}, nil
 }
 
-// Ready says that the mount can be used.
-func (s *Supervisor) Ready(dir string) error {
-	return s.tell("READY=1\nSTATUS=mounted at " + oneLine(dir))
+// Ready says that what was started can be used, and in a few words what that is.
+func (s *Supervisor) Ready(status string) error {
+	return s.tell("READY=1\nSTATUS=" + oneLine(status))
 }
 
 // Stopping says that the daemon is about to end.

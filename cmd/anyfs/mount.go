@@ -146,7 +146,7 @@ func runMount(ctx context.Context, e *env, o mountOptions) error {
 		defer boss.Close()
 		o.stopping = boss.Stopping
 		return runForeground(ctx, e, o, nil, func() {
-			if err := boss.Ready(o.dir); err != nil {
+			if err := boss.Ready("mounted at " + o.dir); err != nil {
 				e.say("%v", err)
 			}
 			if e.json {

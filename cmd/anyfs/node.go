@@ -1,14 +1,17 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
 
+	"github.com/libp2p/go-libp2p/gologshim"
 	"github.com/urfave/cli/v2"
 
+	"github.com/anyfs/anyfs/mount"
 	netconf "github.com/anyfs/anyfs/nodes/network"
 	"github.com/anyfs/anyfs/nodes/server"
 )
@@ -47,6 +50,7 @@ type nodeOptions struct {
 	inviteOnly       bool
 	http             string
 	noRelay          bool
+	gateway          string
 }
 
 func nodeAllCommand(e *env) *cli.Command {
@@ -61,12 +65,15 @@ The node listens on all interfaces at port 7328, by TCP and QUIC, or where --lis
 router that forwards a port, say with --announce how it is reached from outside. The log goes to stderr, as JSON. Ctrl-C or SIGTERM
 ends it; nothing is lost if it is killed. 'anyfs node backup' keeps a copy of all of it.
 
+With --gateway everybody who can reach ADDR, and not members alone, gets the blocks whose CIDs they know, sealed as they are, with the IPFS clients that there
+are: a block raw, and a file under its root as a CAR. 'anyfs status PATH' shows a file's root on a device.
+
 Examples:
   anyfs node all --dir /srv/anyfs
   anyfs node all --dir /srv/anyfs --listen /ip4/0.0.0.0/tcp/7328
   anyfs node all --dir ~/node --listen /ip4/127.0.0.1/tcp/0
   anyfs node all --dir /srv/anyfs --announce /ip4/203.0.113.5/tcp/7328`,
-		Flags:  nodeFlags(),
+		Flags:  nodeFlags(contentFlags()...),
 		Action: nodeAction(e, 0),
 	}
 }
@@ -84,6 +91,13 @@ func nodeFlags(more ...cli.Flag) []cli.Flag {
 	}, more...)
 }
 
+// contentFlags are those of a node that holds content.
+func contentFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "gateway", Usage: "give blocks to everybody by the IPFS trustless gateway protocol at `ADDR`, as 127.0.0.1:8080"},
+	}
+}
+
 // nodeAction runs a node of a kind.
 func nodeAction(e *env, kind netconf.Kind) cli.ActionFunc {
 	return func(c *cli.Context) error {
@@ -97,10 +111,16 @@ func nodeAction(e *env, kind netconf.Kind) cli.ActionFunc {
 		if err != nil {
 			return err
 		}
+		network, token := c.String("network"), c.String("token")
+		if kind == netconf.Sync || kind == netconf.File {
+			network = cmp.Or(network, e.getenv("ANYFS_NODE_NETWORK"))
+			token = cmp.Or(token, e.getenv("ANYFS_NODE_TOKEN"))
+		}
 		return runNode(c.Context, e, nodeOptions{
-			kind: kind, network: c.String("network"), token: c.String("token"), dir: dir, listen: c.StringSlice("listen"),
+			kind: kind, network: network, token: token, dir: dir, listen: c.StringSlice("listen"),
 			announce: c.StringSlice("announce"), verbose: c.Bool("verbose"), inviteOnly: c.Bool("invite-only"), http: c.String("http"),
 			noRelay: c.Bool("no-relay"),
+			gateway: c.String("gateway"),
 		})
 	}
 }
@@ -123,9 +143,9 @@ Examples:
 
 // nodeMemberCommand is of a node that joins a network.
 func nodeMemberCommand(e *env, kind string) *cli.Command {
-	holds, k := "the changes", netconf.Sync
+	holds, k, content := "the changes", netconf.Sync, []cli.Flag(nil)
 	if kind == "file" {
-		holds, k = "the content", netconf.File
+		holds, k, content = "the content", netconf.File, contentFlags()
 	}
 	return &cli.Command{
 		Name:  kind,
@@ -137,10 +157,10 @@ token, and take the old one out with 'anyfs node remove'. The rest is as 'anyfs 
 Examples:
   anyfs node ` + kind + ` --dir /srv/anyfs --network network.json --token TOKEN
   anyfs node ` + kind + ` --dir /srv/anyfs`,
-		Flags: nodeFlags(
-			&cli.StringFlag{Name: "network", Usage: "join the network of this `FILE|LINK`"},
-			&cli.StringFlag{Name: "token", Usage: "join with this `TOKEN`"},
-		),
+		Flags: nodeFlags(append(content,
+			&cli.StringFlag{Name: "network", Usage: "join the network of this `FILE|LINK` (ANYFS_NODE_NETWORK)"},
+			&cli.StringFlag{Name: "token", Usage: "join with this `TOKEN` (ANYFS_NODE_TOKEN, which other users of the machine do not see)"},
+		)...),
 		Action: nodeAction(e, k),
 	}
 }
@@ -160,7 +180,10 @@ func runNode(ctx context.Context, e *env, o nodeOptions) (err error) {
 		level = slog.LevelDebug
 	}
 	log := slog.New(slog.NewJSONHandler(e.stderr, &slog.HandlerOptions{Level: level}))
-	opt := server.Options{Dir: o.dir, Listen: o.listen, Announce: o.announce, Log: log, InviteOnly: o.inviteOnly, HTTP: o.http, Kind: o.kind, NoRelay: o.noRelay}
+	// What the libraries have to say is of the same form.
+	slog.SetDefault(log)
+	gologshim.SetDefaultHandler(slog.NewJSONHandler(e.stderr, &slog.HandlerOptions{Level: slog.LevelError}))
+	opt := server.Options{Dir: o.dir, Listen: o.listen, Announce: o.announce, Log: log, InviteOnly: o.inviteOnly, HTTP: o.http, Gateway: o.gateway, Kind: o.kind, NoRelay: o.noRelay}
 	if o.token != "" {
 		if opt.Token, err = server.ParseToken(o.token); err != nil {
 			return failf(exitUsage, "%w", err)
@@ -175,6 +198,11 @@ func runNode(ctx context.Context, e *env, o nodeOptions) (err error) {
 			return failf(exitUsage, "%w", err)
 		}
 	}
+	boss, err := mount.FromSupervisor()
+	if err != nil {
+		return err
+	}
+	defer boss.Close()
 	n, err := server.Open(opt)
 	if errors.Is(err, server.ErrInUse) {
 		return &failure{exitBusy, err}
@@ -183,10 +211,14 @@ func runNode(ctx context.Context, e *env, o nodeOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()
+	defer context.AfterFunc(ctx, func() { _ = boss.Stopping() })()
 	err = n.Run(ctx, func(c *netconf.Config) error {
 		r := nodeResult{netconf.Name(c.ID), c.Epoch, filepath.Join(o.dir, server.ConfigFile), c.Link(), []string{}}
 		for i := range c.Nodes {
 			r.Listen = append(r.Listen, c.Nodes[i].Multiaddrs()...)
+		}
+		if err := boss.Ready("node of network " + r.Network); err != nil {
+			log.Error("the service manager does not hear that the node is ready", "err", err)
 		}
 		log.Info("the node can be reached", "network", r.Network, "epoch", r.Epoch, "addresses", r.Listen)
 		if e.json {

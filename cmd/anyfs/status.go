@@ -267,7 +267,7 @@ func runPathStatus(ctx context.Context, e *env, given string) error {
 		rows = append(rows, []string{"last changed", s.Time + " by " + s.Device})
 	}
 	for _, r := range [][]string{{"sync", s.Sync}, {"id", s.ID}, {"author", s.Author}, {"heads", strings.ReplaceAll(s.Heads, "\n", " ")}, {"versions", s.Versions}, {"conflicts", s.Conflicts},
-		{"content", contentText(s.ContentInfo)}, {"pin", pinText(s.Pin)}} {
+		{"content", contentText(s.ContentInfo)}, {"cid", s.Root}, {"pin", pinText(s.Pin)}} {
 		if r[1] != "" {
 			rows = append(rows, r)
 		}

@@ -22,6 +22,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/anyfs/anyfs/acl/list"
+	"github.com/anyfs/anyfs/dag/block"
+	"github.com/anyfs/anyfs/nodes/gateway"
 	"github.com/anyfs/anyfs/nodes/network"
 	"github.com/anyfs/anyfs/nodes/spaces"
 	"github.com/anyfs/anyfs/sync/exchange"
@@ -229,20 +231,39 @@ func (n *Node) serveHTTP() (stop func(), err error) {
 		return nil, fmt.Errorf("server: listen for commands at %s: %w", socket, err)
 	}
 	local.SetUnlinkOnClose(false) // its name may be gone by then
-	listeners, muxes := []net.Listener{local}, []*http.ServeMux{commands}
-	if n.opt.HTTP != "" {
-		l, err := net.Listen("tcp", n.opt.HTTP)
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("server: listen for metrics: %w", err), local.Close(), os.Remove(socket))
+	listeners, servers := []net.Listener{local}, []*http.Server{answering(commands)}
+	fail := func(err error) (func(), error) {
+		for _, l := range listeners {
+			_ = l.Close()
 		}
-		n.opt.Log.Info("metrics", "address", l.Addr().String())
-		listeners, muxes = append(listeners, l), append(muxes, n.metrics())
+		return nil, errors.Join(err, os.Remove(socket))
+	}
+	listen := func(what, addr string, s *http.Server) error {
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			return fmt.Errorf("server: listen for %s: %w", what, err)
+		}
+		n.opt.Log.Info(what, "address", l.Addr().String())
+		listeners, servers = append(listeners, l), append(servers, s)
+		return nil
+	}
+	if n.opt.HTTP != "" {
+		if err := listen("metrics", n.opt.HTTP, answering(n.metrics())); err != nil {
+			return fail(err)
+		}
+	}
+	if n.opt.Gateway != "" {
+		s, err := n.gateway()
+		if err == nil {
+			err = listen("gateway", n.opt.Gateway, s)
+		}
+		if err != nil {
+			return fail(err)
+		}
 	}
 	var wg sync.WaitGroup
-	var servers []*http.Server
 	for i, l := range listeners {
-		s := &http.Server{Handler: muxes[i], ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, MaxHeaderBytes: 16 << 10}
-		servers = append(servers, s)
+		s := servers[i]
 		wg.Go(func() {
 			if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 				n.opt.Log.Error("no more answers by HTTP", "err", err)
@@ -256,6 +277,24 @@ func (n *Node) serveHTTP() (stop func(), err error) {
 		wg.Wait()
 		_ = os.Remove(socket)
 	}, nil
+}
+
+// answering is a server of short answers.
+func answering(h http.Handler) *http.Server {
+	return &http.Server{Handler: h, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, MaxHeaderBytes: 16 << 10}
+}
+
+// gateway is the server of blocks for everybody. How long an answer may take is its handler's to say.
+func (n *Node) gateway() (*http.Server, error) {
+	h, err := gateway.New(func(ctx context.Context, id block.ID) ([]byte, error) {
+		b, err := n.set.Find(ctx, id)
+		if err == nil {
+			n.gave.Add(1)
+			n.gaveBytes.Add(uint64(len(b)))
+		}
+		return b, err
+	})
+	return &http.Server{Handler: h, ReadTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}, err
 }
 
 // answered answers a command with what it gives, or why not.
@@ -305,6 +344,8 @@ func (n *Node) metrics() *http.ServeMux {
 	counter("anyfs_node_relayed_connections_total", "Connections of two devices that it passed on.", func(spaces.Totals) float64 { return float64(n.engine.RelayStatus().Passed) })
 	counter("anyfs_node_relayed_bytes_total", "Bytes that went over these.", func(spaces.Totals) float64 { return float64(n.engine.RelayStatus().Bytes) })
 	counter("anyfs_node_relay_refused_total", "Connections that were asked for and refused or failed.", func(spaces.Totals) float64 { return float64(n.engine.RelayStatus().Refused) })
+	counter("anyfs_node_gateway_blocks_total", "Blocks that the gateway read.", func(spaces.Totals) float64 { return float64(n.gave.Load()) })
+	counter("anyfs_node_gateway_bytes_total", "Bytes of these.", func(spaces.Totals) float64 { return float64(n.gaveBytes.Load()) })
 	m := http.NewServeMux()
 	m.Handle("GET /metrics", promhttp.HandlerFor(r, promhttp.HandlerOpts{}))
 	m.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, "ok") })

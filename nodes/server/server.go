@@ -57,6 +57,7 @@ type Options struct {
 	InviteOnly bool   // only the accounts that the policy lists may bring and read
 	HTTP       string // address for /metrics, /healthz and /readyz; none
 	NoRelay    bool   // devices neither find nor reach each other through it
+	Gateway    string // address for blocks by the IPFS trustless gateway protocol, for everybody; none
 }
 
 // Node is a node of a network.
@@ -79,6 +80,8 @@ type Node struct {
 
 	rules atomic.Pointer[rules]
 	ready atomic.Bool
+
+	gave, gaveBytes atomic.Uint64 // blocks through the gateway
 }
 
 // Open opens a node's folder, or makes it. Close gives it up.
@@ -276,5 +279,6 @@ func (n *Node) Run(ctx context.Context, ready func(*network.Config) error) error
 		return err
 	}
 	<-ctx.Done()
+	n.ready.Store(false) // a balancer looks elsewhere while what is under way ends
 	return context.Cause(ctx)
 }

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/anyfs/anyfs/acl/list"
@@ -64,6 +65,9 @@ type Set struct {
 	taking chan struct{}
 	use    usage
 
+	finding chan struct{}
+	found   atomic.Pointer[dag.ID] // where Find found a block last
+
 	opens sync.WaitGroup // spaces that are being opened
 
 	mu      sync.Mutex          // guards what follows, and Space.uses and Space.used; not held across I/O
@@ -90,7 +94,7 @@ func Open(opt Options) (*Set, error) {
 	if err := d.MkdirAll(folder); err != nil {
 		return nil, fmt.Errorf("spaces: open %s: %w", opt.Dir, err)
 	}
-	s := &Set{opt: opt, disk: d, taking: make(chan struct{}, takes), open: make(map[dag.ID]*Space), opening: make(map[dag.ID]chan struct{})}
+	s := &Set{opt: opt, disk: d, taking: make(chan struct{}, takes), finding: make(chan struct{}, finders), open: make(map[dag.ID]*Space), opening: make(map[dag.ID]chan struct{})}
 	if err := s.use.load(opt.Dir, opt.Log); err != nil {
 		return nil, fmt.Errorf("spaces: open %s: %w", opt.Dir, err)
 	}
