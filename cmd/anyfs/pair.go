@@ -75,7 +75,11 @@ var opDeviceAdd = operation[none, deviceInfo]{"device-add", func(ctx context.Con
 		if err != nil {
 			return nil, err
 		}
-		grant, name, err := h.keys.Admit(device, request, spaces)
+		networks, err := h.homeNetworks()
+		if err != nil {
+			return nil, err
+		}
+		grant, name, err := h.keys.Admit(device, request, spaces, networks...)
 		r = deviceInfo{PeerID: acl.PeerID(device), Name: name}
 		return grant, err
 	}, func(left int) error {
@@ -173,6 +177,7 @@ func runPair(ctx context.Context, e *env, text, peer string, o initOptions) erro
 		a.Peers, a.MDNS, a.Code.Addresses = []string{peer}, false, nil
 	}
 	giver := ""
+	var networks [][]byte
 	made, err := fillHome(ctx, e, o, func(d disk.FS, name string, pass []byte) (k *acl.Keys, err error) {
 		n, err := acl.MakeDevice(name, rand.Reader)
 		if err != nil {
@@ -183,7 +188,9 @@ func runPair(ctx context.Context, e *env, text, peer string, o initOptions) erro
 		}
 		a.Key = n.PrivateKey()
 		a.Store = func(grant []byte) (err error) {
-			k, giver, err = acl.InitPaired(d, n, grant, pass, rand.Reader)
+			if k, giver, err = acl.InitPaired(d, n, grant, pass, rand.Reader); err == nil {
+				networks, err = acl.GrantNetworks(grant)
+			}
 			return err
 		}
 		e.say("Looking for the device that shows the code …")
@@ -192,6 +199,9 @@ func runPair(ctx context.Context, e *env, text, peer string, o initOptions) erro
 		err = pairError(a.Run(ctx))
 		return k, err
 	}, func(h *home) error {
+		if err := h.giveNetworks(networks); err != nil {
+			return err
+		}
 		known := append(slices.Clone(a.Peers), a.Code.Addresses...)
 		if len(known) == 0 {
 			return nil

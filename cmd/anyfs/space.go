@@ -12,19 +12,20 @@ func spaceCreateCommand(e *env) *cli.Command {
 		Name:        "create",
 		Usage:       "make a space",
 		ArgsUsage:   "NAME",
-		Description: "mkdir in the mount does the same.\n\nExamples:\n  anyfs space create Work",
+		Description: "mkdir in the mount does the same. The space is on the default network, if there is one, or on the one that --network names.\n\nExamples:\n  anyfs space create Work\n  anyfs space create Work --network z6Mk...",
+		Flags:       []cli.Flag{&cli.StringFlag{Name: "network", Usage: "put it on `NETWORK`: its ID, or the beginning, as 'anyfs network list' shows it"}},
 		Action: func(c *cli.Context) error {
 			a, err := args(c, 1, 1)
 			if err != nil {
 				return err
 			}
-			return runSpaceCreate(c.Context, e, a[0])
+			return runSpaceCreate(c.Context, e, a[0], c.String("network"))
 		},
 	}
 }
 
-func runSpaceCreate(ctx context.Context, e *env, name string) error {
-	info, err := opSpaceCreate.call(ctx, e, nameParams{Name: name})
+func runSpaceCreate(ctx context.Context, e *env, name, network string) error {
+	info, err := opSpaceCreate.call(ctx, e, createParams{Name: name, Network: network})
 	if err != nil {
 		return err
 	}
