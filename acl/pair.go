@@ -53,7 +53,11 @@ type grantFile struct {
 	Account     []byte        `cbor:"account"`
 	Certificate []byte        `cbor:"cert"`
 	Spaces      []SpaceSecret `cbor:"spaces"`
+	Networks    [][]byte      `cbor:"networks,omitempty"` // configurations of networks that the home space is on
 }
+
+// maxGrantNetworks bounds these.
+const maxGrantNetworks = 64
 
 // Request is what the device says of itself to who lets it in.
 func (n *NewDevice) Request() ([]byte, error) {
@@ -61,8 +65,9 @@ func (n *NewDevice) Request() ([]byte, error) {
 }
 
 // Admit makes the certificate of a new device, whose key it proved to the caller, and puts it together with the given spaces and the derived
-// ones as what the device is to get. name is what the device calls itself. It takes the account's secret, else it returns ErrNoSecret.
-func (k *Keys) Admit(device dag.PublicKey, request []byte, spaces []SpaceSecret) (grant []byte, name string, err error) {
+// ones as what the device is to get, with the configurations of networks, which are nothing to this package. name is what the device calls itself. It
+// takes the account's secret, else it returns ErrNoSecret.
+func (k *Keys) Admit(device dag.PublicKey, request []byte, spaces []SpaceSecret, networks ...[]byte) (grant []byte, name string, err error) {
 	if k.Account == nil {
 		return nil, "", ErrNoSecret
 	}
@@ -95,8 +100,21 @@ func (k *Keys) Admit(device dag.PublicKey, request []byte, spaces []SpaceSecret)
 		}
 	}
 	cert := k.Account.Certify(device, q.HPKE, 1)
-	grant, err = cbor.Marshal(grantFile{keysVersion, k.Device.Name, k.Public.Encode(), cert.Encode(), spaces})
+	grant, err = cbor.Marshal(grantFile{keysVersion, k.Device.Name, k.Public.Encode(), cert.Encode(), spaces, networks[:min(len(networks), maxGrantNetworks)]})
 	return grant, name, err
+}
+
+// GrantNetworks gives the configurations of networks in a grant that InitPaired takes.
+func GrantNetworks(grant []byte) ([][]byte, error) {
+	mode, err := strictCBOR()
+	if err != nil {
+		return nil, err
+	}
+	var f grantFile
+	if err := mode.Unmarshal(grant, &f); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrGrant, err)
+	}
+	return f.Networks[:min(len(f.Networks), maxGrantNetworks)], nil
 }
 
 // decodeGrant reads what a new device got and checks that all of it is of one account and for this device.

@@ -23,7 +23,7 @@ func pairing(t testing.TB, giver *Keys, spaces ...SpaceSecret) (n *NewDevice, gr
 	if err != nil {
 		t.Fatal(err)
 	}
-	grant, name, err := giver.Admit(n.device.PublicKey(), q, spaces)
+	grant, name, err := giver.Admit(n.device.PublicKey(), q, spaces, []byte("one"), []byte("two"))
 	if err != nil || name != "phone" {
 		t.Fatalf("%q, %v", name, err)
 	}
@@ -44,6 +44,9 @@ func TestPairing(t *testing.T) {
 		}
 	}
 	d := newDisk()
+	if nets, err := GrantNetworks(grant); err != nil || len(nets) != 2 || string(nets[1]) != "two" {
+		t.Fatalf("networks: %q, %v", nets, err)
+	}
 	k, giver, err := InitPaired(d, n, grant, nil, nil)
 	if err != nil || giver != "laptop" {
 		t.Fatalf("%q, %v", giver, err)

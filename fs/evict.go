@@ -155,7 +155,7 @@ func (e *evicter) round(ctx context.Context) error {
 	if err := s.spareKept(ctx, ids, true, func(id block.ID) { delete(found, id) }); err != nil {
 		return err
 	}
-	have, asked := s.rely(ctx, ids)
+	have, asked := s.rely(ctx, ids, nil)
 	if have == nil {
 		return asked
 	}
@@ -362,11 +362,19 @@ type vainEviction struct {
 	wait time.Duration
 }
 
+// assurance is when it was looked whether what is not here is kept by others, and how much was not.
+type assurance struct {
+	epoch int // of the keepers
+	left  int
+	at    time.Time
+}
+
 // evictor keeps the spaces on demand below their limits, and the disk free, until ctx ends.
 func (h *Home) evictor(ctx context.Context) {
 	tick := time.NewTicker(evictEvery)
 	defer tick.Stop()
 	vain := map[*space]vainEviction{}
+	sure := map[*space]assurance{}
 	for {
 		select {
 		case <-ctx.Done():
@@ -379,7 +387,23 @@ func (h *Home) evictor(ctx context.Context) {
 				delete(vain, s)
 			}
 		}
+		for s := range sure {
+			if s.deleted() {
+				delete(sure, s)
+			}
+		}
 		for _, s := range h.each() {
+			if a, epoch := sure[s], h.keepersEpoch(); a.epoch != epoch || a.left > 0 && time.Since(a.at) > evictAgain {
+				left, err := s.reassure(ctx, nil)
+				if ctx.Err() != nil {
+					return
+				}
+				if sure[s] = (assurance{epoch, left, time.Now()}); err != nil {
+					h.opt.Log.Warn("what other devices and nodes keep is not known", "space", s.id, "err", err)
+				} else if left > 0 && a.left != left {
+					h.opt.Log.Warn("content that was let go of here is kept by nobody that is known", "space", s.id, "blocks", left)
+				}
+			}
 			need := s.tooMuch()
 			if v, ok := vain[s]; need <= 0 || s.deleted() || ok && time.Since(v.at) < v.wait {
 				continue

@@ -29,7 +29,9 @@ import (
 //
 // The threat: a giver that lies, or that is lost with its disk, takes with it what others evicted under its receipt. So receipts are taken from
 // devices of the own account, which hold the same keys and could destroy everything anyway, and only as long as the access list has
-// them, and from nodes of the networks that the person chose to keep content, as long as those are in use; and a lost device is as a lost disk. Against a disk that rots the giver reads what it promises when it promises it.
+// them, and from nodes of the networks that the space is on, as long as it is; and a lost device is as a lost disk. Against a disk that rots the giver
+// reads what it promises when it promises it. Before a space is taken off a network, LetGo has what relies on that one alone kept by others, or
+// fetched; what a device that hears of it later finds without a receipt that counts, it asks for anew or fetches (reassure).
 //
 // They are kept for each block, not for "all that batches up to these heads refer to": a mirror does not hold the blocks of versions that were
 // over before it came, and may prune others, so that what such a promise covers would depend on both devices' histories of pruning. Only
@@ -38,8 +40,8 @@ import (
 // Keepers is how a home asks other devices about receipts. All methods may wait for the network, no longer than some 30 seconds without
 // hearing anything, and each answer is about the block in the same place.
 type Keepers interface {
-	// Rely asks for receipts and says who gave one; zero: nobody.
-	Rely(ctx context.Context, space dag.ID, ids []block.ID) (by []dag.PublicKey, err error)
+	// Rely asks for receipts and says who gave one; zero: nobody. Those that but names are not asked; nil: all are.
+	Rely(ctx context.Context, space dag.ID, ids []block.ID, but func(dag.PublicKey) bool) (by []dag.PublicKey, err error)
 	// Withdraw asks a device to do without the promises that it got from here, and says for which it does.
 	Withdraw(ctx context.Context, space dag.ID, device dag.PublicKey, ids []block.ID) ([]bool, error)
 	// Release tells a device that its promises are not needed here any more, and says of which it has taken note.
@@ -56,24 +58,31 @@ func (h *Home) SetKeepers(k Keepers) {
 type keepers struct {
 	sync.Mutex
 	k     Keepers
-	nodes map[dag.PublicKey]bool
+	nodes func(space dag.ID, node dag.PublicKey) bool
+	epoch int // how often nodes was replaced
 }
 
-// SetNodes says which nodes count as keepers: those of the networks that this home uses. They never evict.
-func (h *Home) SetNodes(nodes []dag.PublicKey) {
-	set := make(map[dag.PublicKey]bool, len(nodes))
-	for _, n := range nodes {
-		set[n] = true
-	}
+// SetNodes says which nodes count as keepers of a space: those of the networks that it is on. They never evict. fn is quick.
+func (h *Home) SetNodes(fn func(space dag.ID, node dag.PublicKey) bool) {
 	h.keepers.Lock()
-	defer h.keepers.Unlock()
-	h.keepers.nodes = set
+	h.keepers.nodes = fn
+	h.keepers.epoch++
+	h.keepers.Unlock()
+	h.kickEvictor()
 }
 
-func (h *Home) isNode(device dag.PublicKey) bool {
+func (h *Home) isNode(space dag.ID, device dag.PublicKey) bool {
+	h.keepers.Lock()
+	fn := h.keepers.nodes
+	h.keepers.Unlock()
+	return fn != nil && fn(space, device)
+}
+
+// keepersEpoch is how often the nodes that count have changed.
+func (h *Home) keepersEpoch() int {
 	h.keepers.Lock()
 	defer h.keepers.Unlock()
-	return h.keepers.nodes[device]
+	return h.keepers.epoch
 }
 
 func (h *Home) askKeepers() Keepers {
@@ -205,7 +214,7 @@ func (r *Replica) Withdraw(ctx context.Context, device dag.PublicKey, ids []bloc
 // isKeeper reports whether the receipts of a device count: it is a device of this account, by the access list as it is now, or a node of a
 // network that this home uses.
 func (s *space) isKeeper(device dag.PublicKey) bool {
-	return s.h.isNode(device) || s.acl.List().State().HasDevice(s.h.keys.Identity, device)
+	return s.h.isNode(s.id, device) || s.acl.List().State().HasDevice(s.h.keys.Identity, device)
 }
 
 // hasLeft reports whether a device was one of the account and is none any more. One of which the record has not come yet has not.
@@ -214,14 +223,16 @@ func (s *space) hasLeft(device dag.PublicKey) bool {
 	return !ok && account != (dag.PublicKey{})
 }
 
-// rely finds receipts for blocks, and asks for those that are missing. What it gives is noted durably.
-func (s *space) rely(ctx context.Context, ids []block.ID) (map[block.ID]bool, error) {
+// rely finds receipts for blocks, and asks for those that are missing. What it gives is noted durably. The receipts of those that but names do not
+// count; nil: all do.
+func (s *space) rely(ctx context.Context, ids []block.ID, but func(dag.PublicKey) bool) (map[block.ID]bool, error) {
 	s.relying.asking.Lock()
 	defer s.relying.asking.Unlock()
 	have := make(map[block.ID]bool, len(ids))
 	receipts, releases := s.ledger(bucketReceipts), s.ledger(bucketReleases)
+	counts := func(d dag.PublicKey) bool { return s.isKeeper(d) && (but == nil || !but(d)) }
 	note := func(id block.ID, by []dag.PublicKey) {
-		if slices.ContainsFunc(by, s.isKeeper) {
+		if slices.ContainsFunc(by, counts) {
 			have[id] = true
 		}
 	}
@@ -244,13 +255,13 @@ func (s *space) rely(ctx context.Context, ids []block.ID) (map[block.ID]bool, er
 		s.relying.mu.Lock()
 		s.relying.withdrew = map[dag.PublicKey]bool{}
 		s.relying.mu.Unlock()
-		by, asked := k.Rely(ctx, s.id, some)
+		by, asked := k.Rely(ctx, s.id, some, but)
 		s.relying.mu.Lock()
 		withdrew := s.relying.withdrew
 		s.relying.withdrew = nil
 		err := s.db.Update(func(tx kv.Tx) error {
 			for i, id := range some {
-				if i >= len(by) || by[i] == (dag.PublicKey{}) || withdrew[by[i]] || !s.isKeeper(by[i]) {
+				if i >= len(by) || by[i] == (dag.PublicKey{}) || withdrew[by[i]] || !counts(by[i]) {
 					continue
 				}
 				if out, err := releases.of(tx, id); err != nil || slices.Contains(out, by[i]) {
@@ -275,6 +286,62 @@ func (s *space) rely(ctx context.Context, ids []block.ID) (map[block.ID]bool, er
 		}
 	}
 	return have, nil
+}
+
+// LetGo has what was let go of here under receipts of some keepers alone kept by others, or fetched, and says how many blocks are neither: once these
+// receipts do not count, nothing says that anybody has them.
+func (r *Replica) LetGo(ctx context.Context, of func(keeper dag.PublicKey) bool) (left int, err error) {
+	return r.s.reassure(ctx, of)
+}
+
+// reassureInVain is how many blocks in a row nobody gives before no more are asked for.
+const reassureInVain = 16
+
+// reassure looks for blocks that are not here and for which no receipt counts, those of keepers that but names not being counted: others are asked for
+// one, and what they do not keep is fetched. left is how many are neither.
+func (s *space) reassure(ctx context.Context, but func(dag.PublicKey) bool) (left int, err error) {
+	fetch := ctx
+	if s.h.opt.Prefetch != nil {
+		fetch = s.h.opt.Prefetch(ctx)
+	}
+	receipts, vain := s.ledger(bucketReceipts), 0
+	for after := (block.ID{}); ; {
+		ids, devices, err := receipts.some(after)
+		if err != nil || len(ids) == 0 {
+			return left, err
+		}
+		after = ids[len(ids)-1]
+		var weak []block.ID
+		for i, id := range ids {
+			if !s.blocks.Has(id) && !slices.ContainsFunc(devices[i], func(d dag.PublicKey) bool { return s.isKeeper(d) && (but == nil || !but(d)) }) {
+				weak = append(weak, id)
+			}
+		}
+		if len(weak) == 0 {
+			continue
+		}
+		have, err := s.rely(ctx, weak, but) // that nobody can be asked is no failure
+		if have == nil {
+			return left, err
+		}
+		for _, id := range weak {
+			if ctx.Err() != nil {
+				return left, context.Cause(ctx)
+			}
+			if have[id] {
+				continue
+			}
+			if vain < reassureInVain {
+				s.claim(id)
+				if _, err := s.blocks.Get(fetch, id); err == nil {
+					vain = 0
+					continue
+				}
+				vain++
+			}
+			left++
+		}
+	}
 }
 
 // relied gives those of the blocks that somebody keeps for this device. Under relying.mu.

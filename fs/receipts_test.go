@@ -72,12 +72,12 @@ func device(r *Replica) dag.PublicKey { return dag.PublicKey(r.s.h.keys.Author()
 
 var errAway = errors.New("away")
 
-func (b *between) Rely(ctx context.Context, space dag.ID, ids []block.ID) ([]dag.PublicKey, error) {
+func (b *between) Rely(ctx context.Context, space dag.ID, ids []block.ID, but func(dag.PublicKey) bool) ([]dag.PublicKey, error) {
 	by := make([]dag.PublicKey, len(ids))
 	others := b.others(space)
 	for i := range others {
 		for k, yes := range others[i].Promise(ctx, b.me(), b.self.keys.Identity, ids) {
-			if yes && by[k] == (dag.PublicKey{}) {
+			if yes && by[k] == (dag.PublicKey{}) && (but == nil || !but(device(&others[i]))) {
 				by[k] = device(&others[i])
 			}
 		}
@@ -267,7 +267,7 @@ func TestReceipts(t *testing.T) {
 	sc, _ := c.personal()
 	ctx := context.Background()
 	a.mirror()
-	have, err := sb.rely(ctx, append(slices.Clone(ids), block.Sum([]byte("absent"))))
+	have, err := sb.rely(ctx, append(slices.Clone(ids), block.Sum([]byte("absent"))), nil)
 	b.must(err)
 	if len(have) != len(ids) {
 		t.Fatalf("%d receipts for %d blocks", len(have), len(ids))
@@ -281,7 +281,7 @@ func TestReceipts(t *testing.T) {
 	// Offline they count all the same.
 	net[1].leave(a, true)
 	net[1].leave(c, true)
-	if have, err := sb.rely(ctx, ids); err != nil || len(have) != len(ids) {
+	if have, err := sb.rely(ctx, ids, nil); err != nil || len(have) != len(ids) {
 		t.Fatalf("%d receipts without a connection, %v", len(have), err)
 	}
 	net[1].leave(a, false)
@@ -317,12 +317,12 @@ func TestReceipts(t *testing.T) {
 		}
 	}
 	net[1].leave(c, true)
-	if have, err := sb.rely(ctx, ids[:1]); err != nil || have[ids[0]] {
+	if have, err := sb.rely(ctx, ids[:1], nil); err != nil || have[ids[0]] {
 		t.Fatalf("a receipt that was withdrawn before it came counts; %v", err)
 	}
 
 	// What is released is told when the giver can be reached, and is no receipt before.
-	have, err = sb.rely(ctx, ids[:1])
+	have, err = sb.rely(ctx, ids[:1], nil)
 	b.must(err)
 	if !have[ids[0]] {
 		t.Fatal("no receipt")
@@ -331,7 +331,7 @@ func TestReceipts(t *testing.T) {
 	b.must(sb.release(ids[:1]))
 	b.must(sb.sendReleases(ctx))
 	net[1].leave(a, false)
-	if have, err := sb.rely(ctx, ids[:1]); err != nil || len(have) > 0 {
+	if have, err := sb.rely(ctx, ids[:1], nil); err != nil || len(have) > 0 {
 		t.Fatalf("a receipt counts while its release is on its way: %v", err)
 	}
 	b.must(sb.sendReleases(ctx))

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	iofs "io/fs"
+	"maps"
+	"slices"
 
 	"github.com/anyfs/anyfs/acl"
 	"github.com/anyfs/anyfs/dag"
@@ -106,6 +108,23 @@ func (r *Replica) DeviceName(device dag.PublicKey) string {
 func (r *Replica) Name() string {
 	name, _ := r.s.h.nameOf(r.s)
 	return name
+}
+
+// HomeID is the ID of the home space.
+func (h *Home) HomeID() dag.ID { return h.home.id }
+
+// NamedSpaces gives the spaces that the root names, and those that are on this device.
+func (h *Home) NamedSpaces() []dag.ID {
+	ids := map[dag.ID]bool{}
+	if refs, err := h.rootRefs(); err == nil {
+		for _, r := range refs {
+			ids[r.id] = true
+		}
+	}
+	for _, s := range h.each() {
+		ids[s.id] = true
+	}
+	return slices.Collect(maps.Keys(ids))
 }
 
 // Missing gives the spaces that the root names and that are not on this device: another device of the account made them.

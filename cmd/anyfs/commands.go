@@ -27,7 +27,7 @@ func commands(e *env) []*cli.Command {
 		},
 		{
 			Name:  "space",
-			Usage: "create, list, rename and delete spaces, and say which content is here",
+			Usage: "create, list, rename and delete spaces, and say where their content is",
 			Description: `The folders at the top of the mount are spaces; mkdir, mv and rmdir there do the same.
 
 Examples:
@@ -39,6 +39,7 @@ Examples:
 				spaceListCommand(e),
 				spaceInfoCommand(e),
 				spacePolicyCommand(e),
+				spaceNetworkCommand(e),
 				spaceRenameCommand(e),
 				spaceDeleteCommand(e),
 			},

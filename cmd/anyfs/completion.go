@@ -90,6 +90,10 @@ func complete(ctx context.Context, app *cli.App, e *env, words []string) []strin
 						for _, name := range contactNames(ctx, e) {
 							add(name)
 						}
+					case name == "network" && cmd != nil && cmd.Name == "create":
+						for _, id := range networkNames(ctx, e) {
+							add(id)
+						}
 					case name == "keep" && cmd != nil && cmd.Name == "resolve":
 						add("this")
 						add("that")
@@ -154,6 +158,14 @@ func complete(ctx context.Context, app *cli.App, e *env, words []string) []strin
 		add("fish")
 	case cmd != nil && given == 0 && strings.Contains(cmd.ArgsUsage, "SPACE"):
 		addSpaces()
+	case cmd != nil && given == 1 && strings.Contains(cmd.ArgsUsage, "add NETWORK"):
+		for _, w := range []string{"list", "add", "remove"} {
+			add(w)
+		}
+	case cmd != nil && (given == 0 && (cmd.ArgsUsage == "NETWORK" || cmd.ArgsUsage == "[NETWORK]") || given == 2 && strings.Contains(cmd.ArgsUsage, "add NETWORK")):
+		for _, id := range networkNames(ctx, e) {
+			add(id)
+		}
 	}
 	return out
 }

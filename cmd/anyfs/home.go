@@ -10,11 +10,13 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/anyfs/anyfs/acl"
 	"github.com/anyfs/anyfs/dag/disk"
 	"github.com/anyfs/anyfs/fs"
 	"github.com/anyfs/anyfs/mount"
+	netconf "github.com/anyfs/anyfs/nodes/network"
 	"github.com/anyfs/anyfs/sync/exchange"
 )
 
@@ -39,6 +41,9 @@ type home struct {
 	end    func()        // closes it
 
 	still sync.Mutex // held by who unmounts: see mount.Options
+
+	nets  sync.Mutex               // held by who changes what is said of networks, and carries it out. Before mu
+	tells map[netconf.ID]time.Time // when a newer configuration is to be written into the home space; guarded by nets
 
 	mu    sync.Mutex // guards place
 	place place      // of the mount, or of the last one
@@ -99,7 +104,7 @@ func openWith(ctx context.Context, dir string, keys *acl.Keys, log *slog.Logger)
 	if err != nil {
 		return nil, err
 	}
-	h := &home{dir: dir, disk: d, keys: keys, fs: opened, log: log}
+	h := &home{dir: dir, disk: d, keys: keys, fs: opened, log: log, tells: map[netconf.ID]time.Time{}}
 	h.ending = make(chan struct{})
 	h.end = sync.OnceFunc(func() { close(h.ending) })
 	h.place = h.readPlace()

@@ -31,7 +31,12 @@ type network struct {
 	asked  chan struct{} // somebody waits for deliver
 	meets  time.Time     // until then the others of a device that came to an account are still being found
 	guests guests
-	used   atomic.Pointer[[]*netconf.Config]
+	nets   atomic.Pointer[appliedNets]
+
+	// Of lookAtNetworks; guarded by home.nets.
+	unknowing bool   // the account's home space has never been here whole
+	moved     uint64 // how far the home was when it was last seen to what was said of networks
+	netFailed string // why that could not be carried out
 
 	words  map[string][]byte      // as they were written last; run's alone
 	named  map[dag.ID]uint64      // how long the access list was when the names in it were remembered; run's alone, as warned is
@@ -71,15 +76,12 @@ func newNetwork(h *home, listen []string, discover bool) (*network, error) {
 		h.log.Error("the exchange is paused", "err", err)
 		s.Paused = true
 	}
+	n.unknowing = s.Joined && !s.KnowsHome
 	if s.Joined && discover {
 		n.meets = time.Now().Add(meetFor)
 	}
 	h.applySettings(s)
-	nets, err := h.readNetworks()
-	if err == nil {
-		err = h.applyNetworks(nets)
-	}
-	if err != nil {
+	if err := h.changeNetworks(func(*netView) error { return nil }); err != nil {
 		h.log.Error("no network is used", "err", err)
 	}
 	return n, nil
@@ -113,12 +115,16 @@ func (n *network) run(ctx context.Context) {
 	n.poke()
 	n.words = n.h.wordsOfNodes()
 	defer n.keepWords()
-	tick := time.NewTicker(askAgain)
+	tick, nets := time.NewTicker(askAgain), time.NewTicker(netEvery)
 	defer tick.Stop()
+	defer nets.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-nets.C:
+			n.lookAtNetworks()
+			continue
 		case <-tick.C:
 			if n.h.fs.Heal() {
 				n.engine.Announce()
@@ -130,6 +136,7 @@ func (n *network) run(ctx context.Context) {
 			}
 		case <-n.poked:
 		}
+		n.lookAtNetworks()
 		n.admitGuests()
 		came := n.follow(added)
 		n.ask(ctx)

@@ -2,161 +2,33 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	iofs "io/fs"
 	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/fs"
 	netconf "github.com/anyfs/anyfs/nodes/network"
-	"github.com/anyfs/anyfs/sync/exchange"
 )
-
-// networksName is the file of a home with the configurations of the networks that a person added, sealed. The first is the default: all spaces
-// are on it.
-const networksName = "networks"
-
-// readNetworks reads the networks that were added.
-func (h *home) readNetworks() ([]*netconf.Config, error) {
-	sealed, err := h.disk.ReadFile(networksName)
-	if errors.Is(err, iofs.ErrNotExist) {
-		return nil, nil
-	}
-	var b []byte
-	if err == nil {
-		b, err = h.keys.Local.OpenLocal(nil, sealed, []byte(networksName))
-	}
-	var encoded [][]byte
-	if err == nil {
-		err = json.Unmarshal(b, &encoded)
-	}
-	var out []*netconf.Config
-	for i := 0; i < len(encoded) && err == nil; i++ {
-		var c *netconf.Config
-		c, err = netconf.Decode(encoded[i])
-		out = append(out, c)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read the networks: %w", err)
-	}
-	return out, nil
-}
-
-// changeNetworks changes the networks, and has the exchange go by the new ones. Where change fails, nothing changes.
-func (h *home) changeNetworks(change func([]*netconf.Config) ([]*netconf.Config, error)) error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	list, err := h.readNetworks()
-	if err == nil {
-		list, err = change(list)
-	}
-	if err != nil {
-		return err
-	}
-	encoded := [][]byte{}
-	for _, c := range list {
-		encoded = append(encoded, c.Encode())
-	}
-	b, err := json.Marshal(encoded)
-	if err != nil {
-		return err
-	}
-	if err := h.disk.WriteFileAtomic(networksName, h.keys.Local.SealLocal(nil, b, []byte(networksName))); err != nil {
-		return fmt.Errorf("keep the networks: %w", err)
-	}
-	return h.applyNetworks(list)
-}
-
-// applyNetworks has the exchange, where there is one, use the default network.
-func (h *home) applyNetworks(list []*netconf.Config) error {
-	if h.network == nil {
-		return nil
-	}
-	var nodes []exchange.Node
-	var keys []dag.PublicKey
-	if len(list) > 0 {
-		c := list[0]
-		table, err := c.Table()
-		if err != nil {
-			return err
-		}
-		for i := range c.Nodes {
-			n := &c.Nodes[i]
-			if n.Kinds&netconf.File != 0 {
-				keys = append(keys, n.Key)
-			}
-			nodes = append(nodes, exchange.Node{
-				Network: c.ID, Addrs: n.Multiaddrs(), Last: n.Kinds&netconf.Coordinator != 0,
-				Wants: func(space dag.ID) bool { return table.Has(space, n.Key) },
-				Files: func(space dag.ID) bool { return table.HasBlocks(space, n.Key) },
-			})
-		}
-	}
-	h.fs.SetNodes(keys)
-	if err := h.network.engine.SetNodes(nodes); err != nil {
-		return err
-	}
-	h.network.used.Store(&list)
-	h.network.poke()
-	return nil
-}
-
-// newConfig takes the configuration that a node gave, where its network signed it and it is newer.
-func (n *network) newConfig(id dag.PublicKey, encoded []byte) {
-	err := func() error {
-		c, err := netconf.Decode(encoded)
-		if err != nil {
-			return err
-		}
-		if c.ID != id {
-			return netconf.ErrOther
-		}
-		if used := n.used.Load(); used != nil && slices.ContainsFunc(*used, func(o *netconf.Config) bool { return o.ID == id && o.Epoch >= c.Epoch }) {
-			return nil
-		}
-		return n.h.changeNetworks(func(list []*netconf.Config) ([]*netconf.Config, error) {
-			for i, o := range list {
-				if o.ID == c.ID && c.Replaces(o) == nil {
-					list[i] = c
-				}
-			}
-			return list, nil
-		})
-	}()
-	if err != nil {
-		n.h.log.Warn("the configuration that a node gave is not taken", "network", netconf.Name(id), "err", err)
-	}
-}
-
-// networkOf is the name of the network that all spaces are on; empty where there is none. In another age it has another name: its nodes may
-// hold less than they did, and are to have all content again.
-func (n *network) networkOf() string {
-	if used := n.used.Load(); used != nil && len(*used) > 0 {
-		c := (*used)[0]
-		if c.Age() > 0 {
-			return fmt.Sprintf("%s age %d", netconf.Name(c.ID), c.Age())
-		}
-		return netconf.Name(c.ID)
-	}
-	return ""
-}
 
 func networkCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name:  "network",
 		Usage: "add, list, show and remove networks, whose nodes hold spaces",
 		Description: `A network is one provider's nodes, or one of your own ('anyfs help node'). Its nodes hold the spaces, sealed, for devices that are never on
-together. The first network that is added is the default: all spaces are on it, and those to come.
+together. The first network that is added is the default: all spaces are on it, and those to come. Of each further one you say which spaces are
+to be on it: 'anyfs space create --network', 'anyfs space network', or, for all that are made from then on, 'anyfs network default'.
+
+Your other devices learn of it by themselves. A new one that logs in with the phrase is told one of the networks, and learns of the others.
 
 Examples:
   anyfs network add network.json
   anyfs network add anyfs://network/...
-  anyfs network list`,
+  anyfs network list
+  anyfs network default z6Mk...`,
 		Subcommands: []*cli.Command{
 			{
 				Name: "add", Usage: "use a network, by its file or its link", ArgsUsage: "FILE|LINK",
@@ -171,6 +43,21 @@ Examples:
 						return err
 					}
 					return runNetworkAdd(c.Context, e, a[0])
+				},
+			},
+			{
+				Name: "default", Usage: "show which network new spaces are on, or choose another", ArgsUsage: "[NETWORK]",
+				Description: `Spaces that there are stay where they are; 'anyfs space network' moves one.
+
+Examples:
+  anyfs network default
+  anyfs network default z6Mk...`,
+				Action: func(c *cli.Context) error {
+					a, err := args(c, 0, 1)
+					if err != nil {
+						return err
+					}
+					return runNetworkDefault(c.Context, e, append(a, "")[0])
 				},
 			},
 			{
@@ -196,8 +83,9 @@ Examples:
 			},
 			{
 				Name: "remove", Usage: "use a network no more", ArgsUsage: "NETWORK",
-				Description: `What its nodes hold stays there, and this device fetches nothing from them any more. Content that is on no device but was let go here
-under a promise of the network can be read again when it is added again.
+				Description: `All your devices stop using it. Spaces that are on no other network are on the default one then, if there is one. What its nodes hold
+stays there: content that is on no device but was let go here under a promise of the network can be read again when it is added again. So where it
+goes on, first move each space: 'anyfs help space network'.
 
 Examples:
   anyfs network remove z6Mk...`,
@@ -219,8 +107,10 @@ type networkInfo struct {
 	ID      string        `json:"id"`
 	Epoch   uint64        `json:"epoch"`
 	Default bool          `json:"default"`
+	Used    bool          `json:"used"` // by the account; else it is known through a space that others share
+	Spaces  []string      `json:"spaces"`
 	Nodes   []networkNode `json:"nodes"`
-	Link    string        `json:"link"`
+	Link    string        `json:"link,omitempty"` // empty: its configuration has not come here
 }
 
 type networkNode struct {
@@ -230,23 +120,56 @@ type networkNode struct {
 	Connected bool     `json:"connected"`
 }
 
+// networkIDs gives all networks that are of any use: the default first, those that the account uses, then others.
+func (v *netView) networkIDs(h *home) []netconf.ID {
+	out := v.used()
+	var more []netconf.ID
+	for id := range v.relevant(h.fs.NamedSpaces()) {
+		if !slices.Contains(out, id) {
+			more = append(more, id)
+		}
+	}
+	slices.SortFunc(more, func(a, b netconf.ID) int { return strings.Compare(netconf.Name(a), netconf.Name(b)) })
+	return append(out, more...)
+}
+
+// connectedPeers gives the peer IDs that are connected.
+func (h *home) connectedPeers() map[string]bool {
+	out := map[string]bool{}
+	if h.network != nil {
+		for _, p := range h.network.engine.Status().Peers {
+			out[p.ID] = true
+		}
+	}
+	return out
+}
+
 func (h *home) networkInfos() ([]networkInfo, error) {
-	list, err := h.readNetworks()
+	v, err := h.viewNetworks()
 	if err != nil {
 		return nil, err
 	}
-	connected := map[string]bool{}
-	if h.network != nil {
-		for _, p := range h.network.engine.Status().Peers {
-			connected[p.ID] = true
-		}
+	connected := h.connectedPeers()
+	spaces, err := h.fs.Spaces()
+	if err != nil {
+		return nil, err
 	}
 	out := []networkInfo{}
-	for i, c := range list {
-		x := networkInfo{ID: netconf.Name(c.ID), Epoch: c.Epoch, Default: i == 0, Link: c.Link()}
-		for k := range c.Nodes {
-			n := &c.Nodes[k]
-			x.Nodes = append(x.Nodes, networkNode{n.Peer(), n.Kinds.Names(), n.Multiaddrs(), connected[n.Peer()]})
+	used := v.used()
+	for i, id := range v.networkIDs(h) {
+		x := networkInfo{ID: netconf.Name(id), Default: i == 0 && len(used) > 0, Used: slices.Contains(used, id), Spaces: []string{}, Nodes: []networkNode{}}
+		for _, s := range spaces {
+			if space, err := dag.ParseID(s.ID); err == nil && slices.Contains(v.of(space), id) {
+				x.Spaces = append(x.Spaces, s.Name)
+			}
+		}
+		slices.Sort(x.Spaces)
+		if c := v.configs[id]; c != nil {
+			x.Epoch, x.Link = c.Epoch, c.Link()
+			for k := range c.Nodes {
+				n := &c.Nodes[k]
+				x.Nodes = append(x.Nodes, networkNode{n.Peer(), n.Kinds.Names(), n.Multiaddrs(), connected[n.Peer()]})
+			}
 		}
 		out = append(out, x)
 	}
@@ -263,21 +186,21 @@ var opNetworkAdd = operation[textParams, none]{"network-add", func(_ context.Con
 	if err != nil {
 		return none{}, failf(exitUsage, "%w", err)
 	}
-	return none{}, h.changeNetworks(func(list []*netconf.Config) ([]*netconf.Config, error) {
-		for i, o := range list {
-			if o.ID != c.ID {
-				continue
+	return none{}, h.changeNetworks(func(v *netView) error {
+		used := v.used()
+		if old := v.configs[c.ID]; old != nil && old.Link() != c.Link() {
+			if err := c.Replaces(old); err != nil && slices.Contains(used, c.ID) {
+				return fmt.Errorf("%w; the network was added before", err)
 			}
-			if o.Link() == c.Link() {
-				return list, nil
-			}
-			if err := c.Replaces(o); err != nil {
-				return nil, fmt.Errorf("%w; the network was added before", err)
-			}
-			list[i] = c
-			return list, nil
 		}
-		return append(list, c), nil
+		if !slices.Contains(used, c.ID) {
+			if len(used) >= fs.MaxNetworks {
+				return failf(exitFailed, "%d networks are used, and no more can be; 'anyfs network remove' ends the use of one", len(used))
+			}
+			v.local.Pending = append(v.local.Pending, c.ID)
+		}
+		v.local.Configs = append(v.local.Configs, c.Encode())
+		return h.writeLocalNets(v.local)
 	})
 }}
 
@@ -285,19 +208,81 @@ var opNetworkList = operation[none, []networkInfo]{"network-list", func(_ contex
 	return h.networkInfos()
 }}
 
+// pick finds the network that a name or the beginning of one means.
+func (v *netView) pick(h *home, given string) (netconf.ID, error) {
+	ids := v.networkIDs(h)
+	var names []string
+	for _, id := range ids {
+		names = append(names, netconf.Name(id))
+	}
+	i, err := pickNetwork(names, given)
+	if err != nil {
+		return netconf.ID{}, err
+	}
+	return ids[i], nil
+}
+
+// usedOnly refuses what concerns a network that is only known through a space.
+func (v *netView) usedOnly(id netconf.ID) error {
+	if !slices.Contains(v.used(), id) {
+		return failf(exitNotFound, "%s is not among your networks, but known through a space that is shared with you; 'anyfs network add' adds it", netconf.Name(id))
+	}
+	return nil
+}
+
 var opNetworkRemove = operation[nameParams, none]{"network-remove", func(_ context.Context, h *home, p nameParams, _ sink) (none, error) {
-	return none{}, h.changeNetworks(func(list []*netconf.Config) ([]*netconf.Config, error) {
-		var names []string
-		for _, c := range list {
-			names = append(names, netconf.Name(c.ID))
+	return none{}, h.changeNetworks(func(v *netView) error {
+		id, err := v.pick(h, p.Name)
+		if err == nil {
+			err = v.usedOnly(id)
 		}
-		i, err := pickNetwork(names, p.Name)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		return slices.Delete(list, i, i+1), nil
+		if slices.Contains(v.local.Pending, id) {
+			v.local.Pending = slices.DeleteFunc(v.local.Pending, func(o netconf.ID) bool { return o == id })
+			if err := h.writeLocalNets(v.local); err != nil {
+				return err
+			}
+		}
+		return h.fs.DropNetwork(id)
 	})
 }}
+
+var opNetworkDefault = operation[nameParams, none]{"network-default", func(_ context.Context, h *home, p nameParams, _ sink) (none, error) {
+	return none{}, h.changeNetworks(func(v *netView) error {
+		id, err := v.pick(h, p.Name)
+		if err == nil {
+			err = v.usedOnly(id)
+		}
+		if err != nil {
+			return err
+		}
+		if !slices.Contains(v.said.Used, id) {
+			return failf(exitBusy, "the home space of the account has not come yet, and with it which networks it uses; try again when 'anyfs status --wait' has returned")
+		}
+		return h.fs.DefaultNetwork(id)
+	})
+}}
+
+func runNetworkDefault(ctx context.Context, e *env, given string) error {
+	if given != "" {
+		_, err := opNetworkDefault.call(ctx, e, nameParams{Name: given})
+		return err
+	}
+	list, err := opNetworkList.call(ctx, e, none{})
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(list, func(x networkInfo) bool { return x.Default })
+	if i < 0 {
+		return failf(exitNotFound, "no network was added; 'anyfs network add' adds one")
+	}
+	if e.json {
+		return e.printJSON(list[i])
+	}
+	return writeLine(e.stdout, list[i].ID)
+}
 
 // pickNetwork finds the one network that a name or the beginning of one means.
 func pickNetwork(names []string, given string) (int, error) {
@@ -355,10 +340,18 @@ func runNetworkList(ctx context.Context, e *env) error {
 				connected++
 			}
 		}
-		if x.Default {
+		switch {
+		case x.Default:
 			mark = "default"
+		case !x.Used:
+			mark = "of others"
 		}
-		rows = append(rows, []string{x.ID, fmt.Sprintf("epoch %d", x.Epoch), fmt.Sprintf("%d of %d nodes connected", connected, len(x.Nodes)), mark})
+		spaces := make([]string, len(x.Spaces))
+		for i, s := range x.Spaces {
+			spaces[i] = printable(s)
+		}
+		rows = append(rows, []string{x.ID, fmt.Sprintf("epoch %d", x.Epoch), fmt.Sprintf("%d of %d nodes connected", connected, len(x.Nodes)), mark,
+			strings.Join(spaces, ", ")})
 	}
 	return e.table(rows)
 }
@@ -395,4 +388,18 @@ func runNetworkShow(ctx context.Context, e *env, given string) error {
 	}
 	_, err = fmt.Fprintln(e.stdout, x.Link)
 	return err
+}
+
+// networkNames lists the networks for completion; on any trouble there are none.
+func networkNames(ctx context.Context, e *env) (names []string) {
+	quiet := *e
+	quiet.readSecret = nil // completion asks nothing
+	list, err := opNetworkList.call(ctx, &quiet, none{})
+	if err != nil {
+		return nil
+	}
+	for _, x := range list {
+		names = append(names, x.ID)
+	}
+	return names
 }

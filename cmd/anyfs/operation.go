@@ -123,7 +123,7 @@ func operations() []registered {
 		opWhere, opAccount, opStatus, opWait, opPathStatus,
 		opSpaceCreate, opSpaceList, opSpaceInfo, opSpaceRename, opSpaceDelete,
 		opDeviceList, opDeviceAdd, opDeviceRevoke, opPeerList, opPeerAdd, opPeerRemove, opConflicts, opResolve, opPause, opLimit, opWatch,
-		opNetworkAdd, opNetworkList, opNetworkRemove,
+		opNetworkAdd, opNetworkList, opNetworkRemove, opNetworkDefault, opSpaceNetwork, opSpaceNetworks, opSpaceNetworkWait,
 		opSpacePolicy, opPin, opEvict,
 		opInvite, opInvites, opInviteRevoke, opJoin, opMembers, opRequests, opApprove, opDecline, opRole, opRemove, opLeave, opTransfer, opQuarantine, opAdopt,
 		opSpaceWith, opAllRequests, opCard, opContacts,

@@ -39,9 +39,17 @@ func checkSpaceName(name string) error {
 	return nil
 }
 
-var opSpaceCreate = operation[nameParams, spaceStatus]{"space-create", func(_ context.Context, h *home, p nameParams, _ sink) (spaceStatus, error) {
+type createParams struct {
+	Name    string `json:"name"`
+	Network string `json:"network,omitempty"` // "": the default
+}
+
+var opSpaceCreate = operation[createParams, spaceStatus]{"space-create", func(_ context.Context, h *home, p createParams, _ sink) (spaceStatus, error) {
 	if err := checkSpaceName(p.Name); err != nil {
 		return spaceStatus{}, err
+	}
+	if p.Network != "" {
+		return h.createOn(p.Name, p.Network)
 	}
 	i, err := h.fs.CreateSpace(p.Name)
 	return statusOf(i), spaceError(p.Name, err)

@@ -38,6 +38,7 @@ type statusResult struct {
 	Paused     bool             `json:"paused"`
 	Limits     limits           `json:"limits"`
 	Peers      []peerStatus     `json:"peers"`
+	Networks   []networkStatus  `json:"networks"`
 	Spaces     []spaceStatus    `json:"spaces"`
 	ReadOnly   string           `json:"read_only,omitempty"`
 	Revoked    bool             `json:"revoked,omitempty"` // this device, by its account
@@ -65,6 +66,8 @@ type spaceStatus struct {
 	Problem        string   `json:"problem,omitempty"`
 	With           string   `json:"with,omitempty"` // the other account of a one-to-one space
 
+	Networks []spaceNetwork `json:"networks"` // that it is on
+
 	// Missing is the devices that state that they hold changes which no connected peer gives.
 	Missing []string `json:"reported_missing,omitempty"`
 	// Doubts is the nodes that did not keep their word.
@@ -89,6 +92,9 @@ var opStatus = operation[none, statusResult]{"status", func(_ context.Context, h
 	if h.network != nil {
 		h.network.addTo(&r)
 	}
+	if err := h.addNetworks(&r); err != nil {
+		return statusResult{}, err
+	}
 	if h.mounted.Load() {
 		h.mu.Lock()
 		r.Mountpoint, r.PID = h.place.Dir, os.Getpid()
@@ -110,7 +116,7 @@ func statusesOf(list []fs.SpaceInfo) []spaceStatus {
 func statusOf(i fs.SpaceInfo) spaceStatus {
 	return spaceStatus{
 		ID: i.ID, Name: i.Name, Role: i.Role, State: i.State, Objects: i.Objects, PendingChanges: i.PendingChanges,
-		PendingBlocks: i.PendingBlocks, Conflicts: i.Conflicts, Quarantined: i.Quarantined, FetchBlocks: i.FetchBlocks, SendBlocks: i.SendBlocks, Problem: i.Problem, Peers: []string{},
+		PendingBlocks: i.PendingBlocks, Conflicts: i.Conflicts, Quarantined: i.Quarantined, FetchBlocks: i.FetchBlocks, SendBlocks: i.SendBlocks, Problem: i.Problem, Peers: []string{}, Networks: []spaceNetwork{},
 		Policy: i.Policy, CacheLimit: i.CacheLimit, With: i.With,
 	}
 }

@@ -78,7 +78,11 @@ var opDeviceAdd = operation[none, deviceInfo]{"device-add", func(ctx context.Con
 		if err != nil {
 			return nil, err
 		}
-		grant, name, err := h.keys.Admit(device, request, spaces)
+		networks, err := h.homeNetworks()
+		if err != nil {
+			return nil, err
+		}
+		grant, name, err := h.keys.Admit(device, request, spaces, networks...)
 		r = deviceInfo{PeerID: acl.PeerID(device), Name: name}
 		return grant, err
 	}, func(left int) error {
@@ -190,6 +194,7 @@ func runPair(ctx context.Context, e *env, text, peer, through string, o initOpti
 	}
 	a.Config = net.hear
 	giver := ""
+	var networks [][]byte
 	made, err := fillHome(ctx, e, o, func(d disk.FS, name string, pass []byte) (k *acl.Keys, err error) {
 		n, err := acl.MakeDevice(name, rand.Reader)
 		if err != nil {
@@ -200,7 +205,9 @@ func runPair(ctx context.Context, e *env, text, peer, through string, o initOpti
 		}
 		a.Key = n.PrivateKey()
 		a.Store = func(grant []byte) (err error) {
-			k, giver, err = acl.InitPaired(d, n, grant, pass, rand.Reader)
+			if k, giver, err = acl.InitPaired(d, n, grant, pass, rand.Reader); err == nil {
+				networks, err = acl.GrantNetworks(grant)
+			}
 			return err
 		}
 		e.say("Looking for the device that shows the code …")
@@ -209,13 +216,13 @@ func runPair(ctx context.Context, e *env, text, peer, through string, o initOpti
 		err = pairError(a.Run(ctx))
 		return k, err
 	}, func(h *home) error {
-		known := slices.DeleteFunc(append(slices.Clone(a.Peers), a.Code.Addresses...), func(a string) bool { return strings.Contains(a, "/p2p-circuit") })
-		if c := net.get(); c != nil {
-			err := h.changeNetworks(func(list []*netconf.Config) ([]*netconf.Config, error) { return append(list, c), nil })
-			if err != nil {
-				return err
-			}
+		if c := net.get(); c != nil { // the one that it was paired through
+			networks = append(networks, c.Encode())
 		}
+		if err := h.giveNetworks(networks); err != nil {
+			return err
+		}
+		known := slices.DeleteFunc(append(slices.Clone(a.Peers), a.Code.Addresses...), func(a string) bool { return strings.Contains(a, "/p2p-circuit") })
 		if len(known) == 0 {
 			return nil
 		}

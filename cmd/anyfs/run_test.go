@@ -315,7 +315,7 @@ func TestComplete(t *testing.T) {
 	}
 	for _, c := range []struct{ line, want string }{
 		{"anyfs mo", "mount"},
-		{"anyfs space ", "create list info policy rename delete"},
+		{"anyfs space ", "create list info policy network rename delete"},
 		{"anyfs space info P", "Personal"},
 		{"anyfs --home /none space info P", ""},
 		{"anyfs export ", "Personal"},
@@ -333,6 +333,8 @@ func TestComplete(t *testing.T) {
 		{"anyfs frob ", ""},
 		{"anyfs space frob ", ""},
 		{"anyfs space info -- P", "Personal"},
+		{"anyfs space network Pers", "Personal"},
+		{"anyfs space network Personal ", "list add remove"},
 		{"anyfs completion z", "zsh"},
 		{"anyfs status /tm", ""},
 		{"anyfs --j", "--json"},

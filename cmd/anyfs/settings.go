@@ -18,6 +18,9 @@ type settings struct {
 	Limits limits   `json:"limits"`
 	Hosts  []string `json:"hosts,omitempty"`  // peer IDs of other accounts' devices, whose addresses came with invitations
 	Joined bool     `json:"joined,omitempty"` // the device was made for an account that there was: others have it
+
+	// KnowsHome: of such a device, it had all of the account's home space once.
+	KnowsHome bool `json:"knows_home,omitempty"`
 }
 
 // limits bound the exchange with peers, in bytes per second; 0 is no limit.

@@ -189,7 +189,7 @@ func (w *waiting) look() (progress, error) {
 	}
 	// A space is waited for where somebody else is to have it: a node, a device that is known to be in it, or one of this account's that
 	// may come to be.
-	more := w.n.networkOf() != "" || w.n.ownOthers(st.Peers, added, set.Hosts)
+	more := w.n.anyNetwork() || w.n.ownOthers(st.Peers, added, set.Hosts)
 	knows := func(r *fs.Replica, s *exchange.SpaceStatus) bool { return more || len(s.Peers) > 0 || r.Shared() }
 	var p progress
 	here := map[dag.ID]exchange.SpaceStatus{}
@@ -206,10 +206,13 @@ func (w *waiting) look() (progress, error) {
 		known = true
 		p.alone += r.ToSend()
 		p.left += r.ToSend() + r.ToFetch()
-		if w.n.engine.NodeOf(r.ID) {
-			up := r.ToUpload()
-			p.alone += up
-			p.left += up
+		ids, names := w.n.holdersOf(r.ID)
+		for i, id := range ids {
+			if w.n.engine.NodeOf(r.ID, id) {
+				up, _ := r.ToUpload(names[i])
+				p.alone += up
+				p.left += up
+			}
 		}
 		if s.ToFetch == 0 && slices.ContainsFunc(s.Peers, func(x exchange.SpacePeer) bool { return x.Equal }) {
 			w.equal[r.ID] = true

@@ -12,7 +12,7 @@ func spaceCreateCommand(e *env) *cli.Command {
 		Name:      "create",
 		Usage:     "make a space",
 		ArgsUsage: "NAME",
-		Description: `mkdir in the mount does the same.
+		Description: `mkdir in the mount does the same. The space is on the default network, if there is one, or on the one that --network names.
 
 With --with WHO it is a one-to-one space: it belongs to you and WHO alone, for good. Nobody else can be invited, and neither of you can remove the other; each can leave. When WHO
 gives the same command with you, it is the same space, also if neither was connected. WHO is somebody you share a space with, by name, fingerprint or account, or what 'anyfs account
@@ -20,11 +20,18 @@ card' prints on their side. NAME is what it is called in your mount, otherwise a
 
 Examples:
   anyfs space create Work
+  anyfs space create Work --network z6Mk...
   anyfs space create --with Bob
   anyfs space create --with z6MkhaXg Bob`,
-		Flags: []cli.Flag{&cli.StringFlag{Name: "with", Usage: "make it the one-to-one space with `WHO`"}},
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "network", Usage: "put it on `NETWORK`: its ID, or the beginning, as 'anyfs network list' shows it"},
+			&cli.StringFlag{Name: "with", Usage: "make it the one-to-one space with `WHO`"},
+		},
 		Action: func(c *cli.Context) error {
 			if c.IsSet("with") {
+				if c.IsSet("network") {
+					return failf(exitUsage, "--with and --network don't go together; say afterwards with 'anyfs space network' where it is to be")
+				}
 				a, err := args(c, 0, 1)
 				if err != nil {
 					return err
@@ -39,13 +46,13 @@ Examples:
 			if err != nil {
 				return err
 			}
-			return runSpaceCreate(c.Context, e, a[0])
+			return runSpaceCreate(c.Context, e, a[0], c.String("network"))
 		},
 	}
 }
 
-func runSpaceCreate(ctx context.Context, e *env, name string) error {
-	info, err := opSpaceCreate.call(ctx, e, nameParams{Name: name})
+func runSpaceCreate(ctx context.Context, e *env, name, network string) error {
+	info, err := opSpaceCreate.call(ctx, e, createParams{Name: name, Network: network})
 	if err != nil {
 		return err
 	}

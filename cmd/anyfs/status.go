@@ -113,6 +113,9 @@ func showStatus(ctx context.Context, e *env, path string) error {
 	for _, p := range s.Peers {
 		about = append(about, []string{"peer", cmp.Or(p.Device, p.PeerID) + ", " + p.where() + ": " + strings.Join(p.Spaces, ", ")})
 	}
+	for _, x := range s.Networks {
+		about = append(about, []string{"network", x.text()})
+	}
 	if err := e.table(about); err != nil {
 		return err
 	}
@@ -141,12 +144,6 @@ func showStatus(ctx context.Context, e *env, path string) error {
 		}
 		return changes + ", " + count(blocks, "block")
 	}
-	batches := func(n int) string {
-		if n == 1 {
-			return "1 batch"
-		}
-		return fmt.Sprintf("%d batches", n)
-	}
 	for _, sp := range s.Spaces {
 		rows = append(rows, []string{
 			sp.Name, sp.Role, sp.State, fmt.Sprint(sp.Objects), both(count(sp.PendingChanges, "change"), sp.PendingChanges, sp.PendingBlocks),
@@ -166,6 +163,14 @@ func showStatus(ctx context.Context, e *env, path string) error {
 		if sp.Quarantined > 0 {
 			line := fmt.Sprintf("\n%s: %s by who might not write any more, in quarantine; 'anyfs quarantine' lists what", printable(sp.Name), batches(sp.Quarantined))
 			if err := writeLine(e.stdout, line); err != nil {
+				return err
+			}
+		}
+		for _, x := range sp.Networks {
+			if len(s.Networks) < 2 && x.Problem == "" {
+				continue // what there is to say of it is said above
+			}
+			if err := writeLine(e.stdout, "\n"+printable(sp.Name)+" on "+x.ID+": "+x.text()); err != nil {
 				return err
 			}
 		}
@@ -192,6 +197,14 @@ func showStatus(ctx context.Context, e *env, path string) error {
 		return e.table(rows)
 	}
 	return nil
+}
+
+// batches says how many.
+func batches(n int) string {
+	if n == 1 {
+		return "1 batch"
+	}
+	return fmt.Sprintf("%d batches", n)
 }
 
 // reachable chooses of the addresses at which a device listens those to give to another: by TCP, and of this machine alone only where

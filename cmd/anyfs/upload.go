@@ -8,6 +8,7 @@ import (
 
 	"github.com/anyfs/anyfs/dag/block"
 	"github.com/anyfs/anyfs/fs"
+	netconf "github.com/anyfs/anyfs/nodes/network"
 	"github.com/anyfs/anyfs/sync/exchange"
 )
 
@@ -16,6 +17,35 @@ const (
 	uploadRest  = time.Minute            // what could not be given is tried again after this time at most, and doubled waits before
 	uploadMost  = 64                     // contents at a time
 )
+
+// uploadCarry is how many blocks that are not here are fetched at a time for a network that lacks them.
+const uploadCarry = 32
+
+// uploadTo is a network that a space is on.
+type uploadTo struct {
+	r    *fs.Replica
+	id   netconf.ID
+	name string
+}
+
+// uploads gives the networks of each space of which a node is connected, and says how much of all of these is left. Each space is told which ones it is on.
+func (n *network) uploads() (to []uploadTo, left, fetch int) {
+	for _, r := range n.h.fs.Replicas() {
+		ids, names := n.holdersOf(r.ID)
+		if err := r.UploadTo(names); err != nil {
+			n.h.log.Error("what the nodes are to have is not known", "space", r.ID, "err", err)
+			continue
+		}
+		for i, id := range ids {
+			if up, _ := r.ToUpload(names[i]); up > 0 && n.engine.NodeOf(r.ID, id) {
+				to = append(to, uploadTo{&r, id, names[i]})
+				left += up
+				fetch += r.ToFetch() // what comes may be what the nodes lack
+			}
+		}
+	}
+	return to, left, fetch
+}
 
 // upload gives the nodes of each space the content that they lack, until ctx ends.
 func (n *network) upload(ctx context.Context) {
@@ -29,70 +59,80 @@ func (n *network) upload(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		left, fetch := 0, 0
-		for _, r := range n.h.fs.Replicas() {
-			if err := r.UploadTo(n.networkOf()); err != nil {
-				n.h.log.Error("what the nodes are to have is not known", "space", r.ID, "err", err)
-				continue
-			}
-			if n.engine.NodeOf(r.ID) {
-				if up := r.ToUpload(); up > 0 {
-					left += up
-					fetch += r.ToFetch() // what comes may be what the nodes lack
-				}
-			}
-		}
+		to, left, fetch := n.uploads()
 		if left == 0 || left == last && fetch == fetched && time.Now().Before(next) {
 			continue
 		}
 		some := false
 		fetched = fetch
-		for _, r := range n.h.fs.Replicas() {
-			if ctx.Err() == nil && r.ToUpload() > 0 && n.engine.NodeOf(r.ID) {
-				given, err := n.uploadSpace(ctx, &r)
-				if err != nil && !errors.Is(err, exchange.ErrOffline) && ctx.Err() == nil {
-					n.h.log.Warn("content is not given to the nodes", "space", r.ID, "err", err)
-				}
-				some = some || given
+		for _, t := range to {
+			if ctx.Err() != nil {
+				return
 			}
+			given, err := n.uploadSpace(ctx, t)
+			if err != nil && !errors.Is(err, exchange.ErrOffline) && ctx.Err() == nil {
+				n.h.log.Warn("content is not given to the nodes", "space", t.r.ID, "network", t.name, "err", err)
+			}
+			some = some || given
 		}
 		if wait = min(2*wait, uploadRest); some {
 			wait = uploadEvery
 		}
-		last, next = 0, time.Now().Add(wait)
-		for _, r := range n.h.fs.Replicas() {
-			if n.engine.NodeOf(r.ID) {
-				last += r.ToUpload()
-			}
-		}
+		_, last, _ = n.uploads()
+		next = time.Now().Add(wait)
 	}
 }
 
-func (n *network) uploadSpace(ctx context.Context, r *fs.Replica) (some bool, err error) {
+func (n *network) uploadSpace(ctx context.Context, t uploadTo) (some bool, err error) {
 	for after := uint64(0); ; {
-		list, next, err := r.Uploads(ctx, after, uploadMost)
+		list, next, err := t.r.Uploads(ctx, t.name, after, uploadMost)
 		if err != nil {
 			return some, err
 		}
 		var ids []block.ID
+		carry := map[block.ID]bool{}
 		for _, d := range list {
 			ids = append(ids, d.Blocks...)
+			if d.Carry {
+				for _, id := range d.Blocks {
+					carry[id] = true
+				}
+			}
 		}
 		lacks := map[block.ID]bool{}
 		if len(ids) > 0 {
-			missing, err := n.engine.Upload(ctx, r.ID, ids)
+			missing, err := n.engine.Upload(ctx, t.r.ID, t.id, ids)
 			if err != nil {
 				return some, err
 			}
+			// What the space's other networks may be all to have goes through this device.
+			var fetch []block.ID
 			for _, id := range missing {
 				lacks[id] = true
+				if carry[id] && !t.r.Blocks.Has(id) {
+					fetch = append(fetch, id)
+				}
+			}
+			for step := range slices.Chunk(fetch, uploadCarry) {
+				if err := t.r.Carry(ctx, step); err != nil {
+					return some, err
+				}
+				still, err := n.engine.Upload(ctx, t.r.ID, t.id, step)
+				if err != nil {
+					return some, err
+				}
+				for _, id := range step {
+					if !slices.Contains(still, id) {
+						delete(lacks, id)
+					}
+				}
 			}
 		}
 		held := slices.DeleteFunc(list, func(d fs.Upload) bool {
 			return slices.ContainsFunc(d.Blocks, func(id block.ID) bool { return lacks[id] })
 		})
 		if len(held) > 0 {
-			r.Uploaded(held)
+			t.r.Uploaded(t.name, held)
 			some = true
 		}
 		if after = next; after == 0 {

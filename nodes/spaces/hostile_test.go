@@ -134,7 +134,7 @@ func TestUploadToSilentNode(t *testing.T) {
 	must(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	if _, err := d.e.Upload(ctx, d.space.ID(), []block.ID{id}); err == nil || ctx.Err() != nil {
+	if _, err := d.e.Upload(ctx, d.space.ID(), dag.PublicKey{}, []block.ID{id}); err == nil || ctx.Err() != nil {
 		t.Errorf("it ends with %v", err)
 	}
 }

@@ -183,11 +183,11 @@ func TestNodeHoldsWhatAMemberBrings(t *testing.T) {
 		must(t, err)
 		ids = append(ids, id)
 	}
-	missing, err := d.e.Upload(t.Context(), d.space.ID(), append(ids, block.Sum([]byte("not here"))))
+	missing, err := d.e.Upload(t.Context(), d.space.ID(), dag.PublicKey{}, append(ids, block.Sum([]byte("not here"))))
 	if err != nil || !slices.Equal(missing, []block.ID{block.Sum([]byte("not here"))}) {
 		t.Fatalf("missing %v, %v", missing, err)
 	}
-	by, err := d.e.Rely(t.Context(), d.space.ID(), ids)
+	by, err := d.e.Rely(t.Context(), d.space.ID(), ids, nil)
 	must(t, err)
 	for i, b := range by {
 		if b != dag.PublicKey(n.key.Public().(ed25519.PublicKey)) {
@@ -226,7 +226,7 @@ func TestFetchFromNode(t *testing.T) {
 	data := bytes.Repeat([]byte("sealed"), 200_000)
 	id, err := d.blocks.Put(data)
 	must(t, err)
-	if missing, err := d.e.Upload(t.Context(), d.space.ID(), []block.ID{id}); err != nil || len(missing) > 0 {
+	if missing, err := d.e.Upload(t.Context(), d.space.ID(), dag.PublicKey{}, []block.ID{id}); err != nil || len(missing) > 0 {
 		t.Fatal(missing, err)
 	}
 	// As another device of the account, with an empty store.
@@ -307,7 +307,7 @@ func TestStrangerLearnsNothing(t *testing.T) {
 	id, err := d.blocks.Put([]byte("sealed"))
 	must(t, err)
 	d.equal(t)
-	if missing, err := d.e.Upload(t.Context(), d.space.ID(), []block.ID{id}); err != nil || len(missing) > 0 {
+	if missing, err := d.e.Upload(t.Context(), d.space.ID(), dag.PublicKey{}, []block.ID{id}); err != nil || len(missing) > 0 {
 		t.Fatal(missing, err)
 	}
 	var list [][]byte

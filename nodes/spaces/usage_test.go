@@ -83,7 +83,7 @@ func TestDamagedIndex(t *testing.T) {
 			d.equal(t)
 			id, err := d.blocks.Put([]byte("content"))
 			must(t, err)
-			if missing, err := d.e.Upload(t.Context(), d.space.ID(), []block.ID{id}); err != nil || len(missing) > 0 {
+			if missing, err := d.e.Upload(t.Context(), d.space.ID(), dag.PublicKey{}, []block.ID{id}); err != nil || len(missing) > 0 {
 				t.Fatal(missing, err)
 			}
 			n.stop()

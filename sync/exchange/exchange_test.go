@@ -392,7 +392,7 @@ func TestReceipts(t *testing.T) {
 		must(t, err)
 		ids = append(ids, id)
 	}
-	if _, err := b.e.Rely(t.Context(), rb.ID, ids); !errors.Is(err, exchange.ErrOffline) {
+	if _, err := b.e.Rely(t.Context(), rb.ID, ids, nil); !errors.Is(err, exchange.ErrOffline) {
 		t.Errorf("alone: %v", err)
 	}
 	for _, r := range []*replica{ra, rb, rc} {
@@ -401,7 +401,7 @@ func TestReceipts(t *testing.T) {
 	eventually(t, func() bool {
 		return len(a.e.Status().Peers) == 2 && len(b.e.Status().Peers) == 1 && len(c.e.Status().Peers) == 1
 	})
-	by, err := b.e.Rely(t.Context(), rb.ID, append(slices.Clone(ids), block.ID{1}))
+	by, err := b.e.Rely(t.Context(), rb.ID, append(slices.Clone(ids), block.ID{1}), nil)
 	must(t, err)
 	for i := range ids {
 		if by[i] != a.author.Device {
@@ -411,7 +411,7 @@ func TestReceipts(t *testing.T) {
 	if by[len(ids)] != (dag.PublicKey{}) || len(ka.promised) != len(ids) {
 		t.Errorf("a receipt for nothing; %d promised", len(ka.promised))
 	}
-	if by, err := c.e.Rely(t.Context(), rc.ID, ids); !errors.Is(err, exchange.ErrOffline) || by[0] != (dag.PublicKey{}) {
+	if by, err := c.e.Rely(t.Context(), rc.ID, ids, nil); !errors.Is(err, exchange.ErrOffline) || by[0] != (dag.PublicKey{}) {
 		t.Errorf("another account's device gets receipts: %v", err)
 	}
 	// And it is asked for nothing.

@@ -29,8 +29,8 @@ type Keeper interface {
 const relyAtOnce = 32
 
 // Rely asks the connected devices of this account for receipts of blocks of a space, one device after the other for what is left. by names,
-// for each block, who gave one; zero: nobody. ErrOffline when there is nobody to ask.
-func (e *Engine) Rely(ctx context.Context, id dag.ID, ids []block.ID) (by []dag.PublicKey, err error) {
+// for each block, who gave one; zero: nobody. Those that but names are not asked; nil: all are. ErrOffline when there is nobody to ask.
+func (e *Engine) Rely(ctx context.Context, id dag.ID, ids []block.ID, but func(dag.PublicKey) bool) (by []dag.PublicKey, err error) {
 	by = make([]dag.PublicKey, len(ids))
 	err = ErrOffline
 	left := make([]int, len(ids))
@@ -40,6 +40,9 @@ func (e *Engine) Rely(ctx context.Context, id dag.ID, ids []block.ID) (by []dag.
 	for _, l := range e.ownLinks(id) {
 		if len(left) == 0 {
 			break
+		}
+		if but != nil && but(l.r.key) {
+			continue
 		}
 		some := make([]block.ID, len(left))
 		for i, k := range left {

@@ -26,10 +26,10 @@ const (
 // keptWithin is how long the answer about a block may take after it was written: what was written before it may be on its way over a slow line.
 const keptWithin = 5 * time.Minute
 
-// Upload gives a node of a space those of the blocks that it lacks and that are here, another what that one does not take, and returns those
-// that none holds durably then, in no order. The nodes copy them to each other. ErrOffline when no node that keeps content is connected.
-func (e *Engine) Upload(ctx context.Context, id dag.ID, blocks []block.ID) (missing []block.ID, err error) {
-	links := e.nodeLinks(id)
+// Upload gives a node of a space and network those of the blocks that it lacks and that are here, another what that one does not take, and returns
+// those that none holds durably then, in no order. The nodes copy them to each other. ErrOffline when no node that keeps content is connected.
+func (e *Engine) Upload(ctx context.Context, id dag.ID, network dag.PublicKey, blocks []block.ID) (missing []block.ID, err error) {
+	links := e.nodeLinks(id, network)
 	if len(links) == 0 {
 		return nil, ErrOffline
 	}
@@ -48,15 +48,17 @@ func (e *Engine) Upload(ctx context.Context, id dag.ID, blocks []block.ID) (miss
 	return missing, err
 }
 
-// NodeOf reports whether a node that keeps content of the space is connected.
-func (e *Engine) NodeOf(id dag.ID) bool { return len(e.nodeLinks(id)) > 0 }
+// NodeOf reports whether a node of a network that keeps content of the space is connected.
+func (e *Engine) NodeOf(id dag.ID, network dag.PublicKey) bool {
+	return len(e.nodeLinks(id, network)) > 0
+}
 
-func (e *Engine) nodeLinks(id dag.ID) (links []*link) {
+func (e *Engine) nodeLinks(id dag.ID, network dag.PublicKey) (links []*link) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if sp := e.spaces[id]; sp != nil {
 		for _, l := range sp.links {
-			if l.r.node != nil && l.r.node.keeps(id) && l.r.ready() {
+			if l.r.node != nil && l.r.node.network == network && l.r.node.keeps(id) && l.r.ready() {
 				links = append(links, l)
 			}
 		}

@@ -1,0 +1,343 @@
+package integration
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// netInfo is a network as network list --json prints it.
+type netInfo struct {
+	ID      string   `json:"id"`
+	Default bool     `json:"default"`
+	Used    bool     `json:"used"`
+	Spaces  []string `json:"spaces"`
+	Epoch   uint64   `json:"epoch"`
+}
+
+func (h *Home) networks() (list []netInfo) {
+	h.t.Helper()
+	if err := json.Unmarshal([]byte(h.Must("network", "list", "--json")), &list); err != nil {
+		h.t.Fatal(err)
+	}
+	return list
+}
+
+// netID gives the ID of a node's network.
+func (n *Node) netID() string {
+	n.t.Helper()
+	b, err := os.ReadFile(n.File())
+	var c struct {
+		Network string `json:"network"`
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &c)
+	}
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return c.Network
+}
+
+// onNetworks gives the networks that a device says a space is on.
+func (h *Home) onNetworks(space string) (ids []string) {
+	h.t.Helper()
+	var list []struct {
+		ID string `json:"id"`
+	}
+	if err := json.Unmarshal([]byte(h.Must("space", "network", space, "--json")), &list); err != nil {
+		h.t.Fatal(err)
+	}
+	for _, x := range list {
+		ids = append(ids, x.ID)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// eventually fails when fn still fails after a while.
+func (h *Home) eventually(what string, fn func() error) {
+	h.t.Helper()
+	var err error
+	for end := time.Now().Add(syncPatience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		if err = fn(); err == nil {
+			return
+		}
+	}
+	h.t.Fatalf("%s: %v\n%s%s", what, err, h.Run("status").Stdout, h.logTail())
+}
+
+// quickly fails where fn takes longer than a limit.
+func quickly(t *testing.T, what string, limit time.Duration, fn func()) {
+	t.Helper()
+	began := time.Now()
+	fn()
+	if took := time.Since(began); took > limit {
+		t.Errorf("%s took %v", what, took)
+	}
+}
+
+// A space moves from one provider to another, of which the first is gone for good before it is taken off. What a new device gets with the phrase and the
+// link of the second is everything.
+func TestMoveBetweenNetworks(t *testing.T) {
+	NeedFUSE(t)
+	old, next := NewNode(t), NewNode(t)
+	a := NewHome(t)
+	a.Listen = "/ip4/127.0.0.1/tcp/0"
+	a.Mount("--no-discovery")
+	a.Must("network", "add", old.Link)
+	plant(t, a)
+	a.Sync()
+	a.Must("network", "add", next.File())
+	if list := a.networks(); len(list) != 2 || list[0].ID != old.netID() || !list[0].Default || list[1].Default || len(list[0].Spaces) != 2 || len(list[1].Spaces) != 0 {
+		t.Fatalf("networks: %+v", list)
+	}
+	// A mirror that has everything may leave its only network, and come back.
+	a.Must("space", "network", "Personal", "remove", old.netID())
+	if got := a.onNetworks("Personal"); len(got) != 0 {
+		t.Fatalf("Personal is on %q", got)
+	}
+	a.Must("space", "network", "Personal", "add", old.netID(), "--wait", "--timeout", "60s")
+	for _, space := range []string{"Personal", plantedSpace} {
+		a.Must("space", "network", space, "add", next.netID())
+		if got := a.onNetworks(space); len(got) != 2 {
+			t.Fatalf("%s is on %q", space, got)
+		}
+		a.Must("space", "network", space, "--wait", "--timeout", "60s")
+	}
+	old.Kill() // for good
+	if err := os.WriteFile(a.Personal("after"), noise(1, 3<<20), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	a.Must("space", "network", "Personal", "--timeout", "60s", "--wait", "add", next.netID())
+	var status struct {
+		Networks []struct {
+			ID        string `json:"id"`
+			Connected int    `json:"connected"`
+			Nodes     int    `json:"nodes"`
+		} `json:"networks"`
+		Spaces []struct {
+			Name     string `json:"name"`
+			Networks []struct {
+				ID       string `json:"id"`
+				Holds    bool   `json:"holds_everything"`
+				Contents int    `json:"pending_contents"`
+			} `json:"networks"`
+		} `json:"spaces"`
+	}
+	if err := json.Unmarshal([]byte(a.Must("status", "--json")), &status); err != nil {
+		t.Fatal(err)
+	}
+	if n := status.Networks; len(n) != 2 || n[0].Connected != 0 || n[1].Connected != 1 {
+		t.Errorf("status: %+v", n)
+	}
+	for _, s := range status.Spaces {
+		for _, x := range s.Networks {
+			if x.Holds != (x.ID == next.netID()) {
+				t.Errorf("status of %s: %+v", s.Name, x)
+			}
+		}
+	}
+	if out := a.Must("status"); !strings.Contains(out, "0 of 1 nodes connected") || !strings.Contains(out, "1 of 1 nodes connected") {
+		t.Errorf("status:\n%s", out)
+	}
+	for _, space := range []string{"Personal", plantedSpace} {
+		quickly(t, "taking a space off a network that is gone", 5*time.Second, func() {
+			a.Must("space", "network", space, "remove", old.netID())
+		})
+		if got := a.onNetworks(space); len(got) != 1 || got[0] != next.netID() {
+			t.Fatalf("%s is on %q", space, got)
+		}
+	}
+	a.Must("network", "default", next.netID())
+	quickly(t, "removing a network that is gone", 5*time.Second, func() { a.Must("network", "remove", old.netID()) })
+	if err := os.Mkdir(filepath.Join(a.Mnt, "New"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(a.Mnt, "New", "in it"), []byte("new"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	a.Must("status", "--wait", "--timeout", "60s")
+	for _, space := range []string{"Personal", plantedSpace, "New"} {
+		a.Must("space", "network", space, "--wait", "--timeout", "60s")
+	}
+	want := ReadTree(t, a.Mnt, TreeOptions{})
+	a.Unmount() // for good
+
+	b := login(t, a, "second")
+	b.Must("network", "add", next.Link)
+	b.Mount("--no-discovery")
+	b.Sync()
+	arrives(t, b, want)
+	if list := b.networks(); len(list) != 1 || list[0].ID != next.netID() || !list[0].Default || len(list[0].Spaces) != 3 {
+		t.Errorf("networks of the new device: %+v", list)
+	}
+	b.Must("verify")
+}
+
+// A device that knows the phrase and one of the networks finds the others in the home space, and what is on them alone; which one is the default stays.
+// Networks that are added and removed on one device are on the other.
+func TestLoginLearnsNetworks(t *testing.T) {
+	NeedFUSE(t)
+	one, two := NewNode(t), NewNode(t)
+	a := NewHome(t)
+	a.Listen = "/ip4/127.0.0.1/tcp/0"
+	a.Mount("--no-discovery")
+	a.Must("network", "add", one.Link)
+	a.Must("network", "add", two.Link)
+	a.Must("space", "create", "Apart", "--network", two.netID())
+	content := noise(7, 2<<20)
+	for _, name := range []string{"Personal", "Apart"} {
+		if err := os.WriteFile(filepath.Join(a.Mnt, name, "file"), append([]byte(name), content...), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := a.onNetworks("Apart"); len(got) != 1 || got[0] != two.netID() {
+		t.Fatalf("Apart is on %q", got)
+	}
+	a.Must("status", "--wait", "--timeout", "60s")
+	for _, name := range []string{"Personal", "Apart"} {
+		a.Must("space", "network", name, "--wait", "--timeout", "60s")
+	}
+	a.eventually("the home space is on both", func() error {
+		if one, two := len(one.Status().Spaces), len(two.Status().Spaces); one != 2 || two != 2 {
+			return fmt.Errorf("%d and %d spaces are on the networks", one, two)
+		}
+		return nil
+	})
+	want := ReadTree(t, a.Mnt, TreeOptions{})
+	a.Unmount()
+
+	// It is told the second network, where Personal is not.
+	b := login(t, a, "second")
+	b.Must("network", "add", two.Link)
+	b.Mount("--no-discovery")
+	arrives(t, b, want)
+	b.eventually("the networks are known", func() error {
+		if list := b.networks(); len(list) != 2 || list[0].ID != one.netID() || !list[0].Default {
+			return fmt.Errorf("%+v", list)
+		}
+		return nil
+	})
+	if got := b.onNetworks("Personal"); len(got) != 1 || got[0] != one.netID() {
+		t.Errorf("Personal is on %q", got)
+	}
+	b.Must("status", "--wait", "--timeout", "60s")
+	if n := len(two.Status().Spaces); n != 2 {
+		t.Errorf("%d spaces are on the second network", n)
+	}
+
+	// Both are on again, through the networks alone: what one does with networks, the other does.
+	a.Mount("--no-discovery")
+	b.Must("space", "network", "Personal", "add", two.netID())
+	a.eventually("a network is added", func() error {
+		if got := a.onNetworks("Personal"); len(got) != 2 {
+			return fmt.Errorf("Personal is on %q", got)
+		}
+		return nil
+	})
+	a.Must("network", "default", two.netID())
+	b.eventually("the default is another", func() error {
+		if list := b.networks(); list[0].ID != two.netID() {
+			return fmt.Errorf("%+v", list)
+		}
+		return nil
+	})
+	a.Must("space", "network", "Personal", "--wait", "--timeout", "60s")
+	a.Must("network", "remove", one.netID())
+	b.eventually("a network is removed", func() error {
+		if list := b.networks(); len(list) != 1 {
+			return fmt.Errorf("%+v", list)
+		}
+		return nil
+	})
+	for _, h := range []*Home{a, b} {
+		h.Must("verify")
+	}
+}
+
+// A device that was let in by a code gets the networks with it, also where the other one is never on again.
+func TestPairedDeviceHasNetworks(t *testing.T) {
+	NeedFUSE(t)
+	node := NewNode(t)
+	a := NewHome(t)
+	a.Listen = "/ip4/127.0.0.1/tcp/0"
+	a.Mount("--no-discovery")
+	a.Must("network", "add", node.Link)
+	if err := os.WriteFile(a.Personal("file"), bytes.Repeat([]byte("content\n"), 50_000), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	a.Sync()
+	want := ReadTree(t, a.Mnt, TreeOptions{})
+	b := NewHome(t)
+	b.Listen = "/ip4/127.0.0.1/tcp/0"
+	code := a.addDevice()
+	b.Must("login", "--pair", "--peer", a.address(), "--device-name", "paired", code.Code)
+	if out, exit := code.wait(); exit != 0 {
+		t.Fatalf("device add: %d: %s", exit, out)
+	}
+	a.Unmount() // for good
+	b.Mount("--no-discovery")
+	arrives(t, b, want)
+	b.eventually("the network is known", func() error {
+		if list := b.networks(); len(list) != 1 || list[0].ID != node.netID() || !list[0].Default || !list[0].Used {
+			return fmt.Errorf("%+v", list)
+		}
+		return nil
+	})
+	b.Must("status", "--wait", "--timeout", "60s")
+	b.Must("verify")
+}
+
+// Content that a device let go under the promise of one network moves to another through that device; it does not leave the first one before.
+func TestMoveWhatIsOnANetworkAlone(t *testing.T) {
+	NeedFUSE(t)
+	old, next := NewNode(t), NewNode(t)
+	a := NewHome(t)
+	a.Listen = "/ip4/127.0.0.1/tcp/0"
+	a.Mount("--no-discovery")
+	a.Must("network", "add", old.Link)
+	a.Must("network", "add", next.Link)
+	content := noise(3, 6<<20)
+	if err := os.WriteFile(a.Personal("large"), content, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	a.Must("status", "--wait", "--timeout", "60s")
+	a.Must("space", "network", "Personal", "--wait", "--timeout", "60s")
+	a.Must("space", "policy", "Personal", "on-demand")
+	a.Must("evict", a.Personal("large"))
+	if c := a.content(a.Personal("large")); c.Content == "here" {
+		t.Fatalf("content: %+v", c)
+	}
+	for range 2 { // it is on no other network; and while the other one does not hold it
+		if r := a.Run("space", "network", "Personal", "remove", old.netID()); r.Code == 0 {
+			t.Fatalf("it leaves the only network that has its content: %+v", r)
+		}
+		a.Must("pause")
+		a.Must("space", "network", "Personal", "add", next.netID())
+	}
+	a.Must("resume")
+	a.Must("space", "network", "Personal", "--wait", "--timeout", "60s")
+	a.Must("evict", a.Personal("large"))
+	a.Must("space", "network", "Personal", "remove", old.netID())
+	old.Kill()
+	a.Must("evict", a.Personal("large"))
+	if c := a.content(a.Personal("large")); c.Content == "here" {
+		t.Errorf("it can't be let go under the promise of the new network: %+v", c)
+	}
+	a.eventually("it can be read from the new network", func() error {
+		got, err := os.ReadFile(a.Personal("large"))
+		if err == nil && !bytes.Equal(got, content) {
+			err = errors.New("other bytes")
+		}
+		return err
+	})
+	a.Must("verify")
+}
