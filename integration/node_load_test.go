@@ -69,7 +69,8 @@ func (l *load) add(t *testing.T, c *loadClient, id dag.ID, frames [][]byte, epoc
 		l.took = append(l.took, now.Sub(l.sent[b.ID()]))
 		delete(l.sent, b.ID())
 	})
-	c.e.Add(&exchange.Replica{ID: id, ACL: access.Graph(), Files: files, Blocks: blocks, Durable: func() error { return nil }})
+	c.e.Add(&exchange.Replica{ID: id, ACL: access.Graph(), Files: files, Blocks: blocks, Durable: func() error { return nil },
+		Tags: func([]byte) [][32]byte { return nil }})
 	return &loadSpace{files, access.Graph().Heads(), epoch}
 }
 
@@ -101,7 +102,7 @@ func TestNodeUnderLoad(t *testing.T) {
 	if os.Getenv("ANYFS_LONG") != "" {
 		many, rate, seconds = 1000, 3000, 10
 	}
-	node := NewNode(t)
+	node := NewNode(t, "--no-relay") // or they would find each other, and need no node
 	l := &load{sent: map[dag.ID]time.Time{}}
 	account, err := acl.NewAccount(rand.Reader)
 	if err != nil {
