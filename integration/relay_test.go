@@ -51,9 +51,9 @@ func (h *Home) peerID() string {
 	}](h, "status").Device.ID
 }
 
-// TestRelayed: two devices behind routers through which no hole can be made exchange over the relay of a node that keeps no content for them,
+// TestThroughRelay: two devices behind routers through which no hole can be made exchange over the relay of a node that keeps no content for them,
 // also after the node was killed.
-func TestRelayed(t *testing.T) {
+func TestThroughRelay(t *testing.T) {
 	net := NewInternet(t, NoNAT, Symmetric, Symmetric)
 	n := NewNodeOn(t, net.Hosts[0])
 	n.Admin("quota", "default", "1")

@@ -262,7 +262,9 @@ func (n *network) addTo(r *statusResult) {
 	for _, p := range st.Peers {
 		s := peerStatus{PeerID: p.ID, Addr: p.Addr, Device: deviceName(replicas, p.Device), Node: p.Node, Relay: p.Relayed, Spaces: []string{}, Sent: p.Sent, Received: p.Received}
 		if p.Node {
-			s.Device = "node of " + netconf.Name(p.Network)
+			if s.Device = "node of " + netconf.Name(p.Network); p.Network == (dag.PublicKey{}) {
+				s.Device = "node that an invitation names"
+			}
 		}
 		for _, id := range p.Spaces {
 			if name := names[id.String()]; name != "" {

@@ -12,8 +12,9 @@ func peerCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name:  "peer",
 		Usage: "list, add and remove devices to exchange with",
-		Description: `Devices of one account find each other on the local network by themselves. One that is elsewhere is added by its
-address, as 'anyfs status' shows it there.
+		Description: `Devices of one account find each other on the local network by themselves, and elsewhere through the nodes of a network that they use ('anyfs help network'):
+directly where the routers between them let them, through a node's relay otherwise. One that is elsewhere can also be added by its address, as 'anyfs status'
+shows it there.
 
 Examples:
   anyfs peer list

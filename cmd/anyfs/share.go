@@ -16,7 +16,8 @@ func inviteCommand(e *env) *cli.Command {
 		ArgsUsage: "SPACE",
 		Description: `Prints a link. Whoever has it can ask to join the space with 'anyfs join LINK'; you see who does with 'anyfs requests
 SPACE' and let them in with 'anyfs approve SPACE WHO'. With --open they are in without being asked for: then the link is
-a key, so hand it on in private. The link names this device, which has to be mounted when it is used. On a terminal it is drawn as a QR code too.
+a key, so hand it on in private. The link names this device, which has to be mounted when it is used,
+and the nodes of the space: where there are any, it need not be. On a terminal it is drawn as a QR code too.
 
 Examples:
   anyfs invite Work

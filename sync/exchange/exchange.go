@@ -205,10 +205,9 @@ func New(opt Options) (*Engine, error) {
 		banned: make(map[peer.ID]time.Time), traffic: make(map[peer.ID]*traffic), guard: newGuard(), guests: make(map[dag.ID]*Guest), changed: make(chan struct{}),
 		missing: make(map[peer.ID]struct{}),
 		nodes:   make(map[peer.ID]*usedNode), sought: make(map[dag.ID]bool),
-		near: make(map[peer.ID]map[dag.ID]bool), nearNodes: make(map[peer.ID]*usedNode),
-		seen: make(map[peer.ID]ma.Multiaddr), reachable: make(map[peer.ID]bool), lookups: make(map[peer.ID]foundCode), allowances: make(map[string]allowance),
 		quit: make(chan struct{}), joins: make(chan struct{}, maxJoins),
 	}
+	e.mapsOfMeeting()
 	e.up.quit, e.down.quit = e.quit, e.quit
 	for _, a := range opt.Peers {
 		if err := e.AddPeer(a); err != nil {

@@ -34,9 +34,16 @@ const (
 	maxMeets   = 64               // that a device says in meetsIn, and lists that a node says
 	meetsIn    = 30 * time.Second //
 	reserveFor = 20 * time.Second // for an answer to who asks for a slot
-	slotAgain  = 5 * time.Minute  // after a slot was refused
+	slotAgain  = time.Minute      // after a slot was refused
 	maxSeenAt  = 8                // nodes whose word on the own address is kept
 )
+
+// mapsOfMeeting makes what is remembered of other devices.
+func (e *Engine) mapsOfMeeting() {
+	e.near, e.nearNodes = make(map[peer.ID]map[dag.ID]bool), make(map[peer.ID]*usedNode)
+	e.seen, e.reachable = make(map[peer.ID]ma.Multiaddr), make(map[peer.ID]bool)
+	e.lookups, e.allowances = make(map[peer.ID]foundCode), make(map[string]allowance)
+}
 
 // takeMeet is the node's side of what a device says of itself, and of a new device's question.
 func (e *Engine) takeMeet(ctx context.Context, id peer.ID, t *stream) error {

@@ -2,6 +2,7 @@ package exchange
 
 import (
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -88,12 +89,25 @@ type gate struct {
 	l RelayLimits
 }
 
-// AllowReserve lets a device be reached while a space is served to it. So it is one of an account that may use the network.
+// AllowReserve lets a device be reached while a space is served to it, of which it is a member still. So it is one of an account that may use
+// the network.
 func (g gate) AllowReserve(id peer.ID, _ ma.Multiaddr) bool {
-	g.e.mu.Lock()
-	defer g.e.mu.Unlock()
-	r := g.e.remotes[id]
-	return r != nil && !r.mesh && r.ready()
+	e := g.e
+	var served []*space
+	e.mu.Lock()
+	r := e.remotes[id]
+	if r == nil || r.mesh || !r.ready() {
+		e.mu.Unlock()
+		return false
+	}
+	for space := range r.common {
+		if sp := e.spaces[space]; sp != nil {
+			served = append(served, sp)
+		}
+	}
+	account := r.account
+	e.mu.Unlock()
+	return slices.ContainsFunc(served, func(sp *space) bool { return sp.r.Member == nil || sp.r.Member(account, r.key) })
 }
 
 // AllowConnect lets a device reach another.
