@@ -294,10 +294,10 @@ func (w *Network) Admin(args ...string) string {
 	return w.Coordinator.Admin(args...)
 }
 
-// Admin runs a command of the operator on the node.
+// Admin runs a command of the operator on the node; the first argument is its name, which may be of two words.
 func (n *Node) Admin(args ...string) string {
 	n.t.Helper()
-	args = append([]string{"node", args[0], "--dir", n.Dir}, args[1:]...)
+	args = append(append(append([]string{"node"}, strings.Fields(args[0])...), "--dir", n.Dir), args[1:]...)
 	out, err := exec.Command(Binary, args...).CombinedOutput()
 	if err != nil {
 		n.t.Fatalf("%s: %v: %s", strings.Join(args, " "), err, out)

@@ -114,6 +114,81 @@ func TestHolePunched(t *testing.T) {
 	d.Eventually("it goes directly", func() error { return wantBytes(b.Personal("x"), text) })
 }
 
+// TestRelayAndBack: devices that are kept apart by a firewall use the relay, connect directly within a while when it is gone, and use the relay again
+// when it is back; what they write meanwhile comes.
+func TestRelayAndBack(t *testing.T) {
+	net := NewInternet(t, NoNAT, Cone, Cone)
+	net.Shut(1, true)
+	n := NewNodeOn(t, net.Hosts[0])
+	n.Admin("quota", "default", "1")
+	d := netDevices(t, n, net.Hosts[1], net.Hosts[2])
+	a, b := d.All[0], d.All[1]
+	for i, closed := range []bool{true, false, true} {
+		net.Shut(1, closed)
+		began := time.Now()
+		d.peered(a, b, closed)
+		d.peered(b, a, closed)
+		t.Logf("shut: %v: connected so within %v", closed, time.Since(began))
+		text := noise(uint64(i), 1<<20)
+		if err := os.WriteFile(a.Personal(fmt.Sprint(i)), text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		d.Eventually("it comes", func() error { return wantBytes(b.Personal(fmt.Sprint(i)), text) })
+	}
+}
+
+// TestRelayInviteOnly: the relay of an invitation-only node serves nobody whom the operator does not know, with an invitation neither.
+func TestRelayInviteOnly(t *testing.T) {
+	net := NewInternet(t, NoNAT, Symmetric, Symmetric)
+	n := NewNodeOn(t, net.Hosts[0], "--invite-only")
+	alice, bob := NewHome(t), NewHome(t)
+	s := &sharing{Devices: &Devices{t: t, All: []*Home{alice, bob}}, t: t}
+	for i, h := range s.All {
+		h.Host, h.Listen = net.Hosts[i+1], "/ip4/0.0.0.0/tcp/7327,/ip4/0.0.0.0/udp/7327/quic-v1"
+		h.Mount()
+	}
+	n.Admin("account add", account(alice))
+	alice.Must("network", "add", n.Link)
+	alice.Must("space", "create", "Team")
+	s.write(alice, "Team/plan", "plan")
+	var link string
+	s.Eventually("the invitation names the node", func() error {
+		if link = strings.TrimSpace(alice.Must("invite", "Team")); !strings.Contains(link, "/p2p-circuit/") {
+			return fmt.Errorf("%s", link)
+		}
+		return nil
+	})
+	bob.Must("network", "add", n.Link)
+	joined := make(chan error, 1)
+	join := bob.Command("join", link, "--name", "Bob", "--as", "Ours")
+	go func() { joined <- join.Run() }() // it ends when the request is on its way
+	time.Sleep(10 * time.Second)
+	if st := n.Status(); st.RelaySlots != 1 || st.RelayBytes != 0 {
+		t.Errorf("the node serves a stranger: %+v", st)
+	}
+	if q := fromJSON[[]requestOf](alice, "requests", "Team"); len(q) > 0 {
+		t.Errorf("a request came: %+v", q)
+	}
+	select {
+	case err := <-joined:
+		t.Errorf("join has ended: %v", err)
+	default:
+	}
+	n.Admin("account add", account(bob))
+	s.Eventually("Alice sees the request", func() error {
+		if q := fromJSON[[]requestOf](alice, "requests", "Team"); len(q) != 1 {
+			return fmt.Errorf("%+v", q)
+		}
+		return nil
+	})
+	if err := <-joined; err != nil {
+		t.Errorf("join: %v", err)
+	}
+	alice.Must("approve", "Team", "Bob")
+	s.reads(bob, "Ours/plan", "plan")
+	s.peered(bob, alice, true)
+}
+
 // TestPairThroughNetwork: a new device that shares no local network with the one that shows the code is let in over the relay of a node, by the code
 // and the network's link, or by the ticket alone. The node gets to know nothing of it.
 func TestPairThroughNetwork(t *testing.T) {

@@ -56,7 +56,7 @@ func (h *home) announce() {
 	}
 }
 
-var opInvite = operation[inviteParams, inviteResult]{"invite", func(_ context.Context, h *home, p inviteParams, _ sink) (r inviteResult, err error) {
+var opInvite = operation[inviteParams, inviteResult]{"invite", func(ctx context.Context, h *home, p inviteParams, _ sink) (r inviteResult, err error) {
 	role, err := acl.ParseRole(p.Role)
 	if err != nil || role < acl.RoleReader || role > acl.RoleAdmin {
 		return r, failf(exitUsage, "%q is no role to invite for; there are reader, writer and admin", p.Role)
@@ -76,6 +76,9 @@ var opInvite = operation[inviteParams, inviteResult]{"invite", func(_ context.Co
 		return r, shareError(p.Space, err)
 	}
 	h.announce()
+	started, cancel := context.WithTimeout(ctx, startPatience)
+	defer cancel()
+	h.network.engine.Started(started)
 	l.Name = p.Space
 	l.Addresses = append(h.network.engine.Through(&l.Space), inviteAddresses(h.network.engine.Status().Listen)...)
 	return inviteResult{l.String(), role.String(), p.Open, p.Uses, stamp(t.Expires)}, nil

@@ -23,6 +23,9 @@ import (
 // pairPatience is for how long a new device looks for the one that shows the code.
 const pairPatience = 3 * time.Minute
 
+// startPatience is for how long a command waits for a daemon that has just begun.
+const startPatience = 10 * time.Second
+
 // shownCode is a code as device add --json prints it first.
 type shownCode struct {
 	Code    string    `json:"code"`
@@ -63,6 +66,9 @@ var opDeviceAdd = operation[none, deviceInfo]{"device-add", func(ctx context.Con
 	case h.network.engine.Status().Paused:
 		return r, failf(exitFailed, "the exchange with other devices is paused; 'anyfs resume' goes on with it")
 	}
+	started, cancel := context.WithTimeout(ctx, startPatience)
+	defer cancel()
+	h.network.engine.Started(started)
 	code, err := pair.NewCode(rand.Reader)
 	if err != nil {
 		return r, err

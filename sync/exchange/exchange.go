@@ -269,6 +269,11 @@ func (e *Engine) Run(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
+// Started waits until Run listens, which it does within moments, or ctx ends, and reports whether it does.
+func (e *Engine) Started(ctx context.Context) bool {
+	return e.await(ctx, func() bool { return e.host != nil && e.ctx != nil })
+}
+
 // start runs fn in a goroutine that Run waits for; not at all where Run has ended or not begun.
 func (e *Engine) start(fn func(ctx context.Context)) bool {
 	e.mu.Lock()

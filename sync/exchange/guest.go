@@ -214,13 +214,15 @@ func (e *Engine) hearGuestOf(ctx context.Context, r *remote, m *wire.Guest) erro
 	if !ok {
 		return nil
 	}
-	if replica := inviter.Invited(ctx, m.Space, r.account, m.Key); replica != nil {
-		e.mu.Lock()
-		_, unused := e.hold(replica)
-		e.mu.Unlock()
-		if unused {
-			replica.release()
-		}
+	replica := inviter.Invited(ctx, m.Space, r.account, m.Key)
+	if replica == nil {
+		return nil // though the space may be open here for others
+	}
+	e.mu.Lock()
+	_, unused := e.hold(replica)
+	e.mu.Unlock()
+	if unused {
+		replica.release()
 	}
 	return e.hearGuest(r, m)
 }
