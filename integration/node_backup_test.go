@@ -34,8 +34,10 @@ func (n *Node) Backup(file string) (b backedUp) {
 }
 
 // restore makes a folder of a backup, and gives what was said when that failed.
-func restore(dir, file string) (string, error) {
-	out, err := exec.Command(Binary, "node", "restore", "--dir", dir, file).CombinedOutput()
+func restore(dir, file string) (string, error) { return restoreWith(dir, file) }
+
+func restoreWith(dir, file string, flags ...string) (string, error) {
+	out, err := exec.Command(Binary, append([]string{"node", "restore", "--dir", dir, file}, flags...)...).CombinedOutput()
 	return string(out), err
 }
 

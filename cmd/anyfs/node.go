@@ -13,6 +13,7 @@ import (
 
 	"github.com/anyfs/anyfs/mount"
 	netconf "github.com/anyfs/anyfs/nodes/network"
+	"github.com/anyfs/anyfs/nodes/s3blocks"
 	"github.com/anyfs/anyfs/nodes/server"
 )
 
@@ -51,6 +52,7 @@ type nodeOptions struct {
 	http             string
 	noRelay          bool
 	gateway          string
+	s3               *s3blocks.Options
 }
 
 func nodeAllCommand(e *env) *cli.Command {
@@ -67,6 +69,8 @@ ends it; nothing is lost if it is killed. 'anyfs node backup' keeps a copy of al
 
 With --gateway everybody who can reach ADDR, and not members alone, gets the blocks whose CIDs they know, sealed as they are, with the IPFS clients that there
 are: a block raw, and a file under its root as a CAR. 'anyfs status PATH' shows a file's root on a device.
+
+With --s3 and --bucket content is kept in an S3-compatible store, sealed as it is, and the rest in DIR. The choice is made when the node is new.
 
 Examples:
   anyfs node all --dir /srv/anyfs
@@ -93,9 +97,27 @@ func nodeFlags(more ...cli.Flag) []cli.Flag {
 
 // contentFlags are those of a node that holds content.
 func contentFlags() []cli.Flag {
-	return []cli.Flag{
+	return append([]cli.Flag{
 		&cli.StringFlag{Name: "gateway", Usage: "give blocks to everybody by the IPFS trustless gateway protocol at `ADDR`, as 127.0.0.1:8080"},
+	}, bucketFlags()...)
+}
+
+// bucketFlags say where content is kept.
+func bucketFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "s3", Usage: "keep content in the S3-compatible store at `URL`, as https://s3.example.org"},
+		&cli.StringFlag{Name: "bucket", Usage: "in this `BUCKET` of it, which exists"},
+		&cli.StringFlag{Name: "s3-credentials", Usage: "with the key in `FILE`, in the form of AWS's tools (default: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"},
 	}
+}
+
+// bucketOf is what bucketFlags said; nil: nothing.
+func bucketOf(c *cli.Context) *s3blocks.Options {
+	o := s3blocks.Options{URL: c.String("s3"), Bucket: c.String("bucket"), Credentials: c.String("s3-credentials")}
+	if o == (s3blocks.Options{}) {
+		return nil
+	}
+	return &o
 }
 
 // nodeAction runs a node of a kind.
@@ -120,7 +142,7 @@ func nodeAction(e *env, kind netconf.Kind) cli.ActionFunc {
 			kind: kind, network: network, token: token, dir: dir, listen: c.StringSlice("listen"),
 			announce: c.StringSlice("announce"), verbose: c.Bool("verbose"), inviteOnly: c.Bool("invite-only"), http: c.String("http"),
 			noRelay: c.Bool("no-relay"),
-			gateway: c.String("gateway"),
+			gateway: c.String("gateway"), s3: bucketOf(c),
 		})
 	}
 }
@@ -183,7 +205,7 @@ func runNode(ctx context.Context, e *env, o nodeOptions) (err error) {
 	// What the libraries have to say is of the same form.
 	slog.SetDefault(log)
 	gologshim.SetDefaultHandler(slog.NewJSONHandler(e.stderr, &slog.HandlerOptions{Level: slog.LevelError}))
-	opt := server.Options{Dir: o.dir, Listen: o.listen, Announce: o.announce, Log: log, InviteOnly: o.inviteOnly, HTTP: o.http, Gateway: o.gateway, Kind: o.kind, NoRelay: o.noRelay}
+	opt := server.Options{Dir: o.dir, Listen: o.listen, Announce: o.announce, Log: log, InviteOnly: o.inviteOnly, HTTP: o.http, Gateway: o.gateway, S3: o.s3, Kind: o.kind, NoRelay: o.noRelay}
 	if o.token != "" {
 		if opt.Token, err = server.ParseToken(o.token); err != nil {
 			return failf(exitUsage, "%w", err)

@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/anyfs/anyfs/nodes/backup"
+	"github.com/anyfs/anyfs/nodes/s3blocks"
 	"github.com/anyfs/anyfs/nodes/server"
 )
 
@@ -71,12 +72,13 @@ func nodeRestoreCommand(e *env) *cli.Command {
 		ArgsUsage: "FILE",
 		Description: `DIR must be new or empty. All of the backup is checked on the way; where it is damaged, the place is named and DIR is no node's folder. If it is
 killed, run it again. Start the node on DIR afterwards as it was started before: it is the same node, and gets what came since the backup from the
-others of its network and from devices. Never run it while the old one runs. With --check the file is only read.
+others of its network and from devices. Never run it while the old one runs. With --check the file is only read, with --s3 and --bucket content goes into a
+bucket.
 
 Examples:
   anyfs node restore --dir /srv/anyfs /media/backup/node.anyfs
   anyfs node restore --check /media/backup/node.anyfs`,
-		Flags: []cli.Flag{nodeDirFlag(), &cli.BoolFlag{Name: "check", Usage: "only check that the backup is whole"}},
+		Flags: append([]cli.Flag{nodeDirFlag(), &cli.BoolFlag{Name: "check", Usage: "only check that the backup is whole"}}, bucketFlags()...),
 		Action: func(c *cli.Context) error {
 			a, err := args(c, 1, 1)
 			if err != nil {
@@ -94,13 +96,13 @@ Examples:
 			if err != nil {
 				return err
 			}
-			return runNodeRestore(c.Context, e, dir, file)
+			return runNodeRestore(c.Context, e, dir, file, bucketOf(c))
 		},
 	}
 }
 
-func runNodeRestore(ctx context.Context, e *env, dir, file string) error {
-	r, err := server.Restore(ctx, dir, file, stderrLog(e))
+func runNodeRestore(ctx context.Context, e *env, dir, file string, s3 *s3blocks.Options) error {
+	r, err := server.Restore(ctx, dir, file, s3, stderrLog(e))
 	if err != nil {
 		return backupError(err)
 	}

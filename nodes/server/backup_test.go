@@ -33,7 +33,7 @@ func TestRestoredCoordinator(t *testing.T) {
 	stop()
 
 	again := filepath.Join(t.TempDir(), "again")
-	if _, err := server.Restore(t.Context(), again, file, quiet); err != nil {
+	if _, err := server.Restore(t.Context(), again, file, nil, quiet); err != nil {
 		t.Fatal(err)
 	}
 	restored, _ := run(t, server.Options{Dir: again, Listen: opt.Listen, Kind: network.Coordinator})
@@ -73,7 +73,7 @@ func TestRestoredCoordinatorAlone(t *testing.T) {
 	end()
 	stop()
 	again := filepath.Join(t.TempDir(), "again")
-	if _, err := server.Restore(t.Context(), again, file, quiet); err != nil {
+	if _, err := server.Restore(t.Context(), again, file, nil, quiet); err != nil {
 		t.Fatal(err)
 	}
 	run(t, server.Options{Dir: again, Listen: opt.Listen, Kind: network.Coordinator})
@@ -101,7 +101,7 @@ func TestRestoreRefuses(t *testing.T) {
 	if _, err := server.Backup(t.Context(), opt.Dir, file, quiet); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := server.Restore(t.Context(), opt.Dir, file, quiet); !errors.Is(err, server.ErrNotEmpty) {
+	if _, err := server.Restore(t.Context(), opt.Dir, file, nil, quiet); !errors.Is(err, server.ErrNotEmpty) {
 		t.Errorf("over a node: %v", err)
 	}
 	other := server.Options{Dir: filepath.Join(t.TempDir(), "other"), Listen: []string{loopback}}
@@ -131,7 +131,7 @@ func TestRestoreRefuses(t *testing.T) {
 	if err := os.WriteFile(text, bad, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := server.Restore(t.Context(), dir, text, quiet); !errors.Is(err, backup.ErrDamaged) {
+	if _, err := server.Restore(t.Context(), dir, text, nil, quiet); !errors.Is(err, backup.ErrDamaged) {
 		t.Errorf("a damaged backup: %v", err)
 	}
 	if _, err := server.Open(server.Options{Dir: dir, Listen: []string{loopback}}); err == nil {
@@ -142,7 +142,7 @@ func TestRestoreRefuses(t *testing.T) {
 	if err != nil || r.Whole {
 		t.Errorf("%+v, %v", r, err)
 	}
-	if _, err := server.Restore(t.Context(), dir, file, quiet); err != nil {
+	if _, err := server.Restore(t.Context(), dir, file, nil, quiet); err != nil {
 		t.Fatal(err)
 	}
 	run(t, server.Options{Dir: dir, Listen: []string{loopback}})

@@ -25,6 +25,7 @@ import (
 	"github.com/anyfs/anyfs/dag/block"
 	"github.com/anyfs/anyfs/nodes/gateway"
 	"github.com/anyfs/anyfs/nodes/network"
+	"github.com/anyfs/anyfs/nodes/s3blocks"
 	"github.com/anyfs/anyfs/nodes/spaces"
 	"github.com/anyfs/anyfs/sync/exchange"
 )
@@ -344,6 +345,17 @@ func (n *Node) metrics() *http.ServeMux {
 	counter("anyfs_node_relayed_connections_total", "Connections of two devices that it passed on.", func(spaces.Totals) float64 { return float64(n.engine.RelayStatus().Passed) })
 	counter("anyfs_node_relayed_bytes_total", "Bytes that went over these.", func(spaces.Totals) float64 { return float64(n.engine.RelayStatus().Bytes) })
 	counter("anyfs_node_relay_refused_total", "Connections that were asked for and refused or failed.", func(spaces.Totals) float64 { return float64(n.engine.RelayStatus().Refused) })
+	s3 := func(fn func(s3blocks.Stats) uint64) func(spaces.Totals) float64 {
+		return func(spaces.Totals) float64 {
+			if n.s3 == nil {
+				return 0
+			}
+			return float64(fn(n.s3.Stats()))
+		}
+	}
+	counter("anyfs_node_s3_puts_total", "Blocks that were put into the bucket.", s3(func(x s3blocks.Stats) uint64 { return x.Puts }))
+	counter("anyfs_node_s3_gets_total", "Blocks that were asked of the bucket.", s3(func(x s3blocks.Stats) uint64 { return x.Gets }))
+	counter("anyfs_node_s3_failures_total", "Requests to the S3 store that failed, or gave other bytes.", s3(func(x s3blocks.Stats) uint64 { return x.Failed }))
 	counter("anyfs_node_gateway_blocks_total", "Blocks that the gateway read.", func(spaces.Totals) float64 { return float64(n.gave.Load()) })
 	counter("anyfs_node_gateway_bytes_total", "Bytes of these.", func(spaces.Totals) float64 { return float64(n.gaveBytes.Load()) })
 	m := http.NewServeMux()

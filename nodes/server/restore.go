@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/ed25519"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"github.com/anyfs/anyfs/dag/block"
 	"github.com/anyfs/anyfs/dag/disk"
 	"github.com/anyfs/anyfs/nodes/backup"
+	"github.com/anyfs/anyfs/nodes/s3blocks"
 	"github.com/anyfs/anyfs/nodes/spaces"
 )
 
@@ -38,8 +40,9 @@ type Restored struct {
 
 // Restore makes a node's folder of a backup, as of the last run in it that was finished. The folder must be new or empty, or one whose
 // restore was not finished. All that is in the backup is checked: checksums, signatures, who might write. Where something is wrong the error
-// names it, and the folder is no node's. With an empty dir it only checks the file's checksums.
-func Restore(ctx context.Context, dir, file string, log *slog.Logger) (*Restored, error) {
+// names it, and the folder is no node's. With an empty dir it only checks the file's checksums. Content goes into the bucket that s3 names, if it
+// names one; what is there already is not written again.
+func Restore(ctx context.Context, dir, file string, s3 *s3blocks.Options, log *slog.Logger) (*Restored, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, fmt.Errorf("server: restore: %w", err)
@@ -56,7 +59,7 @@ func Restore(ctx context.Context, dir, file string, log *slog.Logger) (*Restored
 	if err != nil {
 		return nil, fmt.Errorf("server: restore: %s: %w", file, err)
 	}
-	r := &restoring{dir: dir, log: log, files: map[string][]byte{}, in: map[dag.ID]bool{}}
+	r := &restoring{dir: dir, s3: s3, log: log, files: map[string][]byte{}, in: map[dag.ID]bool{}}
 	r.done.Torn = st.Size() - end
 	if dir != "" {
 		done, err := r.begin()
@@ -78,6 +81,7 @@ func Restore(ctx context.Context, dir, file string, log *slog.Logger) (*Restored
 // restoring is a restore that is being made.
 type restoring struct {
 	dir   string // "": nothing is restored
+	s3    *s3blocks.Options
 	log   *slog.Logger
 	disk  disk.FS
 	set   *spaces.Set
@@ -119,9 +123,6 @@ func (r *restoring) begin() (done func(), err error) {
 		if n := names[i].Name(); n != restoringFile && n != lockFile {
 			err = r.disk.RemoveAll(n)
 		}
-	}
-	if err == nil {
-		r.set, err = spaces.Open(spaces.Options{Dir: r.dir, Log: r.log})
 	}
 	if err != nil {
 		return nil, fmt.Errorf("server: restore: %w", err)
@@ -188,7 +189,7 @@ func (r *restoring) take(ctx context.Context, rec *backup.Record) error {
 	} else {
 		r.done.Changes++
 	}
-	if r.set == nil {
+	if r.dir == "" {
 		return nil
 	}
 	if err := r.enter(ctx, rec); err != nil {
@@ -240,8 +241,30 @@ func (r *restoring) enter(ctx context.Context, rec *backup.Record) (err error) {
 	if err := r.leave(ctx); err != nil {
 		return err
 	}
+	if err := r.openSet(); err != nil {
+		return err
+	}
 	r.id = rec.Space
 	r.space, err = r.set.Restore(rec.Space)
+	return err
+}
+
+// openSet opens the spaces, once it is known whose they are: the files of the folder come first.
+func (r *restoring) openSet() (err error) {
+	if r.set != nil {
+		return nil
+	}
+	o := spaces.Options{Dir: r.dir, Log: r.log}
+	if r.s3 != nil {
+		key, err := parseKey(nodeKey, r.files[nodeKey])
+		if err != nil {
+			return err
+		}
+		if o.S3, err = openS3(*r.s3, r.log, dag.PublicKey(key.Public().(ed25519.PublicKey))); err != nil {
+			return err
+		}
+	}
+	r.set, err = spaces.Open(o)
 	return err
 }
 
@@ -258,7 +281,10 @@ func (r *restoring) leave(ctx context.Context) error {
 
 // finish makes the folder a node's.
 func (r *restoring) finish() error {
-	err := r.set.Close()
+	err := r.openSet() // there may be no space
+	if err == nil {
+		err = r.set.Close()
+	}
 	r.set = nil
 	if _, ok := r.files[nodeKey]; !ok && err == nil {
 		err = errors.New("the backup has no key of a node")

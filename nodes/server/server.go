@@ -26,6 +26,7 @@ import (
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/dag/disk"
 	"github.com/anyfs/anyfs/nodes/network"
+	"github.com/anyfs/anyfs/nodes/s3blocks"
 	"github.com/anyfs/anyfs/nodes/spaces"
 	"github.com/anyfs/anyfs/sync/exchange"
 )
@@ -54,10 +55,11 @@ type Options struct {
 	Network *network.Config // that it joins, at its first start
 	Token   []byte          // with which it does
 
-	InviteOnly bool   // only the accounts that the policy lists may bring and read
-	HTTP       string // address for /metrics, /healthz and /readyz; none
-	NoRelay    bool   // devices neither find nor reach each other through it
-	Gateway    string // address for blocks by the IPFS trustless gateway protocol, for everybody; none
+	InviteOnly bool              // only the accounts that the policy lists may bring and read
+	HTTP       string            // address for /metrics, /healthz and /readyz; none
+	NoRelay    bool              // devices neither find nor reach each other through it
+	S3         *s3blocks.Options // where content is kept, with URL, Bucket and Credentials; nil: in the folder
+	Gateway    string            // address for blocks by the IPFS trustless gateway protocol, for everybody; none
 }
 
 // Node is a node of a network.
@@ -69,6 +71,7 @@ type Node struct {
 	signer ed25519.PrivateKey // of the network; nil: it is another's
 	listen []string
 	set    *spaces.Set
+	s3     *s3blocks.Client // nil: content is in the folder
 	engine *exchange.Engine
 
 	configuring sync.Mutex // guards saved, and the folder's tokens; held while a configuration is made or taken
@@ -147,8 +150,13 @@ func Open(opt Options) (n *Node, err error) {
 		return n, err
 	}
 	n.rules.Store(policy.rules(opt.InviteOnly))
+	if opt.S3 != nil {
+		if n.s3, err = openS3(*opt.S3, opt.Log, n.self()); err != nil {
+			return n, err
+		}
+	}
 	n.set, err = spaces.Open(spaces.Options{
-		Dir: opt.Dir, Log: opt.Log, NoFiles: opt.Kind&network.Sync == 0,
+		Dir: opt.Dir, Log: opt.Log, S3: n.s3, NoFiles: opt.Kind&network.Sync == 0,
 		Has:    func(space dag.ID) bool { return n.Owner(n.self(), space) },
 		Blocks: func(space dag.ID) bool { return n.Keeper(n.self(), space) },
 		Came:   func() { n.engine.SpaceCame() },

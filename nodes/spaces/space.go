@@ -13,8 +13,21 @@ import (
 	"github.com/anyfs/anyfs/dag/block"
 	"github.com/anyfs/anyfs/dag/kv"
 	"github.com/anyfs/anyfs/dag/store"
+	"github.com/anyfs/anyfs/nodes/s3blocks"
 	"github.com/anyfs/anyfs/sync/exchange"
 )
+
+// blocks keeps the content of a space: in segment files, or in a bucket.
+type blocks interface {
+	exchange.Blocks
+	PutHashed(id block.ID, data []byte) error
+	Bytes() (live, disk int64)
+	Len() int64
+	Freeze() (write func(kv.Tx) error, done func(ok bool))
+	Close() error
+}
+
+var _, _ blocks = (*block.Store)(nil), (*s3blocks.Store)(nil)
 
 // Space is one space that is open.
 type Space struct {
@@ -25,7 +38,7 @@ type Space struct {
 	aclLog *store.Store
 	files  *dag.Graph
 	log    *store.Store
-	blocks *block.Store
+	blocks blocks
 	use    *usage
 
 	retired atomic.Bool // it is about to be removed
@@ -201,9 +214,17 @@ func (k keeper) Promise(ctx context.Context, device, account dag.PublicKey, ids 
 		return yes
 	}
 	var buf []byte
+	var err error
 	for i, id := range ids {
 		if ctx.Err() != nil {
 			break
+		}
+		if far, ok := k.sp.blocks.(*s3blocks.Store); ok {
+			if yes[i], err = far.Check(id); err != nil {
+				k.sp.opt.Log.Error("a block is not promised", "space", k.sp.id.String(), "err", err)
+				break // each would wait as long
+			}
+			continue
 		}
 		b, err := k.sp.blocks.GetBuffer(id, buf)
 		if yes[i] = err == nil; b != nil {

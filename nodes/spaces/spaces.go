@@ -25,6 +25,7 @@ import (
 	"github.com/anyfs/anyfs/dag/disk"
 	"github.com/anyfs/anyfs/dag/kv"
 	"github.com/anyfs/anyfs/dag/store"
+	"github.com/anyfs/anyfs/nodes/s3blocks"
 	"github.com/anyfs/anyfs/sync/exchange"
 )
 
@@ -46,6 +47,8 @@ type Options struct {
 	Has func(space dag.ID) bool
 	// Blocks says whether the content of a space is this node's; nil: all is.
 	Blocks func(space dag.ID) bool
+	// S3 is the bucket in which content is kept; nil: it is in segment files.
+	S3 *s3blocks.Client
 	// NoFiles: this node takes no changes of files, as it keeps content alone.
 	NoFiles bool
 	// CloseAfter is for how long nobody has used a space before it is closed; 0: a minute.
@@ -294,9 +297,16 @@ func (s *Set) Drop(id dag.ID) error {
 		err = sp.close()
 		sp.ckpt.Unlock()
 	}
-	// The index goes first: without it there is no space, whatever a crash leaves of the rest.
-	dir := dirOf(id)
-	err = errors.Join(err, s.disk.RemoveAll(dir+"/"+dbName), s.disk.SyncDir(dir), s.disk.RemoveAll(dir))
+	var far error
+	if s.opt.S3 != nil {
+		far = s.opt.S3.Remove(context.Background(), id)
+	}
+	if far == nil {
+		// Of what is here the index goes first: without it there is no space, whatever a crash leaves of the rest.
+		dir := dirOf(id)
+		far = errors.Join(s.disk.RemoveAll(dir+"/"+dbName), s.disk.SyncDir(dir), s.disk.RemoveAll(dir))
+	}
+	err = errors.Join(err, far)
 	if err != nil {
 		s.mu.Lock()
 		s.known[id] = struct{}{}
@@ -522,7 +532,31 @@ func (s *Set) openSpace(id dag.ID) (sp *Space, err error) {
 	if sp.files, err = dag.Open(id, sp.log, sp.acl.Files(), dag.Options{}); err != nil {
 		return sp, err
 	}
-	sp.blocks, err = block.Open(block.Options{Disk: s.disk, Dir: dir + "/blocks", DB: db, Seal: store.Plain{}, CacheEntries: 1024, OpenFiles: 4})
+	b, err := s.openBlocks(id, dir+"/blocks", db)
+	if err != nil {
+		return sp, err
+	}
+	sp.blocks = b
 	db.Trim()
-	return sp, err
+	return sp, nil
+}
+
+var errMoved = errors.New("to move a node's content from its disk to a bucket or back, have a new node join, and drain this one")
+
+// openBlocks opens what the content of a space is kept in. It stays where it is.
+func (s *Set) openBlocks(id dag.ID, dir string, db kv.DB) (blocks, error) {
+	if s.opt.S3 == nil {
+		far, err := s3blocks.Used(db)
+		if err == nil && far {
+			err = fmt.Errorf("its content is in a bucket; say which with --s3 (%w)", errMoved)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return block.Open(block.Options{Disk: s.disk, Dir: dir, DB: db, Seal: store.Plain{}, CacheEntries: 1024, OpenFiles: 4})
+	}
+	if names, err := s.disk.ReadDir(dir); err == nil && len(names) > 0 {
+		return nil, fmt.Errorf("its content is in files in %s (%w)", dir, errMoved)
+	}
+	return s.opt.S3.Open(context.Background(), id, db)
 }

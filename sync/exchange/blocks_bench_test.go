@@ -30,7 +30,7 @@ func BenchmarkBlocks(b *testing.B) {
 		eventually(b, func() bool { st := y.e.Status().Spaces[0]; return len(st.Peers) == 1 && st.Peers[0].Equal })
 		var ids []block.ID
 		for i := range n {
-			id, err := ra.Blocks.Put(random(byte(i), size))
+			id, err := ra.Blocks.(*block.Store).Put(random(byte(i), size))
 			must(b, err)
 			ids = append(ids, id)
 		}
@@ -55,7 +55,7 @@ func BenchmarkBlocks(b *testing.B) {
 		blocks(b, func(rb *replica, id block.ID) error {
 			data, err := rb.fetcher().Fetch(ahead, id)
 			if err == nil {
-				err = rb.Blocks.PutHashed(id, data)
+				err = rb.Blocks.(*block.Store).PutHashed(id, data)
 			}
 			return err
 		})

@@ -70,14 +70,14 @@ func TestBlocksFromMany(t *testing.T) {
 	})
 	var ids []block.ID
 	for i := range 300 {
-		id, err := rest[i%3].Blocks.Put(random(byte(i%3), 10_000+i))
+		id, err := rest[i%3].Blocks.(*block.Store).Put(random(byte(i%3), 10_000+i))
 		must(t, err)
 		ids = append(ids, id)
 	}
 	var wg sync.WaitGroup
 	for _, id := range ids {
 		wg.Go(func() {
-			if _, err := ra.Blocks.Get(exchange.Prefetch(t.Context()), id); err != nil {
+			if _, err := ra.Blocks.(*block.Store).Get(exchange.Prefetch(t.Context()), id); err != nil {
 				t.Error(err)
 			}
 		})
@@ -93,10 +93,10 @@ func TestStalledHolder(t *testing.T) {
 	var questions atomic.Int64
 	r.serve(func(network.Stream, *wire.GetBlock) wire.Message { questions.Add(1); return nil })
 	for i := range 8 {
-		id, err := rest[0].Blocks.Put(random(1, 1000+i))
+		id, err := rest[0].Blocks.(*block.Store).Put(random(1, 1000+i))
 		must(t, err)
 		began := time.Now()
-		if _, err := ra.Blocks.Get(t.Context(), id); err != nil || time.Since(began) > 2*time.Second {
+		if _, err := ra.Blocks.(*block.Store).Get(t.Context(), id); err != nil || time.Since(began) > 2*time.Second {
 			t.Errorf("%v after %v", err, time.Since(began))
 		}
 	}
@@ -104,7 +104,7 @@ func TestStalledHolder(t *testing.T) {
 		t.Error("the peer was not asked")
 	}
 	began := time.Now()
-	if _, err := ra.Blocks.Get(t.Context(), block.ID{1}); !errors.Is(err, block.ErrAbsent) || time.Since(began) > 4900*time.Millisecond {
+	if _, err := ra.Blocks.(*block.Store).Get(t.Context(), block.ID{1}); !errors.Is(err, block.ErrAbsent) || time.Since(began) > 4900*time.Millisecond {
 		t.Errorf("%v after %v", err, time.Since(began))
 	}
 	f := ra.fetcher()
@@ -132,12 +132,12 @@ func TestReadingAfterAhead(t *testing.T) {
 		return nil
 	})
 	var wg sync.WaitGroup
-	wg.Go(func() { _, _ = ra.Blocks.Get(exchange.Prefetch(t.Context()), block.ID{5}) })
+	wg.Go(func() { _, _ = ra.Blocks.(*block.Store).Get(exchange.Prefetch(t.Context()), block.ID{5}) })
 	time.Sleep(50 * time.Millisecond)
 	for range 3 {
 		wg.Go(func() {
 			began := time.Now()
-			if _, err := ra.Blocks.Get(t.Context(), block.ID{5}); !errors.Is(err, block.ErrAbsent) || time.Since(began) > 4900*time.Millisecond {
+			if _, err := ra.Blocks.(*block.Store).Get(t.Context(), block.ID{5}); !errors.Is(err, block.ErrAbsent) || time.Since(began) > 4900*time.Millisecond {
 				t.Errorf("%v after %v", err, time.Since(began))
 			}
 		})
@@ -145,9 +145,9 @@ func TestReadingAfterAhead(t *testing.T) {
 	wg.Wait()
 	// The peer has stalled, and is not asked ahead of need for a while.
 	for range 50 {
-		wg.Go(func() { _, _ = ra.Blocks.Get(exchange.Prefetch(t.Context()), block.Sum(want)) })
+		wg.Go(func() { _, _ = ra.Blocks.(*block.Store).Get(exchange.Prefetch(t.Context()), block.Sum(want)) })
 	}
-	if got, err := ra.Blocks.Get(t.Context(), block.Sum(want)); err != nil || !bytes.Equal(got, want) {
+	if got, err := ra.Blocks.(*block.Store).Get(t.Context(), block.Sum(want)); err != nil || !bytes.Equal(got, want) {
 		t.Error(err)
 	}
 	wg.Wait()
@@ -161,9 +161,9 @@ func TestFalseBlocks(t *testing.T) {
 	})
 	for i := range 8 {
 		want := random(2, 1000+i)
-		id, err := rest[0].Blocks.Put(want)
+		id, err := rest[0].Blocks.(*block.Store).Put(want)
 		must(t, err)
-		if got, err := ra.Blocks.Get(t.Context(), id); err != nil || !bytes.Equal(got, want) {
+		if got, err := ra.Blocks.(*block.Store).Get(t.Context(), id); err != nil || !bytes.Equal(got, want) {
 			t.Error(err)
 		}
 	}
@@ -182,7 +182,7 @@ func TestEndlessBlock(t *testing.T) {
 		return nil
 	})
 	before := heap()
-	if _, err := ra.Blocks.Get(t.Context(), block.ID{1}); !errors.Is(err, block.ErrAbsent) {
+	if _, err := ra.Blocks.(*block.Store).Get(t.Context(), block.ID{1}); !errors.Is(err, block.ErrAbsent) {
 		t.Error(err)
 	}
 	eventually(t, func() bool { return !r.connected() })
@@ -202,7 +202,7 @@ func TestLacks(t *testing.T) {
 	ask := func(want int64) {
 		t.Helper()
 		for range 5 {
-			if _, err := ra.Blocks.Get(exchange.Prefetch(t.Context()), block.ID{9}); !errors.Is(err, block.ErrAbsent) {
+			if _, err := ra.Blocks.(*block.Store).Get(exchange.Prefetch(t.Context()), block.ID{9}); !errors.Is(err, block.ErrAbsent) {
 				t.Error(err)
 			}
 		}
@@ -212,7 +212,7 @@ func TestLacks(t *testing.T) {
 	}
 	ask(1)
 	ask(0)
-	if _, err := ra.Blocks.Get(t.Context(), block.ID{9}); !errors.Is(err, block.ErrAbsent) || questions.Swap(0) != 1 {
+	if _, err := ra.Blocks.(*block.Store).Get(t.Context(), block.ID{9}); !errors.Is(err, block.ErrAbsent) || questions.Swap(0) != 1 {
 		t.Error("who reads does not ask")
 	}
 	s := r.session(ra.ID)
@@ -238,7 +238,7 @@ func TestResume(t *testing.T) {
 	})
 	id := block.Sum(want)
 	for try := 0; ; try++ {
-		got, err := ra.Blocks.Get(exchange.Prefetch(t.Context()), id)
+		got, err := ra.Blocks.(*block.Store).Get(exchange.Prefetch(t.Context()), id)
 		if err == nil {
 			if !bytes.Equal(got, want) {
 				t.Error("other bytes")
@@ -271,12 +271,12 @@ func TestReadingFirst(t *testing.T) {
 	})
 	var wg sync.WaitGroup
 	for n := range byte(200) {
-		wg.Go(func() { _, _ = ra.Blocks.Get(exchange.Prefetch(t.Context()), block.ID{7, n}) })
+		wg.Go(func() { _, _ = ra.Blocks.(*block.Store).Get(exchange.Prefetch(t.Context()), block.ID{7, n}) })
 	}
 	eventually(t, func() bool { return questions.Load() > 0 })
-	wg.Go(func() { _, _ = ra.Blocks.Get(exchange.Prefetch(t.Context()), block.Sum(want)) })
+	wg.Go(func() { _, _ = ra.Blocks.(*block.Store).Get(exchange.Prefetch(t.Context()), block.Sum(want)) })
 	time.Sleep(5 * time.Millisecond)
-	if _, err := ra.Blocks.Get(t.Context(), block.Sum(want)); err != nil {
+	if _, err := ra.Blocks.(*block.Store).Get(t.Context(), block.Sum(want)); err != nil {
 		t.Error(err)
 	}
 	if n := questions.Load(); n > 100 {
@@ -305,14 +305,14 @@ func TestSlowHolder(t *testing.T) {
 		return nil
 	})
 	began := time.Now()
-	if got, err := ra.Blocks.Get(t.Context(), block.Sum(want)); err != nil || !bytes.Equal(got, want) {
+	if got, err := ra.Blocks.(*block.Store).Get(t.Context(), block.Sum(want)); err != nil || !bytes.Equal(got, want) {
 		t.Errorf("%d bytes, %v", len(got), err)
 	}
 	if took := time.Since(began); took < absentAfter {
 		t.Errorf("it came within %v: the test shows nothing", took)
 	}
 	began = time.Now()
-	if _, err := ra.Blocks.Get(t.Context(), block.ID{1}); !errors.Is(err, block.ErrAbsent) || time.Since(began) > 6*time.Second {
+	if _, err := ra.Blocks.(*block.Store).Get(t.Context(), block.ID{1}); !errors.Is(err, block.ErrAbsent) || time.Since(began) > 6*time.Second {
 		t.Errorf("%v after %v", err, time.Since(began))
 	}
 }

@@ -88,7 +88,7 @@ type Replica struct {
 	ACL     *dag.Graph   // batches of the access list
 	Files   *dag.Graph   // batches of files
 	Durable func() error // makes what both graphs took in durable; called by several goroutines
-	Blocks  *block.Store // its Fetcher is the engine while the replica is added
+	Blocks  Blocks       // its Fetcher is the engine while the replica is added
 	Grown   func()       // the access list has grown: the owner judges the files again; may be nil
 
 	// Member says whether a device of an account may have the files by the access list as it is now; nil: all may.
@@ -119,6 +119,18 @@ type Replica struct {
 	// gets one of these tags from the same transcript.
 	Tags func(transcript []byte) [][32]byte
 }
+
+// Blocks is what keeps the blocks of a space, as the exchange uses it: a block.Store, or what a node has in its place. It is safe for concurrent
+// use, and its methods do what those of block.Store do.
+type Blocks interface {
+	Has(id block.ID) bool
+	GetBuffer(id block.ID, buf []byte) ([]byte, error)
+	All(ctx context.Context, fn func(id block.ID, size int64) error) error
+	Sync(ctx context.Context) error
+	SetFetcher(f block.Fetcher)
+}
+
+var _ Blocks = (*block.Store)(nil)
 
 // Engine exchanges spaces with peers. It is safe for concurrent use.
 type Engine struct {

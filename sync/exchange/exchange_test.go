@@ -220,9 +220,9 @@ func TestTwoHosts(t *testing.T) {
 				for i := range data {
 					data[i] = byte(i * n >> 3)
 				}
-				id, err := ra.Blocks.Put(data)
+				id, err := ra.Blocks.(*block.Store).Put(data)
 				must(t, err)
-				got, err := rb.Blocks.Get(t.Context(), id)
+				got, err := rb.Blocks.(*block.Store).Get(t.Context(), id)
 				if err != nil || !bytes.Equal(got, data) {
 					t.Fatalf("%d bytes: %d, %v", n, len(got), err)
 				}
@@ -232,7 +232,7 @@ func TestTwoHosts(t *testing.T) {
 				}
 			}
 			began := time.Now()
-			if _, err := rb.Blocks.Get(t.Context(), block.ID{1}); !errors.Is(err, block.ErrAbsent) || time.Since(began) > 5*time.Second {
+			if _, err := rb.Blocks.(*block.Store).Get(t.Context(), block.ID{1}); !errors.Is(err, block.ErrAbsent) || time.Since(began) > 5*time.Second {
 				t.Errorf("%v after %v", err, time.Since(began))
 			}
 			if n := a.log.warnings.Load() + b.log.warnings.Load(); n > 0 {
@@ -305,7 +305,7 @@ func BenchmarkTwoHosts(b *testing.B) {
 			for range 256 {
 				data := make([]byte, size)
 				_, _ = rnd.Read(data)
-				id, err := ra.Blocks.Put(data)
+				id, err := ra.Blocks.(*block.Store).Put(data)
 				must(b, err)
 				ids = append(ids, id)
 			}
@@ -373,7 +373,7 @@ func (k *books) Released(_ context.Context, device dag.PublicKey, ids []block.ID
 }
 
 func newBooks(r *replica) *books {
-	k := &books{blocks: r.Blocks, promised: map[block.ID]dag.PublicKey{}}
+	k := &books{blocks: r.Blocks.(*block.Store), promised: map[block.ID]dag.PublicKey{}}
 	r.Keeps = k
 	return k
 }
@@ -388,7 +388,7 @@ func TestReceipts(t *testing.T) {
 	newBooks(rc)
 	var ids []block.ID
 	for i := range 1500 {
-		id, err := ra.Blocks.Put(fmt.Append(nil, "block ", i))
+		id, err := ra.Blocks.(*block.Store).Put(fmt.Append(nil, "block ", i))
 		must(t, err)
 		ids = append(ids, id)
 	}
@@ -418,7 +418,7 @@ func TestReceipts(t *testing.T) {
 	if given, err := a.e.Withdraw(t.Context(), ra.ID, c.author.Device, ids[:1]); !errors.Is(err, exchange.ErrOffline) {
 		t.Errorf("%v, %v", given, err)
 	}
-	_, err = rb.Blocks.Put([]byte("block 7"))
+	_, err = rb.Blocks.(*block.Store).Put([]byte("block 7"))
 	must(t, err)
 	given, err := a.e.Withdraw(t.Context(), ra.ID, b.author.Device, ids[:10])
 	if err != nil || !given[7] || given[6] {

@@ -423,7 +423,7 @@ func TestNoMember(t *testing.T) {
 	for _, r := range []*replica{one, two} {
 		r.write(t, r.ACL, []byte("record"))
 		r.write(t, r.Files, secret)
-		_, err := r.Blocks.Put(secret)
+		_, err := r.Blocks.(*block.Store).Put(secret)
 		must(t, err)
 		a.e.Add(r.Replica)
 	}

@@ -52,14 +52,14 @@ func TestThreeHosts(t *testing.T) {
 	must(t, c.e.AddPeer(b.addr("/tcp/")))
 	eventually(t, func() bool { return equal(ra, rb, rc) })
 
-	id, err := ra.Blocks.Put([]byte("a block"))
+	id, err := ra.Blocks.(*block.Store).Put([]byte("a block"))
 	must(t, err)
-	if _, err := rc.Blocks.Get(t.Context(), id); !errors.Is(err, block.ErrAbsent) {
+	if _, err := rc.Blocks.(*block.Store).Get(t.Context(), id); !errors.Is(err, block.ErrAbsent) {
 		t.Errorf("a block that no peer of it has: %v", err)
 	}
-	_, err = rb.Blocks.Get(t.Context(), id)
+	_, err = rb.Blocks.(*block.Store).Get(t.Context(), id)
 	must(t, err)
-	_, err = rc.Blocks.Get(t.Context(), id)
+	_, err = rc.Blocks.(*block.Store).Get(t.Context(), id)
 	must(t, err)
 }
 
@@ -169,13 +169,13 @@ func TestMembers(t *testing.T) {
 	ra.Member = func(k, _ dag.PublicKey) bool { return k == a.author.Account }
 	ra.write(t, ra.ACL, []byte("record"))
 	ra.write(t, ra.Files, []byte("file"))
-	id, err := ra.Blocks.Put([]byte("block"))
+	id, err := ra.Blocks.(*block.Store).Put([]byte("block"))
 	must(t, err)
 	a.e.Add(ra.Replica)
 	b.e.Add(rb.Replica)
 	eventually(t, func() bool { return len(rb.ACL.Heads()) == 1 })
 	ra.write(t, ra.Files, []byte("file"))
-	if _, err := rb.Blocks.Get(t.Context(), id); !errors.Is(err, block.ErrAbsent) {
+	if _, err := rb.Blocks.(*block.Store).Get(t.Context(), id); !errors.Is(err, block.ErrAbsent) {
 		t.Error(err)
 	}
 	time.Sleep(100 * time.Millisecond)
@@ -202,7 +202,7 @@ func TestHostilePeers(t *testing.T) {
 	a := newDevice(t, 1, 1)
 	ra := newReplica(t, a, "one")
 	ra.write(t, ra.Files, []byte("secret"))
-	id, err := ra.Blocks.Put([]byte("secret"))
+	id, err := ra.Blocks.(*block.Store).Put([]byte("secret"))
 	must(t, err)
 	a.e.Add(ra.Replica)
 	var before runtime.MemStats

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/anyfs/anyfs/dag/block"
 	"github.com/anyfs/anyfs/sync/exchange"
 )
 
@@ -30,12 +31,12 @@ func TestLimits(t *testing.T) {
 			eventually(t, func() bool { return equal(ra, rb) && len(b.e.Status().Peers) == 1 })
 			a.e.SetLimits(x.a)
 			b.e.SetLimits(x.b)
-			id, err := ra.Blocks.Put(bytes.Repeat([]byte("x"), size))
+			id, err := ra.Blocks.(*block.Store).Put(bytes.Repeat([]byte("x"), size))
 			must(t, err)
 			began := time.Now()
 			fetched := make(chan time.Duration, 1)
 			go func() {
-				if _, err := rb.Blocks.Get(t.Context(), id); err != nil {
+				if _, err := rb.Blocks.(*block.Store).Get(t.Context(), id); err != nil {
 					t.Error(err)
 				}
 				fetched <- time.Since(began)
@@ -58,10 +59,10 @@ func TestLimits(t *testing.T) {
 			// Without a limit it is free again.
 			a.e.SetLimits(exchange.Limits{})
 			b.e.SetLimits(exchange.Limits{})
-			id, err = ra.Blocks.Put(bytes.Repeat([]byte("y"), size))
+			id, err = ra.Blocks.(*block.Store).Put(bytes.Repeat([]byte("y"), size))
 			must(t, err)
 			began = time.Now()
-			_, err = rb.Blocks.Get(t.Context(), id)
+			_, err = rb.Blocks.(*block.Store).Get(t.Context(), id)
 			must(t, err)
 			if took := time.Since(began); took > large/2 {
 				t.Errorf("without a limit it took %v", took)

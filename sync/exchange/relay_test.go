@@ -22,6 +22,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/dag/block"
 	"github.com/anyfs/anyfs/sync/exchange"
 	"github.com/anyfs/anyfs/sync/pair"
 	"github.com/anyfs/anyfs/sync/wire"
@@ -132,11 +133,11 @@ func TestRelay(t *testing.T) {
 	// 8 MiB in blocks of 512 KiB, where a connection carries 2 MiB.
 	for i := range 16 {
 		data := bytes.Repeat([]byte{byte(i)}, 512<<10)
-		id, err := ra.Blocks.Put(data)
+		id, err := ra.Blocks.(*block.Store).Put(data)
 		must(t, err)
 		var got []byte
 		eventually(t, func() bool {
-			got, err = rb.Blocks.Get(t.Context(), id)
+			got, err = rb.Blocks.(*block.Store).Get(t.Context(), id)
 			return err == nil
 		})
 		if !bytes.Equal(got, data) {

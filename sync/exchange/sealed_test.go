@@ -37,7 +37,7 @@ func TestSealed(t *testing.T) {
 	eventually(t, func() bool { return len(rc.ACL.Heads()) == 1 && len(rb.ACL.Heads()) == 1 })
 	var ids []block.ID
 	for i := range 40 {
-		id, err := ra.Blocks.Put(random(byte(i), 10_000))
+		id, err := ra.Blocks.(*block.Store).Put(random(byte(i), 10_000))
 		must(t, err)
 		ids = append(ids, id)
 	}
@@ -53,7 +53,7 @@ func TestSealed(t *testing.T) {
 		return len(told) == len(ids)
 	})
 	for _, id := range ids {
-		if _, err := rb.Blocks.Get(t.Context(), id); err != nil || !told[id] {
+		if _, err := rb.Blocks.(*block.Store).Get(t.Context(), id); err != nil || !told[id] {
 			t.Errorf("block %s: %v, told of: %v", id, err, told[id])
 		}
 	}
