@@ -28,8 +28,10 @@ type Asking struct {
 	ID      dag.ID
 	Account dag.PublicKey
 	Name    string
-	Role    Role // of the invitation
+	Role    Role // of the invitation, or of who is to be replaced
 	Time    time.Time
+
+	Replaces dag.PublicKey // the member whose place it is to take, by that one's word; zero: none
 }
 
 // Invited is an invitation.
@@ -148,6 +150,11 @@ func (s *Space) Requests() []Asking {
 		if q.State != list.RequestOpen {
 			continue
 		}
+		if q.Replaces != (dag.PublicKey{}) {
+			name, _ := s.namesOf(&q)
+			out = append(out, Asking{ID: q.ID, Account: q.Account, Name: name, Role: st.Role(q.Replaces), Time: unix(q.Time), Replaces: q.Replaces})
+			continue
+		}
 		if i, ok := st.Invitation(q.Invite); !ok || i.Revoked() {
 			continue // who asked was told that, and waits no more
 		}
@@ -192,7 +199,10 @@ func (s *Space) Approve(id dag.ID, role Role, now time.Time, rnd io.Reader) erro
 	if err != nil {
 		return err
 	}
-	name, device := "", ""
+	name, device := s.namesOf(q)
+	if q.Replaces != (dag.PublicKey{}) && role == RoleNone {
+		role = st.Role(q.Replaces)
+	}
 	for _, i := range st.Invitations() {
 		if i.ID != q.Invite {
 			continue

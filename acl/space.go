@@ -111,6 +111,9 @@ func (k *Keys) derived(label string) (dag.ID, []byte, seal.ReadKey, error) {
 		if s.Label != label {
 			continue
 		}
+		if root, err := list.DecodeRoot(s.Root); err != nil || root.Owner.Identity != k.Identity {
+			continue // that of the account which takes this one's place, or whose place it took
+		}
 		for _, e := range s.Epochs {
 			if e.ID == s.ID {
 				return s.ID, s.Root, e.Key, nil

@@ -65,6 +65,9 @@ func (h *Home) recover(ctx context.Context) error {
 	} else {
 		h.next = next
 	}
+	if err := h.dropInherited(); err != nil {
+		return fmt.Errorf("open home: %w", err)
+	}
 	names, err := d.ReadDir(spacesDir)
 	if err == nil {
 		err = d.SyncDir(spacesDir) // a process that was killed may have made a name, and not made it durable
@@ -172,7 +175,10 @@ func (h *Home) recover(ctx context.Context) error {
 		}
 	}
 	if h.home == nil {
-		return h.makeHomeSpace(ctx)
+		if err := h.makeHomeSpace(ctx); err != nil {
+			return err
+		}
+		return h.nameInherited()
 	}
 	return nil
 }

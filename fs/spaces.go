@@ -283,6 +283,8 @@ func (s *space) info(name string) SpaceInfo {
 		i.State, i.FetchBlocks, i.SendBlocks = StateRevoked, 0, 0
 	case s.pubErr != nil:
 		i.State = "error"
+	case s.left() && s.acl.Asked():
+		i.State, i.FetchBlocks, i.SendBlocks = StateAsked, 0, 0
 	case s.left():
 		i.State, i.FetchBlocks, i.SendBlocks = StateLeft, 0, 0
 	}

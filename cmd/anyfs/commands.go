@@ -12,17 +12,19 @@ func commands(e *env) []*cli.Command {
 		statusCommand(e),
 		{
 			Name:  "account",
-			Usage: "show the account, its recovery phrase, or change the passphrase",
+			Usage: "show the account and its recovery phrase, change the passphrase, or replace the account",
 			Description: `Examples:
   anyfs account show
   anyfs account card
   anyfs account phrase
-  anyfs account passphrase`,
+  anyfs account passphrase
+  anyfs account replace`,
 			Subcommands: []*cli.Command{
 				accountShowCommand(e),
 				accountCardCommand(e),
 				accountPhraseCommand(e),
 				accountPassphraseCommand(e),
+				accountReplaceCommand(e),
 			},
 		},
 		{

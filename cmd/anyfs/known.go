@@ -130,9 +130,13 @@ func (h *home) describeAsking(all ...acl.Asking) ([]request, error) {
 	others, err := h.meet(met)
 	out := []request{}
 	for _, q := range all {
-		out = append(out, request{
+		r := request{
 			Account: acl.FormatIdentity(q.Account), Fingerprint: acl.Fingerprint(q.Account), Name: q.Name, Time: stamp(q.Time), Role: q.Role.String(), Other: others[q.Account],
-		})
+		}
+		if q.Replaces != (dag.PublicKey{}) {
+			r.Replaces = acl.FormatIdentity(q.Replaces)
+		}
+		out = append(out, r)
 	}
 	return out, err
 }

@@ -285,7 +285,7 @@ func (n *network) addTo(r *statusResult) {
 			if x.ID != s.ID.String() {
 				continue
 			}
-			if x.State == fs.StateLeft || x.State == fs.StateRevoked {
+			if x.State == fs.StateLeft || x.State == fs.StateRevoked || x.State == fs.StateAsked {
 				continue
 			}
 			x.ToSend, x.FetchChanges = int(s.ToSend), int(s.ToFetch)

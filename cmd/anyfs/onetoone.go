@@ -190,7 +190,7 @@ func runAllRequests(ctx context.Context, e *env) error {
 		if space == "" {
 			space = "(one-to-one)"
 		}
-		rows = append(rows, []string{space, q.Role, q.Name, q.Fingerprint, q.Account, q.Time, remark(false, q.Other)})
+		rows = append(rows, []string{space, q.Role, q.Name, q.Fingerprint, q.Account, q.Time, remarkOn(q.request)})
 	}
 	if err := e.table(rows); err != nil {
 		return err

@@ -200,6 +200,8 @@ type request struct {
 	Time        string `json:"time"`
 	Role        string `json:"role"`
 	Other       string `json:"other,omitempty"` // as a member's
+
+	Replaces string `json:"replaces,omitempty"` // the member's account that asks for this one to take its place
 }
 
 var opRequests = operation[nameParams, []request]{"requests", func(_ context.Context, h *home, p nameParams, _ sink) ([]request, error) {
@@ -251,6 +253,12 @@ var opApprove = operation[approveParams, member]{"approve", func(ctx context.Con
 	if other := asks[0].Other; other != "" && p.Who == q.Name {
 		return m, failf(exitFailed, "%s is another account (%s) than the one that this name was first seen with (%s); ask them for the fingerprint that 'anyfs account show' prints, "+
 			"and give it in place of the name if it is %s", printable(q.Name), asks[0].Account, other, asks[0].Fingerprint)
+	}
+	if p.Replaces == "" {
+		p.Replaces = asks[0].Replaces
+	}
+	if p.Replaces != "" && p.Role != "" {
+		return m, failf(exitUsage, "who takes a member's place has its role; 'anyfs role' changes that later")
 	}
 	if p.Replaces == "" {
 		err = h.fs.Approve(p.Space, q.ID, role)

@@ -230,6 +230,14 @@ func remark(self bool, other string) string {
 	return ""
 }
 
+// remarkOn is what a line about a request ends with.
+func remarkOn(q request) string {
+	if q.Replaces != "" {
+		return "in the place of " + q.Replaces
+	}
+	return remark(false, q.Other)
+}
+
 func requestsCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name: "requests", Usage: "list who asks to join a space, or offers a one-to-one space", ArgsUsage: "[SPACE]",
@@ -262,7 +270,7 @@ Examples:
 			}
 			rows := [][]string{{"ROLE", "NAME", "FINGERPRINT", "ACCOUNT", "TIME", ""}}
 			for _, q := range all {
-				rows = append(rows, []string{q.Role, q.Name, q.Fingerprint, q.Account, q.Time, remark(false, q.Other)})
+				rows = append(rows, []string{q.Role, q.Name, q.Fingerprint, q.Account, q.Time, remarkOn(q)})
 			}
 			if err := e.table(rows); err != nil {
 				return err
@@ -282,9 +290,9 @@ func approveCommand(e *env) *cli.Command {
 		Name: "approve", Usage: "let someone in who asks to join a space", ArgsUsage: "SPACE WHO",
 		Description: whoText + `
 
-With --replaces the one who asks takes the place of a member, whose membership ends: that one has made a new account, since somebody may
-know the secret of the old one. Be sure that it is the same person: call them, and have them read you the new account, as 'anyfs account
-show' prints it. The owner of a space can so replace an own account too.
+Who asked by 'anyfs account replace' takes the place of a member, whose membership ends: that one has made a new account, since somebody may
+know the secret of the old one. Be sure that it is the same person, as who knows that secret can ask too: call them, and have them read you the new fingerprint, as 'anyfs account
+show' prints it. With --replaces whoever asks is put in a member's place. The owner of a space can so replace an own account too.
 
 Examples:
   anyfs requests Work

@@ -54,7 +54,15 @@ func runUnmount(ctx context.Context, e *env, given string) error {
 	if w.Dir != dir {
 		return failf(exitFailed, "%s is not mounted by this home; it is mounted at %s", dir, w.Dir)
 	}
-	pidfd, err := unix.PidfdOpen(w.PID, 0)
+	if err := e.endDaemon(ctx, client, w.PID); err != nil {
+		return err
+	}
+	return e.unmounted(dir)
+}
+
+// endDaemon has the daemon unmount, and waits until its process has ended.
+func (e *env) endDaemon(ctx context.Context, client *control.Client, pid int) error {
+	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return err
 	}
@@ -66,13 +74,10 @@ func runUnmount(ctx context.Context, e *env, given string) error {
 		return err
 	}
 	late := time.AfterFunc(patience, func() {
-		e.say("Waiting for the daemon (process %d) to end: it makes durable what is not yet.", w.PID)
+		e.say("Waiting for the daemon (process %d) to end: it makes durable what is not yet.", pid)
 	})
 	defer late.Stop()
-	if err := waitEnd(ctx, pidfd); err != nil {
-		return err
-	}
-	return e.unmounted(dir)
+	return waitEnd(ctx, pidfd)
 }
 
 // unmounted is what unmount has to say: nothing to a person.
