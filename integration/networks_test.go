@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -340,4 +341,107 @@ func TestMoveWhatIsOnANetworkAlone(t *testing.T) {
 		return err
 	})
 	a.Must("verify")
+}
+
+// A quota bounds content and changes together. A mirror goes on writing, and status says what does not go to the network, and why. A space on demand, of which
+// nothing can go any more, refuses with EDQUOT what is beyond its limit; nothing that was written is lost, and with a larger quota all goes on.
+func TestQuotaAtTheMount(t *testing.T) {
+	NeedFUSE(t)
+	const quota = 3 << 20
+	node := NewNode(t)
+	a := NewHome(t)
+	a.Listen = "/ip4/127.0.0.1/tcp/0"
+	a.Must("node", "quota", "--dir", node.Dir, "default", "3M")
+	a.Mount("--no-discovery")
+	time.Sleep(1500 * time.Millisecond) // it holds from a second after it was set
+	a.Must("network", "add", node.Link)
+	size := func() (sum int64) {
+		for _, s := range node.Status().Spaces {
+			sum += s.Blocks + s.Changes
+		}
+		return sum
+	}
+	problem := func() error {
+		if out := a.Must("status"); !strings.Contains(out, "of the quota are used") {
+			return fmt.Errorf("status does not tell of the quota:\n%s", out)
+		}
+		return nil
+	}
+	// What a mirror writes stays here.
+	written := map[string][]byte{}
+	write := func(name string, b []byte) error {
+		err := os.WriteFile(a.Personal(name), b, 0o644)
+		if err == nil {
+			written[name] = b
+		}
+		return err
+	}
+	check(t, write("large", noise(1, 6<<20)))
+	a.eventually("the quota shows", problem)
+	if r := a.Run("space", "network", "Personal", "--wait", "--timeout", "2s"); r.Code != 4 || !strings.Contains(r.Stderr, "quota") {
+		t.Errorf("a wait for what is beyond the quota: %+v", r)
+	}
+	// Changes count: files of which all is in the changes.
+	for i := range 1200 {
+		check(t, write(fmt.Sprintf("small %d", i), noise(uint64(i), 4<<10)))
+	}
+	a.eventually("what the mirror wrote is here alone", func() error {
+		var s struct {
+			Spaces []struct {
+				Networks []struct {
+					ToSend  int    `json:"pending_send_batches"`
+					Problem string `json:"problem"`
+				} `json:"networks"`
+			} `json:"spaces"`
+		}
+		if err := json.Unmarshal([]byte(a.Must("status", "--json")), &s); err != nil {
+			t.Fatal(err)
+		}
+		if len(s.Spaces) != 1 || len(s.Spaces[0].Networks) != 1 || s.Spaces[0].Networks[0].ToSend == 0 || s.Spaces[0].Networks[0].Problem == "" {
+			return fmt.Errorf("%+v", s)
+		}
+		return nil
+	})
+	time.Sleep(3 * time.Second)                       // the node counts what it really has
+	if n := size(); n > quota+64<<10 || n < quota/2 { // access records are taken whatever the quota says
+		t.Errorf("with a quota of %d bytes the node holds %d", quota, n)
+	}
+
+	// On demand nothing can go, as nobody promises to keep it.
+	a.Must("space", "policy", "Personal", "on-demand", "--cache-limit", "8M")
+	refused, total := 0, 0
+	for end := time.Now().Add(time.Minute); refused == 0 && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		switch err := write(fmt.Sprintf("more %d", total), noise(uint64(100+total), 1<<20)); {
+		case err == nil:
+			total++
+		case errors.Is(err, syscall.EDQUOT):
+			refused++
+		default:
+			t.Fatal(err)
+		}
+	}
+	if refused == 0 || total > 64 {
+		t.Fatalf("%d MiB were written beyond the limit, none refused", total)
+	}
+	t.Logf("refused after %d MiB", total)
+	if out := a.Must("status"); !strings.Contains(out, "EDQUOT") {
+		t.Errorf("status does not say why nothing can be written:\n%s", out)
+	}
+	check(t, os.Mkdir(a.Personal("dir"), 0o755), os.Rename(a.Personal("small 1"), a.Personal("dir", "moved")), os.Remove(a.Personal("small 2")))
+	delete(written, "small 1")
+	delete(written, "small 2")
+	for name, want := range written {
+		a.wantContent(a.Personal(name), want)
+	}
+
+	a.Must("node", "quota", "--dir", node.Dir, "default", "none")
+	a.eventually("it can be written again", func() error { return write("after", noise(99, 1<<20)) })
+	a.Must("space", "network", "Personal", "--wait", "--timeout", "60s")
+	want := ReadTree(t, a.Mnt, TreeOptions{})
+	a.Must("verify")
+	a.Unmount()
+	b := login(t, a, "second")
+	b.Must("network", "add", node.Link)
+	b.Mount("--no-discovery")
+	arrives(t, b, want)
 }

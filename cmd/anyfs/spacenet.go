@@ -229,6 +229,14 @@ func (h *home) networkFor(v *netView, r *fs.Replica, id netconf.ID, st *exchange
 		x.ToSend = least
 	}
 	x.Holds = known && up == 0 && equal
+	if h.network != nil && !x.Holds {
+		if f, full := h.network.engine.Full(r.ID, id); full {
+			x.Problem = fmt.Sprintf("it is full: %s of %s of the quota are used, and %s; ask its operator for more, or put the space on another network", formatBytes(int64(f.Used)), formatBytes(int64(f.Limit)), x.text())
+			if r.OverQuota() {
+				x.Problem += "; until then nothing can be written into the space here beyond its cache limit (EDQUOT)"
+			}
+		}
+	}
 	return x
 }
 
