@@ -445,3 +445,71 @@ func TestQuotaAtTheMount(t *testing.T) {
 	b.Mount("--no-discovery")
 	arrives(t, b, want)
 }
+
+// A member of a shared space, who uses no network, uses those on which its owner has put it, and follows when it moves; its own home space and spaces go
+// there not.
+func TestMembersFollowTheOwnersNetwork(t *testing.T) {
+	s := newSharing(t, 2)
+	alice, bob := s.All[0], s.All[1]
+	one, two := NewNode(t), NewNode(t)
+	alice.Must("network", "add", one.Link)
+	alice.Must("space", "create", "Team")
+	s.write(alice, "Team/by alice", "alice")
+	link := strings.TrimSpace(alice.Must("invite", "Team", "--open"))
+	bob.Must("join", link, "--as", "Team", "--name", "Bob", "--wait")
+	s.reads(bob, "Team/by alice", "alice")
+	on := func(h *Home, want ...string) {
+		t.Helper()
+		slices.Sort(want)
+		h.eventually("Team's networks", func() error {
+			if got := h.onNetworks("Team"); !slices.Equal(got, want) {
+				return fmt.Errorf("Team is on %q, not on %q", got, want)
+			}
+			return nil
+		})
+	}
+	on(bob, one.netID())
+	if list := bob.networks(); len(list) != 1 || list[0].Used || list[0].Default {
+		t.Errorf("Bob's networks: %+v", list)
+	}
+	bob.Must("space", "network", "Team", "--wait", "--timeout", "60s")
+
+	// They never meet again.
+	alice.Unmount()
+	s.write(bob, "Team/by bob", "bob")
+	bob.Must("space", "network", "Team", "--wait", "--timeout", "60s")
+	bob.Unmount()
+	alice.Mount("--no-discovery")
+	s.reads(alice, "Team/by bob", "bob")
+	alice.Must("network", "add", two.Link)
+	alice.Must("space", "network", "Team", "add", two.netID(), "--wait", "--timeout", "60s")
+	alice.Must("status", "--wait", "--timeout", "60s")
+	alice.Unmount()
+
+	// Bob hears of the move over the first network, and from then on needs only the second.
+	bob.Mount("--no-discovery")
+	on(bob, one.netID(), two.netID())
+	bob.Must("space", "network", "Team", "--wait", "--timeout", "60s")
+	bob.Unmount()
+	one.Kill()
+	alice.Mount("--no-discovery")
+	alice.Must("space", "network", "Team", "remove", one.netID())
+	s.write(alice, "Team/later", "later")
+	alice.Must("space", "network", "Team", "--wait", "--timeout", "60s")
+	alice.Unmount()
+	bob.Mount("--no-discovery")
+	s.reads(bob, "Team/later", "later")
+	on(bob, two.netID())
+	bob.eventually("the first network is known no more", func() error {
+		if list := bob.networks(); len(list) != 1 || list[0].ID != two.netID() {
+			return fmt.Errorf("%+v", list)
+		}
+		return nil
+	})
+	if n := len(two.Status().Spaces); n > 2 { // Team, and Alice's home space
+		t.Errorf("%d spaces are on the second network", n)
+	}
+	// Bob's own choice goes before the owner's, for Bob alone.
+	bob.Must("space", "network", "Team", "remove", two.netID())
+	on(bob)
+}
