@@ -126,6 +126,7 @@ const (
 	ErrNoAttr      = syscall.ENODATA
 	ErrReadOnly    = syscall.EROFS
 	ErrNoSpace     = syscall.ENOSPC
+	ErrQuota       = syscall.EDQUOT // of a network: see SetFull
 	ErrCrossSpace  = syscall.EXDEV
 	ErrNameTooLong = syscall.ENAMETOOLONG
 	ErrInvalid     = syscall.EINVAL

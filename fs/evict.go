@@ -375,6 +375,7 @@ func (h *Home) evictor(ctx context.Context) {
 	defer tick.Stop()
 	vain := map[*space]vainEviction{}
 	sure := map[*space]assurance{}
+	seen := 0
 	for {
 		select {
 		case <-ctx.Done():
@@ -392,6 +393,10 @@ func (h *Home) evictor(ctx context.Context) {
 				delete(sure, s)
 			}
 		}
+		if epoch := h.keepersEpoch(); epoch != seen {
+			seen = epoch
+			clear(vain) // others keep content now
+		}
 		for _, s := range h.each() {
 			if a, epoch := sure[s], h.keepersEpoch(); a.epoch != epoch || a.left > 0 && time.Since(a.at) > evictAgain {
 				left, err := s.reassure(ctx, nil)
@@ -405,6 +410,9 @@ func (h *Home) evictor(ctx context.Context) {
 				}
 			}
 			need := s.tooMuch()
+			if need <= 0 {
+				s.stuck.Store(false)
+			}
 			if v, ok := vain[s]; need <= 0 || s.deleted() || ok && time.Since(v.at) < v.wait {
 				continue
 			}
@@ -417,6 +425,7 @@ func (h *Home) evictor(ctx context.Context) {
 			} else {
 				delete(vain, s)
 			}
+			s.stuck.Store(res.Bytes < need)
 			if err != nil {
 				h.opt.Log.Info("content that is too much stays for now", "space", s.id, "err", err)
 			}

@@ -155,6 +155,9 @@ func (h *Home) Write(ctx context.Context, ino Ino, p []byte, off int64, f WriteF
 	if len(p) == 0 {
 		return 0, nil
 	}
+	if s.overQuota() {
+		return 0, ErrQuota
+	}
 	if err := h.makeRoomFor(ctx, int64(len(p))); err != nil {
 		return 0, err
 	}
@@ -321,6 +324,9 @@ func (h *Home) Fallocate(ctx context.Context, ino Ino, mode uint32, off, n int64
 		return err
 	}
 	if mode&^FallocKeepSize == 0 {
+		if s.overQuota() {
+			return ErrQuota
+		}
 		if err := h.makeRoomFor(ctx, n); err != nil {
 			return err
 		}

@@ -59,8 +59,46 @@ type keepers struct {
 	sync.Mutex
 	k     Keepers
 	nodes func(space dag.ID, node dag.PublicKey) bool
-	epoch int // how often nodes was replaced
+	full  func(space dag.ID) bool
+	epoch int // how often nodes or full were replaced
 }
+
+// SetFull says of which spaces a network takes no more, for a quota; it is called again each time that this has changed. fn is quick. In a space on
+// demand with a cache limit content that nobody promises to keep cannot go: beyond the limit writing fails with ErrQuota then, as what is written would
+// stay on this device for good. A mirror, and a space without a limit, hold what is written as the disk allows.
+func (h *Home) SetFull(fn func(space dag.ID) bool) {
+	h.keepers.Lock()
+	h.keepers.full = fn
+	h.keepers.epoch++
+	h.keepers.Unlock()
+	h.kickEvictor()
+}
+
+func (h *Home) isFull(space dag.ID) bool {
+	h.keepers.Lock()
+	fn := h.keepers.full
+	h.keepers.Unlock()
+	return fn != nil && fn(space)
+}
+
+// overQuota reports whether nothing more is to be written into the space.
+func (s *space) overQuota() bool {
+	p := s.policy()
+	if p.mirrors() || p.CacheLimit == 0 {
+		return false
+	}
+	if live, _ := s.blocks.Bytes(); live <= p.CacheLimit || !s.h.isFull(s.id) {
+		return false
+	}
+	if !s.stuck.Load() {
+		s.h.kickEvictor() // something may go yet
+		return false
+	}
+	return true
+}
+
+// OverQuota reports whether writing into the space fails with ErrQuota.
+func (r *Replica) OverQuota() bool { return r.s.overQuota() }
 
 // SetNodes says which nodes count as keepers of a space: those of the networks that it is on. They never evict. fn is quick.
 func (h *Home) SetNodes(fn func(space dag.ID, node dag.PublicKey) bool) {

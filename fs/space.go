@@ -51,6 +51,7 @@ type space struct {
 	mir     mirror
 	early   early
 	relying relying                       // on other devices for what was evicted
+	stuck   atomic.Bool                   // the evictor found less to let go of than is to go
 	reads   recent                        // blocks that were read lately, where content may go
 	lack    lacking                       // blocks that nobody had a moment ago
 	pol     atomic.Pointer[ContentPolicy] // nil: the zero policy

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -340,4 +341,175 @@ func TestMoveWhatIsOnANetworkAlone(t *testing.T) {
 		return err
 	})
 	a.Must("verify")
+}
+
+// A quota bounds content and changes together. A mirror goes on writing, and status says what does not go to the network, and why. A space on demand, of which
+// nothing can go any more, refuses with EDQUOT what is beyond its limit; nothing that was written is lost, and with a larger quota all goes on.
+func TestQuotaAtTheMount(t *testing.T) {
+	NeedFUSE(t)
+	const quota = 3 << 20
+	node := NewNode(t)
+	a := NewHome(t)
+	a.Listen = "/ip4/127.0.0.1/tcp/0"
+	a.Must("node", "quota", "--dir", node.Dir, "default", "3M")
+	a.Mount("--no-discovery")
+	time.Sleep(1500 * time.Millisecond) // it holds from a second after it was set
+	a.Must("network", "add", node.Link)
+	size := func() (sum int64) {
+		for _, s := range node.Status().Spaces {
+			sum += s.Blocks + s.Changes
+		}
+		return sum
+	}
+	problem := func() error {
+		if out := a.Must("status"); !strings.Contains(out, "of the quota are used") {
+			return fmt.Errorf("status does not tell of the quota:\n%s", out)
+		}
+		return nil
+	}
+	// What a mirror writes stays here.
+	written := map[string][]byte{}
+	write := func(name string, b []byte) error {
+		err := os.WriteFile(a.Personal(name), b, 0o644)
+		if err == nil {
+			written[name] = b
+		}
+		return err
+	}
+	check(t, write("large", noise(1, 6<<20)))
+	a.eventually("the quota shows", problem)
+	if r := a.Run("space", "network", "Personal", "--wait", "--timeout", "2s"); r.Code != 4 || !strings.Contains(r.Stderr, "quota") {
+		t.Errorf("a wait for what is beyond the quota: %+v", r)
+	}
+	// Changes count: files of which all is in the changes.
+	for i := range 1200 {
+		check(t, write(fmt.Sprintf("small %d", i), noise(uint64(i), 4<<10)))
+	}
+	a.eventually("what the mirror wrote is here alone", func() error {
+		var s struct {
+			Spaces []struct {
+				Networks []struct {
+					ToSend  int    `json:"pending_send_batches"`
+					Problem string `json:"problem"`
+				} `json:"networks"`
+			} `json:"spaces"`
+		}
+		if err := json.Unmarshal([]byte(a.Must("status", "--json")), &s); err != nil {
+			t.Fatal(err)
+		}
+		if len(s.Spaces) != 1 || len(s.Spaces[0].Networks) != 1 || s.Spaces[0].Networks[0].ToSend == 0 || s.Spaces[0].Networks[0].Problem == "" {
+			return fmt.Errorf("%+v", s)
+		}
+		return nil
+	})
+	time.Sleep(3 * time.Second)                       // the node counts what it really has
+	if n := size(); n > quota+64<<10 || n < quota/2 { // access records are taken whatever the quota says
+		t.Errorf("with a quota of %d bytes the node holds %d", quota, n)
+	}
+
+	// On demand nothing can go, as nobody promises to keep it.
+	a.Must("space", "policy", "Personal", "on-demand", "--cache-limit", "8M")
+	refused, total := 0, 0
+	for end := time.Now().Add(time.Minute); refused == 0 && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		switch err := write(fmt.Sprintf("more %d", total), noise(uint64(100+total), 1<<20)); {
+		case err == nil:
+			total++
+		case errors.Is(err, syscall.EDQUOT):
+			refused++
+		default:
+			t.Fatal(err)
+		}
+	}
+	if refused == 0 || total > 64 {
+		t.Fatalf("%d MiB were written beyond the limit, none refused", total)
+	}
+	t.Logf("refused after %d MiB", total)
+	if out := a.Must("status"); !strings.Contains(out, "EDQUOT") {
+		t.Errorf("status does not say why nothing can be written:\n%s", out)
+	}
+	check(t, os.Mkdir(a.Personal("dir"), 0o755), os.Rename(a.Personal("small 1"), a.Personal("dir", "moved")), os.Remove(a.Personal("small 2")))
+	delete(written, "small 1")
+	delete(written, "small 2")
+	for name, want := range written {
+		a.wantContent(a.Personal(name), want)
+	}
+
+	a.Must("node", "quota", "--dir", node.Dir, "default", "none")
+	a.eventually("it can be written again", func() error { return write("after", noise(99, 1<<20)) })
+	a.Must("space", "network", "Personal", "--wait", "--timeout", "60s")
+	want := ReadTree(t, a.Mnt, TreeOptions{})
+	a.Must("verify")
+	a.Unmount()
+	b := login(t, a, "second")
+	b.Must("network", "add", node.Link)
+	b.Mount("--no-discovery")
+	arrives(t, b, want)
+}
+
+// A member of a shared space, who uses no network, uses those on which its owner has put it, and follows when it moves; its own home space and spaces go
+// there not.
+func TestMembersFollowTheOwnersNetwork(t *testing.T) {
+	s := newSharing(t, 2)
+	alice, bob := s.All[0], s.All[1]
+	one, two := NewNode(t), NewNode(t)
+	alice.Must("network", "add", one.Link)
+	alice.Must("space", "create", "Team")
+	s.write(alice, "Team/by alice", "alice")
+	link := strings.TrimSpace(alice.Must("invite", "Team", "--open"))
+	bob.Must("join", link, "--as", "Team", "--name", "Bob", "--wait")
+	s.reads(bob, "Team/by alice", "alice")
+	on := func(h *Home, want ...string) {
+		t.Helper()
+		slices.Sort(want)
+		h.eventually("Team's networks", func() error {
+			if got := h.onNetworks("Team"); !slices.Equal(got, want) {
+				return fmt.Errorf("Team is on %q, not on %q", got, want)
+			}
+			return nil
+		})
+	}
+	on(bob, one.netID())
+	if list := bob.networks(); len(list) != 1 || list[0].Used || list[0].Default {
+		t.Errorf("Bob's networks: %+v", list)
+	}
+	bob.Must("space", "network", "Team", "--wait", "--timeout", "60s")
+
+	// They never meet again.
+	alice.Unmount()
+	s.write(bob, "Team/by bob", "bob")
+	bob.Must("space", "network", "Team", "--wait", "--timeout", "60s")
+	bob.Unmount()
+	alice.Mount("--no-discovery")
+	s.reads(alice, "Team/by bob", "bob")
+	alice.Must("network", "add", two.Link)
+	alice.Must("space", "network", "Team", "add", two.netID(), "--wait", "--timeout", "60s")
+	alice.Must("status", "--wait", "--timeout", "60s")
+	alice.Unmount()
+
+	// Bob hears of the move over the first network, and from then on needs only the second.
+	bob.Mount("--no-discovery")
+	on(bob, one.netID(), two.netID())
+	bob.Must("space", "network", "Team", "--wait", "--timeout", "60s")
+	bob.Unmount()
+	one.Kill()
+	alice.Mount("--no-discovery")
+	alice.Must("space", "network", "Team", "remove", one.netID())
+	s.write(alice, "Team/later", "later")
+	alice.Must("space", "network", "Team", "--wait", "--timeout", "60s")
+	alice.Unmount()
+	bob.Mount("--no-discovery")
+	s.reads(bob, "Team/later", "later")
+	on(bob, two.netID())
+	bob.eventually("the first network is known no more", func() error {
+		if list := bob.networks(); len(list) != 1 || list[0].ID != two.netID() {
+			return fmt.Errorf("%+v", list)
+		}
+		return nil
+	})
+	if n := len(two.Status().Spaces); n > 2 { // Team, and Alice's home space
+		t.Errorf("%d spaces are on the second network", n)
+	}
+	// Bob's own choice goes before the owner's, for Bob alone.
+	bob.Must("space", "network", "Team", "remove", two.netID())
+	on(bob)
 }

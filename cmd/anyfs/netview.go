@@ -454,3 +454,16 @@ func (n *network) holdersOf(space dag.ID) (ids []netconf.ID, names []string) {
 	}
 	return ids, names
 }
+
+// lookAtQuotas has the spaces know of which of them a network takes no more.
+func (n *network) lookAtQuotas() {
+	quotas := n.engine.Quotas()
+	if quotas == n.quotas {
+		return
+	}
+	n.quotas = quotas
+	n.h.fs.SetFull(func(space dag.ID) bool {
+		a := n.nets.Load()
+		return a != nil && slices.ContainsFunc(a.view.of(space), func(id netconf.ID) bool { _, full := n.engine.Full(space, id); return full })
+	})
+}

@@ -38,6 +38,8 @@ type network struct {
 	moved     uint64 // how far the home was when it was last seen to what was said of networks
 	netFailed string // why that could not be carried out
 
+	quotas uint64 // of the engine, as it was told to the spaces; run's alone
+
 	words  map[string][]byte      // as they were written last; run's alone
 	named  map[dag.ID]uint64      // how long the access list was when the names in it were remembered; run's alone, as warned is
 	warned map[dag.PublicKey]bool // accounts that go by another's name
@@ -137,6 +139,7 @@ func (n *network) run(ctx context.Context) {
 		case <-n.poked:
 		}
 		n.lookAtNetworks()
+		n.lookAtQuotas()
 		n.admitGuests()
 		came := n.follow(added)
 		n.ask(ctx)

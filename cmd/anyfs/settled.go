@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/dag/block"
 	"github.com/anyfs/anyfs/fs"
+	netconf "github.com/anyfs/anyfs/nodes/network"
 	"github.com/anyfs/anyfs/sync/exchange"
 )
 
@@ -208,6 +210,9 @@ func (w *waiting) look() (progress, error) {
 		p.left += r.ToSend() + r.ToFetch()
 		ids, names := w.n.holdersOf(r.ID)
 		for i, id := range ids {
+			if f, full := w.n.engine.Full(r.ID, id); full {
+				p.text = fmt.Sprintf("The quota on %s is used up (%s of %s); 'anyfs status' says more.", netconf.Name(id), formatBytes(int64(f.Used)), formatBytes(int64(f.Limit)))
+			}
 			if w.n.engine.NodeOf(r.ID, id) {
 				up, _ := r.ToUpload(names[i])
 				p.alone += up

@@ -20,7 +20,8 @@ func spaceNetworkCommand(e *env) *cli.Command {
 		Description: `A space can be on several networks at once. To move it to another one, put it on that too, wait until that holds everything, and take it off the
 old one. That needs nothing of the old one: it may be gone for good. NETWORK is an ID as 'anyfs network list' shows it, or its beginning.
 
---wait returns when the network (without add: each network of the space) holds all changes and all content.
+--wait returns when the network (without add: each network of the space) holds all changes and all content. Where the space is on the network already,
+add does nothing but that.
 
 remove is refused where it might lose content: where no other network of the space holds all of it yet, and where this device let content go that nobody
 else has promised to keep. --force has it taken off all the same.
@@ -229,6 +230,14 @@ func (h *home) networkFor(v *netView, r *fs.Replica, id netconf.ID, st *exchange
 		x.ToSend = least
 	}
 	x.Holds = known && up == 0 && equal
+	if h.network != nil && !x.Holds {
+		if f, full := h.network.engine.Full(r.ID, id); full {
+			x.Problem = fmt.Sprintf("it is full: %s of %s of the quota are used, and %s; ask its operator for more, or put the space on another network", formatBytes(int64(f.Used)), formatBytes(int64(f.Limit)), x.text())
+			if r.OverQuota() {
+				x.Problem += "; until then nothing can be written into the space here beyond its cache limit (EDQUOT)"
+			}
+		}
+	}
 	return x
 }
 
@@ -268,6 +277,9 @@ var opSpaceNetwork = operation[spaceNetworkParams, none]{"space-network", func(c
 	})
 }}
 
+// leaveLook is for how long a network may not be known to hold everything before a space does not leave another for it.
+const leaveLook = 5 * time.Second
+
 // leavePatience is for how long content is sought elsewhere that may be on a network alone which a space leaves.
 const leavePatience = time.Minute
 
@@ -295,10 +307,23 @@ func (h *home) mayLeave(ctx context.Context, p spaceNetworkParams) error {
 		}
 	}
 	if len(others) > 0 {
-		st := h.network.engine.Status()
-		if !slices.ContainsFunc(others, func(o netconf.ID) bool { x := h.networkFor(v, r, o, &st); return x.Holds }) {
-			return failf(exitBusy, "none of the other networks of %s is known to hold everything yet; 'anyfs space network %s --wait' waits until all do%s",
-				p.Space, p.Space, force)
+		// Right after a start it takes a moment until that is known.
+		holds := false
+		for end := time.Now().Add(leaveLook); ; {
+			st := h.network.engine.Status()
+			holds = slices.ContainsFunc(others, func(o netconf.ID) bool { x := h.networkFor(v, r, o, &st); return x.Holds })
+			if holds || time.Now().After(end) {
+				break
+			}
+			select {
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case <-time.After(netWaitEvery):
+			}
+		}
+		if !holds {
+			return failf(exitBusy, "none of the other networks of %s is known to hold everything yet; 'anyfs space network %s add %s --wait' waits until that one does%s",
+				p.Space, p.Space, netconf.Name(others[0]), force)
 		}
 	} else if i, err := h.fs.Space(p.Space); err == nil && (i.Policy == fs.ContentPolicy{OnDemand: true}.String() || r.ToFetch() > 0) {
 		return failf(exitBusy, "not all content of %s is on this device, and the space is on no other network; put it on another one, or wait until it has come "+

@@ -3,7 +3,6 @@ package spaces
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,9 +40,10 @@ type Space struct {
 	blocks blocks
 	use    *usage
 
-	retired atomic.Bool // it is about to be removed
-	uses    int         // guarded by Set.mu: how often get gave it and put did not take it back
-	used    time.Time   // guarded by Set.mu: when put last did
+	retired atomic.Bool  // it is about to be removed
+	refused atomic.Int64 // bytes of what was last refused for a quota; 0: nothing was
+	uses    int          // guarded by Set.mu: how often get gave it and put did not take it back
+	used    time.Time    // guarded by Set.mu: when put last did
 
 	ckpt sync.Mutex // one checkpoint at a time
 	gone bool       // guarded by ckpt: it is closed
@@ -73,7 +73,7 @@ func (sp *Space) close() error {
 func (sp *Space) replica() *exchange.Replica {
 	return &exchange.Replica{
 		ID: sp.id, ACL: sp.acl.Graph(), Files: sp.files, Blocks: sp.blocks, Durable: sp.durable, Grown: sp.grown,
-		Member: sp.takesPart, Keeps: keeper{sp}, Upload: sp.upload, Copy: sp.copy, NoFiles: sp.opt.NoFiles, Gone: sp.retired.Load,
+		Member: sp.takesPart, Keeps: keeper{sp}, Upload: sp.upload, Copy: sp.copy, Takes: sp.takes, Quota: sp.quota, NoFiles: sp.opt.NoFiles, Gone: sp.retired.Load,
 		Invited: sp.invited,
 	}
 }
@@ -136,14 +136,14 @@ func (sp *Space) keep(id block.ID, data []byte, bounded bool) error {
 	if sp.blocks.Has(id) {
 		return nil
 	}
-	var all, one int64
-	owner := sp.acl.Payer()
-	if bounded && sp.opt.Quota != nil {
-		all, one = sp.opt.Quota(owner, sp.id)
+	owner, all, one := sp.bounds()
+	if !bounded {
+		all, one = 0, 0
 	}
-	if !sp.use.charge(sp.id, owner, int64(len(data)), all, one) {
+	if !sp.use.charge(sp.id, owner, int64(len(data)), 0, all, one) {
 		sp.use.refused.Add(1)
-		return fmt.Errorf("%w: beyond its quota", exchange.ErrRefused)
+		sp.refused.Store(int64(len(data)))
+		return exchange.ErrQuota
 	}
 	if err := sp.blocks.PutHashed(id, data); err != nil {
 		sp.use.refund(sp.id, int64(len(data)))
@@ -157,6 +157,48 @@ func (sp *Space) keep(id block.ID, data []byte, bounded bool) error {
 		sp.use.copied.Add(uint64(len(data)))
 	}
 	return nil
+}
+
+// bounds gives whose quota counts, and how many bytes its spaces may take together, and this one by itself; 0: no bound.
+func (sp *Space) bounds() (owner dag.PublicKey, all, one int64) {
+	st := sp.acl.State()
+	if st == nil {
+		return owner, 0, 0
+	}
+	owner = sp.acl.Payer()
+	if sp.opt.Quota != nil {
+		all, one = sp.opt.Quota(owner, sp.id)
+	}
+	return owner, all, one
+}
+
+// takes counts n bytes of changes that a device gives, unless that is beyond a quota. What of them was here already is counted until the next checkpoint.
+// For 0 it says whether there is room for what was refused last.
+func (sp *Space) takes(n int) bool {
+	owner, all, one := sp.bounds()
+	if n == 0 {
+		_, _, full := sp.quota()
+		return !full
+	}
+	if !sp.use.charge(sp.id, owner, 0, int64(n), all, one) {
+		sp.refused.Store(int64(n))
+		return false
+	}
+	return true
+}
+
+// quota says how much is used of the quota for which something was refused, if it would be still.
+func (sp *Space) quota() (used, limit int64, full bool) {
+	n := sp.refused.Load()
+	if n == 0 {
+		return 0, 0, false
+	}
+	owner, all, one := sp.bounds()
+	used, limit, full = sp.use.room(sp.id, owner, n, all, one)
+	if !full {
+		sp.refused.CompareAndSwap(n, 0)
+	}
+	return used, limit, full
 }
 
 // checkpoint writes the indexes, where there is something new.

@@ -93,18 +93,31 @@ func (u *usage) put(id dag.ID, x Usage) {
 	u.owners[x.Owner] += x.Blocks + x.Log
 }
 
-// charge counts a block of n bytes, unless that is beyond what the owner's spaces may take, or this one; 0 is no bound.
-func (u *usage) charge(id dag.ID, owner dag.PublicKey, n, all, one int64) bool {
+// charge counts bytes of a block and of changes, unless that is beyond what the owner's spaces may take, or this one; 0 is no bound.
+func (u *usage) charge(id dag.ID, owner dag.PublicKey, blocks, changes, all, one int64) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	x := u.of[id]
+	x, n := u.of[id], blocks+changes
 	if all > 0 && u.owners[owner]+n > all || one > 0 && x.Blocks+x.Log+n > one {
 		return false
 	}
-	x.Owner, x.Blocks = owner, x.Blocks+n
+	x.Owner, x.Blocks, x.Log = owner, x.Blocks+blocks, x.Log+changes
 	u.put(id, x)
 	u.fresh[id] = true
 	return true
+}
+
+// room says whether n bytes more are beyond a bound, and how much is used of that.
+func (u *usage) room(id dag.ID, owner dag.PublicKey, n, all, one int64) (used, limit int64, full bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if x := u.of[id]; one > 0 && x.Blocks+x.Log+n > one {
+		return x.Blocks + x.Log, one, true
+	}
+	if all > 0 && u.owners[owner]+n > all {
+		return u.owners[owner], all, true
+	}
+	return 0, 0, false
 }
 
 // refund takes back what charge counted of a block that was not kept.

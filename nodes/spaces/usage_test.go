@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/anyfs/anyfs/dag"
@@ -101,5 +103,46 @@ func TestDamagedIndex(t *testing.T) {
 				t.Error("not all of it is there")
 			}
 		})
+	}
+}
+
+// Changes count in the quota as content does: beyond it they are not taken, the device hears so, and again when there is room; access records are.
+func TestChangesWithinTheQuota(t *testing.T) {
+	var quota atomic.Int64
+	quota.Store(64 << 10)
+	n := newNode(t, t.TempDir(), spaces.Options{Quota: func(dag.PublicKey, dag.ID) (int64, int64) { return quota.Load(), 0 }})
+	d := newDevice(t, n)
+	d.write(t, "first")
+	d.equal(t)
+	id := d.space.ID()
+	held := func() uint64 {
+		r := n.set.Space(t.Context(), id, d.keys.Identity)
+		if r == nil {
+			t.Fatal("the space is gone")
+		}
+		batches, _, _ := r.Files.Counters()
+		return batches
+	}
+	text := strings.Repeat("x", 4<<10)
+	for range 40 {
+		d.write(t, text)
+	}
+	eventually(t, "the device hears of the quota", func() bool {
+		f, full := d.e.Full(id, dag.PublicKey{})
+		return full && f.Limit == 64<<10 && f.Used <= f.Limit
+	})
+	if b := held(); b == 0 || b > 17 {
+		t.Errorf("it holds %d batches of more than 4 KiB", b)
+	}
+	if blk, err := d.blocks.Put(make([]byte, 64<<10)); err != nil {
+		t.Fatal(err)
+	} else if missing, err := d.e.Upload(t.Context(), id, dag.PublicKey{}, []block.ID{blk}); err != nil || len(missing) != 1 {
+		t.Errorf("a block beyond the quota: %v, %v", missing, err)
+	}
+	quota.Store(1 << 20)
+	eventually(t, "the device hears that there is room", func() bool { _, full := d.e.Full(id, dag.PublicKey{}); return !full })
+	d.equal(t)
+	if b := held(); b != 41 {
+		t.Errorf("it holds %d batches", b)
 	}
 }

@@ -115,6 +115,12 @@ type Replica struct {
 	// is taken. A node's alone.
 	Upload func(account dag.PublicKey, id block.ID, data []byte) error
 
+	// Takes reports whether so many more bytes of changes that devices give are kept, and counts them; 0 asks whether any are. nil: all are. A
+	// node's alone.
+	Takes func(bytes int) bool
+	// Quota says, where something was refused for a quota and would be still, how many bytes of how many are used. A node's alone.
+	Quota func() (used, limit int64, full bool)
+
 	// Tags proves being in the space: HMACs of transcript under a discovery key of each epoch key. Who has one of these keys
 	// gets one of these tags from the same transcript.
 	Tags func(transcript []byte) [][32]byte
@@ -165,6 +171,8 @@ type Engine struct {
 	traffic map[peer.ID]*traffic
 	missing map[peer.ID]struct{}                   // found on the local network once, and given up
 	nodes   map[peer.ID]*usedNode                  // that this device uses
+	full    fullSpaces                             // what nodes told of quotas
+	quotas  uint64                                 // how often that changed
 	keys    atomic.Pointer[map[dag.PublicKey]bool] // theirs
 	sought  map[dag.ID]bool                        // spaces that are not here and were asked for
 	paused  bool

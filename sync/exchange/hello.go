@@ -87,6 +87,7 @@ type remote struct {
 	sealed []sealedBlock     // of which the device is to be told; at most maxSealed
 	denied map[dag.ID]denial // spaces that the node did not take
 	gone   map[dag.ID]bool   // spaces that this node gave up, of which another is to be told
+	over   map[dag.ID]bool   // spaces of which this node took something no more for a quota, of which the device is to be told
 }
 
 // newRemote begins what is known of a peer.

@@ -40,6 +40,9 @@ var errOffers = errors.New("exchange: too much is offered at once")
 // ErrRefused says that a node does not take something: the account may not write there, or is beyond its quota.
 var ErrRefused = errors.New("exchange: the node does not take it")
 
+// ErrQuota says that a node does not take something since that would be beyond a quota. It is an ErrRefused.
+var ErrQuota = fmt.Errorf("%w: it is beyond the quota", ErrRefused)
+
 // denial says of a space that a node did not take when it is offered again.
 type denial struct {
 	wait  time.Duration
@@ -147,6 +150,7 @@ func (e *Engine) SetNodes(nodes []Node) error {
 			}
 		}
 	}
+	e.full.keep(nodes)
 	e.mu.Unlock()
 	for _, id := range gone {
 		e.closePeer(id)
@@ -315,6 +319,8 @@ func (e *Engine) visitOn(ctx context.Context, n *usedNode, id peer.ID, t *stream
 			wg.Go(func() { e.offer(ctx, t, r, ids) })
 		case *wire.Content:
 			e.hearContent(r, m)
+		case *wire.Quota:
+			e.hearQuota(r, m)
 		case *wire.Network:
 			if now := e.clock.Now(); now.Sub(since) > configsIn {
 				told, since = 0, now

@@ -54,11 +54,12 @@ type link struct {
 	ctx  context.Context
 	stop context.CancelFunc
 
-	session atomic.Pointer[session.Session] // nil while there is no stream
-	taking  sync.Mutex                      // held while a stream of the peer's runs
-	replace chan struct{}                   // closed when a newer stream takes the place of the running one; guarded by Engine.mu
-	clients [2]client                       // of blocks: to read, and to fetch ahead
-	moved   [2]atomic.Uint64                // bytes that came over their streams
+	session atomic.Pointer[session.Session]         // nil while there is no stream
+	end     atomic.Pointer[context.CancelCauseFunc] // ends the stream
+	taking  sync.Mutex                              // held while a stream of the peer's runs
+	replace chan struct{}                           // closed when a newer stream takes the place of the running one; guarded by Engine.mu
+	clients [2]client                               // of blocks: to read, and to fetch ahead
+	moved   [2]atomic.Uint64                        // bytes that came over their streams
 	lacks   lacks
 	fresh   fresh        // towards another node
 	giving  atomic.Bool  // a block of it is coming by PutBlock: one at a time, on whichever stream
@@ -308,7 +309,8 @@ func (l *link) exchange(t *stream) error {
 	defer cancel(nil)
 	defer t.closeOn(ctx)()
 	wake := make(chan struct{}, 1)
-	s := l.sp.session.New(session.Peer{Name: l.r.id.String(), Device: l.r.key, Reads: l.member, Wake: func() {
+	l.end.Store(&cancel)
+	s := l.sp.session.New(session.Peer{Name: l.r.id.String(), Device: l.r.key, Reads: l.member, Takes: l.takes(), Wake: func() {
 		select {
 		case wake <- struct{}{}:
 		default:

@@ -208,6 +208,8 @@ func (u *upload) take(m *wire.PutBlock) (*wire.HeldBlocks, error) {
 	case u.l.member():
 		if err = keep(u.l.r.account, u.id, u.data); err == nil {
 			u.l.sp.copySoon(u.id)
+		} else if errors.Is(err, ErrQuota) {
+			u.l.overQuota()
 		}
 	}
 	if cap(u.data) > keptBuffer {

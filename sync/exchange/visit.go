@@ -68,9 +68,15 @@ func (e *Engine) serveVisit(ctx context.Context, t *stream, r *remote) error {
 		return err
 	}
 	wg.Go(func() {
-		for e.sendConfig(t, &sent) == nil && e.sendNews(t, r) == nil {
+		told := map[dag.ID]wire.Quota{}
+		for e.sendConfig(t, &sent) == nil && e.sendNews(t, r) == nil && e.sendQuotas(t, r, told) == nil {
+			var again <-chan time.Time
+			if len(told) > 0 {
+				again = e.clock.After(quotaEvery)
+			}
 			select {
 			case <-r.tags:
+			case <-again:
 			case <-ctx.Done():
 				return
 			}

@@ -31,6 +31,10 @@ type Peer struct {
 	Device dag.PublicKey // the peer's
 	Reads  func() bool   // whether the peer may have the files; nil: it may
 	Wake   func()        // Next has something; called by any goroutine, and is quick
+
+	// Takes reports whether so many more bytes of batches of files by the peer are to be taken in, and counts them; 0 asks whether any are. What is
+	// not taken is no fault of the peer, and is not asked for: another session begins where it is taken again. nil: all are.
+	Takes func(bytes int) bool
 }
 
 // Session is the exchange of one space with one peer. Receive is called by one goroutine at a time; all else is safe for
@@ -259,9 +263,14 @@ func (s *Session) consider() {
 	}
 	acl := &s.sides[wire.ACL]
 	acl.consider()
-	if acl.hears && (acl.stalled || !acl.behind()) && !s.without(wire.Files) {
+	if acl.hears && (acl.stalled || !acl.behind()) && !s.without(wire.Files) && s.takes(wire.Files, 0) {
 		s.sides[wire.Files].consider()
 	}
+}
+
+// takes reports whether so many bytes of batches are to be taken in of the peer.
+func (s *Session) takes(kind wire.Graph, bytes int) bool {
+	return kind != wire.Files || s.cfg.Takes == nil || s.cfg.Takes(bytes)
 }
 
 // Status is how far two peers are with one graph.

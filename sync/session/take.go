@@ -9,6 +9,13 @@ import (
 
 // takeIn takes a group of batches into the graph. Meanwhile the session goes on sending.
 func (s *Session) takeIn(m *wire.Frames) error {
+	size := 0
+	for _, f := range m.Frames {
+		size += len(f)
+	}
+	if !s.takes(m.Graph, size) {
+		return nil
+	}
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()

@@ -54,6 +54,12 @@ const (
 	nodeKinds
 )
 
+// The kinds of messages about what a network keeps of a space, between a device and a node.
+const (
+	KindQuota Kind = iota + 56
+	keepKinds
+)
+
 // The kinds of messages of a pairing.
 const (
 	KindPairHello Kind = iota + 40
@@ -81,6 +87,8 @@ func (k Kind) new() Message {
 		return &Tags{}
 	case KindProof:
 		return &Proof{}
+	case KindQuota:
+		return &Quota{}
 	case KindBye:
 		return &Bye{}
 	case KindOpen:

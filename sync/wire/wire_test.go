@@ -61,6 +61,8 @@ func examples() map[string]Message {
 		"withdraw":       &Withdraw{Request: 5, IDs: List[block.ID]{block.ID(id(8))}},
 		"release":        &Release{Request: 6, IDs: List[block.ID]{block.ID(id(9))}},
 		"guest":          &Guest{Space: id(5), Key: dag.PublicKey(id(6)), Signature: [64]byte{1}},
+		"quota":          &Quota{Space: id(5), Used: 1 << 30, Limit: 1<<30 + 5},
+		"quota, no more": &Quota{Space: id(5)},
 		"sealed":         &Sealed{Space: id(5), IDs: List[block.ID]{block.ID(id(8)), block.ID(id(9))}},
 		"held no blocks": &HeldBlocks{Request: 3, Bits: []byte{0}},
 		"spaces":         &Spaces{IDs: List[dag.ID]{id(1), id(2)}},
@@ -100,6 +102,11 @@ func TestEveryKindHasAnExample(t *testing.T) {
 		case pairKinds:
 			k = KindMeet
 		}
+		if !seen[k] || k.new() == nil || k.new().kind() != k {
+			t.Errorf("kind %d", k)
+		}
+	}
+	for k := KindQuota; k < keepKinds; k++ {
 		if !seen[k] || k.new() == nil || k.new().kind() != k {
 			t.Errorf("kind %d", k)
 		}

@@ -1,0 +1,56 @@
+package session_test
+
+import (
+	"testing"
+
+	"github.com/anyfs/anyfs/sync/session"
+	"github.com/anyfs/anyfs/sync/wire"
+)
+
+// Who takes no more files of a peer neither pulls them nor takes those that are pushed, and that is no fault of the peer; the access list goes on. The next
+// session, in which they are taken, brings all.
+func TestTakesNoMore(t *testing.T) {
+	a, b := newReplica(t, 0), newReplica(t, 1)
+	for range 10 {
+		a.write(0)
+		a.write(1)
+	}
+	l := connect(t, a, b)
+	l.s[1].Close()
+	asked, refused := 0, 0
+	l.s[1] = b.space.New(session.Peer{Name: "0", Device: author(0).Device, Wake: func() {}, Takes: func(bytes int) bool {
+		if bytes > 0 {
+			refused++
+		}
+		asked++
+		return false
+	}})
+	settle(t, []*replica{a, b}, []*link{l})
+	for range 20 { // pushed, as a does not know
+		a.write(1)
+		a.write(0)
+		settle(t, []*replica{a, b}, []*link{l})
+	}
+	frame, err := a.graphs[1].Frame(a.graphs[1].Heads()[0])
+	must(t, err)
+	for range 20 {
+		must(t, l.s[1].Receive(&wire.Frames{Graph: wire.Files, Frames: [][]byte{frame}}))
+	}
+	if n, _, _ := b.graphs[1].Counters(); n != 0 {
+		t.Errorf("it took %d batches of files", n)
+	}
+	if n, _, _ := b.graphs[0].Counters(); n != 30 {
+		t.Errorf("it has %d access records", n)
+	}
+	if asked == 0 || refused == 0 {
+		t.Errorf("asked %d times, refused %d: nothing was tried", asked, refused)
+	}
+	if st, ok := l.s[0].Status(wire.Files); !ok || st.Equal || st.ToSend == 0 {
+		t.Errorf("the peer thinks that all is there: %+v, %v", st, ok)
+	}
+	l.close()
+	l = connect(t, a, b)
+	settle(t, []*replica{a, b}, []*link{l})
+	same(t, []*replica{a, b})
+	equalEnds(t, []*link{l})
+}
