@@ -51,6 +51,7 @@ type nodeOptions struct {
 	inviteOnly       bool
 	http             string
 	noRelay          bool
+	partitions       uint64
 	gateway          string
 	s3               *s3blocks.Options
 }
@@ -77,7 +78,7 @@ Examples:
   anyfs node all --dir /srv/anyfs --listen /ip4/0.0.0.0/tcp/7328
   anyfs node all --dir ~/node --listen /ip4/127.0.0.1/tcp/0
   anyfs node all --dir /srv/anyfs --announce /ip4/203.0.113.5/tcp/7328`,
-		Flags:  nodeFlags(contentFlags()...),
+		Flags:  nodeFlags(append(contentFlags(), partitionsFlag())...),
 		Action: nodeAction(e, 0),
 	}
 }
@@ -100,6 +101,11 @@ func contentFlags() []cli.Flag {
 	return append([]cli.Flag{
 		&cli.StringFlag{Name: "gateway", Usage: "give blocks to everybody by the IPFS trustless gateway protocol at `ADDR`, as 127.0.0.1:8080"},
 	}, bucketFlags()...)
+}
+
+// partitionsFlag is of who makes a network.
+func partitionsFlag() cli.Flag {
+	return &cli.Uint64Flag{Name: "partitions", Usage: "of a new network: let spaces fall into `N` partitions, 10 to 1048576 (default: 3000, enough for some 30 nodes; some 100 for each node)"}
 }
 
 // bucketFlags say where content is kept.
@@ -133,6 +139,9 @@ func nodeAction(e *env, kind netconf.Kind) cli.ActionFunc {
 		if err != nil {
 			return err
 		}
+		if n := c.Uint64("partitions"); c.IsSet("partitions") && (n < netconf.MinPartitions || n > netconf.MaxPartitions) {
+			return failf(exitUsage, "--partitions %d: between %d and %d", n, netconf.MinPartitions, netconf.MaxPartitions)
+		}
 		network, token := c.String("network"), c.String("token")
 		if kind == netconf.Sync || kind == netconf.File {
 			network = cmp.Or(network, e.getenv("ANYFS_NODE_NETWORK"))
@@ -141,7 +150,7 @@ func nodeAction(e *env, kind netconf.Kind) cli.ActionFunc {
 		return runNode(c.Context, e, nodeOptions{
 			kind: kind, network: network, token: token, dir: dir, listen: c.StringSlice("listen"),
 			announce: c.StringSlice("announce"), verbose: c.Bool("verbose"), inviteOnly: c.Bool("invite-only"), http: c.String("http"),
-			noRelay: c.Bool("no-relay"),
+			noRelay: c.Bool("no-relay"), partitions: c.Uint64("partitions"),
 			gateway: c.String("gateway"), s3: bucketOf(c),
 		})
 	}
@@ -158,7 +167,7 @@ network.key and network.json, and give the key to nobody. The rest is as 'anyfs 
 Examples:
   anyfs node coordinator --dir /srv/coordinator
   anyfs node coordinator --dir /srv/coordinator --listen /ip4/0.0.0.0/tcp/7328`,
-		Flags:  nodeFlags(),
+		Flags:  nodeFlags(partitionsFlag()),
 		Action: nodeAction(e, netconf.Coordinator),
 	}
 }
@@ -205,7 +214,7 @@ func runNode(ctx context.Context, e *env, o nodeOptions) (err error) {
 	// What the libraries have to say is of the same form.
 	slog.SetDefault(log)
 	gologshim.SetDefaultHandler(slog.NewJSONHandler(e.stderr, &slog.HandlerOptions{Level: slog.LevelError}))
-	opt := server.Options{Dir: o.dir, Listen: o.listen, Announce: o.announce, Log: log, InviteOnly: o.inviteOnly, HTTP: o.http, Gateway: o.gateway, S3: o.s3, Kind: o.kind, NoRelay: o.noRelay}
+	opt := server.Options{Dir: o.dir, Listen: o.listen, Announce: o.announce, Log: log, InviteOnly: o.inviteOnly, HTTP: o.http, Gateway: o.gateway, S3: o.s3, Kind: o.kind, NoRelay: o.noRelay, Partitions: o.partitions}
 	if o.token != "" {
 		if opt.Token, err = server.ParseToken(o.token); err != nil {
 			return failf(exitUsage, "%w", err)

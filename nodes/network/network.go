@@ -39,6 +39,7 @@ const (
 	MaxNodes      = 4096
 	MaxAddrs      = 16 // of a node
 	MaxAddr       = 256
+	MinPartitions = 10
 	MaxPartitions = 1 << 20
 	MaxReplicas   = 16
 	MaxCapacity   = 1000
@@ -195,7 +196,7 @@ func (c *Config) check() error {
 		return fmt.Errorf("%w: epoch 0", ErrFormat)
 	case len(c.Nodes) == 0 || len(c.Nodes) > MaxNodes:
 		return fmt.Errorf("%w: %d nodes", ErrFormat, len(c.Nodes))
-	case c.Partitions < 10 || c.Partitions > MaxPartitions:
+	case c.Partitions < MinPartitions || c.Partitions > MaxPartitions:
 		return fmt.Errorf("%w: %d partitions", ErrFormat, c.Partitions)
 	case c.Replication == 0 || c.Replication > MaxReplicas:
 		return fmt.Errorf("%w: replication %d", ErrFormat, c.Replication)

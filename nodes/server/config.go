@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"errors"
@@ -73,7 +74,7 @@ func (n *Node) self() dag.PublicKey { return dag.PublicKey(n.key.Public().(ed255
 // newConfig is the configuration of this node alone.
 func (n *Node) newConfig(addrs []string) *network.Config {
 	return &network.Config{
-		Epoch: 1, Partitions: network.DefaultPartitions, Replication: network.DefaultReplication,
+		Epoch: 1, Partitions: cmp.Or(n.opt.Partitions, network.DefaultPartitions), Replication: network.DefaultReplication,
 		Nodes: []network.Node{{Key: n.self(), Kinds: n.opt.Kind, Capacity: 1, Addresses: addrs}},
 	}
 }

@@ -57,6 +57,7 @@ type Options struct {
 
 	InviteOnly bool              // only the accounts that the policy lists may bring and read
 	HTTP       string            // address for /metrics, /healthz and /readyz; none
+	Partitions uint64            // of a new network: into how many spaces fall; 0: network.DefaultPartitions
 	NoRelay    bool              // devices neither find nor reach each other through it
 	S3         *s3blocks.Options // where content is kept, with URL, Bucket and Credentials; nil: in the folder
 	Gateway    string            // address for blocks by the IPFS trustless gateway protocol, for everybody; none
