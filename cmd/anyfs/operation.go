@@ -32,6 +32,7 @@ type event struct {
 	Change *fs.Change `json:"change,omitempty"`
 	Code   *shownCode `json:"code,omitempty"`
 	Text   string     `json:"text,omitempty"` // what a person may want to know meanwhile
+	Left   []string   `json:"left,omitempty"` // what a person may want to know when it does not end in time
 }
 
 // sink takes the events of an operation. Its error, that of a caller who has gone, ends the operation.

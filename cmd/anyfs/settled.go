@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -132,6 +133,7 @@ type progress struct {
 	left  int
 	alone int // of these, contents that no other device is known to hold
 	text  string
+	of    []string // what of it there is, by space
 }
 
 // waiting is what wait has seen.
@@ -164,7 +166,7 @@ func (n *network) wait(ctx context.Context, out sink) error {
 		}
 		if most = max(most, p.left); p.left != last || p.text != told || now.Sub(said) >= settleTell {
 			last, told, said = p.left, p.text, now
-			if err := out(event{Done: int64(most - p.left), Total: int64(most), Text: p.text}); err != nil {
+			if err := out(event{Done: int64(most - p.left), Total: int64(most), Text: p.text, Left: p.of}); err != nil {
 				return err
 			}
 		}
@@ -206,8 +208,9 @@ func (w *waiting) look() (progress, error) {
 			continue
 		}
 		known = true
-		p.alone += r.ToSend()
-		p.left += r.ToSend() + r.ToFetch()
+		send, fetch, upload := r.ToSend(), r.ToFetch(), 0
+		p.alone += send
+		p.left += send + fetch
 		ids, names := w.n.holdersOf(r.ID)
 		for i, id := range ids {
 			if f, full := w.n.engine.Full(r.ID, id); full {
@@ -217,6 +220,7 @@ func (w *waiting) look() (progress, error) {
 				up, _ := r.ToUpload(names[i])
 				p.alone += up
 				p.left += up
+				upload += up
 			}
 		}
 		if s.ToFetch == 0 && slices.ContainsFunc(s.Peers, func(x exchange.SpacePeer) bool { return x.Equal }) {
@@ -224,6 +228,26 @@ func (w *waiting) look() (progress, error) {
 		}
 		if !w.equal[r.ID] {
 			p.left += int(max(1, s.ToSend+s.ToFetch))
+		}
+		var lacks []string
+		for _, x := range []struct {
+			n    int
+			what string
+		}{
+			{send, "contents that no other device is known to hold"}, {fetch, "contents to fetch"}, {upload, "contents to give to networks"},
+			{int(s.ToSend), "batches to send"}, {int(s.ToFetch), "batches to fetch"},
+		} {
+			if x.n > 0 {
+				lacks = append(lacks, fmt.Sprintf("%d %s", x.n, x.what))
+			}
+		}
+		if !w.equal[r.ID] && len(lacks) == 0 {
+			if lacks = []string{"no device that has it is connected"}; len(s.Peers) > 0 {
+				lacks = []string{"no connected device is known to hold all changes"}
+			}
+		}
+		if len(lacks) > 0 {
+			p.of = append(p.of, cmp.Or(r.Name(), "the list of your spaces")+": "+strings.Join(lacks, ", "))
 		}
 	}
 	if !known {
@@ -237,7 +261,9 @@ func (w *waiting) look() (progress, error) {
 	if err != nil {
 		return progress{}, err
 	}
-	p.left += len(missing)
+	if p.left += len(missing); len(missing) > 0 {
+		p.of = append(p.of, count(len(missing), "space")+" of your other devices to fetch")
+	}
 	if len(w.n.h.fs.Replicas()) != len(replicas) {
 		p.left++ // one came meanwhile
 	}

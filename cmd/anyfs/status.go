@@ -80,6 +80,10 @@ func runStatus(ctx context.Context, e *env, path string, wait, here bool, timeou
 // inTime tells of the end of the time that there was where that is why something failed.
 func inTime(ctx context.Context, timeout time.Duration, err error) error {
 	if err != nil && errors.Is(context.Cause(ctx), errTimeout) {
+		var l *leftError
+		if errors.As(err, &l) {
+			return failf(exitTimeout, "this is still under way after %v: %s", timeout, strings.Join(l.left, "; "))
+		}
 		return failf(exitTimeout, "something is still under way after %v", timeout)
 	}
 	return err
@@ -229,17 +233,32 @@ func reachable(listen []string) []string {
 // waitSettled waits until what was done before is durable and published, and where it is not here alone that counts, held by another device.
 func waitSettled(ctx context.Context, e *env, here bool) error {
 	b, told := newBar(e, "exchange"), ""
+	var left []string
 	_, err := opWait.follow(ctx, e, waitParams{here}, func(ev event) error {
 		if ev.Text != told {
 			if told = ev.Text; told != "" {
 				e.say("%s", told)
 			}
 		}
+		if ev.Total > 0 {
+			left = ev.Left
+		}
 		return b.event(ev)
 	})
 	b.end(err == nil)
+	if err != nil && len(left) > 0 && errors.Is(context.Cause(ctx), errTimeout) {
+		err = &leftError{err, left}
+	}
 	return err
 }
+
+// leftError says what was not done when the time was over.
+type leftError struct {
+	error
+	left []string
+}
+
+func (e *leftError) Unwrap() error { return e.error }
 
 var errTimeout = errors.New("timeout")
 
