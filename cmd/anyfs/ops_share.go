@@ -42,12 +42,25 @@ func stamp(t time.Time) string {
 func shareError(space string, err error) error {
 	switch {
 	case errors.Is(err, acl.ErrDenied):
-		return &failure{exitFailed, err}
+		return &failure{exitFailed, deniedError{err}}
 	case errors.Is(err, acl.ErrNobody):
 		return &failure{exitNotFound, err}
 	}
 	return spaceError(space, err)
 }
+
+// deniedError is what an access list does not allow, as a person is told: why, without who was asked on the way.
+type deniedError struct{ error }
+
+func (d deniedError) Error() string {
+	text := d.error.Error()
+	if _, why, ok := strings.Cut(text, acl.ErrDenied.Error()+": "); ok {
+		return "not allowed: " + why
+	}
+	return text
+}
+
+func (d deniedError) Unwrap() error { return d.error }
 
 // announce has peers hear at once of what was done to an access list.
 func (h *home) announce() {
