@@ -62,7 +62,9 @@ type Networks struct {
 type spaceNetworks struct {
 	entry  uint64 // the inode of its entry
 	choice map[NetworkID]byte
-	person map[NetworkID]bool // of these, those that stand in the root of the home space
+
+	times  map[NetworkID]uint64 // how often a person chose
+	person map[NetworkID]bool   // of these, those that stand in the root of the home space
 	// derived: other devices make the entry too, before they meet, and one of the two is passed over then.
 	derived bool
 
@@ -166,6 +168,7 @@ func (h *Home) Networks() (*Networks, error) {
 		space   dag.ID
 		network NetworkID
 		choice  byte
+		times   uint64
 	}
 	var chosen []choice
 	home := h.home
@@ -188,9 +191,10 @@ func (h *Home) Networks() (*Networks, error) {
 				if r, n := binary.Uvarint(x.Value); n == len(x.Value) {
 					ranks[id] = r
 				}
-			case len(x.Value) == 1 && x.Value[0] <= choiceFollowed:
-				if space, ok := parseSpaceSuffix(suffix); ok {
-					chosen = append(chosen, choice{space, id, x.Value[0]})
+			case len(x.Value) > 0 && x.Value[0] <= choiceFollowed:
+				times, n := binary.Uvarint(x.Value[1:])
+				if space, ok := parseSpaceSuffix(suffix); ok && n == len(x.Value)-1 {
+					chosen = append(chosen, choice{space, id, x.Value[0], times})
 				}
 			}
 		}
@@ -203,7 +207,7 @@ func (h *Home) Networks() (*Networks, error) {
 			if !ok {
 				return true
 			}
-			s := &spaceNetworks{entry: e.Ino, choice: map[NetworkID]byte{}, person: map[NetworkID]bool{}, said: map[NetworkID][]byte{}}
+			s := &spaceNetworks{entry: e.Ino, choice: map[NetworkID]byte{}, times: map[NetworkID]uint64{}, person: map[NetworkID]bool{}, said: map[NetworkID][]byte{}}
 			for _, x := range n.Xattrs {
 				if id, suffix, ok := parseNetworkAttr(x.Name); ok && suffix == "" && len(x.Value) == 1 && x.Value[0] <= choiceFollowed {
 					s.choice[id] = x.Value[0]
@@ -231,7 +235,7 @@ func (h *Home) Networks() (*Networks, error) {
 	})
 	for _, c := range chosen {
 		if s := out.spaces[c.space]; s != nil {
-			s.choice[c.network], s.person[c.network] = c.choice, true
+			s.choice[c.network], s.times[c.network], s.person[c.network] = c.choice, c.times, true
 		}
 	}
 	for id, n := range out.spaces {
@@ -421,7 +425,7 @@ func (h *Home) chooseNetwork(now *Networks, space dag.ID, id NetworkID, on bool)
 	if on {
 		choice = choiceOn
 	}
-	if err := h.home.setAttr(rootDir, networkAttr(id, spaceSuffix(space)), []byte{choice}); err != nil {
+	if err := h.home.setAttr(rootDir, networkAttr(id, spaceSuffix(space)), encodeChoice(choice, s.times[id]+1)); err != nil {
 		return err
 	}
 	if !on && s.here && s.owner {
@@ -430,10 +434,24 @@ func (h *Home) chooseNetwork(now *Networks, space dag.ID, id NetworkID, on bool)
 	return nil
 }
 
+func encodeChoice(choice byte, times uint64) []byte {
+	return binary.AppendUvarint([]byte{choice}, times)
+}
+
+// Word gives how often a person chose whether a space is on a network; false where the account does not own the space, or nobody ever chose: then nodes
+// are told nothing.
+func (n *Networks) Word(space dag.ID, id NetworkID) (times uint64, ok bool) {
+	s := n.spaces[space]
+	if s == nil || !s.owner || s.times[id] == 0 {
+		return 0, false
+	}
+	return s.times[id], true
+}
+
 // noteChoice writes down what a space came to be on by itself.
 func (h *Home) noteChoice(space dag.ID, s *spaceNetworks, id NetworkID, choice byte) error {
 	if s.derived || s.person[id] {
-		return h.home.setAttr(rootDir, networkAttr(id, spaceSuffix(space)), []byte{choice})
+		return h.home.setAttr(rootDir, networkAttr(id, spaceSuffix(space)), encodeChoice(choice, s.times[id]))
 	}
 	return h.home.setAttr(s.entry, networkAttr(id, ""), []byte{choice})
 }

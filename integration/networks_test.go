@@ -513,3 +513,88 @@ func TestMembersFollowTheOwnersNetwork(t *testing.T) {
 	bob.Must("space", "network", "Team", "remove", two.netID())
 	on(bob)
 }
+
+// What a space's owner takes off a network its nodes remove, also one that was away, and a device that has not heard of it does not bring it back; the owner
+// can put it there again.
+func TestNodesRemoveWhatLeaves(t *testing.T) {
+	NeedFUSE(t)
+	w, other := NewNetwork(t, 3, 2), NewNode(t)
+	a := NewHome(t)
+	a.Listen = "/ip4/127.0.0.1/tcp/0"
+	a.Mount("--no-discovery")
+	a.Must("network", "add", w.Coordinator.Link)
+	a.Must("network", "add", other.Link)
+	a.Must("space", "create", "Work")
+	content := noise(5, 3<<20)
+	check(t, os.WriteFile(filepath.Join(a.Mnt, "Work", "file"), content, 0o644))
+	a.Must("space", "network", "Work", "--wait", "--timeout", "60s")
+	var work string
+	for _, s := range a.Status().Spaces {
+		if s.Name == "Work" {
+			work = s.ID
+		}
+	}
+	have := func(nodes ...*Node) (n int) {
+		for _, x := range nodes {
+			for _, s := range x.Status().Spaces {
+				if s.ID == work {
+					n++
+				}
+			}
+		}
+		return n
+	}
+	all := slices.Concat(w.Sync, w.File)
+	a.eventually("the space is on all nodes", func() error {
+		if n := have(all...); n != len(all) {
+			return fmt.Errorf("it is on %d", n)
+		}
+		return nil
+	})
+	b := login(t, a, "second")
+	b.Must("network", "add", w.Coordinator.Link)
+	b.Mount("--no-discovery")
+	b.eventually("the space is on the second device", func() error {
+		got, err := os.ReadFile(filepath.Join(b.Mnt, "Work", "file"))
+		if err == nil && !bytes.Equal(got, content) {
+			err = errors.New("other bytes")
+		}
+		return err
+	})
+	b.Unmount()
+
+	a.Must("space", "network", "Work", "add", other.netID(), "--wait", "--timeout", "60s")
+	w.Sync[0].Kill()
+	a.Must("space", "network", "Work", "remove", w.Coordinator.netID())
+	gone := func(what string, nodes ...*Node) {
+		t.Helper()
+		a.eventually(what, func() error {
+			if n := have(nodes...); n > 0 {
+				return fmt.Errorf("it is on %d nodes", n)
+			}
+			return nil
+		})
+	}
+	gone("the nodes removed it", all[1:]...)
+	w.Sync[0].Start()
+	gone("a node that was away removes it when it is back", all...)
+	b.Mount("--no-discovery")
+	time.Sleep(5 * time.Second)
+	gone("it stays away", all...)
+	b.eventually("the second device uses the other network", func() error {
+		if got := b.onNetworks("Work"); len(got) != 1 || got[0] != other.netID() {
+			return fmt.Errorf("Work is on %q", got)
+		}
+		return nil
+	})
+	a.Must("space", "network", "Work", "add", w.Coordinator.netID(), "--wait", "--timeout", "60s")
+	a.eventually("the space is on all nodes again", func() error {
+		if n := have(all...); n != len(all) {
+			return fmt.Errorf("it is on %d", n)
+		}
+		return nil
+	})
+	for _, h := range []*Home{a, b} {
+		h.Must("verify")
+	}
+}

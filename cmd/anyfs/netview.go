@@ -315,6 +315,10 @@ func (h *home) applyNetworks(v *netView) error {
 				Network: id, Addrs: x.Multiaddrs(), Last: x.Kinds&netconf.Coordinator != 0,
 				Wants: func(space dag.ID) bool { return on[space] && table.Has(space, x.Key) },
 				Files: func(space dag.ID) bool { return table.HasBlocks(space, x.Key) },
+				Placed: func(space dag.ID) uint64 {
+					times, _ := v.said.Word(space, id)
+					return times
+				},
 			})
 		}
 	}

@@ -26,6 +26,8 @@ add does nothing but that.
 remove is refused where it might lose content: where no other network of the space holds all of it yet, and where this device let content go that nobody
 else has promised to keep. --force has it taken off all the same.
 
+The nodes of the network that a space is taken off remove what they hold of it, where this device reaches one, and you own the space.
+
 Of a space that you share, the networks that you put it on are known to its members, and used by their devices.
 
 Examples:
@@ -94,8 +96,12 @@ func runSpaceNetwork(ctx context.Context, e *env, p spaceNetworkParams, wait boo
 		defer cancel()
 	}
 	if p.Do != "" {
-		if _, err := opSpaceNetwork.call(ctx, e, p); err != nil {
+		r, err := opSpaceNetwork.call(ctx, e, p)
+		if err != nil {
 			return err
+		}
+		if p.Do == "remove" && r.Dropped == 0 {
+			e.say("No node of the network was told: what they hold of the space, sealed, stays there until its operator removes it.")
 		}
 	}
 	if wait {
@@ -249,13 +255,13 @@ func (h *home) networkOp(v *netView, p spaceNetworkParams) (r *fs.Replica, id ne
 	return r, id, err
 }
 
-var opSpaceNetwork = operation[spaceNetworkParams, none]{"space-network", func(ctx context.Context, h *home, p spaceNetworkParams, _ sink) (none, error) {
+var opSpaceNetwork = operation[spaceNetworkParams, spaceNetworkResult]{"space-network", func(ctx context.Context, h *home, p spaceNetworkParams, _ sink) (out spaceNetworkResult, err error) {
 	if p.Do == "remove" && !p.Force {
 		if err := h.mayLeave(ctx, p); err != nil {
-			return none{}, err
+			return out, err
 		}
 	}
-	return none{}, h.changeNetworks(func(v *netView) error {
+	err = h.changeNetworks(func(v *netView) error {
 		r, id, err := h.networkOp(v, p)
 		if err != nil {
 			return err
@@ -273,9 +279,27 @@ var opSpaceNetwork = operation[spaceNetworkParams, none]{"space-network", func(c
 		if p.Do == "add" && on {
 			return nil
 		}
-		return h.fs.ChooseNetwork(r.ID, id, p.Do == "add")
+		if err := h.fs.ChooseNetwork(r.ID, id, p.Do == "add"); err != nil || p.Do == "add" {
+			return err
+		}
+		// It is written down: whatever becomes of the telling, no device of the account uses the network for it any more.
+		now, err := h.fs.Networks()
+		if err != nil || h.network == nil {
+			return err
+		}
+		if times, ok := now.Word(r.ID, id); ok {
+			out.Dropped, out.Asked = h.network.engine.Place(ctx, r.ID, id, false, times)
+		}
+		return nil
 	})
+	return out, err
 }}
+
+// spaceNetworkResult says what the nodes of a network that a space left said to that.
+type spaceNetworkResult struct {
+	Asked   int `json:"asked"`   // nodes that were connected
+	Dropped int `json:"dropped"` // of these, those that remove what they hold
+}
 
 // leaveLook is for how long a network may not be known to hold everything before a space does not leave another for it.
 const leaveLook = 5 * time.Second

@@ -32,11 +32,16 @@ func (n *Node) handover(ctx context.Context) {
 		}
 		waiting := 0
 		for _, id := range n.set.Held() {
-			if v.Has(id, n.self()) {
+			off := n.set.Off(id)
+			if v.Has(id, n.self()) && !off {
 				delete(left, id)
 				continue
 			}
 			n.engine.Leave(id)
+			if off {
+				n.removeSpace(id)
+				continue
+			}
 			if !left[id] {
 				left[id] = true
 				waiting++ // what is being taken in comes to an end
@@ -79,12 +84,20 @@ func (n *Node) giveUp(ctx context.Context, v *view, id dag.ID) bool {
 	if n.view.Load() != v {
 		return false // it may be this node's again
 	}
-	n.set.Retire(id)
-	n.engine.Forget(id)
-	if err := n.set.Drop(id); err != nil {
-		n.opt.Log.Error("a space that was handed over is not removed", "space", id.String(), "err", err)
+	if !n.removeSpace(id) {
 		return false
 	}
 	n.opt.Log.Info("a space was handed over", "space", id.String(), "epoch", v.Config.Epoch)
+	return true
+}
+
+// removeSpace removes a space that is not to be here.
+func (n *Node) removeSpace(id dag.ID) bool {
+	n.set.Retire(id)
+	n.engine.Forget(id)
+	if err := n.set.Drop(id); err != nil {
+		n.opt.Log.Error("a space is not removed", "space", id.String(), "err", err)
+		return false
+	}
 	return true
 }

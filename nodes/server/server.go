@@ -163,12 +163,19 @@ func Open(opt Options) (n *Node, err error) {
 		Came:   func() { n.engine.SpaceCame() },
 		Admits: func(account dag.PublicKey) bool { return n.rules.Load().admits(account) },
 		Quota:  func(owner dag.PublicKey, space dag.ID) (all, one int64) { return n.rules.Load().quota(owner, space) },
+		Placed: func() {
+			select {
+			case n.changed <- struct{}{}:
+			default:
+			}
+		},
 	})
 	if err != nil {
 		return n, err
 	}
 	o := exchange.Options{
 		Key: n.key, Serve: n.set, Listen: n.listen, Fixed: true, Log: opt.Log, Mesh: n, Config: func() []byte { return n.view.Load().encoded },
+		Placer: n.set, Network: func() dag.PublicKey { return n.view.Load().Config.ID },
 	}
 	if n.signer != nil {
 		o.Admit = n.admit

@@ -59,6 +59,8 @@ type Options struct {
 	Admits func(account dag.PublicKey) bool
 	// Quota says how many bytes the spaces of an owner may take together, and this one by itself; 0: no bound. nil: none is bounded.
 	Quota func(owner dag.PublicKey, space dag.ID) (all, one int64)
+	// Placed is called when an owner has said that a space is, or is not, to be here; quick. nil: it is not.
+	Placed func()
 }
 
 // Set is the spaces of a node: all are on its disk, and those open that somebody uses, or did a moment ago. It is safe for concurrent use.
@@ -70,6 +72,9 @@ type Set struct {
 
 	finding chan struct{}
 	found   atomic.Pointer[dag.ID] // where Find found a block last
+
+	placing sync.Mutex // guards words; no lock is taken under it
+	words   map[dag.ID]placed
 
 	opens sync.WaitGroup // spaces that are being opened
 
@@ -100,6 +105,9 @@ func Open(opt Options) (*Set, error) {
 	s := &Set{opt: opt, disk: d, taking: make(chan struct{}, takes), finding: make(chan struct{}, finders), open: make(map[dag.ID]*Space), opening: make(map[dag.ID]chan struct{})}
 	if err := s.use.load(opt.Dir, opt.Log); err != nil {
 		return nil, fmt.Errorf("spaces: open %s: %w", opt.Dir, err)
+	}
+	if err := s.loadPlaced(); err != nil {
+		return nil, errors.Join(fmt.Errorf("spaces: open %s: %w", opt.Dir, err), s.use.db.Close())
 	}
 	ids, err := s.IDs()
 	if err != nil {
@@ -201,7 +209,7 @@ func dirOf(id dag.ID) string {
 
 // Space implements exchange.Server.
 func (s *Set) Space(_ context.Context, id dag.ID, account dag.PublicKey) *exchange.Replica {
-	if s.opt.Has != nil && !s.opt.Has(id) {
+	if !s.has(id) {
 		return nil // it is handed over
 	}
 	sp, err := s.get(id, false)
@@ -220,7 +228,7 @@ func (s *Set) Space(_ context.Context, id dag.ID, account dag.PublicKey) *exchan
 
 // Invited implements exchange.Inviter.
 func (s *Set) Invited(_ context.Context, id dag.ID, account, key dag.PublicKey) *exchange.Replica {
-	if s.opt.Has != nil && !s.opt.Has(id) || s.opt.Admits != nil && !s.opt.Admits(account) {
+	if !s.has(id) || s.opt.Admits != nil && !s.opt.Admits(account) {
 		return nil
 	}
 	sp, err := s.get(id, false)
@@ -326,7 +334,7 @@ func (s *Set) Take(ctx context.Context, id dag.ID, account dag.PublicKey, frames
 	case <-ctx.Done():
 		return nil
 	}
-	if s.opt.Has != nil && !s.opt.Has(id) || s.opt.Admits != nil && !s.opt.Admits(account) {
+	if !s.has(id) || s.opt.Admits != nil && !s.opt.Admits(account) {
 		return nil
 	}
 	return s.take(ctx, id, frames, func(role func(dag.PublicKey) list.Role) bool {
@@ -342,7 +350,7 @@ func (s *Set) TakeCopy(ctx context.Context, id dag.ID, frames [][]byte) *exchang
 	case <-ctx.Done():
 		return nil
 	}
-	if s.opt.Has != nil && !s.opt.Has(id) {
+	if !s.has(id) {
 		return nil
 	}
 	return s.take(ctx, id, frames, func(func(dag.PublicKey) list.Role) bool { return true })

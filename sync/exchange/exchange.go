@@ -63,6 +63,9 @@ type Options struct {
 	NewConfig func(network dag.PublicKey, config []byte)
 	// Relay bounds what a node passes on between devices that cannot connect directly; nil: it passes nothing on, and tells no device of others.
 	Relay *RelayLimits
+	// Placer keeps what owners of spaces say to a node, and Network gives the network that they say it of; nil: nothing is.
+	Placer  Placer
+	Network func() dag.PublicKey
 	// Fixed: a port that is taken is an error.
 	Fixed bool
 

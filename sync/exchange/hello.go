@@ -81,13 +81,15 @@ type remote struct {
 	shows   bool    // a code
 	tag     uint64  // of that
 
-	node   *usedNode         // it is a node that this device uses; nil: it is a device, or another node
-	mesh   bool              // this is a node and so is it, of the same network
-	news   map[dag.ID]bool   // spaces of which content came that the peer is to be told of
-	sealed []sealedBlock     // of which the device is to be told; at most maxSealed
-	denied map[dag.ID]denial // spaces that the node did not take
-	gone   map[dag.ID]bool   // spaces that this node gave up, of which another is to be told
-	over   map[dag.ID]bool   // spaces of which this node took something no more for a quota, of which the device is to be told
+	node    *usedNode                   // it is a node that this device uses; nil: it is a device, or another node
+	mesh    bool                        // this is a node and so is it, of the same network
+	news    map[dag.ID]bool             // spaces of which content came that the peer is to be told of
+	sealed  []sealedBlock               // of which the device is to be told; at most maxSealed
+	denied  map[dag.ID]denial           // spaces that the node did not take
+	places  []*wire.Place               // that the node is to be told
+	placing map[dag.ID]chan *wire.Place // those to whom its answer goes
+	gone    map[dag.ID]bool             // spaces that this node gave up, of which another is to be told
+	over    map[dag.ID]bool             // spaces of which this node took something no more for a quota, of which the device is to be told
 }
 
 // newRemote begins what is known of a peer.

@@ -193,6 +193,10 @@ func (e *Engine) mesh(ctx context.Context, t *stream, r *remote) error {
 			case <-ctx.Done():
 				return context.Cause(ctx)
 			}
+		case *wire.Place:
+			if err := e.hearPlace(ctx, t, r, m); err != nil {
+				return err
+			}
 		case *wire.Served:
 			e.meshServed(r, m.IDs)
 		case *wire.Absent:
@@ -297,6 +301,13 @@ func (e *Engine) takeTold(ctx context.Context, t *stream, r *remote, told <-chan
 		for _, id := range ids {
 			if ctx.Err() != nil {
 				return nil
+			}
+			if e.opt.Placer != nil {
+				if off := e.opt.Placer.Placed(id); off != nil && !off.On { // the other has not heard of it
+					if err := t.write(off); err != nil {
+						return err
+					}
+				}
 			}
 			if e.common(r, e.takeFrom(ctx, r, id)) {
 				yes = append(yes, id)

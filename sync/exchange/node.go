@@ -56,6 +56,9 @@ type Node struct {
 	Wants   func(space dag.ID) bool // whether it is to be told of a space; quick, called with locks held
 	Files   func(space dag.ID) bool // whether it keeps content of a space, of those that it is told of; quick; nil: of each
 
+	// Placed gives, of a space that the account owns and that its word put on the network, the counter of that word; else 0. Quick; nil: 0.
+	Placed func(space dag.ID) uint64
+
 	// Last: it is only reached for where no other node of the network is, for the configuration that it has.
 	Last bool
 }
@@ -321,6 +324,8 @@ func (e *Engine) visitOn(ctx context.Context, n *usedNode, id peer.ID, t *stream
 			e.hearContent(r, m)
 		case *wire.Quota:
 			e.hearQuota(r, m)
+		case *wire.Place:
+			e.placed(r, m)
 		case *wire.Network:
 			if now := e.clock.Now(); now.Sub(since) > configsIn {
 				told, since = 0, now
@@ -384,6 +389,9 @@ func (e *Engine) sendWants(ctx context.Context, t *stream, r *remote) error {
 		}
 		e.mu.Unlock()
 		slices.SortFunc(ids, dag.ID.Compare)
+		if err := e.sendPlaces(t, r, ids); err != nil {
+			return err
+		}
 		for some := range slices.Chunk(ids, wire.MaxIDs) {
 			if err := t.write(&wire.Spaces{IDs: some}); err != nil {
 				return err

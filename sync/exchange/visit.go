@@ -92,6 +92,8 @@ func (e *Engine) serveVisit(ctx context.Context, t *stream, r *remote) error {
 			err = e.answerSpaces(ctx, t, r, m.IDs)
 		case *wire.Guest:
 			err = e.hearGuestOf(ctx, r, m)
+		case *wire.Place:
+			err = e.takePlace(ctx, t, r, m)
 		default:
 			err = unexpected(m)
 		}

@@ -24,3 +24,25 @@ func (m *Quota) check() error {
 	}
 	return nil
 }
+
+// Place is the word of a space's owner, by one of its devices, on whether the space is to be on a network. Of two about one space the one with the higher
+// counter holds, and of equal counters the one that says yes. To a device it answers what it said: with what holds at the node then, and a counter of 0
+// where the node does not say.
+type Place struct {
+	_           struct{} `cbor:",toarray"`
+	T           head[Place]
+	Space       dag.ID
+	On          bool
+	Counter     uint64
+	Certificate []byte // of the device; empty in an answer
+	Signature   [64]byte
+}
+
+func (Place) kind() Kind { return KindPlace }
+
+func (m *Place) check() error {
+	if len(m.Certificate) > MaxCert {
+		return fmt.Errorf("a certificate of %d bytes", len(m.Certificate))
+	}
+	return nil
+}

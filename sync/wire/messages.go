@@ -57,6 +57,7 @@ const (
 // The kinds of messages about what a network keeps of a space, between a device and a node.
 const (
 	KindQuota Kind = iota + 56
+	KindPlace
 	keepKinds
 )
 
@@ -89,6 +90,8 @@ func (k Kind) new() Message {
 		return &Proof{}
 	case KindQuota:
 		return &Quota{}
+	case KindPlace:
+		return &Place{}
 	case KindBye:
 		return &Bye{}
 	case KindOpen:

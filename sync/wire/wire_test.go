@@ -61,6 +61,8 @@ func examples() map[string]Message {
 		"withdraw":       &Withdraw{Request: 5, IDs: List[block.ID]{block.ID(id(8))}},
 		"release":        &Release{Request: 6, IDs: List[block.ID]{block.ID(id(9))}},
 		"guest":          &Guest{Space: id(5), Key: dag.PublicKey(id(6)), Signature: [64]byte{1}},
+		"place":          &Place{Space: id(5), On: true, Counter: 3, Certificate: []byte("certificate"), Signature: [64]byte{1}},
+		"placed":         &Place{Space: id(5), Counter: 4},
 		"quota":          &Quota{Space: id(5), Used: 1 << 30, Limit: 1<<30 + 5},
 		"quota, no more": &Quota{Space: id(5)},
 		"sealed":         &Sealed{Space: id(5), IDs: List[block.ID]{block.ID(id(8)), block.ID(id(9))}},
