@@ -75,7 +75,7 @@ func (e *Engine) startRelay(h host.Host) (stop func(), err error) {
 	r, err := relay.New(h, relay.WithACL(gate{e, l}), relay.WithMetricsTracer(&e.passed), relay.WithResources(relay.Resources{
 		Limit:          &relay.RelayLimit{Duration: l.Time, Data: l.Bytes},
 		ReservationTTL: slotTTL, MaxReservations: l.Slots, MaxCircuits: l.Peer, BufferSize: relayBuffer,
-		MaxReservationsPerPeer: 1, MaxReservationsPerIP: l.SlotsAddr, MaxReservationsPerASN: l.Slots,
+		MaxReservationsPerIP: l.SlotsAddr, MaxReservationsPerASN: l.Slots,
 	}), relay.WithReservationAddressFilter(func(ma.Multiaddr) bool { return false })) // devices know where the node is
 	if err != nil {
 		return nil, fmt.Errorf("exchange: relay: %w", err)
