@@ -57,6 +57,7 @@ type Options struct {
 	InviteOnly bool   // only the accounts that the policy lists may bring and read
 	HTTP       string // address for /metrics, /healthz and /readyz; none
 	NoRelay    bool   // devices neither find nor reach each other through it
+	RelayRate  int64  // bytes per second that it passes on between devices; 0: no bound
 	Gateway    string // address for blocks by the IPFS trustless gateway protocol, for everybody; none
 }
 
@@ -165,7 +166,7 @@ func Open(opt Options) (n *Node, err error) {
 		o.Admit = n.admit
 	}
 	if !opt.NoRelay {
-		o.Relay = &exchange.RelayLimits{}
+		o.Relay = &exchange.RelayLimits{Rate: opt.RelayRate}
 	}
 	n.engine, err = exchange.New(o)
 	return n, err

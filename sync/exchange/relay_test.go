@@ -161,6 +161,30 @@ func TestRelay(t *testing.T) {
 	}
 }
 
+// What a relay passes on in a second has a bound, and all comes nevertheless.
+func TestRelayRate(t *testing.T) {
+	a, b := apart(t, 1, 1), apart(t, 2, 2)
+	const rate = 1 << 20
+	n := newLists(t, &exchange.RelayLimits{Rate: rate}, "one", a, b)
+	ra, rb := newReplica(t, a, "one"), newReplica(t, b, "one")
+	a.e.Add(ra.Replica)
+	b.e.Add(rb.Replica)
+	n.use(a, b)
+	eventually(t, func() bool { return a.withPeer(b) != nil })
+	data := bytes.Repeat([]byte("x"), 3*rate)
+	id, err := ra.Blocks.Put(data)
+	must(t, err)
+	began, before := time.Now(), n.e.RelayStatus().Bytes
+	eventually(t, func() bool {
+		got, err := rb.Blocks.Get(t.Context(), id)
+		return err == nil && bytes.Equal(got, data)
+	})
+	passed, took := n.e.RelayStatus().Bytes-before, time.Since(began)
+	if max := rate*took.Seconds() + rate/4; float64(passed) > max || passed < 3*rate {
+		t.Errorf("%d bytes within %v", passed, took)
+	}
+}
+
 // Of two devices that are connected through a relay and can connect directly, the direct connection takes the place of the other.
 func TestRelayGivesWay(t *testing.T) {
 	a, b := apart(t, 1, 1), apart(t, 2, 2)
