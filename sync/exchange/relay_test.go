@@ -22,6 +22,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/dag/block"
 	"github.com/anyfs/anyfs/sync/exchange"
 	"github.com/anyfs/anyfs/sync/pair"
 	"github.com/anyfs/anyfs/sync/wire"
@@ -386,5 +387,46 @@ func TestLookup(t *testing.T) {
 	h = h3
 	if err := reach(a); err == nil {
 		t.Error("it is reached when no code is shown any more")
+	}
+}
+
+// BenchmarkRelay fetches blocks of 1 MiB, eight at a time, directly and through a relay, each over the loopback interface.
+func BenchmarkRelay(b *testing.B) {
+	for _, through := range []bool{false, true} {
+		b.Run(fmt.Sprintf("relay=%v", through), func(b *testing.B) {
+			x, y := apart(b, 1, 1), apart(b, 2, 2)
+			rx, ry := newReplica(b, x, "one"), newReplica(b, y, "one")
+			if !through {
+				x.stop()
+				x.listen = []string{"/ip4/127.0.0.1/tcp/0"}
+				x.start(b)
+				must(b, y.e.AddPeer(x.addr("/tcp/")))
+			} else {
+				newLists(b, &exchange.RelayLimits{Bytes: 1 << 40}, "one", x, y).use(x, y)
+			}
+			x.e.Add(rx.Replica)
+			y.e.Add(ry.Replica)
+			eventually(b, func() bool { p := y.withPeer(x); return p != nil && p.Relayed == through })
+			ids := make(chan block.ID, b.N)
+			for i := range b.N {
+				id, err := rx.Blocks.Put(append(bytes.Repeat([]byte("x"), 1<<20-8), fmt.Sprintf("%8d", i)...))
+				must(b, err)
+				ids <- id
+			}
+			close(ids)
+			b.SetBytes(1 << 20)
+			b.ResetTimer()
+			var wg sync.WaitGroup
+			for range 8 {
+				wg.Go(func() {
+					for id := range ids {
+						if _, err := ry.Blocks.Get(b.Context(), id); err != nil {
+							b.Error(err)
+						}
+					}
+				})
+			}
+			wg.Wait()
+		})
 	}
 }
