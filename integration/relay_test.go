@@ -66,13 +66,27 @@ func TestThroughRelay(t *testing.T) {
 			t.Errorf("%v: %s", args, out)
 		}
 	}
-	text := noise(1, 6<<20)
+	const planted = "planted: neither the relay nor who takes its disk reads this"
+	text := append(bytes.Repeat([]byte(planted), 1000), noise(1, 6<<20)...)
 	began := time.Now()
 	if err := os.WriteFile(a.Personal("large"), text, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	d.Eventually("the content comes over the relay", func() error { return wantBytes(b.Personal("large"), text) })
 	t.Logf("6 MiB within %v", time.Since(began))
+	looked := n.Memory(func(where string, b []byte) {
+		if bytes.Contains(b, []byte(planted)) {
+			t.Errorf("the node's memory has the content, in %s", where)
+		}
+	})
+	n.Disk(func(name string, b []byte) {
+		if bytes.Contains(b, []byte(planted)) {
+			t.Errorf("the node's disk has the content, in %s", name)
+		}
+	})
+	if s := n.Status(); looked < 10<<20 || s.RelayBytes < 6<<20 || s.RelayConnections == 0 {
+		t.Errorf("%d bytes were looked at; %+v", looked, s)
+	}
 	for _, s := range n.Status().Spaces {
 		if s.Blocks > 0 {
 			t.Errorf("the node holds content: %+v", s)

@@ -52,6 +52,7 @@ type nodeOptions struct {
 	http             string
 	noRelay          bool
 	partitions       uint64
+	relayRate        int64
 	gateway          string
 	s3               *s3blocks.Options
 }
@@ -63,6 +64,9 @@ func nodeAllCommand(e *env) *cli.Command {
 		Description: `One process does all that a network needs: it coordinates, holds the changes of spaces, and the content of files. All that it keeps
 is in the folder DIR. It writes DIR/network.json there, the file that devices add with 'anyfs network add', and prints it as a link on one
 line. Who has the file or the link may use the node, with --invite-only the accounts alone that 'anyfs node account add' names. The keys in DIR are the node: keep a copy of node.key and network.key, and give it to nobody.
+
+Devices that share no local network find each other through the node, and reach each other through it where they cannot connect directly; it reads nothing of what
+they say. --no-relay turns that off, --relay-limit bounds it.
 
 The node listens on all interfaces at port 7328, by TCP and QUIC, or where --listen says; a port of 0 is chosen once and kept. Behind a
 router that forwards a port, say with --announce how it is reached from outside. The log goes to stderr, as JSON. Ctrl-C or SIGTERM
@@ -92,6 +96,7 @@ func nodeFlags(more ...cli.Flag) []cli.Flag {
 		&cli.BoolFlag{Name: "invite-only", Usage: "serve only the accounts that were added"},
 		&cli.StringFlag{Name: "http", Usage: "answer /metrics, /healthz and /readyz at `ADDR`, as 127.0.0.1:9328"},
 		&cli.BoolFlag{Name: "no-relay", Usage: "do not have devices find and reach each other through the node"},
+		&cli.StringFlag{Name: "relay-limit", Usage: "pass on at most `RATE` (bytes per second, as 2M) between devices that reach each other through the node"},
 		&cli.BoolFlag{Name: "verbose", Usage: "log what each peer does"},
 	}, more...)
 }
@@ -142,6 +147,12 @@ func nodeAction(e *env, kind netconf.Kind) cli.ActionFunc {
 		if n := c.Uint64("partitions"); c.IsSet("partitions") && (n < netconf.MinPartitions || n > netconf.MaxPartitions) {
 			return failf(exitUsage, "--partitions %d: between %d and %d", n, netconf.MinPartitions, netconf.MaxPartitions)
 		}
+		var relayRate int64
+		if c.IsSet("relay-limit") {
+			if relayRate, err = parseRate(c.String("relay-limit")); err != nil {
+				return err
+			}
+		}
 		network, token := c.String("network"), c.String("token")
 		if kind == netconf.Sync || kind == netconf.File {
 			network = cmp.Or(network, e.getenv("ANYFS_NODE_NETWORK"))
@@ -150,7 +161,7 @@ func nodeAction(e *env, kind netconf.Kind) cli.ActionFunc {
 		return runNode(c.Context, e, nodeOptions{
 			kind: kind, network: network, token: token, dir: dir, listen: c.StringSlice("listen"),
 			announce: c.StringSlice("announce"), verbose: c.Bool("verbose"), inviteOnly: c.Bool("invite-only"), http: c.String("http"),
-			noRelay: c.Bool("no-relay"), partitions: c.Uint64("partitions"),
+			noRelay: c.Bool("no-relay"), partitions: c.Uint64("partitions"), relayRate: relayRate,
 			gateway: c.String("gateway"), s3: bucketOf(c),
 		})
 	}
@@ -214,7 +225,7 @@ func runNode(ctx context.Context, e *env, o nodeOptions) (err error) {
 	// What the libraries have to say is of the same form.
 	slog.SetDefault(log)
 	gologshim.SetDefaultHandler(slog.NewJSONHandler(e.stderr, &slog.HandlerOptions{Level: slog.LevelError}))
-	opt := server.Options{Dir: o.dir, Listen: o.listen, Announce: o.announce, Log: log, InviteOnly: o.inviteOnly, HTTP: o.http, Gateway: o.gateway, S3: o.s3, Kind: o.kind, NoRelay: o.noRelay, Partitions: o.partitions}
+	opt := server.Options{Dir: o.dir, Listen: o.listen, Announce: o.announce, Log: log, InviteOnly: o.inviteOnly, HTTP: o.http, Gateway: o.gateway, S3: o.s3, Kind: o.kind, NoRelay: o.noRelay, Partitions: o.partitions, RelayRate: o.relayRate}
 	if o.token != "" {
 		if opt.Token, err = server.ParseToken(o.token); err != nil {
 			return failf(exitUsage, "%w", err)

@@ -59,6 +59,7 @@ type Options struct {
 	HTTP       string            // address for /metrics, /healthz and /readyz; none
 	Partitions uint64            // of a new network: into how many spaces fall; 0: network.DefaultPartitions
 	NoRelay    bool              // devices neither find nor reach each other through it
+	RelayRate  int64             // bytes per second that it passes on between devices; 0: no bound
 	S3         *s3blocks.Options // where content is kept, with URL, Bucket and Credentials; nil: in the folder
 	Gateway    string            // address for blocks by the IPFS trustless gateway protocol, for everybody; none
 }
@@ -181,7 +182,7 @@ func Open(opt Options) (n *Node, err error) {
 		o.Admit = n.admit
 	}
 	if !opt.NoRelay {
-		o.Relay = &exchange.RelayLimits{}
+		o.Relay = &exchange.RelayLimits{Rate: opt.RelayRate}
 	}
 	n.engine, err = exchange.New(o)
 	return n, err

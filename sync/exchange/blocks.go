@@ -429,14 +429,15 @@ func (f *fetch) ask(ctx context.Context) bool {
 
 func (l *link) load() int64 {
 	n := l.clients[0].inFlight.Load() + l.clients[1].inFlight.Load()
-	if !onLAN(l.r.addr) {
+	switch near := onLAN(l.r.addr); {
+	case l.r.relayed: // it comes over a node, and costs that twice
+		n += 1 << 23
+	case l.r.node == nil && !near: // the line up of a device is the slowest of all
+		n += 1 << 22
+	case l.r.node != nil && !near:
+		n += 1 << 21
+	case l.r.node != nil: // what a device near by has need not come from there
 		n += 1 << 20
-	}
-	if l.r.node != nil {
-		n += 1 << 21 // what a device near by has need not come from there
-	}
-	if l.r.relayed {
-		n += 1 << 22 // it comes over a node, and costs that twice
 	}
 	return n
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/peerstore"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	ma "github.com/multiformats/go-multiaddr"
 )
 
@@ -250,6 +251,10 @@ func (e *Engine) dial(ctx context.Context, h host.Host, d *dial, info peer.AddrI
 	e.mu.Unlock()
 	info.Addrs = append(info.Addrs, via...)
 	h.Peerstore().AddAddrs(info.ID, info.Addrs, peerstore.TempAddrTTL)
+	// When to try again is said here: an address that has just failed is tried all the same when the network has changed.
+	if s, ok := h.Network().(interface{ Backoff() *swarm.DialBackoff }); ok {
+		s.Backoff().Clear(info.ID)
+	}
 	if !slices.ContainsFunc(info.Addrs, relayed) {
 		ctx = network.WithForceDirectDial(ctx, "a device")
 	}

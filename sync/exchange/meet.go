@@ -451,7 +451,7 @@ func (e *Engine) Through(space *dag.ID) (out []string) {
 // through gives the addresses of a device through relays. Of two devices the one with the lower ID connects, the other only where nothing came.
 // Engine.mu is held.
 func (e *Engine) through(d *dial) (out []ma.Multiaddr) {
-	if len(d.via) == 0 || e.self > d.id && e.clock.Now().Sub(d.told) < greetDelay || e.relayedPeers() >= maxRelayed {
+	if len(d.via) == 0 || e.self > d.id && e.clock.Now().Sub(d.told) < greetDelay || e.relayedPeers() >= maxRelayed || e.metPeers() >= maxMet {
 		return nil
 	}
 	for node := range d.via {
@@ -464,6 +464,19 @@ func (e *Engine) through(d *dial) (out []ma.Multiaddr) {
 
 // maxRelayed is how many devices this one speaks with through relays at once: what it has reaches the others of a large space over these.
 const maxRelayed = 12
+
+// maxMet is with how many that it met through nodes it speaks, through relays or directly, when it makes no more such connections.
+const maxMet = 24
+
+// metPeers counts them. Engine.mu is held.
+func (e *Engine) metPeers() (n int) {
+	for id, r := range e.remotes {
+		if d := e.dials[id]; d != nil && len(d.via) > 0 && r.node == nil && !onLAN(r.addr) {
+			n++
+		}
+	}
+	return n
+}
 
 // relayedPeers counts them. Engine.mu is held.
 func (e *Engine) relayedPeers() (n int) {

@@ -28,6 +28,7 @@ type RelayLimits struct {
 	Bytes     int64         // that one carries, each way; 256 MiB
 	Burst     int           // connections that an account, or an address of who has none, may begin at once; 64
 	Every     time.Duration // after which it may begin one more; 2 s
+	Rate      int64         // bytes per second of all together, both ways; 0 is no bound
 }
 
 func (l RelayLimits) withDefaults() RelayLimits {
@@ -72,6 +73,8 @@ func (e *Engine) startRelay(h host.Host) (stop func(), err error) {
 		return func() {}, nil
 	}
 	l := e.opt.Relay.withDefaults()
+	e.passed.rate.quit = e.quit
+	e.passed.rate.set(l.Rate)
 	r, err := relay.New(h, relay.WithACL(gate{e, l}), relay.WithMetricsTracer(&e.passed), relay.WithResources(relay.Resources{
 		Limit:          &relay.RelayLimit{Duration: l.Time, Data: l.Bytes},
 		ReservationTTL: slotTTL, MaxReservations: l.Slots, MaxCircuits: l.Peer, BufferSize: relayBuffer,
@@ -199,6 +202,7 @@ func (e *Engine) allowance(key string, burst int, every time.Duration) bool {
 
 // passed counts what a node passes on.
 type passed struct {
+	rate                      bucket
 	slots, open, all, refused atomic.Int64
 	bytes                     atomic.Uint64
 }
@@ -246,7 +250,11 @@ func (p *passed) ReservationClosed(n int) { p.slots.Add(-int64(n)) }
 
 func (*passed) ReservationRequestHandled(pbv2.Status) {}
 
-func (p *passed) BytesTransferred(n int) { p.bytes.Add(uint64(n)) }
+// BytesTransferred is called between two pieces of a connection, which waits for it.
+func (p *passed) BytesTransferred(n int) {
+	p.bytes.Add(uint64(n))
+	p.rate.take(n)
+}
 
 // foundCode is a code that a new device looked for.
 type foundCode struct {

@@ -162,6 +162,30 @@ func TestRelay(t *testing.T) {
 	}
 }
 
+// What a relay passes on in a second has a bound, and all comes nevertheless.
+func TestRelayRate(t *testing.T) {
+	a, b := apart(t, 1, 1), apart(t, 2, 2)
+	const rate = 1 << 20
+	n := newLists(t, &exchange.RelayLimits{Rate: rate}, "one", a, b)
+	ra, rb := newReplica(t, a, "one"), newReplica(t, b, "one")
+	a.e.Add(ra.Replica)
+	b.e.Add(rb.Replica)
+	n.use(a, b)
+	eventually(t, func() bool { return a.withPeer(b) != nil })
+	data := bytes.Repeat([]byte("x"), 3*rate)
+	id, err := ra.Blocks.(*block.Store).Put(data)
+	must(t, err)
+	began, before := time.Now(), n.e.RelayStatus().Bytes
+	eventually(t, func() bool {
+		got, err := rb.Blocks.(*block.Store).Get(t.Context(), id)
+		return err == nil && bytes.Equal(got, data)
+	})
+	passed, took := n.e.RelayStatus().Bytes-before, time.Since(began)
+	if max := rate*took.Seconds() + rate/4; float64(passed) > max || passed < 3*rate {
+		t.Errorf("%d bytes within %v", passed, took)
+	}
+}
+
 // Of two devices that are connected through a relay and can connect directly, the direct connection takes the place of the other.
 func TestRelayGivesWay(t *testing.T) {
 	a, b := apart(t, 1, 1), apart(t, 2, 2)
@@ -363,5 +387,46 @@ func TestLookup(t *testing.T) {
 	h = h3
 	if err := reach(a); err == nil {
 		t.Error("it is reached when no code is shown any more")
+	}
+}
+
+// BenchmarkRelay fetches blocks of 1 MiB, eight at a time, directly and through a relay, each over the loopback interface.
+func BenchmarkRelay(b *testing.B) {
+	for _, through := range []bool{false, true} {
+		b.Run(fmt.Sprintf("relay=%v", through), func(b *testing.B) {
+			x, y := apart(b, 1, 1), apart(b, 2, 2)
+			rx, ry := newReplica(b, x, "one"), newReplica(b, y, "one")
+			if !through {
+				x.stop()
+				x.listen = []string{"/ip4/127.0.0.1/tcp/0"}
+				x.start(b)
+				must(b, y.e.AddPeer(x.addr("/tcp/")))
+			} else {
+				newLists(b, &exchange.RelayLimits{Bytes: 1 << 40}, "one", x, y).use(x, y)
+			}
+			x.e.Add(rx.Replica)
+			y.e.Add(ry.Replica)
+			eventually(b, func() bool { p := y.withPeer(x); return p != nil && p.Relayed == through })
+			ids := make(chan block.ID, b.N)
+			for i := range b.N {
+				id, err := rx.Blocks.(*block.Store).Put(append(bytes.Repeat([]byte("x"), 1<<20-8), fmt.Sprintf("%8d", i)...))
+				must(b, err)
+				ids <- id
+			}
+			close(ids)
+			b.SetBytes(1 << 20)
+			b.ResetTimer()
+			var wg sync.WaitGroup
+			for range 8 {
+				wg.Go(func() {
+					for id := range ids {
+						if _, err := ry.Blocks.(*block.Store).Get(b.Context(), id); err != nil {
+							b.Error(err)
+						}
+					}
+				})
+			}
+			wg.Wait()
+		})
 	}
 }
