@@ -143,6 +143,31 @@ func TestNodeBackup(t *testing.T) {
 	if err := os.RemoveAll(node.Dir); err != nil {
 		t.Fatal(err)
 	}
+	// A restore that is killed leaves no node, and can be run again.
+	kills = 0
+	for range 8 {
+		c := exec.Command(Binary, "node", "restore", "--dir", node.Dir, file)
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(rand.N(100 * time.Millisecond))
+		_ = c.Process.Kill()
+		if c.Wait() == nil {
+			if err := os.RemoveAll(node.Dir); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		kills++
+		if _, err := os.Stat(filepath.Join(node.Dir, "restoring")); err == nil {
+			if out, err := exec.Command(Binary, "node", "all", "--dir", node.Dir, "--listen", "/ip4/127.0.0.1/tcp/0").CombinedOutput(); err == nil || !strings.Contains(string(out), "node restore") {
+				t.Errorf("a node on what was not restored to the end: %v: %s", err, out)
+			}
+		}
+	}
+	if kills == 0 {
+		t.Error("no restore was killed")
+	}
 	if out, err := restore(node.Dir, file); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}

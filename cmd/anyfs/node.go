@@ -55,6 +55,7 @@ type nodeOptions struct {
 	relayRate        int64
 	gateway          string
 	s3               *s3blocks.Options
+	etcd             []string
 }
 
 func nodeAllCommand(e *env) *cli.Command {
@@ -162,7 +163,7 @@ func nodeAction(e *env, kind netconf.Kind) cli.ActionFunc {
 			kind: kind, network: network, token: token, dir: dir, listen: c.StringSlice("listen"),
 			announce: c.StringSlice("announce"), verbose: c.Bool("verbose"), inviteOnly: c.Bool("invite-only"), http: c.String("http"),
 			noRelay: c.Bool("no-relay"), partitions: c.Uint64("partitions"), relayRate: relayRate,
-			gateway: c.String("gateway"), s3: bucketOf(c),
+			gateway: c.String("gateway"), s3: bucketOf(c), etcd: c.StringSlice("etcd"),
 		})
 	}
 }
@@ -175,10 +176,16 @@ func nodeCoordinatorCommand(e *env) *cli.Command {
 It holds no spaces. While it is away all goes on, but that no node joins or leaves. The keys in DIR are the network: keep a copy of
 network.key and network.json, and give the key to nobody. The rest is as 'anyfs help node all' says.
 
+A network can have several coordinators, any of which may fail. They share its state in etcd: start the first with --etcd, copy network.key from its DIR into that
+of each other, and start those with --etcd as well. TLS and the user are read from the environment as etcdctl does: ETCDCTL_CACERT, ETCDCTL_CERT, ETCDCTL_KEY, ETCDCTL_USER.
+
 Examples:
   anyfs node coordinator --dir /srv/coordinator
+  anyfs node coordinator --dir /srv/coordinator --etcd http://10.0.0.1:2379 --etcd http://10.0.0.2:2379
   anyfs node coordinator --dir /srv/coordinator --listen /ip4/0.0.0.0/tcp/7328`,
-		Flags:  nodeFlags(partitionsFlag()),
+		Flags: nodeFlags(partitionsFlag(),
+			&cli.StringSliceFlag{Name: "etcd", Usage: "share the network's state with other coordinators in the etcd at `URL`; may be given several times"},
+		),
 		Action: nodeAction(e, netconf.Coordinator),
 	}
 }
@@ -225,7 +232,7 @@ func runNode(ctx context.Context, e *env, o nodeOptions) (err error) {
 	// What the libraries have to say is of the same form.
 	slog.SetDefault(log)
 	gologshim.SetDefaultHandler(slog.NewJSONHandler(e.stderr, &slog.HandlerOptions{Level: slog.LevelError}))
-	opt := server.Options{Dir: o.dir, Listen: o.listen, Announce: o.announce, Log: log, InviteOnly: o.inviteOnly, HTTP: o.http, Gateway: o.gateway, S3: o.s3, Kind: o.kind, NoRelay: o.noRelay, Partitions: o.partitions, RelayRate: o.relayRate}
+	opt := server.Options{Dir: o.dir, Listen: o.listen, Announce: o.announce, Log: log, InviteOnly: o.inviteOnly, HTTP: o.http, Gateway: o.gateway, S3: o.s3, Etcd: o.etcd, Kind: o.kind, NoRelay: o.noRelay, Partitions: o.partitions, RelayRate: o.relayRate}
 	if o.token != "" {
 		if opt.Token, err = server.ParseToken(o.token); err != nil {
 			return failf(exitUsage, "%w", err)

@@ -27,7 +27,8 @@ import (
 const (
 	maxPuts   = 8        // blocks on their way to the bucket at once, of all spaces; each is in memory
 	keepBytes = 32 << 20 // of blocks that came last are in memory still: the other nodes ask for them at once
-	tries     = 3
+	tries     = 4
+	tryAgain  = 200 * time.Millisecond // after the first failure; doubled each time
 	// within is how long one request may take. A block has 16 MiB at most.
 	within = time.Minute
 )
@@ -79,7 +80,8 @@ func New(o Options) (*Client, error) {
 		ResponseHeaderTimeout: within, TLSHandshakeTimeout: 10 * time.Second, DisableCompression: true,
 	}
 	c, err := minio.New(u.Host, &minio.Options{
-		Creds: credentials.NewChainCredentials(chain), Secure: u.Scheme == "https", Region: os.Getenv("AWS_REGION"), MaxRetries: tries, Transport: transport,
+		Creds: credentials.NewChainCredentials(chain), Secure: u.Scheme == "https", Region: os.Getenv("AWS_REGION"), Transport: transport,
+		MaxRetries: 1, // it would rewind a body that the transport is still reading; retry gives each try its own
 	})
 	if err != nil {
 		return nil, fmt.Errorf("s3blocks: %w", err)
@@ -92,9 +94,11 @@ var ErrRefused = errors.New("s3blocks: the S3 store refuses")
 
 // Check asks for the bucket. Its errors match ErrRefused when waiting helps nothing.
 func (c *Client) Check(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, within)
-	defer cancel()
-	ok, err := c.s3.BucketExists(ctx, c.opt.Bucket)
+	var ok bool
+	err := c.retry(ctx, func(ctx context.Context) (err error) {
+		ok, err = c.s3.BucketExists(ctx, c.opt.Bucket)
+		return err
+	})
 	code := minio.ToErrorResponse(err).StatusCode
 	switch {
 	case err != nil && code >= 400 && code < 500:
@@ -105,6 +109,32 @@ func (c *Client) Check(ctx context.Context) error {
 		return fmt.Errorf("%w: there is no bucket %s at %s", ErrRefused, c.opt.Bucket, c.opt.URL)
 	}
 	return nil
+}
+
+// retry runs fn, again where trying again may help.
+func (c *Client) retry(ctx context.Context, fn func(ctx context.Context) error) (err error) {
+	wait := tryAgain
+	for i := range tries {
+		err = func() error {
+			ctx, cancel := context.WithTimeout(ctx, within)
+			defer cancel()
+			return fn(ctx)
+		}()
+		if err == nil || i == tries-1 {
+			break
+		}
+		if code := minio.ToErrorResponse(err).StatusCode; code >= 400 && code < 500 && code != http.StatusTooManyRequests && code != http.StatusRequestTimeout {
+			break
+		}
+		c.failed.Add(1)
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return err
+		}
+		wait *= 2
+	}
+	return err
 }
 
 // Stats are counts since the start.

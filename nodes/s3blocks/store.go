@@ -123,20 +123,40 @@ func (s *Store) list(ctx context.Context) error {
 	return write(true)
 }
 
-// each calls fn for the objects under a prefix.
+// each calls fn for the objects under a prefix. What fails on the way goes on behind the last one.
 func (c *Client) each(ctx context.Context, prefix string, fn func(minio.ObjectInfo) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel() // ends who lists
-	for o := range c.s3.ListObjects(ctx, c.opt.Bucket, minio.ListObjectsOptions{Prefix: prefix, Recursive: true}) {
-		if o.Err != nil {
+	after := ""
+	for {
+		var told error // by fn
+		some := false
+		err := c.retry(ctx, func(context.Context) error { // a list has no end to its time, but each request of it
+			ctx, cancel := context.WithCancel(ctx)
+			defer cancel() // ends who lists
+			for o := range c.s3.ListObjects(ctx, c.opt.Bucket, minio.ListObjectsOptions{Prefix: prefix, Recursive: true, StartAfter: after}) {
+				if o.Err != nil {
+					if some {
+						return nil // tried again from here, and as often
+					}
+					return o.Err
+				}
+				if told = fn(o); told != nil {
+					return nil
+				}
+				after, some = o.Key, true
+			}
+			some = false
+			return ctx.Err()
+		})
+		switch {
+		case told != nil:
+			return told
+		case err != nil:
 			c.failed.Add(1)
-			return fmt.Errorf("list the bucket: %w", o.Err)
-		}
-		if err := fn(o); err != nil {
-			return err
+			return fmt.Errorf("list the bucket: %w", err)
+		case !some:
+			return nil
 		}
 	}
-	return ctx.Err()
 }
 
 func (s *Store) key(id block.ID) string { return s.prefix + hex.EncodeToString(id[:]) }
@@ -233,10 +253,11 @@ func (s *Store) PutHashed(id block.ID, data []byte) error {
 }
 
 func (s *Store) put(id block.ID, data []byte) error {
-	ctx, cancel := context.WithTimeout(context.Background(), tries*within)
-	defer cancel()
-	_, err := s.c.s3.PutObject(ctx, s.c.opt.Bucket, s.key(id), bytes.NewReader(data), int64(len(data)), minio.PutObjectOptions{
-		ContentType: "application/vnd.ipld.raw", DisableMultipart: true,
+	err := s.c.retry(context.Background(), func(ctx context.Context) error {
+		_, err := s.c.s3.PutObject(ctx, s.c.opt.Bucket, s.key(id), bytes.NewReader(data), int64(len(data)), minio.PutObjectOptions{
+			ContentType: "application/vnd.ipld.raw", DisableMultipart: true,
+		})
+		return err
 	})
 	if err == nil {
 		s.c.keep(id, data)
@@ -277,32 +298,41 @@ func (s *Store) GetBuffer(id block.ID, buf []byte) ([]byte, error) {
 }
 
 func (s *Store) get(id block.ID, n int, buf []byte) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), within)
-	defer cancel()
 	s.c.gets.Add(1)
-	o, err := s.c.s3.GetObject(ctx, s.c.opt.Bucket, s.key(id), minio.GetObjectOptions{})
-	if err == nil {
-		defer o.Close()
-		if cap(buf) < n+1 {
-			buf = make([]byte, n+1) // one more shows that it is longer
+	if cap(buf) < n+1 {
+		buf = make([]byte, n+1) // one more shows that it is longer
+	}
+	length := 0
+	err := s.c.retry(context.Background(), func(ctx context.Context) error {
+		o, err := s.c.s3.GetObject(ctx, s.c.opt.Bucket, s.key(id), minio.GetObjectOptions{})
+		if err != nil {
+			return err
 		}
-		n, err = io.ReadFull(o, buf[:n+1])
+		defer o.Close()
+		length, err = io.ReadFull(o, buf[:n+1])
 		if err == io.ErrUnexpectedEOF || err == io.EOF {
 			err = nil
 		}
-	}
+		return err
+	})
 	if err != nil {
 		s.c.failed.Add(1)
-		if minio.ToErrorResponse(err).StatusCode == http.StatusNotFound && minio.ToErrorResponse(err).Code != "NoSuchBucket" {
+		if lost(err) {
 			return nil, block.ErrAbsent
 		}
 		return nil, err
 	}
-	if data := buf[:n]; block.Sum(data) == id {
+	if data := buf[:length]; block.Sum(data) == id {
 		return data, nil
 	}
 	s.c.failed.Add(1)
 	return nil, fmt.Errorf("%w: the bucket gives other bytes", block.ErrCorrupt)
+}
+
+// lost reports whether the bucket says that it has no such object.
+func lost(err error) bool {
+	e := minio.ToErrorResponse(err)
+	return e.StatusCode == http.StatusNotFound && e.Code != "NoSuchBucket"
 }
 
 // Check reports whether the bucket has a block, without reading it. ok with an error means that nobody knows now.
@@ -311,13 +341,15 @@ func (s *Store) Check(id block.ID) (ok bool, err error) {
 	if !ok || s.c.recent(id) != nil {
 		return ok, nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), within)
-	defer cancel()
-	o, err := s.c.s3.StatObject(ctx, s.c.opt.Bucket, s.key(id), minio.StatObjectOptions{})
+	var o minio.ObjectInfo
+	err = s.c.retry(context.Background(), func(ctx context.Context) (err error) {
+		o, err = s.c.s3.StatObject(ctx, s.c.opt.Bucket, s.key(id), minio.StatObjectOptions{})
+		return err
+	})
 	if err == nil && o.Size == int64(n) {
 		return true, nil
 	}
-	if err != nil && minio.ToErrorResponse(err).StatusCode != http.StatusNotFound {
+	if err != nil && !lost(err) {
 		s.c.failed.Add(1)
 		return false, fmt.Errorf("s3blocks: look for %s: %w", id, err)
 	}
@@ -495,9 +527,9 @@ func (s *Store) Close() error {
 // Remove removes all objects of a space, whatever an index says. What it could not remove is there still.
 func (c *Client) Remove(ctx context.Context, space dag.ID) error {
 	err := c.each(ctx, c.prefix(space), func(o minio.ObjectInfo) error {
-		ctx, cancel := context.WithTimeout(ctx, within)
-		defer cancel()
-		return c.s3.RemoveObject(ctx, c.opt.Bucket, o.Key, minio.RemoveObjectOptions{})
+		return c.retry(ctx, func(ctx context.Context) error {
+			return c.s3.RemoveObject(ctx, c.opt.Bucket, o.Key, minio.RemoveObjectOptions{})
+		})
 	})
 	if err != nil {
 		c.failed.Add(1)

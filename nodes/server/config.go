@@ -125,7 +125,15 @@ func (n *Node) change(fn func(*network.Config) error) (*network.Config, error) {
 	}
 	n.configuring.Lock()
 	defer n.configuring.Unlock()
-	return n.changeLocked(fn)
+	var c *network.Config
+	err := n.transact(func() (err error) {
+		c, err = n.changeLocked(fn)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 func (n *Node) changeLocked(fn func(*network.Config) error) (*network.Config, error) {
@@ -152,7 +160,7 @@ func (n *Node) changeLocked(fn func(*network.Config) error) (*network.Config, er
 	if err := c.Sign(n.signer); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(n.adopt(&c), n.afterChange()); err != nil {
+	if err := n.commit(&c); err != nil {
 		return nil, err
 	}
 	n.opt.Log.Info("a new epoch of the network", "epoch", c.Epoch, "nodes", len(c.Nodes))
@@ -199,24 +207,35 @@ func (n *Node) settle(ctx context.Context, listening []string) (*network.Config,
 	if n.signer == nil {
 		return n.join(ctx, addrs)
 	}
-	n.configuring.Lock()
-	defer n.configuring.Unlock()
-	if n.saved == nil {
-		c := n.newConfig(addrs)
-		if err := c.Sign(n.signer); err != nil {
-			return nil, err
-		}
-		n.opt.Log.Info("a new network", "network", network.Name(c.ID))
-		return c, n.adopt(c)
-	}
-	x := n.newConfig(addrs).Nodes[0]
-	c, err := n.changeLocked(func(c *network.Config) error { return place(c, x) })
-	if errors.Is(err, errNotHeard) {
+	c, err := n.placeSelf(addrs)
+	if errors.Is(err, errNotHeard) || errors.Is(err, errShared) {
 		n.opt.Log.Warn("the network hears later where the coordinator is now", "err", err)
-		n.joining.Go(func() { n.placeLater(ctx, x) })
-		return n.saved, nil
+		if c == nil {
+			return n.placeLater(ctx, addrs) // it is in none yet
+		}
+		n.joining.Go(func() { _, _ = n.placeLater(ctx, addrs) })
+		return c, nil
 	}
 	return c, err
+}
+
+// placeSelf puts a coordinator into its network, which it makes where there is none. With an error it gives what was known before; nil: nothing.
+func (n *Node) placeSelf(addrs []string) (*network.Config, error) {
+	n.configuring.Lock()
+	defer n.configuring.Unlock()
+	err := n.transact(func() error {
+		c := n.newConfig(addrs)
+		if n.saved != nil {
+			_, err := n.changeLocked(func(old *network.Config) error { return place(old, c.Nodes[0]) })
+			return err
+		}
+		if err := c.Sign(n.signer); err != nil {
+			return err
+		}
+		n.opt.Log.Info("a new network", "network", network.Name(c.ID))
+		return n.commit(c)
+	})
+	return n.saved, err
 }
 
 // place puts a node into a configuration, in the place of what was known of it. One that drains goes on to.

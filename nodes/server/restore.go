@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/anyfs/anyfs/dag"
@@ -104,8 +105,12 @@ func (r *restoring) begin() (done func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("server: restore: %w", err)
 	}
-	if _, err := os.Stat(filepath.Join(r.dir, restoringFile)); err != nil && len(names) > 0 {
-		return nil, fmt.Errorf("%w: %s", ErrNotEmpty, r.dir)
+	begun := slices.ContainsFunc(names, func(n os.DirEntry) bool { return n.Name() == restoringFile })
+	for _, n := range names {
+		// A restore that was killed at once leaves these.
+		if !begun && n.Name() != lockFile && n.Name() != restoringFile+".tmp" {
+			return nil, fmt.Errorf("%w: %s", ErrNotEmpty, r.dir)
+		}
 	}
 	lock, err := lockFolder(r.dir)
 	if err != nil {

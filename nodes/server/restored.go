@@ -62,22 +62,25 @@ func (n *Node) afterChange() error {
 	return nil
 }
 
-// placeLater puts this coordinator into the configuration when it has heard from the others, or ctx ends.
-func (n *Node) placeLater(ctx context.Context, x network.Node) {
+// placeLater puts this coordinator into the configuration when it has heard from the others, and those from etcd, or ctx ends.
+func (n *Node) placeLater(ctx context.Context, addrs []string) (*network.Config, error) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return nil, context.Cause(ctx)
 		case <-tick.C:
 		}
-		_, err := n.change(func(c *network.Config) error { return place(c, x) })
+		c, err := n.placeSelf(addrs)
 		if err == nil {
-			return
+			return c, nil
 		}
-		if !errors.Is(err, errNotHeard) {
+		if !errors.Is(err, errNotHeard) && !errors.Is(err, errShared) {
 			n.opt.Log.Error("the network does not know where the coordinator is now", "err", err)
+			if c == nil {
+				return nil, err
+			}
 		}
 	}
 }

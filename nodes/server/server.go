@@ -60,6 +60,7 @@ type Options struct {
 	Partitions uint64            // of a new network: into how many spaces fall; 0: network.DefaultPartitions
 	NoRelay    bool              // devices neither find nor reach each other through it
 	RelayRate  int64             // bytes per second that it passes on between devices; 0: no bound
+	Etcd       []string          // URLs of the etcd where coordinators share their state; none: it is in the folder
 	S3         *s3blocks.Options // where content is kept, with URL, Bucket and Credentials; nil: in the folder
 	Gateway    string            // address for blocks by the IPFS trustless gateway protocol, for everybody; none
 }
@@ -72,12 +73,14 @@ type Node struct {
 	key    ed25519.PrivateKey
 	signer ed25519.PrivateKey // of the network; nil: it is another's
 	listen []string
+	shared *shared // nil: the state of this coordinator is its own
 	set    *spaces.Set
 	s3     *s3blocks.Client // nil: content is in the folder
 	engine *exchange.Engine
 
 	configuring sync.Mutex // guards saved, and the folder's tokens; held while a configuration is made or taken
 	saved       *network.Config
+	tx          *sharedState         // a transaction under way; nil: none
 	view        atomic.Pointer[view] // of saved; before the first is, of what is known
 	changed     chan struct{}        // there is another view
 	joining     sync.WaitGroup
@@ -124,7 +127,7 @@ func Open(opt Options) (n *Node, err error) {
 		return n, err
 	}
 	if opt.Kind&network.Coordinator != 0 {
-		if n.signer, err = n.readKey(networkKey); err != nil {
+		if err = n.openNetwork(); err != nil {
 			return n, err
 		}
 	}
@@ -193,6 +196,9 @@ func (n *Node) Close() error {
 	var err error
 	if n.set != nil {
 		err = n.set.Close()
+	}
+	if n.shared != nil {
+		err = errors.Join(err, n.shared.c.Close())
 	}
 	if n.lock != nil {
 		err = errors.Join(err, n.lock.Close())
@@ -268,6 +274,7 @@ func (n *Node) Run(ctx context.Context, ready func(*network.Config) error) error
 	wg.Go(func() { cancel(n.engine.Run(ctx)) })
 	wg.Go(func() { cancel(n.set.Run(ctx)) })
 	wg.Go(func() { n.followPolicy(ctx) })
+	wg.Go(func() { n.followShared(ctx) })
 	wg.Go(func() { n.handover(ctx) })
 	n.apply(n.view.Load())
 	defer n.joining.Wait()

@@ -54,23 +54,38 @@ func hashToken(b []byte) string {
 	return hex.EncodeToString(h[:])
 }
 
+// readTokens gives the tokens that can be used still. configuring is held.
 func (n *Node) readTokens() ([]token, error) {
-	b, err := n.disk.ReadFile(tokensFile)
-	if errors.Is(err, iofs.ErrNotExist) {
-		return nil, nil
-	}
 	var list []token
-	if err == nil {
-		err = json.Unmarshal(b, &list)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("server: the tokens in %s cannot be read (without the file, those that were made and not used are void): %w", tokensFile, err)
+	if n.tx != nil {
+		list = slices.Clone(n.tx.tokens)
+	} else if err := n.readTokensFile(&list); err != nil {
+		return nil, err
 	}
 	now := time.Now()
 	return slices.DeleteFunc(list, func(t token) bool { return !now.Before(t.Expires) }), nil
 }
 
+func (n *Node) readTokensFile(list *[]token) error {
+	b, err := n.disk.ReadFile(tokensFile)
+	if errors.Is(err, iofs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = json.Unmarshal(b, list)
+	}
+	if err != nil {
+		return fmt.Errorf("server: the tokens in %s cannot be read (without the file, those that were made and not used are void): %w", tokensFile, err)
+	}
+	return nil
+}
+
+// writeTokens keeps the tokens: durably, or with the transaction under way. configuring is held.
 func (n *Node) writeTokens(list []token) error {
+	if n.tx != nil {
+		n.tx.tokens, n.tx.tokensChange = list, true
+		return nil
+	}
 	b, err := json.MarshalIndent(list, "", "  ")
 	if err == nil {
 		err = n.disk.WriteFileAtomic(tokensFile, append(b, '\n'))
@@ -91,16 +106,19 @@ func (n *Node) newToken(within time.Duration) (string, error) {
 	}
 	n.configuring.Lock()
 	defer n.configuring.Unlock()
-	list, err := n.readTokens()
-	if err != nil {
-		return "", err
-	}
-	if len(list) >= maxTokens {
-		return "", fmt.Errorf("server: %d tokens wait to be used already", len(list))
-	}
 	b := make([]byte, tokenBytes)
 	_, _ = rand.Read(b)
-	if err := n.writeTokens(append(list, token{hashToken(b), time.Now().Add(within)})); err != nil {
+	err := n.transact(func() error {
+		list, err := n.readTokens()
+		if err != nil {
+			return err
+		}
+		if len(list) >= maxTokens {
+			return fmt.Errorf("server: %d tokens wait to be used already", len(list))
+		}
+		return n.writeTokens(append(list, token{hashToken(b), time.Now().Add(within)}))
+	})
+	if err != nil {
 		return "", err
 	}
 	return base64.RawURLEncoding.EncodeToString(b), nil
