@@ -56,14 +56,15 @@ func (e *Engine) nearLocked(space dag.ID, infos *[]peer.AddrInfo) (gone []peer.I
 		}
 	}
 	*infos = slices.DeleteFunc(*infos, func(i peer.AddrInfo) bool {
-		return i.ID == e.self || e.near[i.ID] == nil && len(e.near) >= maxNear
-	})
-	for _, info := range *infos {
-		if e.near[info.ID] == nil {
-			e.near[info.ID] = make(map[dag.ID]bool)
+		if e.near[i.ID] == nil {
+			if i.ID == e.self || len(e.near) >= maxNear {
+				return true
+			}
+			e.near[i.ID] = make(map[dag.ID]bool)
 		}
-		e.near[info.ID][space] = true
-	}
+		e.near[i.ID][space] = true
+		return false
+	})
 	for id, spaces := range e.near {
 		var all []dag.ID
 		for s := range spaces {

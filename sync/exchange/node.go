@@ -145,9 +145,9 @@ func (e *Engine) SetNodes(nodes []Node) error {
 		}
 	}
 	for id := range before {
-		if next[id] == nil && e.nearNodes[id] == nil {
+		if next[id] == nil {
 			gone = append(gone, id)
-			if d := e.dials[id]; d != nil {
+			if d := e.dials[id]; d != nil && e.nearNodes[id] == nil {
 				d.stop()
 				delete(e.dials, id)
 			}
