@@ -24,6 +24,7 @@ const domainGuest = "anyfs/guest/1\x00"
 // Bounds of guests.
 const (
 	maxGuests      = 128       // peers that are guests and nothing else
+	maxNodeGuests  = 1024      // of a node
 	maxInvitations = 8         // that one peer proves on a connection
 	maxGuestFrames = 8         // that one writes on a stream
 	maxGuestBytes  = 128 << 10 // of them
@@ -191,7 +192,11 @@ func (e *Engine) hearGuest(r *remote, m *wire.Guest) error {
 	}
 	e.mu.Lock()
 	if !r.guested && !r.ready() {
-		if e.guard.guests >= maxGuests {
+		limit := maxGuests
+		if e.opt.Serve != nil {
+			limit = maxNodeGuests
+		}
+		if e.guard.guests >= limit {
 			e.mu.Unlock()
 			return errHellos
 		}

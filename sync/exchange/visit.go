@@ -139,7 +139,7 @@ func (e *Engine) endVisit(ctx context.Context, r *remote) {
 			return
 		}
 		e.mu.Lock()
-		proved, ready := r.proved, r.ready() || len(r.invited) > 0
+		proved, ready := r.proved, r.ready() // a guest comes again, so that others get a turn
 		e.mu.Unlock()
 		if !proved || !ready && within == takeWithin {
 			r.cancel()
