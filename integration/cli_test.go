@@ -75,7 +75,7 @@ func TestStatusKeys(t *testing.T) {
 		if got := keys(s["device"]); got != "name peer_id" {
 			t.Errorf("status has a device with %q", got)
 		}
-		if got := keys(s["spaces"].([]any)[0]); got != "conflicts id name objects peers pending_blocks pending_changes pending_fetch_blocks pending_fetch_changes pending_send_batches pending_send_blocks policy role state synced_peers" {
+		if got := keys(s["spaces"].([]any)[0]); got != "conflicts id name networks objects peers pending_blocks pending_changes pending_fetch_blocks pending_fetch_changes pending_send_batches pending_send_blocks policy role state synced_peers" {
 			t.Errorf("status has a space with %q", got)
 		}
 		a := one("account", "show", "--json")

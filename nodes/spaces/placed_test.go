@@ -29,8 +29,12 @@ func TestOwnersWord(t *testing.T) {
 	}
 	served := func(what string, want bool) {
 		t.Helper()
-		if got := n.set.Space(t.Context(), id, account) != nil; got != want {
-			t.Errorf("%s: served %v", what, got)
+		r := n.set.Space(t.Context(), id, account)
+		if (r != nil) != want {
+			t.Errorf("%s: served %v", what, r != nil)
+		}
+		if r != nil {
+			r.Release()
 		}
 	}
 	other := dag.PublicKey(stranger.Author().Device)

@@ -277,13 +277,13 @@ func (s *Set) Retire(id dag.ID) {
 	}
 }
 
-// Drop removes a space, which nobody uses any more. Where it fails the space is here still.
+// Drop removes a space that was retired. Where it fails the space is here still: somebody uses it, as a backup does for a moment, or the disk fails.
 func (s *Set) Drop(id dag.ID) error {
 	s.mu.Lock()
 	sp := s.open[id]
-	if s.closed || s.opening[id] != nil {
+	if s.closed || s.opening[id] != nil || sp != nil && sp.uses > 0 {
 		s.mu.Unlock()
-		return fmt.Errorf("spaces: drop %s: it is being opened", id)
+		return fmt.Errorf("spaces: drop %s: it is in use", id)
 	}
 	done := make(chan struct{})
 	s.opening[id] = done
