@@ -516,8 +516,18 @@ func (h *Home) SettleNetworks(config func(NetworkID) []byte) error {
 	return failed
 }
 
-// Moved reports how often anything has changed in this home: while it is the same, Networks gives the same.
-func (h *Home) Moved() uint64 { return uint64(h.jr.Next()) }
+// Moment tells how far a home is: its records, and those of its spaces' access lists, which say who owns them and who is a member.
+type Moment struct{ journal, access uint64 }
+
+// Moved gives how far the home is: while it is the same, Networks gives the same.
+func (h *Home) Moved() Moment {
+	m := Moment{journal: uint64(h.jr.Next())}
+	for _, s := range h.each() {
+		n, _, _ := s.acl.List().Graph().Counters()
+		m.access += n
+	}
+	return m
+}
 
 // HomeArriving reports whether something of the home space has come that does not show yet.
 func (h *Home) HomeArriving() bool {

@@ -360,7 +360,7 @@ func (n *network) lookAtNetworks() {
 			h.log.Error("that the home space is here is not written down", "err", err)
 			return
 		}
-		n.unknowing, n.moved = false, 0
+		n.unknowing, n.moved = false, fs.Moment{}
 	}
 	moved := h.fs.Moved()
 	if moved == n.moved && len(h.tells) == 0 {

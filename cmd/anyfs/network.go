@@ -34,9 +34,9 @@ type network struct {
 	nets   atomic.Pointer[appliedNets]
 
 	// Of lookAtNetworks; guarded by home.nets.
-	unknowing bool   // the account's home space has never been here whole
-	moved     uint64 // how far the home was when it was last seen to what was said of networks
-	netFailed string // why that could not be carried out
+	unknowing bool      // the account's home space has never been here whole
+	moved     fs.Moment // how far the home was when it was last seen to what was said of networks
+	netFailed string    // why that could not be carried out
 
 	quotas uint64 // of the engine, as it was told to the spaces; run's alone
 
