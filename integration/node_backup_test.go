@@ -64,7 +64,7 @@ func TestNodeBackup(t *testing.T) {
 	// Killed at any moment, while a device writes, it is the backup that it was or has more.
 	kills := 0
 	for i := range 12 {
-		if err := os.WriteFile(a.Personal("while it is backed up"), bytes.Repeat([]byte{byte(i)}, 1<<20), 0o644); err != nil {
+		if err := os.WriteFile(a.Personal("while it is backed up"), bytes.Repeat([]byte{byte(i)}, 100<<10), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		c := exec.Command(Binary, "node", "backup", "--dir", node.Dir, file)
