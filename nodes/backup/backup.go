@@ -27,10 +27,11 @@ const (
 	Block  Kind = 5 // a block of its content
 	Mark   Kind = 6 // how far a run has come in the space; JSON, the node's own
 	End    Kind = 7 // of a run
+	Word   Kind = 8 // of the owner of a space, whether it is to be on the network
 
-	Held    Kind = 8  // IDs, one behind the other
-	Damaged Kind = 9  // the block of this sum does not read: why
-	Failed  Kind = 10 // nothing more comes: why
+	Held    Kind = 9  // IDs, one behind the other
+	Damaged Kind = 10 // the block of this sum does not read: why
+	Failed  Kind = 11 // nothing more comes: why
 )
 
 // Fixed by the form.
@@ -199,7 +200,7 @@ func (r *Reader) cut(err error) error {
 
 var names = map[Kind]string{
 	Begin: "the beginning of a run", File: "a file of the node's folder", Access: "a batch of the access list", Change: "a batch of files",
-	Block: "a block", Mark: "a mark", End: "the end of a run",
+	Block: "a block", Mark: "a mark", End: "the end of a run", Word: "an owner's word",
 }
 
 // name says which record it is, for a person.

@@ -88,6 +88,9 @@ func (s *source) all(_ context.Context, w *backup.Writer) error {
 			return err
 		}
 	}
+	if err := s.set.Words(func(space dag.ID, word []byte) error { return w.Put(backup.Word, space, word) }); err != nil {
+		return err
+	}
 	var ids []byte
 	for _, id := range s.set.Held() {
 		ids = append(ids, id[:]...)

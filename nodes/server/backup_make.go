@@ -186,8 +186,8 @@ func (b *backing) run(ctx context.Context, ask asker, run backup.Run) error {
 	var ids []byte
 	err = ask(ctx, "all", dag.ID{}, nil, func(r *backup.Record) error {
 		switch r.Kind {
-		case backup.File:
-			return b.w.Put(backup.File, dag.ID{}, r.Body)
+		case backup.File, backup.Word:
+			return b.w.Put(r.Kind, r.Space, r.Body)
 		case backup.Held:
 			ids = append(ids, r.Body...)
 		}

@@ -183,6 +183,14 @@ func (r *restoring) take(ctx context.Context, rec *backup.Record) error {
 		}
 		r.files[name] = []byte(content)
 	}
+	if rec.Kind == backup.Word && r.dir != "" {
+		if err := r.openSet(); err != nil {
+			return err
+		}
+		if err := r.set.RestoreWord(rec.Space, rec.Body); err != nil {
+			return rec.Err(err)
+		}
+	}
 	if rec.Kind != backup.Access && rec.Kind != backup.Change && rec.Kind != backup.Block {
 		return nil
 	}

@@ -1,6 +1,7 @@
 package spaces
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/dag/block"
+	"github.com/anyfs/anyfs/dag/kv"
 	"github.com/anyfs/anyfs/dag/store"
 )
 
@@ -89,6 +91,38 @@ func (s *Set) Block(space dag.ID, id block.ID, buf []byte) ([]byte, error) {
 	}
 	defer s.put(sp)
 	return sp.blocks.GetBuffer(id, buf)
+}
+
+// Words calls fn for what owners said of their spaces, as the database has it.
+func (s *Set) Words(fn func(space dag.ID, word []byte) error) error {
+	type word struct {
+		space dag.ID
+		value []byte
+	}
+	var all []word
+	err := s.use.db.View(func(tx kv.Tx) error {
+		return tx.Scan(placedBucket, nil, func(k, v []byte) bool {
+			if len(k) == len(dag.ID{}) {
+				all = append(all, word{dag.ID(k), bytes.Clone(v)})
+			}
+			return true
+		})
+	})
+	for i := 0; i < len(all) && err == nil; i++ {
+		err = fn(all[i].space, all[i].value)
+	}
+	return err
+}
+
+// RestoreWord takes a word that Words gave, in the place of an earlier one. It counts when the Set is opened again.
+func (s *Set) RestoreWord(space dag.ID, word []byte) error {
+	if len(word) < len(dag.PublicKey{})+9 {
+		return fmt.Errorf("spaces: an owner's word of %d bytes", len(word))
+	}
+	if err := s.use.db.Update(func(tx kv.Tx) error { return tx.Put(placedBucket, space[:], word) }); err != nil {
+		return fmt.Errorf("spaces: restore what the owner of %s said: %w", space, err)
+	}
+	return nil
 }
 
 // Restoring is a space that is filled from a backup. It is used by one goroutine, and nobody else uses the space.
