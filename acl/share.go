@@ -69,10 +69,8 @@ func (s *Space) sealing() (*list.Epoch, seal.ReadKey, error) {
 	id := s.Epoch()
 	key, ok := s.keys.Key(id)
 	if ok {
-		for _, e := range s.list.State().Epochs() {
-			if e.ID == id {
-				return &e, key, nil
-			}
+		if e, ok := s.list.State().Epoch(id); ok {
+			return &e, key, nil
 		}
 	}
 	return nil, key, seal.ErrNoKey
@@ -130,12 +128,10 @@ func (s *Space) Invitations() []Invited {
 // RevokeInvite ends an invitation; an open one with a new epoch.
 func (s *Space) RevokeInvite(id dag.ID, rnd io.Reader) error {
 	r := &list.RevokeInvite{Invite: id}
-	for _, i := range s.list.State().Invitations() {
-		if i.ID == id && i.Open() {
-			var err error
-			if r.Next, err = s.nextEpoch(dag.PublicKey{}, id, rnd); err != nil {
-				return err
-			}
+	if i, ok := s.list.State().Invitation(id); ok && i.Open() {
+		var err error
+		if r.Next, err = s.nextEpoch(dag.PublicKey{}, id, rnd); err != nil {
+			return err
 		}
 	}
 	_, err := s.write(&list.Record{Kind: list.KindRevokeInvite, RevokeInvite: r})
@@ -155,18 +151,13 @@ func (s *Space) Requests() []Asking {
 			out = append(out, Asking{ID: q.ID, Account: q.Account, Name: name, Role: st.Role(q.Replaces), Time: unix(q.Time), Replaces: q.Replaces})
 			continue
 		}
-		if i, ok := st.Invitation(q.Invite); !ok || i.Revoked() {
+		i, ok := st.Invitation(q.Invite)
+		if !ok || i.Revoked() {
 			continue // who asked was told that, and waits no more
 		}
-		a := Asking{ID: q.ID, Account: q.Account, Time: unix(q.Time)}
-		for _, i := range st.Invitations() {
-			if i.ID != q.Invite {
-				continue
-			}
-			a.Role = i.Role
-			if naming, ok := s.naming(&i); ok {
-				a.Name, _ = openMemberName(naming, q.Account, q.Name)
-			}
+		a := Asking{ID: q.ID, Account: q.Account, Time: unix(q.Time), Role: i.Role}
+		if naming, ok := s.naming(&i); ok {
+			a.Name, _ = openMemberName(naming, q.Account, q.Name)
 		}
 		out = append(out, a)
 	}
@@ -189,24 +180,19 @@ func (s *Space) naming(i *list.Invitation) (k seal.ReadKey, ok bool) {
 // Approve makes the author of a request a member, in the role of the invitation, or in another that role names.
 func (s *Space) Approve(id dag.ID, role Role, now time.Time, rnd io.Reader) error {
 	st := s.list.State()
-	all := st.Requests()
-	at := slices.IndexFunc(all, func(q list.Request) bool { return q.ID == id && q.State == list.RequestOpen })
-	if at < 0 {
+	q, ok := st.Request(id)
+	if !ok || q.State != list.RequestOpen {
 		return fmt.Errorf("%w: nobody waits for this answer", ErrDenied)
 	}
-	q := &all[at]
 	e, key, err := s.sealing()
 	if err != nil {
 		return err
 	}
-	name, device := s.namesOf(q)
+	name, device := s.namesOf(&q)
 	if q.Replaces != (dag.PublicKey{}) && role == RoleNone {
 		role = st.Role(q.Replaces)
 	}
-	for _, i := range st.Invitations() {
-		if i.ID != q.Invite {
-			continue
-		}
+	if i, ok := st.Invitation(q.Invite); ok {
 		if i.Expires > 0 && seconds(now) > i.Expires && q.Time > i.Expires {
 			return fmt.Errorf("%w: the invitation had expired when it was used", ErrDenied)
 		}
@@ -362,13 +348,9 @@ func (s *Space) healOnce(rnd io.Reader) (bool, error) {
 		has[r] = has[r] || !doubts || by == s.k.Identity || st.Role(by) >= RoleAdmin
 	}
 	own := make(map[dag.PublicKey]bool) // of devices that wrapped the key for themselves: they have it
-	for _, m := range st.Members() {
-		for i := range e.Wraps {
-			if e.By[i] == m.Account {
-				if _, ok := m.Device(e.Wraps[i].To); ok || e.Wraps[i].To == m.Account {
-					own[e.Wraps[i].To] = true
-				}
-			}
+	for i := range e.Wraps {
+		if to, by := e.Wraps[i].To, e.By[i]; to == by && isMember(st, by) || st.HasDevice(by, to) {
+			own[to] = true
 		}
 	}
 	var lack []recipient
@@ -395,8 +377,8 @@ func (s *Space) endUsedUp(st *list.State, rnd io.Reader) (wrote bool, err error)
 		return false, nil
 	}
 	role := st.Role(s.k.Identity)
-	for _, i := range st.Invitations() {
-		if !i.Open() || !i.Full() || i.Revoked() || role < RoleAdmin || i.Role >= role || role != RoleOwner && i.Author != s.k.Identity {
+	for _, i := range st.OpenInvitations() {
+		if !i.Full() || i.Revoked() || role < RoleAdmin || i.Role >= role || role != RoleOwner && i.Author != s.k.Identity {
 			continue
 		}
 		if err := s.RevokeInvite(i.ID, rnd); err != nil {
