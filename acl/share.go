@@ -343,30 +343,35 @@ func (s *Space) healOnce(rnd io.Reader) (bool, error) {
 		by := e.By[i]
 		has[e.Wraps[i].To] = has[e.Wraps[i].To] || !doubts || by == s.k.Identity || st.Role(by) >= RoleAdmin
 	}
-	to, by := st.AgreedTo(e)
-	for _, r := range to {
-		has[r] = has[r] || !doubts || by == s.k.Identity || st.Role(by) >= RoleAdmin
-	}
+	st.AgreedTo(e, func(to, by dag.PublicKey) {
+		has[to] = has[to] || !doubts || by == s.k.Identity || st.Role(by) >= RoleAdmin
+	})
 	own := make(map[dag.PublicKey]bool) // of devices that wrapped the key for themselves: they have it
 	for i := range e.Wraps {
 		if to, by := e.Wraps[i].To, e.By[i]; to == by && isMember(st, by) || st.HasDevice(by, to) {
 			own[to] = true
 		}
 	}
-	var lack []recipient
-	for _, r := range s.recipients(st, dag.ID{}, func(*Member) bool { return false }) {
-		if !has[r.name] && !own[r.name] {
-			lack = append(lack, r)
+	lacks := func(r recipient) bool { return !has[r.name] && !own[r.name] }
+	var agreed []agreedWith
+	have := s.agreed(st)
+	lack := s.recipients(st, dag.ID{}, func(m *Member) bool {
+		with, ok := have[m.Account]
+		if ok && slices.ContainsFunc(s.recipientsOf(st, m), lacks) {
+			agreed = append(agreed, with)
 		}
-	}
-	if len(lack) == 0 {
+		return ok
+	})
+	if lack = slices.DeleteFunc(lack, func(r recipient) bool { return !lacks(r) }); len(lack) == 0 && len(agreed) == 0 {
 		return s.agree(st, rnd)
 	}
-	wraps, err := wrapTo(lack[:min(len(lack), maxWraps)], s.ID(), e.Commitment, key)
-	if err != nil || len(wraps) == 0 {
+	agreed = agreed[:min(len(agreed), maxSlots)]
+	rec := &list.ShareKey{Epoch: e.ID, Agreed: s.wrapAgreed(agreed, e.Commitment, key)}
+	room := min(maxWraps, (recordRoom-len(agreed)*seal.AgreedWrapBytes)/hpkeRoom)
+	if rec.Wraps, err = wrapTo(lack[:min(len(lack), room)], s.ID(), e.Commitment, key); err != nil || len(rec.Wraps)+len(agreed) == 0 {
 		return false, err
 	}
-	_, err = s.write(&list.Record{Kind: list.KindShareKey, ShareKey: &list.ShareKey{Epoch: e.ID, Wraps: wraps}})
+	_, err = s.write(&list.Record{Kind: list.KindShareKey, ShareKey: rec})
 	return err == nil, err
 }
 

@@ -234,6 +234,9 @@ func (s *State) foldShare(n *node) {
 		s.foldRevocation(n)
 	case rec.ShareKey != nil:
 		s.addWraps(rec.ShareKey.Epoch, rec.ShareKey.Wraps, n.account)
+		if e := s.epochs[rec.ShareKey.Epoch]; e != nil && len(rec.ShareKey.Agreed) > 0 {
+			e.shared = append(e.shared, agreedBy{n.device, rec.ShareKey.Agreed})
+		}
 	case rec.Agree != nil:
 		s.foldAgree(n)
 	}

@@ -78,6 +78,9 @@ func (s *State) allowsShare(b *dag.Batch, rec *Record) error {
 		if s.epochs[rec.ShareKey.Epoch] == nil {
 			return denied("the key of an unknown epoch")
 		}
+		if err := s.allowsAgreed(rec.ShareKey.Agreed, dag.PublicKey{}); err != nil {
+			return err
+		}
 		return s.allowsWraps(rec.ShareKey.Wraps, dag.PublicKey{})
 	case rec.Agree != nil:
 		return s.allowsAgree(rec.Agree)

@@ -75,7 +75,7 @@ func adopt(batches ...dag.ID) *Record {
 func leave() *Record { return &Record{Kind: KindLeave, Must: true, Leave: &Leave{}} }
 
 func share(epoch dag.ID, wraps ...Wrap) *Record {
-	return &Record{Kind: KindShareKey, Must: true, ShareKey: &ShareKey{epoch, wraps}}
+	return &Record{Kind: KindShareKey, Must: true, ShareKey: &ShareKey{Epoch: epoch, Wraps: wraps}}
 }
 
 // party is replicas of one list, each with the actors that write on it.

@@ -50,7 +50,8 @@ type Epoch struct {
 	Agreed     []AgreedWraps
 	Clean      bool // it stands, and all that ended a membership is in its past or its own record: fit to be sealed in
 
-	node *node // nil of the root's
+	node   *node // nil of the root's
+	shared []agreedBy
 }
 
 // State is what a set of records comes to. It is a function of the set: records are folded in total order.
@@ -312,7 +313,7 @@ func (s *State) clone() *State {
 	c.order = make([]*Epoch, len(s.order))
 	for i, e := range s.order {
 		n := *e
-		n.Wraps, n.By = slices.Clip(e.Wraps), slices.Clip(e.By)
+		n.Wraps, n.By, n.shared = slices.Clip(e.Wraps), slices.Clip(e.By), slices.Clip(e.shared)
 		c.order[i], c.epochs[e.ID] = &n, &n
 	}
 	c.options = maps.Clone(s.options)
