@@ -405,14 +405,23 @@ func (s *State) Requests() []Request {
 	return out
 }
 
-// Invited says whether who proves a key may see the list and ask to join: the key is that of an invitation which stands, is
-// not revoked and, at a time in Unix seconds, not expired; nor used up, where it is open: by another kind those still listen who
-// wait for their answer.
-func (s *State) Invited(key dag.PublicKey, now uint64) bool {
-	for _, id := range s.keyed[key] {
-		if i := s.invites[id]; !i.Revoked() && !(i.Open() && i.Full()) && (i.Expires == 0 || now < i.Expires) {
-			return true
+// Invited says whether a device that proves a key may see the list and ask to join: the key is that of an invitation which stands, is
+// not revoked and, at a time in Unix seconds, not expired, but for a device that asked by it before and waits for the answer, or for what it is a
+// member of by it; nor used up, where it is open: by another kind those still listen who wait for their answer.
+func (s *State) Invited(key, device dag.PublicKey, now uint64) bool {
+	return slices.ContainsFunc(s.keyed[key], func(id dag.ID) bool {
+		i := s.invites[id]
+		return !i.Revoked() && !(i.Open() && i.Full()) && (i.Expires == 0 || now < i.Expires || s.awaits(id, device))
+	})
+}
+
+// awaits says whether a device asked by an invitation, and has no answer yet or was let in.
+func (s *State) awaits(invite dag.ID, device dag.PublicKey) bool {
+	return slices.ContainsFunc(s.asks[device], func(id dag.ID) bool {
+		q := s.requests[id]
+		if q.Invite != invite || q.Certificate.Device != device {
+			return false
 		}
-	}
-	return false
+		return q.State == RequestOpen || q.State == RequestAccepted && s.members[q.Account] != nil
+	})
 }

@@ -62,6 +62,7 @@ type State struct {
 	Space   dag.ID
 	Unknown bool // some record must be understood and is not
 
+	owner   dag.PublicKey // of now
 	members map[dag.PublicKey]*Member
 	devices map[dag.PublicKey]dag.PublicKey // the account that each device came with: first, or proved it
 	epochs  map[dag.ID]*Epoch
@@ -115,6 +116,7 @@ func newState(root *Root, space dag.ID) *State {
 		revokers: make(map[dag.PublicKey]bool),
 		brought:  make(map[ofDevice]bool),
 	}
+	s.owner = root.Owner.Identity
 	owner := &Member{Account: root.Owner.Identity, Role: RoleOwner, Since: space, Keys: root.Owner}
 	if root.Device != nil {
 		owner.Devices = []Device{{*root.Device, space, space, root.Name}}
@@ -223,6 +225,9 @@ func (s *State) Role(account dag.PublicKey) Role {
 	}
 	return RoleNone
 }
+
+// Owner is who owns the space now: by its root, or by the last transfer that stands.
+func (s *State) Owner() dag.PublicKey { return s.owner }
 
 // HasDevice says whether the device writes for the account.
 func (s *State) HasDevice(account, device dag.PublicKey) bool {

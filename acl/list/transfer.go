@@ -85,7 +85,10 @@ func (j *judge) needs(n *node) Role {
 
 // foldTransfer makes the one the owner and the other an admin.
 func (s *State) foldTransfer(n *node) {
-	s.foldRole(n, &ChangeRole{Role: RoleOwner, Account: n.record.Transfer.Account})
+	to := n.record.Transfer.Account
+	if s.foldRole(n, &ChangeRole{Role: RoleOwner, Account: to}); s.Role(to) == RoleOwner {
+		s.owner = to
+	}
 	if m := s.members[n.account]; m != nil {
 		m.Role = RoleAdmin
 	}
