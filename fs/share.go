@@ -41,6 +41,9 @@ func (s *space) followACL() {
 		if s.acl.Revoked() {
 			s.h.opt.Log.Warn("this device was revoked", "space", s.id.String())
 		}
+		if !only {
+			s.arriveAgain() // conflicts that were left to others
+		}
 		// Mode bits say whether the space can be written to.
 		s.h.emit(Event{Inode: s.ino(rootDir), Whole: true})
 	}
