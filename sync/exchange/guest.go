@@ -3,7 +3,6 @@ package exchange
 import (
 	"context"
 	"crypto/ed25519"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -260,7 +259,7 @@ func (e *Engine) visit(ctx context.Context, r *remote, g *Guest) error {
 		switch m := m.(type) {
 		case *wire.Frames:
 			if t.in.Bytes > maxAccess {
-				return errors.New("exchange: an access list of more than 64 MiB")
+				return errLongAccess
 			}
 			if err := g.Take(m.Frames, false); err != nil {
 				return fmt.Errorf("%w: %w", session.ErrPeer, err)

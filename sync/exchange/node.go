@@ -32,7 +32,7 @@ const (
 	takeWithin  = 10 * time.Minute       // for a node: from a slow line
 	maxConfigs  = 64                     // that a node tells in configsIn
 	configsIn   = 30 * time.Second
-	maxOffered  = 4 * maxAccess // bytes of the access lists that a node has in memory to judge
+	maxOffered  = 2 * maxAccess // bytes of the access lists that a node has in memory to judge
 )
 
 var errOffers = errors.New("exchange: too much is offered at once")
