@@ -211,8 +211,13 @@ func TestKeysAfterHistories(t *testing.T) {
 			}
 		}
 	}
-	rapid.Check(t, history)
-	if !t.Failed() && (joined == 0 || out == 0 || revoked == 0 || forks == 0) {
+	missing := func() bool { return joined == 0 || out == 0 || revoked == 0 || forks == 0 }
+	for range 20 { // a short run may miss what it is for
+		if rapid.Check(t, history); t.Failed() || !missing() {
+			break
+		}
+	}
+	if !t.Failed() && missing() {
 		t.Errorf("something never happened: %d joined, %d were out, %d revoked, %d times no epoch was clean", joined, out, revoked, forks)
 	}
 }
