@@ -140,8 +140,13 @@ func TestAgreedSlots(t *testing.T) {
 	st := s.list.State()
 	epochs := st.Epochs()
 	e := &epochs[len(epochs)-1]
-	to, by := st.AgreedTo(e)
-	if by != alice.Identity || len(to) != 2*len(st.Members()) {
+	var to []dag.PublicKey
+	st.AgreedTo(e, func(who, by dag.PublicKey) {
+		if to = append(to, who); by != alice.Identity {
+			t.Error("by another")
+		}
+	})
+	if len(to) != 2*len(st.Members()) {
 		t.Errorf("%d recipients of %d members", len(to), len(st.Members()))
 	}
 	for _, m := range st.Members() {
@@ -200,4 +205,39 @@ func BenchmarkRemove1000(b *testing.B) {
 		b.StartTimer()
 	}
 	b.ReportMetric(float64(size), "bytes")
+}
+
+// TestSharedByAgreedKeys: an epoch that another began is shared by who has agreed on keys with the members under these, so that it takes as much as one
+// of its own; also where the other kept it from all.
+func TestSharedByAgreedKeys(t *testing.T) {
+	alice := person(t, "alice")
+	s, all := crowd(t, alice, agreeFrom+4)
+	bob := replica(t, all[0], s)
+	rec, err := bob.nextEpoch(dag.PublicKey{}, dag.ID{}, nil)
+	must(t, err)
+	rec.Wraps = slices.DeleteFunc(rec.Wraps, func(w list.Wrap) bool { return w.To != alice.Identity && w.To != alice.Device.PublicKey() })
+	epoch, err := bob.write(&list.Record{Kind: list.KindRotateKey, RotateKey: rec})
+	must(t, err)
+	pass(t, bob, s)
+	if s.Epoch() != epoch {
+		t.Fatal("not the epoch to seal in")
+	}
+	if wrote, err := s.Heal(nil); !wrote || err != nil {
+		t.Fatal("not healed", err)
+	}
+	shared, size := lastRecord(t, s)
+	if shared.ShareKey == nil || len(shared.ShareKey.Wraps) > 0 || size > 2048+(len(all)+1)*seal.AgreedWrapBytes {
+		t.Errorf("%d bytes, kind %d", size, shared.Kind)
+	}
+	for _, k := range all[1:] {
+		if r := replica(t, k, s); r.Epoch() != epoch {
+			t.Errorf("%s lacks the key", k.Device.Name)
+		}
+	}
+	if r := replica(t, &Keys{Account: all[2].Account, Device: newKeys(t, all[2].Account, "new").Device, Public: all[2].Public, Identity: all[2].Identity}, s); !r.keys.Has(epoch) {
+		t.Error("the phrase alone does not open it")
+	}
+	if wrote, err := s.Heal(nil); wrote || err != nil {
+		t.Error("healed what was whole", err)
+	}
 }

@@ -58,23 +58,36 @@ func wrapEach(to []recipient, k seal.ReadKey, info func(to dag.PublicKey) []byte
 	return out, nil
 }
 
-// openEpochs opens each epoch whose key is not here yet, as far as this device can, and chooses the one to seal in.
-// A wrap that does not open, or holds a key that does not match the epoch's commitment, is void.
-func (s *Space) openEpochs() {
+// refresh opens the epochs of records that came since the last time.
+func (s *Space) refresh() {
+	if s.seen.Load() == s.came.Load() {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.seen.Load() != s.came.Load() { // whoever held mu saw to it
+		s.openEpochs()
+	}
+}
+
+// openEpochs opens each epoch whose key is not here yet, as far as this device can, and chooses the one to seal in.
+// A wrap that does not open, or holds a key that does not match the epoch's commitment, is void. mu is held.
+func (s *Space) openEpochs() {
+	came := s.came.Load() // before the state is taken: what comes then is looked at next time
+	defer s.seen.Store(came)
 	st := s.list.State()
 	epochs := st.Epochs()
 	// From the newest on: it leads to those it follows by symmetric keys, so that one unwrapping does for all.
 	for i := len(epochs) - 1; i >= 0; i-- {
 		e := &epochs[i]
-		if !s.keys.Has(e.ID) && e.Suite == list.Suite {
-			if key, ok := s.find(st, e); ok {
+		key, ok := s.keys.Held(e.ID)
+		if !ok && e.Suite == list.Suite {
+			if key, ok = s.find(st, e); ok {
 				s.keys.Add(e.ID, key)
 			}
 		}
-		if key, ok := s.keys.Key(e.ID); ok {
-			s.openFollowed(epochs, e, key)
+		if ok {
+			s.openFollowed(st, e, key)
 		}
 	}
 	current := dag.ID{}
@@ -89,17 +102,20 @@ func (s *Space) openEpochs() {
 }
 
 // openFollowed opens the epochs that one follows, which all stand before it.
-func (s *Space) openFollowed(epochs []list.Epoch, e *list.Epoch, key seal.ReadKey) {
+func (s *Space) openFollowed(st *list.State, e *list.Epoch, key seal.ReadKey) {
 	for _, f := range e.Follows {
-		at := slices.IndexFunc(epochs, func(o list.Epoch) bool { return o.ID == f.Epoch })
-		if at < 0 || s.keys.Has(f.Epoch) {
+		if _, ok := s.keys.Held(f.Epoch); ok {
+			continue
+		}
+		to, ok := st.Epoch(f.Epoch)
+		if !ok {
 			continue
 		}
 		b, err := key.OpenField(labelFollow, followAD(s.ID(), f.Epoch), f.Sealed)
 		if err != nil || len(b) != len(seal.ReadKey{}) {
 			continue
 		}
-		if k := seal.ReadKey(b); s.matches(&epochs[at], k) {
+		if k := seal.ReadKey(b); s.matches(&to, k) {
 			s.keys.Add(f.Epoch, k)
 		}
 	}

@@ -118,7 +118,7 @@ func (g *Guest) look(st *list.State, now time.Time) error {
 	if st.Unknown {
 		return ErrUnknown
 	}
-	for _, q := range st.Requests() {
+	for _, q := range st.RequestsOf(g.k.Identity) {
 		if q.ID == g.mine && q.State == list.RequestDeclined {
 			g.state = GuestDeclined
 			return nil
@@ -136,9 +136,9 @@ func (g *Guest) look(st *list.State, now time.Time) error {
 		return fmt.Errorf("%w: the request is no longer open; ask for another invitation", ErrInvitation)
 	}
 	var found *list.Invitation
-	for _, i := range st.Invitations() {
+	for _, i := range st.InvitationsBy(g.keys.public()) {
 		// Beside each other several can be made with one key, and who did is not known to have its secret.
-		if i.Key == g.keys.public() && (found == nil || i.Author == g.link.By) {
+		if found == nil || i.Author == g.link.By {
 			found = &i
 		}
 	}

@@ -69,10 +69,8 @@ func (s *Space) sealing() (*list.Epoch, seal.ReadKey, error) {
 	id := s.Epoch()
 	key, ok := s.keys.Key(id)
 	if ok {
-		for _, e := range s.list.State().Epochs() {
-			if e.ID == id {
-				return &e, key, nil
-			}
+		if e, ok := s.list.State().Epoch(id); ok {
+			return &e, key, nil
 		}
 	}
 	return nil, key, seal.ErrNoKey
@@ -130,12 +128,10 @@ func (s *Space) Invitations() []Invited {
 // RevokeInvite ends an invitation; an open one with a new epoch.
 func (s *Space) RevokeInvite(id dag.ID, rnd io.Reader) error {
 	r := &list.RevokeInvite{Invite: id}
-	for _, i := range s.list.State().Invitations() {
-		if i.ID == id && i.Open() {
-			var err error
-			if r.Next, err = s.nextEpoch(dag.PublicKey{}, id, rnd); err != nil {
-				return err
-			}
+	if i, ok := s.list.State().Invitation(id); ok && i.Open() {
+		var err error
+		if r.Next, err = s.nextEpoch(dag.PublicKey{}, id, rnd); err != nil {
+			return err
 		}
 	}
 	_, err := s.write(&list.Record{Kind: list.KindRevokeInvite, RevokeInvite: r})
@@ -155,18 +151,13 @@ func (s *Space) Requests() []Asking {
 			out = append(out, Asking{ID: q.ID, Account: q.Account, Name: name, Role: st.Role(q.Replaces), Time: unix(q.Time), Replaces: q.Replaces})
 			continue
 		}
-		if i, ok := st.Invitation(q.Invite); !ok || i.Revoked() {
+		i, ok := st.Invitation(q.Invite)
+		if !ok || i.Revoked() {
 			continue // who asked was told that, and waits no more
 		}
-		a := Asking{ID: q.ID, Account: q.Account, Time: unix(q.Time)}
-		for _, i := range st.Invitations() {
-			if i.ID != q.Invite {
-				continue
-			}
-			a.Role = i.Role
-			if naming, ok := s.naming(&i); ok {
-				a.Name, _ = openMemberName(naming, q.Account, q.Name)
-			}
+		a := Asking{ID: q.ID, Account: q.Account, Time: unix(q.Time), Role: i.Role}
+		if naming, ok := s.naming(&i); ok {
+			a.Name, _ = openMemberName(naming, q.Account, q.Name)
 		}
 		out = append(out, a)
 	}
@@ -189,24 +180,19 @@ func (s *Space) naming(i *list.Invitation) (k seal.ReadKey, ok bool) {
 // Approve makes the author of a request a member, in the role of the invitation, or in another that role names.
 func (s *Space) Approve(id dag.ID, role Role, now time.Time, rnd io.Reader) error {
 	st := s.list.State()
-	all := st.Requests()
-	at := slices.IndexFunc(all, func(q list.Request) bool { return q.ID == id && q.State == list.RequestOpen })
-	if at < 0 {
+	q, ok := st.Request(id)
+	if !ok || q.State != list.RequestOpen {
 		return fmt.Errorf("%w: nobody waits for this answer", ErrDenied)
 	}
-	q := &all[at]
 	e, key, err := s.sealing()
 	if err != nil {
 		return err
 	}
-	name, device := s.namesOf(q)
+	name, device := s.namesOf(&q)
 	if q.Replaces != (dag.PublicKey{}) && role == RoleNone {
 		role = st.Role(q.Replaces)
 	}
-	for _, i := range st.Invitations() {
-		if i.ID != q.Invite {
-			continue
-		}
+	if i, ok := st.Invitation(q.Invite); ok {
 		if i.Expires > 0 && seconds(now) > i.Expires && q.Time > i.Expires {
 			return fmt.Errorf("%w: the invitation had expired when it was used", ErrDenied)
 		}
@@ -357,34 +343,35 @@ func (s *Space) healOnce(rnd io.Reader) (bool, error) {
 		by := e.By[i]
 		has[e.Wraps[i].To] = has[e.Wraps[i].To] || !doubts || by == s.k.Identity || st.Role(by) >= RoleAdmin
 	}
-	to, by := st.AgreedTo(e)
-	for _, r := range to {
-		has[r] = has[r] || !doubts || by == s.k.Identity || st.Role(by) >= RoleAdmin
-	}
+	st.AgreedTo(e, func(to, by dag.PublicKey) {
+		has[to] = has[to] || !doubts || by == s.k.Identity || st.Role(by) >= RoleAdmin
+	})
 	own := make(map[dag.PublicKey]bool) // of devices that wrapped the key for themselves: they have it
-	for _, m := range st.Members() {
-		for i := range e.Wraps {
-			if e.By[i] == m.Account {
-				if _, ok := m.Device(e.Wraps[i].To); ok || e.Wraps[i].To == m.Account {
-					own[e.Wraps[i].To] = true
-				}
-			}
+	for i := range e.Wraps {
+		if to, by := e.Wraps[i].To, e.By[i]; to == by && isMember(st, by) || st.HasDevice(by, to) {
+			own[to] = true
 		}
 	}
-	var lack []recipient
-	for _, r := range s.recipients(st, dag.ID{}, func(*Member) bool { return false }) {
-		if !has[r.name] && !own[r.name] {
-			lack = append(lack, r)
+	lacks := func(r recipient) bool { return !has[r.name] && !own[r.name] }
+	var agreed []agreedWith
+	have := s.agreed(st)
+	lack := s.recipients(st, dag.ID{}, func(m *Member) bool {
+		with, ok := have[m.Account]
+		if ok && slices.ContainsFunc(s.recipientsOf(st, m), lacks) {
+			agreed = append(agreed, with)
 		}
-	}
-	if len(lack) == 0 {
+		return ok
+	})
+	if lack = slices.DeleteFunc(lack, func(r recipient) bool { return !lacks(r) }); len(lack) == 0 && len(agreed) == 0 {
 		return s.agree(st, rnd)
 	}
-	wraps, err := wrapTo(lack[:min(len(lack), maxWraps)], s.ID(), e.Commitment, key)
-	if err != nil || len(wraps) == 0 {
+	agreed = agreed[:min(len(agreed), maxSlots)]
+	rec := &list.ShareKey{Epoch: e.ID, Agreed: s.wrapAgreed(agreed, e.Commitment, key)}
+	room := min(maxWraps, (recordRoom-len(agreed)*seal.AgreedWrapBytes)/hpkeRoom)
+	if rec.Wraps, err = wrapTo(lack[:min(len(lack), room)], s.ID(), e.Commitment, key); err != nil || len(rec.Wraps)+len(agreed) == 0 {
 		return false, err
 	}
-	_, err = s.write(&list.Record{Kind: list.KindShareKey, ShareKey: &list.ShareKey{Epoch: e.ID, Wraps: wraps}})
+	_, err = s.write(&list.Record{Kind: list.KindShareKey, ShareKey: rec})
 	return err == nil, err
 }
 
@@ -395,8 +382,8 @@ func (s *Space) endUsedUp(st *list.State, rnd io.Reader) (wrote bool, err error)
 		return false, nil
 	}
 	role := st.Role(s.k.Identity)
-	for _, i := range st.Invitations() {
-		if !i.Open() || !i.Full() || i.Revoked() || role < RoleAdmin || i.Role >= role || role != RoleOwner && i.Author != s.k.Identity {
+	for _, i := range st.OpenInvitations() {
+		if !i.Full() || i.Revoked() || role < RoleAdmin || i.Role >= role || role != RoleOwner && i.Author != s.k.Identity {
 			continue
 		}
 		if err := s.RevokeInvite(i.ID, rnd); err != nil {

@@ -313,7 +313,7 @@ func TestUsedUpInvitation(t *testing.T) {
 	g, err := NewGuest(bob, link, "Bob", nil)
 	must(t, err)
 	visit(t, s, g)
-	if s.list.State().Invited(late.keys.public(), 1) {
+	if s.list.State().Invited(late.keys.public(), dag.PublicKey{}, 1) {
 		t.Error("who proves a used up invitation sees the list")
 	}
 	_, err = s.Rotate(nil)

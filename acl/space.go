@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/anyfs/anyfs/acl/list"
 	"github.com/anyfs/anyfs/acl/seal"
@@ -24,8 +25,10 @@ type Space struct {
 	k    *Keys
 	keys *seal.Space
 
-	mu    sync.Mutex // one opening of epochs at a time
-	epoch dag.ID     // the one to seal in; guarded by emu
+	came  atomic.Uint64 // records that list told of
+	seen  atomic.Uint64 // of these, those by which the epochs were opened
+	mu    sync.Mutex    // one opening of epochs at a time. Before the locks of list
+	epoch dag.ID        // the one to seal in; guarded by emu
 	emu   sync.RWMutex
 }
 
@@ -145,7 +148,9 @@ func opened(k *Keys, l *list.List, written dag.Store) (*Space, error) {
 	l.KeepOwn(k.Identity, k.Device.PublicKey())
 	s := &Space{list: l, k: k, keys: seal.NewSpaceRand(l.Space(), k.Rand)}
 	s.openEpochs()
-	l.Watch(s.openEpochs)
+	// Many records may come at once: they are looked at when somebody asks for a key or for the epoch to seal in.
+	s.keys.Refresh(s.refresh)
+	l.Watch(func() { s.came.Add(1) })
 	return s, nil
 }
 
@@ -157,6 +162,7 @@ func (s *Space) Heads() []dag.ID { return s.list.Heads() }
 
 // Epoch is the epoch to seal in: of those that are clean the last in total order whose key is here; zero where there is none.
 func (s *Space) Epoch() dag.ID {
+	s.refresh()
 	s.emu.RLock()
 	defer s.emu.RUnlock()
 	return s.epoch
@@ -248,10 +254,7 @@ func (s *Space) addDevice(cert *list.Certificate, deviceName string, rnd io.Read
 	if err != nil {
 		return err
 	}
-	for _, e := range st.Epochs() {
-		if e.ID != id {
-			continue
-		}
+	if e, ok := st.Epoch(id); ok {
 		to := []recipient{{cert.Device, cert.HPKE}}
 		if rec.AddDevice.Wraps, err = wrapTo(to, s.ID(), e.Commitment, key); err != nil {
 			return err
@@ -332,8 +335,8 @@ func (s *Space) recipients(st *list.State, butInvite dag.ID, skip func(*Member) 
 		}
 	}
 	but, _ := st.Invitation(butInvite)
-	for _, i := range st.Invitations() {
-		if i.Open() && !i.Revoked() && !i.Full() && (butInvite.IsZero() || i.Key != but.Key) {
+	for _, i := range st.OpenInvitations() {
+		if !i.Full() && (butInvite.IsZero() || i.Key != but.Key) {
 			to = append(to, recipient{i.Key, i.HPKE})
 		}
 	}

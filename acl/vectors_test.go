@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"flag"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/anyfs/anyfs/acl/list"
@@ -325,4 +327,59 @@ func TestVoidWraps(t *testing.T) {
 	if err := v.Verify(); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestWrapsOfEveryLength: a wrapped key of any length is refused, or where its record is none to be refused void; who has another wrap opens that, and
+// all others theirs.
+func TestWrapsOfEveryLength(t *testing.T) {
+	alice, bob, carol := person(t, "alice"), person(t, "bob"), person(t, "carol")
+	bob.Account = nil // nothing but its device's wraps
+	s := newSpaceOf(t, alice)
+	for _, k := range []*Keys{bob, carol} {
+		link, err := s.Invite(Terms{Role: RoleWriter, Open: true}, today, nil)
+		must(t, err)
+		g, err := NewGuest(k, link, "guest", nil)
+		must(t, err)
+		visit(t, s, g)
+	}
+	key := seal.ReadKey{7}
+	e := list.Epoch{ID: dag.ID{7}, Suite: list.Suite, Commitment: key.Commitment(s.ID())}
+	good, err := wrapTo([]recipient{{bob.Device.PublicKey(), bob.Device.Certificate.HPKE}, {carol.Device.PublicKey(), carol.Device.Certificate.HPKE}}, s.ID(), e.Commitment, key)
+	must(t, err)
+	theirs, others := copied(t, bob, s), copied(t, carol, s)
+	accepted := 0
+	for n := range 2200 {
+		bad := list.Wrap{To: bob.Device.PublicKey(), Sealed: bytes.Repeat([]byte{1}, n)}
+		rec := &list.Record{Kind: list.KindShareKey, Must: true, ShareKey: &list.ShareKey{Epoch: s.ID(), Wraps: []list.Wrap{bad}}}
+		_, err := list.DecodeRecord(rec.Encode())
+		if (err == nil) != (n >= 32 && n <= 2048) || err != nil && (!errors.Is(err, list.ErrFormat) || !strings.Contains(err.Error(), "wrap") || !strings.Contains(err.Error(), "record of kind 14")) {
+			t.Fatalf("a wrapped key of %d bytes in a record: %v", n, err)
+		}
+		if err == nil {
+			accepted++
+		}
+		e.Wraps = []list.Wrap{bad}
+		if _, ok := theirs.find(theirs.list.State(), &e); ok {
+			t.Fatalf("%d bytes opened", n)
+		}
+		if n%100 != 0 {
+			continue
+		}
+		e.Wraps = append(e.Wraps, good...)
+		for _, x := range []*Space{theirs, others} {
+			if k, ok := x.find(x.list.State(), &e); !ok || k != key {
+				t.Fatalf("beside %d bytes that are no key a good one does not open", n)
+			}
+		}
+	}
+	if accepted != 2017 {
+		t.Errorf("%d lengths were taken", accepted)
+	}
+}
+
+func copied(t *testing.T, k *Keys, of *Space) *Space {
+	t.Helper()
+	s, err := copyOf(k, of)
+	must(t, err)
+	return s
 }

@@ -279,7 +279,7 @@ func (a *arrival) written(n *index.Inode) {
 
 // content gives a file what its node shows.
 func (a *arrival) content(n *index.Inode, want *tree.Node, st *tree.State) error {
-	b := rebuilder{s: a.s, seq: a.seq}
+	b := rebuilder{s: a.s, seq: a.s.toPublish(a.seq)}
 	if err := b.content(n, want, st); err != nil {
 		return err
 	}

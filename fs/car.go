@@ -82,7 +82,7 @@ func (h *Home) Export(ctx context.Context, name string, w io.Writer) (ExportResu
 		if s.acl.MayWrite() {
 			return res, err
 		}
-		res.Unpublished = s.info(name).PendingChanges // what may not be published any more keeps the rest from nobody
+		res.Unpublished = s.info(name).KeptChanges // what may not be published any more keeps the rest from nobody
 	}
 	var frames [][]byte
 	if err := s.acl.Export(func(f []byte) error {

@@ -15,7 +15,8 @@ import (
 
 // rebuild makes the index of a space, which has none yet, from the changes of its graph. It holds the tree in memory.
 //
-// What concurrent changes left in conflict becomes files of their own, as it is shown: they are dirty, and published so.
+// What concurrent changes left in conflict becomes files of their own, as it is shown: they are dirty, and published so. Who may not write waits for
+// a device that does it.
 func (s *space) rebuild(ctx context.Context) error {
 	t, st, err := s.foldAll(ctx)
 	if err != nil {
@@ -23,7 +24,7 @@ func (s *space) rebuild(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	b := &rebuilder{s: s, t: t, st: st, seq: max(s.last, 1), inodes: map[dag.ID]*index.Inode{}}
+	b := &rebuilder{s: s, t: t, st: st, seq: s.toPublish(max(s.last, 1)), inodes: map[dag.ID]*index.Inode{}}
 	if o, err := st.Object(t.Root()); err != nil {
 		return err
 	} else if o != nil {
@@ -117,8 +118,17 @@ type rebuilder struct {
 	s      *space
 	t      *tree.Tree
 	st     *tree.MemStore
-	seq    journal.Seq
+	seq    journal.Seq // what becomes dirty carries it; 0: nothing does
 	inodes map[dag.ID]*index.Inode
+}
+
+// toPublish is what the ends of conflicts are dirty with that this device sees to: seq, or 0 where it may not write. There they come from others, and
+// what was dirty and could not be published would keep what comes out.
+func (s *space) toPublish(seq journal.Seq) journal.Seq {
+	if s.acl.MayWrite() {
+		return seq
+	}
+	return 0
 }
 
 // dir adds what a directory shows, and what is below. Its depth is bounded by that of the tree.
@@ -139,6 +149,9 @@ func (b *rebuilder) dir(ctx context.Context, object dag.ID, ino uint64) error {
 			return err
 		}
 		for i := range nodes {
+			if nodes[i].Loser == tree.ContentLoser && b.seq == 0 {
+				continue
+			}
 			n, err := b.node(&nodes[i], at.ino)
 			if err != nil {
 				return err

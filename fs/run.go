@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/anyfs/anyfs/acl"
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/fs/index"
 	"github.com/anyfs/anyfs/fs/journal"
@@ -221,6 +222,12 @@ func (s *space) publishFailed(err error) {
 	seen := s.pubErr != nil && s.pubErr.Error() == err.Error()
 	s.pubErr = err
 	s.mu.Unlock()
+	if errors.Is(err, acl.ErrDenied) && !s.acl.MayWrite() {
+		if !seen { // no failure: Status has it as kept
+			s.h.opt.Log.Warn("what is new stays on this device, which may write no more", "space", s.id.String())
+		}
+		return
+	}
 	if !seen {
 		s.h.report(fmt.Sprintf("space %s: publish", s.id), err)
 	}
@@ -351,7 +358,9 @@ func (s *space) settleStreams(d time.Duration) error {
 func (h *Home) Flush(ctx context.Context) error {
 	var err error
 	for _, s := range h.each() {
-		err = errors.Join(err, s.publishAll(ctx)) // one that can't be published keeps no other from it
+		if e := s.publishAll(ctx); s.acl.MayWrite() { // what was written before this device lost the right to stays here, and is no failure
+			err = errors.Join(err, e) // one that can't be published keeps no other from it
+		}
 	}
 	return errors.Join(err, h.SyncAll(ctx))
 }

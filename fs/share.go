@@ -41,6 +41,9 @@ func (s *space) followACL() {
 		if s.acl.Revoked() {
 			s.h.opt.Log.Warn("this device was revoked", "space", s.id.String())
 		}
+		if !only {
+			s.arriveAgain() // conflicts that were left to others
+		}
 		// Mode bits say whether the space can be written to.
 		s.h.emit(Event{Inode: s.ino(rootDir), Whole: true})
 	}
@@ -400,10 +403,10 @@ func (s *space) heal(some bool, err error) error {
 	return s.recorded(err)
 }
 
-// Invited says whether who proves the key of an invitation may ask to join.
-func (r *Replica) Invited(key dag.PublicKey) bool {
+// Invited says whether a device that proves the key of an invitation may ask to join, or waits for the answer.
+func (r *Replica) Invited(key, device dag.PublicKey) bool {
 	now := r.s.h.opt.Clock().Unix()
-	return r.s.acl.Role() != acl.RoleNone && r.s.acl.List().State().Invited(key, uint64(max(0, now)))
+	return r.s.acl.Role() != acl.RoleNone && r.s.acl.List().State().Invited(key, device, uint64(max(0, now)))
 }
 
 // NewGuest is this account asking to join a space by an invitation.

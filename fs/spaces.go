@@ -81,6 +81,7 @@ type SpaceInfo struct {
 	Problem string `json:"problem,omitempty"` // why it is damaged, or not on this device
 
 	PendingChanges int    `json:"pending_changes"`
+	KeptChanges    int    `json:"kept_changes,omitempty"` // that were made here before this device lost the right to write, and go nowhere
 	PendingBlocks  int    `json:"pending_blocks"`
 	Conflicts      int    `json:"conflicts"`
 	Quarantined    int    `json:"quarantined"`          // batches by who might not write them any more
@@ -278,10 +279,14 @@ func (s *space) info(name string) SpaceInfo {
 		}
 	}
 	i.Objects, i.SendBlocks = s.objects, s.toSend()
+	denied := !s.acl.MayWrite()
+	if denied {
+		i.KeptChanges, i.PendingChanges, i.PendingBlocks = i.PendingChanges, 0, 0
+	}
 	switch {
 	case s.acl.Revoked():
 		i.State, i.FetchBlocks, i.SendBlocks = StateRevoked, 0, 0
-	case s.pubErr != nil:
+	case s.pubErr != nil && !denied:
 		i.State = "error"
 	case s.left() && s.acl.Asked():
 		i.State, i.FetchBlocks, i.SendBlocks = StateAsked, 0, 0

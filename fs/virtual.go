@@ -52,10 +52,18 @@ func (h *Home) virtualXattr(ino Ino, name string) ([]byte, error) {
 	return nil, ErrNoAttr
 }
 
+// membersText has a line for each member, those with the highest roles first. Where an attribute can't hold all, which is from about a thousand
+// on, the last line says how many more there are.
 func membersText(members []acl.Member) string {
+	const more = "and %d more, which 'anyfs members' lists\n"
 	var b strings.Builder
-	for _, m := range members {
-		fmt.Fprintf(&b, "%s %s\n", acl.FormatIdentity(m.Account), m.Role)
+	for i, m := range members {
+		line := fmt.Sprintf("%s %s\n", acl.FormatIdentity(m.Account), m.Role)
+		if b.Len()+len(line)+len(more)+16 > MaxXattr {
+			fmt.Fprintf(&b, more, len(members)-i)
+			break
+		}
+		b.WriteString(line)
 	}
 	return b.String()
 }

@@ -15,9 +15,11 @@ type Adopt struct{ Batches []dag.ID }
 // Adopted says whether a standing record adopts a batch.
 func (s *State) Adopted(batch dag.ID) bool { return s.adopted[batch] }
 
-// noteAdopted takes a standing record's batches. The set is replaced, not changed: the state before has it too.
+// noteAdopted takes a standing record's batches. A set that another state has too is replaced, not changed.
 func (s *State) noteAdopted(a *Adopt) {
-	s.adopted = maps.Clone(s.adopted)
+	if s.shared {
+		s.adopted, s.shared = maps.Clone(s.adopted), false
+	}
 	if s.adopted == nil {
 		s.adopted = make(map[dag.ID]bool, len(a.Batches))
 	}

@@ -31,7 +31,7 @@ type AgreedMember struct {
 	Wraps   []Wrap
 }
 
-// AgreedWraps is an epoch's key, wrapped under keys of one agree record of the same device: for each member of that whose bit is set in
+// AgreedWraps is an epoch's key, wrapped under keys of one agree record of the device that wrote it: for each member of that whose bit is set in
 // Mask, the lowest bit of the first byte first, one wrap in Wraps.
 type AgreedWraps struct {
 	Record dag.ID
@@ -95,6 +95,14 @@ func (w *writer) agreed(list []AgreedWraps) {
 		w.bytes(list[i].Mask)
 		w.bytes(list[i].Wraps)
 	}
+}
+
+// roomAgreed is an upper bound of the length of agreed wraps.
+func roomAgreed(list []AgreedWraps) (n int) {
+	for i := range list {
+		n += 64 + len(list[i].Mask) + len(list[i].Wraps)
+	}
+	return n
 }
 
 // agreed reads what an epoch has by agreed keys: nothing where the field is not there.
@@ -213,26 +221,38 @@ func (s *State) AgreedFor(e *Epoch, account dag.PublicKey) (out []AgreedKey) {
 	return out
 }
 
-// AgreedTo gives whom an epoch's key was wrapped to by agreed keys, devices and accounts, and the account that did it.
-func (s *State) AgreedTo(e *Epoch) (to []dag.PublicKey, by dag.PublicKey) {
+// AgreedTo calls fn for each device and account that an epoch's key was wrapped to by an agreed key, with the account that did it.
+func (s *State) AgreedTo(e *Epoch, fn func(to, by dag.PublicKey)) {
 	s.eachAgreed(e, func(a *Agreement, w *AgreedWraps) {
-		by = a.Account
 		for i := range a.Members {
 			if w.slot(i) != nil {
 				for k := range a.Members[i].Wraps {
-					to = append(to, a.Members[i].Wraps[k].To)
+					fn(a.Members[i].Wraps[k].To, a.Account)
 				}
 			}
 		}
 	})
-	return to, by
 }
 
-// eachAgreed calls fn for what an epoch has by agreements of the device that began it; by others' nobody could open it.
+// agreedBy is what a device wrapped under keys that it agreed on.
+type agreedBy struct {
+	device dag.PublicKey
+	wraps  []AgreedWraps
+}
+
+// eachAgreed calls fn for what an epoch has by agreements of the device that wrote it; by others' nobody could open it.
 func (s *State) eachAgreed(e *Epoch, fn func(by *Agreement, w *AgreedWraps)) {
-	for i := range e.Agreed {
-		if a := s.agreed[e.Agreed[i].Record]; a != nil && e.node != nil && a.Device == e.node.device {
-			fn(a, &e.Agreed[i])
+	each := func(list []AgreedWraps, device dag.PublicKey) {
+		for i := range list {
+			if a := s.agreed[list[i].Record]; a != nil && a.Device == device {
+				fn(a, &list[i])
+			}
 		}
+	}
+	if e.node != nil {
+		each(e.Agreed, e.node.device)
+	}
+	for i := range e.shared {
+		each(e.shared[i].wraps, e.shared[i].device)
 	}
 }

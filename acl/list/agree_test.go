@@ -3,6 +3,7 @@ package list
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"testing"
 
 	"github.com/anyfs/anyfs/dag"
@@ -63,6 +64,18 @@ func agreeFaults() map[string][]byte {
 	}
 }
 
+func agreedTo(s *State, epoch dag.ID) (out []dag.PublicKey) {
+	s.AgreedTo(s.epochs[epoch], func(to, _ dag.PublicKey) { out = append(out, to) })
+	return out
+}
+
+// sharedBy shares an epoch's key with those members of an agree record whose bits are set.
+func sharedBy(epoch, record dag.ID, mask byte) *Record {
+	r := share(epoch)
+	r.ShareKey.Agreed = byAgreed(rotate(dag.ID{1}), record, mask).RotateKey.Agreed
+	return r
+}
+
 // TestAgreeRules: who may agree on keys with whom, and which epochs go by them.
 func TestAgreeRules(t *testing.T) {
 	p := newParty(t, "adm:admin", "wri:writer", "rea:reader")
@@ -101,7 +114,22 @@ func TestAgreeRules(t *testing.T) {
 		t.Fatal(err)
 	}
 	st := p.lists["wri"].State()
-	if to, _ := st.AgreedTo(st.epochs[own]); len(to) != 0 || len(st.AgreedFor(st.epochs[own], public(p.who["wri"].account))) != 0 {
+	if to := agreedTo(st, own); len(to) != 0 || len(st.AgreedFor(st.epochs[own], public(p.who["wri"].account))) != 0 {
 		t.Error("an epoch went by the agreement of another's device")
+	}
+
+	// The key is shared under the keys of who shares it, and no others.
+	deny("adm", sharedBy(own, dag.ID{5}, 1))
+	p.send("wri", "adm")
+	deny("adm", sharedBy(own, id, 1<<rea)) // who was removed
+	p.must("wri", sharedBy(own, id, 1<<(1-rea)))
+	if to := agreedTo(p.lists["wri"].State(), own); len(to) != 0 {
+		t.Error("a key was shared by the agreement of another's device")
+	}
+	p.must("adm", sharedBy(own, id, 1<<(1-rea)))
+	p.send("adm", "wri")
+	st = p.lists["wri"].State()
+	if to := agreedTo(st, own); len(to) != 2 || !slices.Contains(to, public(p.who["wri"].device)) || len(st.AgreedFor(st.epochs[own], public(p.who["wri"].account))) != 1 {
+		t.Errorf("shared with %d", len(to))
 	}
 }

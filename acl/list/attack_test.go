@@ -1,7 +1,11 @@
 package list
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
+	"os"
+	"slices"
 	"testing"
 
 	"github.com/anyfs/anyfs/dag"
@@ -250,5 +254,115 @@ func TestAdopted(t *testing.T) {
 		if inState(t, g[on], all[2]) || !inState(t, g[on], all[0]) {
 			t.Error(on, "goes by what a removed admin adopted, or no more by what it adopted before")
 		}
+	}
+}
+
+// TestManyWritesOfTheRemoved: of a thousand batches (with ANYFS_LONG ten thousand) that a removed writer brings to others, signed before the removal and
+// kept back, or later with clocks and heads of before, in feeds that go on and in new ones, by either of its devices, with the heads of now too, none
+// counts: neither where it comes before the removal is heard of nor after. What was heard from it counts on.
+func TestManyWritesOfTheRemoved(t *testing.T) {
+	n := 1000
+	if os.Getenv("ANYFS_LONG") != "" {
+		n = 10_000
+	}
+	p := newParty(t, "wri:writer", "bob:writer", "late:writer")
+	p.second("wri", "wri2")
+	p.sync()
+	g := p.files()
+	old := p.lists["wri"].Heads()
+	honest := map[dag.ID]bool{}
+	for _, by := range []string{"wri", "bob", "wri2"} {
+		b, err := p.publish(by, g[by], old, "honest")
+		if err != nil {
+			t.Fatal(err)
+		}
+		honest[b.ID()] = true
+		for name, to := range g {
+			if name != by {
+				if err := p.relay(g[by], to, b); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	tips := func(by string) (out []dag.ID) {
+		for _, x := range g["owner"].Tips() {
+			f, err := g["owner"].Frame(x.Batch)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if b, _, err := dag.DecodeFrame(f); err == nil && b.Account == public(p.who[by].account) {
+				out = append(out, x.Batch)
+			}
+		}
+		slices.SortFunc(out, dag.ID.Compare)
+		return out
+	}
+	var frames [][]byte
+	kinds := map[string]int{}
+	forge := func(kind, by string, at *dag.Graph, heads []dag.ID, many int) {
+		for i := range many {
+			b, err := p.publish(by, at, heads, fmt.Sprint(kind, i))
+			if err != nil {
+				t.Fatal(err)
+			}
+			f, err := at.Frame(b.ID())
+			if err != nil {
+				t.Fatal(err)
+			}
+			frames = append(frames, bytes.Clone(f))
+			kinds[kind]++
+		}
+	}
+	fresh := func() *dag.Graph {
+		x, err := dag.Open(p.space, store.NewMem(), dag.Anyone{}, dag.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return x
+	}
+	forge("signed before", "wri", g["wri"], old, n/5)
+	p.must("owner", remove(p.who["wri"], next(p.space), tips("wri")...))
+	p.send("owner", "bob")
+	forge("backdated", "wri", g["wri"], old, n/5)
+	forge("by the other device", "wri2", g["wri2"], old, n/5)
+	for range n / 50 {
+		forge("in a new feed", "wri", fresh(), old, 10)
+	}
+	forge("with the heads of now", "wri", fresh(), p.lists["owner"].Heads(), n/5)
+
+	// One hears of the removal last, and took what came before.
+	for name, to := range map[string]*dag.Graph{"bob": g["bob"], "owner": g["owner"], "late": g["late"]} {
+		for _, f := range frames {
+			_, err := to.Ingest(f)
+			if err != nil && !errors.Is(err, dag.ErrDenied) && !errors.Is(err, dag.ErrQuota) {
+				t.Fatal(name, err)
+			}
+		}
+	}
+	if held, err := g["late"].Quarantined(); err != nil || len(held) > 0 {
+		t.Fatal("what was not heard of holds something back:", len(held), err)
+	}
+	p.send("owner", "late")
+	for _, name := range []string{"bob", "owner", "late"} {
+		if _, err := g[name].Rejudge(nil); err != nil {
+			t.Fatal(err)
+		}
+		counted := 0
+		if err := g[name].Batches(func(b *dag.Batch, _ [][]byte) error {
+			if counted++; !honest[b.ID()] {
+				t.Fatalf("%s: a batch of who was removed counts", name)
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if counted != len(honest) {
+			t.Errorf("%s: %d of %d that were heard of count", name, counted, len(honest))
+		}
+	}
+	t.Logf("%d attempts: %v", len(frames), kinds)
+	if len(frames) != n || len(kinds) != 5 {
+		t.Errorf("%d attempts of %d kinds", len(frames), len(kinds))
 	}
 }

@@ -82,7 +82,7 @@ func sharing() map[string]*Record {
 		"acceptance": accepted, "refusal": answer(KindDecline, dag.ID{3}), "taking back": answer(KindCancel, dag.ID{3}),
 		"promotion": changeRole(a, RoleAdmin), "demotion": demoted, "removal": remove(a, next(space), dag.ID{1}, dag.ID{2}),
 		"replacement": replaceBy(a, newActor(2, 1), dag.ID{3}, space),
-		"transfer":    transfer(a), "adoption": adopt(dag.ID{1}, dag.ID{2}), "leaving": leave(), "leaving with tips": {Kind: KindLeave, Must: true, Leave: &Leave{[]dag.ID{{4}}}}, "sharing": share(space, to),
+		"transfer":    transfer(a), "adoption": adopt(dag.ID{1}, dag.ID{2}), "leaving": leave(), "leaving with tips": {Kind: KindLeave, Must: true, Leave: &Leave{[]dag.ID{{4}}}}, "sharing": share(space, to), "sharing by agreed keys": sharedBy(space, dag.ID{2}, 5),
 		"revocation of a device": revokeDevice(a, newActor(1, 2), next(space), dag.ID{1}, dag.ID{2}), "revocation by a reader": revokeDevice(a, newActor(1, 2), nil),
 	}
 }

@@ -35,63 +35,93 @@ func (r *reach) has(i int) bool {
 	return i/64 < len(r.bits) && r.bits[i/64]>>(i%64)&1 == 1
 }
 
+// reaches are the pasts of the nodes of an order.
+type reaches struct {
+	pasts []reach
+	at    map[dag.ID]int // by the batch, its place in the order
+}
+
+// add takes in a node that has all others in its past.
+func (r *reaches) add(n *node) {
+	r.at[n.batch] = len(r.pasts)
+	r.pasts = append(r.pasts, reach{full: len(r.pasts)})
+}
+
+// within says of a node whether heads and their past hold it; nil where one of them is not known. Whoever holds what it gives holds the list's mu.
+func (r *reaches) within(heads []dag.ID) func(*node) bool {
+	if r == nil {
+		return nil
+	}
+	tops := make([]int, len(heads))
+	for i := range heads {
+		at, ok := r.at[heads[i]]
+		if !ok {
+			return nil
+		}
+		tops[i] = at
+	}
+	return func(n *node) bool {
+		at, ok := r.at[n.batch]
+		return ok && slices.ContainsFunc(tops, func(h int) bool { return h == at || h > at && r.pasts[h].has(at) })
+	}
+}
+
 // pasts computes the past of each node of an order that is closed under pasts.
-func pasts(order []*node) ([]reach, map[dag.ID]int) {
+func pasts(order []*node) *reaches {
 	at := make(map[dag.ID]int, len(order))
 	out := make([]reach, len(order))
 	for i, n := range order {
 		at[n.batch] = i
-		r := &out[i]
+		full, end := 0, 0 // all before full are in the past, and none from end on
 		for _, p := range n.past {
 			k := at[p]
-			if f := out[k].full; f > r.full {
-				r.full = f
-			}
+			full, end = max(full, out[k].full), max(end, k+1)
 		}
-		width := (i - r.full + 63) / 64
-		set := make([]uint64, width)
+		set := make([]uint64, max(0, end-full+63)/64)
 		for _, p := range n.past {
 			k := at[p]
-			o := &out[k]
-			for w, b := range o.bits {
-				for ; b != 0; b &= b - 1 {
-					if x := o.full + w*64 + bits.TrailingZeros64(b) - r.full; x >= 0 {
-						set[x/64] |= 1 << (x % 64)
-					}
-				}
-			}
-			if x := k - r.full; x >= 0 {
+			orFrom(set, out[k].bits, full-out[k].full)
+			if x := k - full; x >= 0 {
 				set[x/64] |= 1 << (x % 64)
 			}
 		}
 		// What is all set belongs to full.
 		whole := 0
-		for whole < i-r.full && set[whole/64]>>(whole%64)&1 == 1 {
-			whole++
-		}
-		if whole == i-r.full {
-			r.full = i
-			continue
-		}
-		kept := reach{full: r.full + whole}
-		kept.bits = make([]uint64, (i-kept.full+63)/64)
-		for x := whole; x < i-r.full; x++ {
-			if set[x/64]>>(x%64)&1 == 1 {
-				y := x - whole
-				kept.bits[y/64] |= 1 << (y % 64)
+		for _, w := range set {
+			ones := bits.TrailingZeros64(^w)
+			if whole += ones; ones < 64 {
+				break
 			}
 		}
-		out[i] = kept
+		out[i].full = full + whole
+		if n := max(0, end-out[i].full+63) / 64; n > 0 {
+			out[i].bits = make([]uint64, n)
+			orFrom(out[i].bits, set, whole)
+		}
 	}
-	return out, at
+	return &reaches{out, at}
+}
+
+// orFrom sets the bits of dst that are set in src from a place on.
+func orFrom(dst, src []uint64, from int) {
+	words, shift := from/64, from%64
+	for i := range dst {
+		at := i + words
+		if at >= len(src) {
+			return
+		}
+		dst[i] |= src[at] >> shift
+		if shift > 0 && at+1 < len(src) {
+			dst[i] |= src[at+1] << (64 - shift)
+		}
+	}
 }
 
 // judge decides which records of an order stand.
 type judge struct {
-	s         *State
-	order     []*node
-	pasts     []reach
-	at        map[dag.ID]int
+	s     *State
+	order []*node
+	*reaches
 	void      map[*node]bool
 	transfers []*node                  // that stand, in order
 	places    map[dag.PublicKey]dag.ID // members whose place another took, and by which request
@@ -99,14 +129,11 @@ type judge struct {
 }
 
 // evaluate is the state that a set of records comes to: order holds it in total order, and is closed under pasts.
-func evaluate(root *Root, space dag.ID, order []*node) *State {
+func evaluate(root *Root, space dag.ID, order []*node) (*State, *reaches) {
 	s := newState(root, space)
-	j := &judge{s: s, order: order, void: make(map[*node]bool), dead: make(map[*node]bool), places: make(map[dag.PublicKey]dag.ID)}
-	j.pasts, j.at = pasts(order)
+	j := &judge{s: s, order: order, reaches: pasts(order), void: make(map[*node]bool), dead: make(map[*node]bool), places: make(map[dag.PublicKey]dag.ID)}
 	for _, n := range order {
-		if n.record.asks() && s.requests[n.id] == nil {
-			s.requests[n.id] = newRequest(n)
-		}
+		s.noteRequest(n)
 	}
 	j.decide()
 	j.beside()
@@ -119,7 +146,7 @@ func evaluate(root *Root, space dag.ID, order []*node) *State {
 	}
 	s.lapse(j)
 	j.clean()
-	return s
+	return s, j.reaches
 }
 
 // in says whether a is in the past of b.
@@ -274,7 +301,7 @@ func (s *State) lapse(j *judge) {
 	for _, n := range j.order {
 		if n.record.asks() && j.void[n] {
 			if q := s.requests[n.id]; q != nil && q.batch == n.batch && q.State == RequestOpen {
-				q.State = RequestLapsed
+				s.answered(q, RequestLapsed)
 			}
 		}
 	}
@@ -288,6 +315,7 @@ func (j *judge) clean() {
 			ended = append(ended, n)
 		}
 	}
+	slices.Reverse(ended) // the last ones are in the past of no epoch but the last: so most are found unclean at once
 	for _, e := range j.s.order {
 		e.Clean = e.node == nil && len(ended) == 0 || e.node != nil && !j.void[e.node] && !j.dead[e.node] &&
 			!slices.ContainsFunc(ended, func(n *node) bool { return n != e.node && !j.in(n, e.node) && !j.out(n, e.node) })

@@ -55,7 +55,7 @@ func TestForks(t *testing.T) {
 	if es := l.State().Epochs(); len(es) != forks+1 {
 		t.Errorf("%d epochs", len(es))
 	}
-	if got := evaluate(l.root, p.space, l.order).show(); got != l.State().show() {
+	if got := atOnce(l).show(); got != l.State().show() {
 		t.Error("the state is not that of the set")
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/anyfs/anyfs/dag"
 )
@@ -18,11 +19,13 @@ type node struct {
 	device  dag.PublicKey
 	record  *Record  // nil in a batch that only joins others
 	past    []dag.ID // the batches it names: its feed's previous one and its deps
+	head    bool     // no other of its list names it; guarded by the list
+	line             // likewise
 }
 
 // List is the access list of one space: the graph of its records, and the state they come to.
 //
-// It is safe for concurrent use. Lock order: a writer's place in a dag.Graph, then List.mu, then the graph's lock of readers
+// It is safe for concurrent use. Lock order: a writer's place in a dag.Graph, then List.mu, then viewMu, then the graph's lock of readers
 // or List.cacheMu.
 type List struct {
 	space dag.ID
@@ -33,29 +36,38 @@ type List struct {
 	root     *Root    // nil until the first batch came
 	nodes    map[dag.ID]*node
 	order    []*node          // in total order
-	front    []*node          // that no other names, the highest first
-	heads    []dag.ID         // of these as many as a batch can name, sorted; replaced as a whole
+	front    []*node          // that no other names, in total order
+	heads    []dag.ID         // of the highest of these as many as a batch can name, sorted; replaced as a whole
 	state    *State           // of all nodes, but for those that came since where stale is set
 	stale    bool             // forks come in a flood at times: the state is made when it is asked for
+	lent     atomic.Bool      // state was given away, so that it may not be changed any more
+	version  uint64           // of state
+	reaches  *reaches         // of order, where stale is not set
+	weighed  uint64           // records that states were made from, each as often as that was
 	accepted map[dag.ID]*node // that the graph has, or is about to have, and applied was not told of yet
 	watchers map[int]func()
 	watches  int
 
+	viewMu    sync.Mutex // held while a view is looked at: it may be made from another one
+	views     map[string]*view
+	viewItems int
+	viewed    uint64 // records that views were made from, each as often as that was
+
 	cacheMu sync.Mutex
-	views   map[string]*State // states at sets of heads that are not the newest
 	judged  map[verdictKey]error
 
-	counted   map[countKey]*countable // by the state countedBy
-	countedBy *State
+	counted   map[countKey]*countable // by the state of version countedBy
+	countedBy uint64
 }
 
 var _ dag.Authorizer = (*List)(nil)
 
 // Bounds of what is cached; a cache that is full begins anew.
 const (
-	maxAccepted = 1024
-	maxViews    = 64
-	maxJudged   = 4096
+	maxAccepted  = 1024
+	maxViews     = 64
+	maxViewItems = 1 << 18 // accounts, devices, requests and such of all views
+	maxJudged    = 4096
 )
 
 // Open returns the list that st holds, which may be empty. It trusts what was verified before it was stored; Verify
@@ -80,9 +92,8 @@ func Open(space dag.ID, st dag.Store) (*List, error) {
 	if err != nil {
 		return nil, fmt.Errorf("acl: open space %s: %w", space, err)
 	}
-	if l.root != nil {
-		l.state = l.fold(l.order)
-	}
+	l.stale = l.root != nil
+	l.fresh()
 	g.Subscribe(l.applied)
 	return l, nil
 }
@@ -93,7 +104,7 @@ func newList(space dag.ID) *List {
 		nodes:    make(map[dag.ID]*node),
 		accepted: make(map[dag.ID]*node),
 		watchers: make(map[int]func()),
-		views:    make(map[string]*State),
+		views:    make(map[string]*view),
 		judged:   make(map[verdictKey]error),
 	}
 }
@@ -180,10 +191,15 @@ func (l *List) insert(b *dag.Batch) bool {
 			return false
 		}
 		if l.state != nil && !l.stale && n == l.order[len(l.order)-1] && len(l.front) == 1 {
-			l.state = l.state.clone()
+			if l.lent.Swap(false) {
+				l.state = l.state.clone()
+			}
 			l.state.apply(n)
+			l.reaches.add(n)
+			l.weighed++
+			l.version++
 		} else {
-			l.stale = true
+			l.stale, l.reaches = true, nil
 		}
 	}
 	return true
@@ -192,7 +208,11 @@ func (l *List) insert(b *dag.Batch) bool {
 // fresh brings the state up to date. mu is held for writing.
 func (l *List) fresh() {
 	if l.stale {
-		l.state, l.stale = l.fold(l.order), false
+		l.state, l.reaches = evaluate(l.root, l.space, l.order)
+		l.stale = false
+		l.weighed += uint64(len(l.order))
+		l.version++
+		l.lent.Store(false)
 	}
 }
 
@@ -236,6 +256,7 @@ func (l *List) add(n *node) error {
 		l.root = root
 	}
 	l.nodes[n.batch] = n
+	l.join(n)
 	at, _ := slices.BinarySearchFunc(l.order, n, func(a, b *node) int { return a.pos.Compare(b.pos) })
 	l.order = slices.Insert(l.order, at, n)
 	l.advance(n)
@@ -244,17 +265,25 @@ func (l *List) add(n *node) error {
 
 // advance makes n a head, in the place of those that it names.
 func (l *List) advance(n *node) {
-	l.front = slices.DeleteFunc(l.front, func(o *node) bool { return slices.Contains(n.past, o.batch) })
-	at, _ := slices.BinarySearchFunc(l.front, n, func(a, b *node) int { return b.pos.Compare(a.pos) })
-	l.front = slices.Insert(l.front, at, n)
-	l.heads = make([]dag.ID, min(len(l.front), dag.MaxACLHeads))
-	for i := range l.heads {
-		l.heads[i] = l.front[i].batch
+	place := func(n *node) int {
+		at, _ := slices.BinarySearchFunc(l.front, n, func(a, b *node) int { return a.pos.Compare(b.pos) })
+		return at
+	}
+	for _, id := range n.past {
+		if o := l.nodes[id]; o != nil && o.head {
+			o.head = false
+			at := place(o)
+			l.front = slices.Delete(l.front, at, at+1)
+		}
+	}
+	n.head = true
+	l.front = slices.Insert(l.front, place(n), n)
+	l.heads = make([]dag.ID, 0, min(len(l.front), dag.MaxACLHeads))
+	for _, o := range l.front[len(l.front)-cap(l.heads):] {
+		l.heads = append(l.heads, o.batch)
 	}
 	slices.SortFunc(l.heads, dag.ID.Compare)
 }
-
-func (l *List) fold(order []*node) *State { return evaluate(l.root, l.space, order) }
 
 // rootOf decodes the root that a first record carries. Its ID, which is the space's, vouches for it.
 func (l *List) rootOf(rec *Record) (*Root, error) {
@@ -264,48 +293,11 @@ func (l *List) rootOf(rec *Record) (*Root, error) {
 	return DecodeRoot(rec.Root)
 }
 
-// stateAt is the state of the records that heads and their past hold. Whoever calls holds mu for reading, and only reads
-// the state. A head that is not held gives a *dag.MissingError.
-func (l *List) stateAt(heads []dag.ID) (*State, error) {
-	var missing []dag.ID
-	for _, h := range heads {
-		if !l.holds(h) {
-			missing = append(missing, h)
-		}
-	}
-	if len(missing) > 0 {
-		return nil, &dag.MissingError{ACL: missing}
-	}
-	if l.state != nil && !l.stale && l.whole(heads) {
-		return l.state, nil
-	}
-	key := headsKey(heads)
-	l.cacheMu.Lock()
-	s := l.views[key]
-	l.cacheMu.Unlock()
-	if s != nil {
-		return s, nil
-	}
-	order := l.closure(heads)
-	if len(order) == 0 {
-		return nil, fmt.Errorf("%w: no record is in the past", ErrDenied)
-	}
-	root, err := l.rootOf(order[0].record)
-	if err != nil {
-		return nil, err
-	}
-	s = evaluate(root, l.space, order)
-	l.cacheMu.Lock()
-	if len(l.views) >= maxViews {
-		clear(l.views)
-	}
-	l.views[key] = s
-	l.cacheMu.Unlock()
-	return s, nil
-}
-
 // whole says whether nothing of the list is outside the past of heads.
 func (l *List) whole(heads []dag.ID) bool {
+	if len(l.front) > len(heads) {
+		return false
+	}
 	for _, h := range heads {
 		if l.nodes[h] == nil {
 			return false
@@ -348,20 +340,26 @@ func idBytes(ids []dag.ID) [][]byte {
 	return b
 }
 
-// closure is the heads with their past, in total order.
-func (l *List) closure(heads []dag.ID) []*node {
+// closure is the heads with their past, in total order, and what of it is not at hand: of a thousand records that were accepted and did not arrive
+// the first are forgotten.
+func (l *List) closure(heads []dag.ID) (out []*node, missing []dag.ID) {
 	seen := make(map[dag.ID]bool)
 	todo := slices.Clone(heads)
-	var out []*node
 	for len(todo) > 0 {
 		id := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
-		if n := l.node(id); n != nil && !seen[id] {
-			seen[id] = true
-			out = append(out, n)
-			todo = append(todo, n.past...)
+		if seen[id] {
+			continue
 		}
+		seen[id] = true
+		n := l.node(id)
+		if n == nil {
+			missing = append(missing, id)
+			continue
+		}
+		out = append(out, n)
+		todo = append(todo, n.past...)
 	}
 	slices.SortFunc(out, func(a, b *node) int { return a.pos.Compare(b.pos) })
-	return out
+	return out, missing
 }

@@ -31,6 +31,8 @@ func (l *List) Accept(b *dag.Batch, changes []*dag.Change) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.viewMu.Lock()
+	defer l.viewMu.Unlock()
 	s, err := l.stateBefore(b, n)
 	if err != nil {
 		return err
@@ -99,12 +101,7 @@ func (f files) Accept(b *dag.Batch, _ []*dag.Change) error {
 	if ok {
 		return err
 	}
-	l.rlock()
-	s, err := l.stateAt(b.ACL)
-	if err == nil {
-		err = s.allowsFiles(b)
-	}
-	l.mu.RUnlock()
+	err = f.judge(b)
 	if missing := new(dag.MissingError); errors.As(err, &missing) {
 		return err
 	}
@@ -115,6 +112,24 @@ func (f files) Accept(b *dag.Batch, _ []*dag.Change) error {
 	l.judged[key] = err
 	l.cacheMu.Unlock()
 	return err
+}
+
+// judge is Accept without what it remembers.
+func (f files) judge(b *dag.Batch) error {
+	l := f.l
+	l.mu.RLock()
+	if l.stale && l.whole(b.ACL) {
+		l.mu.RUnlock()
+		l.rlock()
+	}
+	defer l.mu.RUnlock()
+	l.viewMu.Lock()
+	defer l.viewMu.Unlock()
+	s, err := l.stateAt(b.ACL)
+	if err != nil {
+		return err
+	}
+	return s.allowsFiles(b)
 }
 
 // KeepOwn has batches of files by an account count on this device, and only here, also where the others hold them in quarantine: who lost
@@ -143,13 +158,13 @@ func (f files) Counts(b *dag.Batch) dag.Verdict {
 	key := countKey{b.Account, b.Device, headsKey(b.ACL)}
 	l.cacheMu.Lock()
 	v, ok := l.counted[key]
-	fresh := l.countedBy == s
+	fresh := l.countedBy == l.version
 	l.cacheMu.Unlock()
 	if !ok || !fresh {
 		v = s.countable(b, l.within(b.ACL), own)
 		l.cacheMu.Lock()
-		if l.countedBy != s || len(l.counted) >= maxJudged {
-			l.counted, l.countedBy = make(map[countKey]*countable), s
+		if l.countedBy != l.version || len(l.counted) >= maxJudged {
+			l.counted, l.countedBy = make(map[countKey]*countable), l.version
 		}
 		l.counted[key] = v
 		l.cacheMu.Unlock()
@@ -205,8 +220,12 @@ func (l *List) within(heads []dag.ID) func(*node) bool {
 	if l.whole(heads) {
 		return func(*node) bool { return true }
 	}
+	if in := l.reaches.within(heads); in != nil {
+		return in
+	}
 	seen := make(map[dag.ID]bool)
-	for _, n := range l.closure(heads) {
+	nodes, _ := l.closure(heads)
+	for _, n := range nodes {
 		seen[n.batch] = true
 	}
 	return func(n *node) bool { return seen[n.batch] }

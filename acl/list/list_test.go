@@ -207,7 +207,8 @@ func TestStateIsAFunctionOfTheSet(t *testing.T) {
 			// The state at the heads, computed from their past alone, is the state.
 			l.mu.RLock()
 			s := newState(l.root, space)
-			for _, n := range l.closure(l.heads) {
+			nodes, _ := l.closure(l.heads)
+			for _, n := range nodes {
 				s.apply(n)
 			}
 			l.mu.RUnlock()

@@ -61,6 +61,37 @@ func newRequest(n *node) *Request {
 	return &Request{JoinRequest: *n.record.JoinRequest, ID: n.id, Account: n.account, batch: n.batch}
 }
 
+// noteRequest takes a request in, whether it stands or not.
+func (s *State) noteRequest(n *node) {
+	if !n.record.asks() || s.requests[n.id] != nil {
+		return
+	}
+	q := newRequest(n)
+	s.requests[n.id] = q
+	s.asks[q.Account] = append(slices.Clip(s.asks[q.Account]), n.id)
+	s.asks[q.Certificate.Device] = append(slices.Clip(s.asks[q.Certificate.Device]), n.id)
+	if q.Replaces != (dag.PublicKey{}) {
+		s.asks[q.Replaces] = append(slices.Clip(s.asks[q.Replaces]), n.id)
+	}
+	s.waiting[q.Invite]++
+}
+
+// answered says what became of a request.
+func (s *State) answered(q *Request, as RequestState) {
+	if q.State == RequestOpen {
+		s.waiting[q.Invite]--
+	}
+	q.State = as
+}
+
+// waits says whether an account, or who has a device, has an open request.
+func (s *State) waits(key dag.PublicKey, but dag.PublicKey) bool {
+	return slices.ContainsFunc(s.asks[key], func(id dag.ID) bool {
+		q := s.requests[id]
+		return q.State == RequestOpen && q.Account != but && (q.Account == key || q.Certificate.Device == key)
+	})
+}
+
 // first is the role that an account has by the root.
 func (s *State) first(account dag.PublicKey) Role {
 	if s.Root.Owned(account) {
@@ -100,6 +131,7 @@ func (s *State) note(n *node) {
 	case rec.Invite != nil:
 		if s.invites[n.id] == nil {
 			s.invites[n.id] = &Invitation{Invite: *rec.Invite, ID: n.id, Author: n.account}
+			s.keyed[rec.Invite.Key] = append(slices.Clip(s.keyed[rec.Invite.Key]), n.id)
 		}
 	case rec.Accept != nil:
 		if q := s.requests[rec.Accept.Request]; q != nil {
@@ -134,8 +166,8 @@ func (s *State) revoke(n *node) {
 	if of == nil {
 		return
 	}
-	for _, i := range s.invites {
-		if i == of || i.Key == of.Key && i.Role <= of.Role {
+	for _, id := range s.keyed[of.Key] {
+		if i := s.invites[id]; i == of || i.Role <= of.Role {
 			i.revoked = append(i.revoked, n)
 		}
 	}
@@ -162,7 +194,7 @@ func (s *State) foldShare(n *node) {
 		if q == nil {
 			return
 		}
-		q.State = RequestAccepted
+		s.answered(q, RequestAccepted)
 		if i := s.invites[q.Invite]; i != nil {
 			i.Used++
 		}
@@ -184,9 +216,10 @@ func (s *State) foldShare(n *node) {
 		}
 	case rec.Answer != nil:
 		if q := s.requests[rec.Answer.Request]; q != nil && q.State == RequestOpen {
-			q.State = RequestDeclined
 			if rec.Kind == KindCancel {
-				q.State = RequestCancelled
+				s.answered(q, RequestCancelled)
+			} else {
+				s.answered(q, RequestDeclined)
 			}
 		}
 	case rec.ChangeRole != nil:
@@ -201,6 +234,9 @@ func (s *State) foldShare(n *node) {
 		s.foldRevocation(n)
 	case rec.ShareKey != nil:
 		s.addWraps(rec.ShareKey.Epoch, rec.ShareKey.Wraps, n.account)
+		if e := s.epochs[rec.ShareKey.Epoch]; e != nil && len(rec.ShareKey.Agreed) > 0 {
+			e.shared = append(e.shared, agreedBy{n.device, rec.ShareKey.Agreed})
+		}
 	case rec.Agree != nil:
 		s.foldAgree(n)
 	}
@@ -248,9 +284,9 @@ func (s *State) admit(n *node, account dag.PublicKey, keys AccountKeys, role Rol
 		s.members[account] = m
 	}
 	m.Role = role
-	for _, q := range s.requests {
-		if q.Account == account && q.seen && q.State == RequestOpen {
-			q.State = RequestLapsed
+	for _, id := range s.asks[account] {
+		if q := s.requests[id]; q.Account == account && q.seen && q.State == RequestOpen {
+			s.answered(q, RequestLapsed)
 		}
 	}
 	return m
@@ -304,6 +340,25 @@ func (s *State) Invitation(id dag.ID) (Invitation, bool) {
 	return Invitation{}, false
 }
 
+// OpenInvitations are those by which one joins without being accepted, and that are not revoked, in order of their IDs.
+func (s *State) OpenInvitations() (out []Invitation) {
+	for _, i := range s.invites {
+		if i.Open() && !i.Revoked() {
+			out = append(out, *i)
+		}
+	}
+	slices.SortFunc(out, func(a, b Invitation) int { return a.ID.Compare(b.ID) })
+	return out
+}
+
+// InvitationsBy are those that have a key: one, or several that were made beside each other.
+func (s *State) InvitationsBy(key dag.PublicKey) (out []Invitation) {
+	for _, id := range s.keyed[key] {
+		out = append(out, *s.invites[id])
+	}
+	return out
+}
+
 // Invitations returns copies of the invitations that stand, revoked ones too, in order of their IDs.
 func (s *State) Invitations() []Invitation {
 	out := make([]Invitation, 0, len(s.invites))
@@ -311,6 +366,24 @@ func (s *State) Invitations() []Invitation {
 		out = append(out, *i)
 	}
 	slices.SortFunc(out, func(a, b Invitation) int { return a.ID.Compare(b.ID) })
+	return out
+}
+
+// Request finds a request, whatever became of it.
+func (s *State) Request(id dag.ID) (Request, bool) {
+	if q := s.requests[id]; q != nil {
+		return *q, true
+	}
+	return Request{}, false
+}
+
+// RequestsOf are those of an account, the oldest first.
+func (s *State) RequestsOf(account dag.PublicKey) (out []Request) {
+	for _, id := range s.asks[account] {
+		if q := s.requests[id]; q.Account == account {
+			out = append(out, *q)
+		}
+	}
 	return out
 }
 
@@ -332,14 +405,23 @@ func (s *State) Requests() []Request {
 	return out
 }
 
-// Invited says whether who proves a key may see the list and ask to join: the key is that of an invitation which stands, is
-// not revoked and, at a time in Unix seconds, not expired; nor used up, where it is open: by another kind those still listen who
-// wait for their answer.
-func (s *State) Invited(key dag.PublicKey, now uint64) bool {
-	for _, i := range s.invites {
-		if i.Key == key && !i.Revoked() && !(i.Open() && i.Full()) && (i.Expires == 0 || now < i.Expires) {
-			return true
+// Invited says whether a device that proves a key may see the list and ask to join: the key is that of an invitation which stands, is
+// not revoked and, at a time in Unix seconds, not expired, but for a device that asked by it before and waits for the answer, or for what it is a
+// member of by it; nor used up, where it is open: by another kind those still listen who wait for their answer.
+func (s *State) Invited(key, device dag.PublicKey, now uint64) bool {
+	return slices.ContainsFunc(s.keyed[key], func(id dag.ID) bool {
+		i := s.invites[id]
+		return !i.Revoked() && !(i.Open() && i.Full()) && (i.Expires == 0 || now < i.Expires || s.awaits(id, device))
+	})
+}
+
+// awaits says whether a device asked by an invitation, and has no answer yet or was let in.
+func (s *State) awaits(invite dag.ID, device dag.PublicKey) bool {
+	return slices.ContainsFunc(s.asks[device], func(id dag.ID) bool {
+		q := s.requests[id]
+		if q.Invite != invite || q.Certificate.Device != device {
+			return false
 		}
-	}
-	return false
+		return q.State == RequestOpen || q.State == RequestAccepted && s.members[q.Account] != nil
+	})
 }

@@ -507,6 +507,34 @@ func TestHistories(t *testing.T) {
 		if len(l.front) > 1 {
 			beside++
 		}
+		// What is asked for at other heads, in any order, is what their past alone comes to.
+		kept, text := l.State(), l.State().show()
+		for range 12 {
+			heads := []dag.ID{rapid.SampledFrom(l.order).Draw(rt, "head").batch}
+			if other := rapid.SampledFrom(l.order).Draw(rt, "other").batch; rapid.IntRange(0, 3).Draw(rt, "one") == 0 && other != heads[0] {
+				heads = append(heads, other)
+				slices.SortFunc(heads, dag.ID.Compare)
+			}
+			l.mu.RLock()
+			s, err := l.stateAt(heads)
+			if err != nil {
+				rt.Fatal(err)
+			}
+			order, _ := l.closure(heads)
+			if want, _ := evaluate(l.root, l.space, order); s.show() != want.show() {
+				rt.Fatalf("at %s:\n%s\nand not\n%s", heads, s.show(), want.show())
+			}
+			in := l.within(heads)
+			for _, n := range l.order {
+				if in(n) != slices.Contains(order, n) {
+					rt.Fatalf("%s in the past of %s: %v", n.batch, heads, in(n))
+				}
+			}
+			l.mu.RUnlock()
+		}
+		if _, err := p.write("owner", option("after", 1)); err == nil && (kept.show() != text || l.State().show() == text) {
+			rt.Fatal("a state that was given away changed")
+		}
 		// Delivered in a random order.
 		frames := rapid.Permutation(exported(t, l)).Draw(rt, "order")
 		late := open(t, p.space, store.NewMem())

@@ -87,10 +87,10 @@ func (s *State) allowsTwo(kind Kind) error {
 // Size is how many members there are.
 func (s *State) Size() int { return len(s.members) }
 
-// Payer is the account whose quota the space counts to on nodes: its root's owner, and of a one-to-one space the author of the first record in
+// Payer is the account whose quota the space counts to on nodes: its owner of now, and of a one-to-one space the author of the first record in
 // total order. So nobody pays for a space that another began in both names.
 func (l *List) Payer() (account dag.PublicKey) {
-	l.mu.RLock()
+	l.rlock()
 	defer l.mu.RUnlock()
 	switch {
 	case l.root == nil:
@@ -98,5 +98,5 @@ func (l *List) Payer() (account dag.PublicKey) {
 	case l.root.Kind == RootOneToOne:
 		return l.order[0].account
 	}
-	return l.root.Owner.Identity
+	return l.state.Owner()
 }

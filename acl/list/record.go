@@ -149,9 +149,7 @@ func (rec *Record) room() int {
 	}
 	if k := rec.next(); k != nil {
 		wraps = k.Wraps
-		for i := range k.Agreed {
-			n += 64 + len(k.Agreed[i].Mask) + len(k.Agreed[i].Wraps)
-		}
+		n += roomAgreed(k.Agreed)
 		for i := range k.Follows {
 			n += 48 + len(k.Follows[i].Sealed)
 		}

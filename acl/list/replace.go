@@ -85,12 +85,14 @@ func (s *State) allowsReplace(b *dag.Batch, p *Replace) error {
 	case s.epochs[p.Epoch] == nil:
 		return denied("a member's name sealed in an unknown epoch")
 	}
-	open := 0
-	for _, q := range s.requests {
-		if q.State == RequestOpen && q.Account == account {
+	for _, id := range s.asks[account] {
+		if q := s.requests[id]; q.State == RequestOpen && q.Account == account {
 			return denied("a second request of %s", FormatIdentity(account))
 		}
-		if q.State == RequestOpen && q.Replaces == b.Account {
+	}
+	open := 0
+	for _, id := range s.asks[b.Account] {
+		if q := s.requests[id]; q.State == RequestOpen && q.Replaces == b.Account {
 			open++
 		}
 	}
@@ -111,8 +113,8 @@ func (s *State) allowsReplace(b *dag.Batch, p *Replace) error {
 
 // succeeds says whether an account was let in by a request to take another's place.
 func (s *State) succeeds(account, old dag.PublicKey) bool {
-	for _, q := range s.requests {
-		if q.Account == account && q.Replaces == old && q.State == RequestAccepted {
+	for _, id := range s.asks[account] {
+		if q := s.requests[id]; q.Account == account && q.Replaces == old && q.State == RequestAccepted {
 			return true
 		}
 	}
@@ -122,17 +124,17 @@ func (s *State) succeeds(account, old dag.PublicKey) bool {
 // drop takes a member out, and what it asked for with it.
 func (s *State) drop(account dag.PublicKey) {
 	delete(s.members, account)
-	for _, q := range s.requests {
-		if q.Replaces == account && q.State == RequestOpen {
-			q.State = RequestLapsed
+	for _, id := range s.asks[account] {
+		if q := s.requests[id]; q.Replaces == account && q.State == RequestOpen {
+			s.answered(q, RequestLapsed)
 		}
 	}
 }
 
 // replaced says whether an account was let in to take a member's place.
 func (s *State) replaced(old dag.PublicKey) bool {
-	for _, q := range s.requests {
-		if q.Replaces == old && q.State == RequestAccepted {
+	for _, id := range s.asks[old] {
+		if q := s.requests[id]; q.Replaces == old && q.State == RequestAccepted {
 			return true
 		}
 	}

@@ -119,12 +119,7 @@ func (s *State) another(account, key dag.PublicKey) bool {
 	if of, ok := s.devices[key]; ok && of != account {
 		return true
 	}
-	for _, q := range s.requests {
-		if q.State == RequestOpen && q.Account != account && (q.Certificate.Device == key || q.Account == key) {
-			return true
-		}
-	}
-	return false
+	return s.waits(key, account)
 }
 
 // allowsEpoch: an epoch follows known ones and is wrapped to members (but for one who goes), their devices and open
@@ -143,6 +138,10 @@ func (s *State) allowsWraps(wraps []Wrap, but dag.PublicKey) error {
 	if len(wraps) == 0 {
 		return nil
 	}
+	if !slices.ContainsFunc(wraps, func(w Wrap) bool { return !s.receives(w.To, but) }) {
+		return nil
+	}
+	// Two members may have one device, of which only one is found by it.
 	recipients := make(map[dag.PublicKey]bool)
 	for _, m := range s.members {
 		if m.Account == but {
@@ -164,6 +163,20 @@ func (s *State) allowsWraps(wraps []Wrap, but dag.PublicKey) error {
 		}
 	}
 	return nil
+}
+
+// receives says whether a key is that of a member but one, or known to be of a device of such a member, or of an open invitation.
+func (s *State) receives(key, but dag.PublicKey) bool {
+	if s.members[key] != nil {
+		return key != but
+	}
+	if of, ok := s.devices[key]; ok && of != but && s.HasDevice(of, key) {
+		return true
+	}
+	return slices.ContainsFunc(s.keyed[key], func(id dag.ID) bool {
+		i := s.invites[id]
+		return i.Open() && !i.Revoked()
+	})
 }
 
 // allowsFiles judges a batch of files by s, the state of what its access heads name.

@@ -2,6 +2,7 @@ package list
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/anyfs/anyfs/dag"
 )
@@ -77,6 +78,9 @@ func (s *State) allowsShare(b *dag.Batch, rec *Record) error {
 		if s.epochs[rec.ShareKey.Epoch] == nil {
 			return denied("the key of an unknown epoch")
 		}
+		if err := s.allowsAgreed(rec.ShareKey.Agreed, dag.PublicKey{}); err != nil {
+			return err
+		}
 		return s.allowsWraps(rec.ShareKey.Wraps, dag.PublicKey{})
 	case rec.Agree != nil:
 		return s.allowsAgree(rec.Agree)
@@ -97,10 +101,8 @@ func (s *State) allowsInvite(i *Invite, author Role) error {
 	case i.Open() && i.Wraps[0].To != i.Key:
 		return denied("an invitation that wraps a key to others")
 	}
-	for _, o := range s.invites {
-		if o.Key == i.Key {
-			return denied("the key of another invitation")
-		}
+	if len(s.keyed[i.Key]) > 0 {
+		return denied("the key of another invitation")
 	}
 	return nil
 }
@@ -147,16 +149,13 @@ func (s *State) allowsStranger(b *dag.Batch, rec *Record) error {
 		if i == nil || i.Revoked() || i.Open() || i.Full() {
 			return denied("an invitation that is not there, is revoked or used up, or takes no requests")
 		}
-		open := 0
-		for _, o := range s.requests {
-			if o.State == RequestOpen && o.Account == b.Account {
-				return denied("a second request of %s", FormatIdentity(b.Account))
-			}
-			if o.State == RequestOpen && o.Invite == q.Invite {
-				open++
-			}
+		if slices.ContainsFunc(s.asks[b.Account], func(id dag.ID) bool {
+			o := s.requests[id]
+			return o.State == RequestOpen && o.Account == b.Account
+		}) {
+			return denied("a second request of %s", FormatIdentity(b.Account))
 		}
-		if open >= maxRequests {
+		if s.waiting[q.Invite] >= maxRequests {
 			return denied("more than %d requests by one invitation", maxRequests)
 		}
 		return s.proved(b, &q.Keys, &q.Certificate, q.Proof, i)

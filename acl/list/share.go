@@ -91,10 +91,11 @@ type Remove struct {
 // Leave ends the author's own membership.
 type Leave struct{ Tips []dag.ID }
 
-// ShareKey brings wraps of an epoch's key to those who lack it.
+// ShareKey brings wraps of an epoch's key to those who lack it, by HPKE and by keys that the author's device agreed on with them.
 type ShareKey struct {
-	Epoch dag.ID
-	Wraps []Wrap
+	Epoch  dag.ID
+	Wraps  []Wrap
+	Agreed []AgreedWraps
 }
 
 // Answer declines a request (by an admin) or takes it back (by who made it).
@@ -345,7 +346,7 @@ func (rec *Record) roomShare() (int, []Wrap) {
 	case rec.Leave != nil:
 		return fields + 41*len(rec.Leave.Tips), nil
 	case rec.ShareKey != nil:
-		return fields, rec.ShareKey.Wraps
+		return fields + roomAgreed(rec.ShareKey.Agreed), rec.ShareKey.Wraps
 	case rec.RevokeInvite != nil:
 		return fields, nil
 	case rec.Transfer != nil:
@@ -406,9 +407,16 @@ func (rec *Record) writeShare(w *writer) {
 		w.links("tips", rec.RevokeDevice.Tips)
 		w.blob("device", rec.RevokeDevice.Device[:])
 	case KindShareKey:
-		w.fields(2)
+		n := 2
+		if len(rec.ShareKey.Agreed) > 0 {
+			n++
+		}
+		w.fields(n)
 		w.toLink("epoch", rec.ShareKey.Epoch)
 		w.toWraps(rec.ShareKey.Wraps)
+		if len(rec.ShareKey.Agreed) > 0 {
+			w.agreed(rec.ShareKey.Agreed)
+		}
 	case KindAgree:
 		rec.Agree.write(w)
 	}
@@ -470,8 +478,8 @@ func (rec *Record) readShare(r *reader) {
 		r.fixed("device", d.Device[:])
 		rec.RevokeDevice = d
 	case KindShareKey:
-		r.fields(2, "body")
-		rec.ShareKey = &ShareKey{r.toLink("epoch"), r.wraps()}
+		r.fields(3, "body")
+		rec.ShareKey = &ShareKey{r.toLink("epoch"), r.wraps(), r.agreed()}
 	case KindAgree:
 		rec.Agree = new(Agree)
 		rec.Agree.read(r)

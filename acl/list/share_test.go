@@ -75,7 +75,7 @@ func adopt(batches ...dag.ID) *Record {
 func leave() *Record { return &Record{Kind: KindLeave, Must: true, Leave: &Leave{}} }
 
 func share(epoch dag.ID, wraps ...Wrap) *Record {
-	return &Record{Kind: KindShareKey, Must: true, ShareKey: &ShareKey{epoch, wraps}}
+	return &Record{Kind: KindShareKey, Must: true, ShareKey: &ShareKey{Epoch: epoch, Wraps: wraps}}
 }
 
 // party is replicas of one list, each with the actors that write on it.
@@ -204,7 +204,7 @@ func (p *party) sync() {
 		if got := showAll(p.lists[n]); got != want {
 			p.t.Fatalf("%s and %s differ:\n%s\n%s", names[0], n, want, got)
 		}
-		if got := evaluate(p.lists[n].root, p.space, p.lists[n].order).show(); got != p.lists[n].State().show() {
+		if got := atOnce(p.lists[n]).show(); got != p.lists[n].State().show() {
 			p.t.Fatalf("%s: step by step and at once differ:\n%s\n%s", n, p.lists[n].State().show(), got)
 		}
 	}
@@ -212,6 +212,12 @@ func (p *party) sync() {
 
 func (p *party) role(name string) Role {
 	return p.lists["owner"].State().Role(public(p.who[name].account))
+}
+
+// atOnce is the state of a list as a device makes it that has all of it at once.
+func atOnce(l *List) *State {
+	s, _ := evaluate(l.root, l.space, l.order)
+	return s
 }
 
 func showAll(l *List) string { return fmt.Sprintln(l.Heads()) + l.State().show() }

@@ -50,7 +50,8 @@ type Epoch struct {
 	Agreed     []AgreedWraps
 	Clean      bool // it stands, and all that ended a membership is in its past or its own record: fit to be sealed in
 
-	node *node // nil of the root's
+	node   *node // nil of the root's
+	shared []agreedBy
 }
 
 // State is what a set of records comes to. It is a function of the set: records are folded in total order.
@@ -61,6 +62,7 @@ type State struct {
 	Space   dag.ID
 	Unknown bool // some record must be understood and is not
 
+	owner   dag.PublicKey // of now
 	members map[dag.PublicKey]*Member
 	devices map[dag.PublicKey]dag.PublicKey // the account that each device came with: first, or proved it
 	epochs  map[dag.ID]*Epoch
@@ -69,18 +71,22 @@ type State struct {
 
 	acts     map[dag.PublicKey][]act // in total order, of each account that some record acts on
 	invites  map[dag.ID]*Invitation
-	asked    map[dag.PublicKey]asking // the last request or join of each account, also such as do not stand
-	requests map[dag.ID]*Request      // also such as do not stand
-	all      map[dag.PublicKey]Device // of those who were ever in: by the device's key
-	void     map[dag.PublicKey]bool   // accounts that a record is by, or acts on, which does not stand
-	ended    bool                     // some record took a right away
-	agreed   map[dag.ID]*Agreement    // by the record, also such as do not stand
+	asked    map[dag.PublicKey]asking   // the last request or join of each account, also such as do not stand
+	keyed    map[dag.PublicKey][]dag.ID // invitations by their key
+	requests map[dag.ID]*Request        // also such as do not stand
+	asks     map[dag.PublicKey][]dag.ID // requests by the account, by the device, and by the account whose place is asked for
+	waiting  map[dag.ID]int             // of each invitation the requests that are open
+	all      map[dag.PublicKey]Device   // of those who were ever in: by the device's key
+	void     map[dag.PublicKey]bool     // accounts that a record is by, or acts on, which does not stand
+	ended    bool                       // some record took a right away
+	agreed   map[dag.ID]*Agreement      // by the record, also such as do not stand
 	agreedBy map[dag.PublicKey][]*Agreement
 	manages  map[dag.PublicKey]bool // devices that wrote records which only an admin may write
 
 	revoked  map[ofDevice][]revocation
 	revokers map[dag.PublicKey]bool // accounts that revoked a device
 	adopted  map[dag.ID]bool        // batches of files
+	shared   bool                   // adopted is another state's too
 	brought  map[ofDevice]bool      // devices that some record brought, whether it stands or not
 }
 
@@ -96,7 +102,10 @@ func newState(root *Root, space dag.ID) *State {
 		acts:     make(map[dag.PublicKey][]act),
 		invites:  make(map[dag.ID]*Invitation),
 		asked:    make(map[dag.PublicKey]asking),
+		keyed:    make(map[dag.PublicKey][]dag.ID),
 		requests: make(map[dag.ID]*Request),
+		asks:     make(map[dag.PublicKey][]dag.ID),
+		waiting:  make(map[dag.ID]int),
 		all:      make(map[dag.PublicKey]Device),
 		void:     make(map[dag.PublicKey]bool),
 		agreed:   make(map[dag.ID]*Agreement),
@@ -107,6 +116,7 @@ func newState(root *Root, space dag.ID) *State {
 		revokers: make(map[dag.PublicKey]bool),
 		brought:  make(map[ofDevice]bool),
 	}
+	s.owner = root.Owner.Identity
 	owner := &Member{Account: root.Owner.Identity, Role: RoleOwner, Since: space, Keys: root.Owner}
 	if root.Device != nil {
 		owner.Devices = []Device{{*root.Device, space, space, root.Name}}
@@ -132,9 +142,7 @@ func (s *State) apply(n *node) {
 	if n.record == nil {
 		return
 	}
-	if n.record.asks() && s.requests[n.id] == nil {
-		s.requests[n.id] = newRequest(n)
-	}
+	s.noteRequest(n)
 	s.noteDevices(n)
 	s.note(n)
 	s.revoke(n)
@@ -218,6 +226,9 @@ func (s *State) Role(account dag.PublicKey) Role {
 	return RoleNone
 }
 
+// Owner is who owns the space now: by its root, or by the last transfer that stands.
+func (s *State) Owner() dag.PublicKey { return s.owner }
+
 // HasDevice says whether the device writes for the account.
 func (s *State) HasDevice(account, device dag.PublicKey) bool {
 	m := s.members[account]
@@ -279,6 +290,14 @@ func (s *State) Epochs() []Epoch {
 	return out
 }
 
+// Epoch finds an epoch.
+func (s *State) Epoch(id dag.ID) (Epoch, bool) {
+	if e := s.epochs[id]; e != nil {
+		return *e, true
+	}
+	return Epoch{}, false
+}
+
 // Option is the value of an option; false where nobody set it.
 func (s *State) Option(name string) (uint64, bool) {
 	v, ok := s.options[name]
@@ -299,7 +318,7 @@ func (s *State) clone() *State {
 	c.order = make([]*Epoch, len(s.order))
 	for i, e := range s.order {
 		n := *e
-		n.Wraps, n.By = slices.Clip(e.Wraps), slices.Clip(e.By)
+		n.Wraps, n.By, n.shared = slices.Clip(e.Wraps), slices.Clip(e.By), slices.Clip(e.shared)
 		c.order[i], c.epochs[e.ID] = &n, &n
 	}
 	c.options = maps.Clone(s.options)
@@ -318,7 +337,9 @@ func (s *State) clone() *State {
 		n := *q
 		c.requests[k] = &n
 	}
-	c.asked = maps.Clone(s.asked)
+	c.asked, c.waiting = maps.Clone(s.asked), maps.Clone(s.waiting)
+	c.keyed, c.asks = maps.Clone(s.keyed), maps.Clone(s.asks) // lists are appended to with no room at their end
+	c.shared = true
 	c.agreed, c.agreedBy, c.manages = maps.Clone(s.agreed), maps.Clone(s.agreedBy), maps.Clone(s.manages)
 	c.all, c.void = maps.Clone(s.all), maps.Clone(s.void)
 	c.revoked, c.revokers, c.brought = maps.Clone(s.revoked), maps.Clone(s.revokers), maps.Clone(s.brought)

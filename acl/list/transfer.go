@@ -26,14 +26,18 @@ func (s *State) allowsTransfer(b *dag.Batch, t *Transfer) error {
 func (j *judge) owners() {
 	owner := j.s.Root.Owner.Identity
 	var last *node
+	leaves := make(map[dag.PublicKey][]*node)
+	for _, n := range j.order {
+		if n.record != nil && n.record.Leave != nil && !j.void[n] {
+			leaves[n.account] = append(leaves[n.account], n)
+		}
+	}
 	for _, n := range j.order {
 		if n.record == nil || n.record.Transfer == nil || j.void[n] {
 			continue
 		}
 		to := n.record.Transfer.Account
-		left := slices.ContainsFunc(j.order, func(o *node) bool {
-			return o.account == to && o.record != nil && o.record.Leave != nil && !j.void[o] && j.aside(o, n)
-		})
+		left := slices.ContainsFunc(leaves[to], func(o *node) bool { return j.aside(o, n) })
 		if n.account != owner || last != nil && !j.in(last, n) || left {
 			j.void[n] = true
 			continue
@@ -81,7 +85,10 @@ func (j *judge) needs(n *node) Role {
 
 // foldTransfer makes the one the owner and the other an admin.
 func (s *State) foldTransfer(n *node) {
-	s.foldRole(n, &ChangeRole{Role: RoleOwner, Account: n.record.Transfer.Account})
+	to := n.record.Transfer.Account
+	if s.foldRole(n, &ChangeRole{Role: RoleOwner, Account: to}); s.Role(to) == RoleOwner {
+		s.owner = to
+	}
 	if m := s.members[n.account]; m != nil {
 		m.Role = RoleAdmin
 	}

@@ -31,6 +31,7 @@ func (l *List) Heads() []dag.ID {
 func (l *List) State() *State {
 	l.rlock()
 	defer l.mu.RUnlock()
+	l.lent.Store(true)
 	return l.state
 }
 

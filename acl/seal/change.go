@@ -28,7 +28,7 @@ func (s *Space) SealChange(h dag.Header, plaintext []byte) ([]byte, error) {
 	if len(plaintext) > MaxChange {
 		return nil, ErrTooLarge
 	}
-	e := s.ring.Load().epochs[h.Epoch]
+	e := s.keys().epochs[h.Epoch]
 	if e == nil {
 		return nil, ErrNoKey
 	}
@@ -51,7 +51,7 @@ func (s *Space) OpenChange(h dag.Header, payload []byte) ([]byte, error) {
 	if h.Space != s.id {
 		return nil, ErrSpace
 	}
-	e := s.ring.Load().epochs[h.Epoch]
+	e := s.keys().epochs[h.Epoch]
 	if e == nil {
 		return nil, ErrNoKey
 	}

@@ -40,7 +40,7 @@ func (s *Space) SealChunk(dst, plaintext []byte) ([]byte, error) {
 	if len(plaintext) > MaxChunk {
 		return dst, ErrTooLarge
 	}
-	e := s.ring.Load().current
+	e := s.keys().current
 	if e == nil {
 		return dst, ErrNoKey
 	}

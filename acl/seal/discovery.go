@@ -11,7 +11,7 @@ import (
 // connection's transcript under a key that is derived from the epoch's. Who has one of these keys gets the same tag; to all others it
 // is random, and says nothing about another connection. They are sorted.
 func (s *Space) DiscoveryTags(transcript []byte) [][32]byte {
-	r := s.ring.Load()
+	r := s.keys()
 	tags := make([][32]byte, 0, len(r.epochs))
 	for _, e := range r.epochs {
 		key := expand(e.prk, labelDiscovery)

@@ -10,7 +10,7 @@ import (
 // content and equal files in two spaces do not cut alike, and it is the same in all epochs.
 // It panics where no key has been added.
 func (s *Space) GearTable() (t [256]uint64) {
-	first := s.ring.Load().first
+	first := s.keys().first
 	if first == nil {
 		panic("seal: space without a key")
 	}
@@ -32,7 +32,7 @@ func (s *Space) GearTable() (t [256]uint64) {
 // NameHash is a keyed hash of a name in a directory, the same in all epochs of the space: SipHash-2-4 cut to 63 bits.
 // It panics where no key has been added.
 func (s *Space) NameHash(parent []byte, name string) uint64 {
-	first := s.ring.Load().first
+	first := s.keys().first
 	if first == nil {
 		panic("seal: space without a key")
 	}

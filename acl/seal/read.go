@@ -70,7 +70,7 @@ func (s *Space) cipherOf(head []byte, blockSize int64) (segmentCipher, error) {
 	if !ok {
 		return segmentCipher{}, errTruncated
 	}
-	e := s.ring.Load().commitments[[32]byte(head)]
+	e := s.keys().commitments[[32]byte(head)]
 	if e == nil {
 		return segmentCipher{}, ErrNoKey
 	}

@@ -22,6 +22,8 @@ type Space struct {
 
 	pools *pools
 
+	refresh func() // see Refresh; nil: nothing
+
 	mu   sync.Mutex // held by writers of ring
 	ring atomic.Pointer[ring]
 }
@@ -42,6 +44,18 @@ func NewSpaceRand(space dag.ID, rnd io.Reader) *Space {
 	s := &Space{id: space, rnd: rnd, pools: newPools()}
 	s.ring.Store(&ring{})
 	return s
+}
+
+// Refresh has fn called before keys are looked at, from then on: it may Add keys that have come, and SetCurrent. What it looks at itself it takes
+// from Held. It is called often, from many goroutines, and is set before the space is used by others.
+func (s *Space) Refresh(fn func()) { s.refresh = fn }
+
+// keys are those of now.
+func (s *Space) keys() *ring {
+	if s.refresh != nil {
+		s.refresh()
+	}
+	return s.ring.Load()
 }
 
 // ID is the space the keys belong to.
@@ -89,17 +103,23 @@ func (s *Space) SetCurrent(id dag.ID) error {
 
 // Current is the epoch that new blocks are sealed in; false where there is no key at all.
 func (s *Space) Current() (dag.ID, bool) {
-	if e := s.ring.Load().current; e != nil {
+	if e := s.keys().current; e != nil {
 		return e.id, true
 	}
 	return dag.ID{}, false
 }
 
 // Has says whether the key of an epoch is here.
-func (s *Space) Has(id dag.ID) bool { return s.ring.Load().epochs[id] != nil }
+func (s *Space) Has(id dag.ID) bool { return s.keys().epochs[id] != nil }
 
 // Key returns the key of an epoch, for wrapping it to others.
 func (s *Space) Key(id dag.ID) (ReadKey, bool) {
+	s.keys()
+	return s.Held(id)
+}
+
+// Held is Key of what is here without a refreshing: see Refresh.
+func (s *Space) Held(id dag.ID) (ReadKey, bool) {
 	e := s.ring.Load().epochs[id]
 	if e == nil {
 		return ReadKey{}, false

@@ -49,13 +49,16 @@ type guests struct {
 type guest struct {
 	*acl.Guest
 	pending pendingJoin
-	refused int    // how often a peer did not know the invitation
+	refused int    // how often a peer did not know the invitation since one gave the access list
 	joined  string // the name of the space, once it is here
 	failed  error
 }
 
-// maxRefused is how often peers may not know an invitation before it is given up: a peer may be about to open its spaces.
-const maxRefused = 2
+// How often in turn peers may not know an invitation before it is given up: a peer may be about to open its spaces. Who has asked is more patient.
+const (
+	maxRefused     = 2
+	maxRefusedLate = 5
+)
 
 // readJoins reads the invitations that wait for an answer.
 func (h *home) readJoins() (joins []pendingJoin, err error) {
@@ -150,6 +153,9 @@ func (n *network) seek(j pendingJoin) (*guest, error) {
 		Take: func(frames [][]byte, last bool) error {
 			err := ag.Take(frames, last, n.h.fs.Now())
 			if last {
+				g.mu.Lock()
+				x.refused = 0
+				g.mu.Unlock()
 				n.guestMoved()
 			}
 			return err
@@ -247,8 +253,11 @@ func (n *network) admit(x *guest) (name string, failed error) {
 	}
 	n.guests.mu.Lock()
 	defer n.guests.mu.Unlock()
-	if state == acl.GuestWaiting && x.refused >= maxRefused {
+	switch {
+	case state == acl.GuestWaiting && x.refused >= maxRefused:
 		return "", failf(exitFailed, "the device that the invitation names does not know it: it was revoked or has expired; ask for another one")
+	case state == acl.GuestAsked && x.refused >= maxRefusedLate:
+		return "", failf(exitFailed, "the request waits no more: it was declined or the invitation revoked while this device did not hear it; ask for another one")
 	}
 	return "", nil
 }

@@ -54,7 +54,8 @@ type spaceStatus struct {
 	PendingChanges int      `json:"pending_changes"`
 	PendingBlocks  int      `json:"pending_blocks"`
 	Conflicts      int      `json:"conflicts"`
-	Quarantined    int      `json:"quarantined,omitempty"` // batches by who might not write them any more
+	KeptChanges    int      `json:"kept_changes,omitempty"` // of this device, which may not publish them any more
+	Quarantined    int      `json:"quarantined,omitempty"`  // batches by who might not write them any more
 	FetchChanges   int      `json:"pending_fetch_changes"`
 	FetchBlocks    int      `json:"pending_fetch_blocks"`
 	ToSend         int      `json:"pending_send_batches"`
@@ -116,7 +117,7 @@ func statusesOf(list []fs.SpaceInfo) []spaceStatus {
 func statusOf(i fs.SpaceInfo) spaceStatus {
 	return spaceStatus{
 		ID: i.ID, Name: i.Name, Role: i.Role, State: i.State, Objects: i.Objects, PendingChanges: i.PendingChanges,
-		PendingBlocks: i.PendingBlocks, Conflicts: i.Conflicts, Quarantined: i.Quarantined, FetchBlocks: i.FetchBlocks, SendBlocks: i.SendBlocks, Problem: i.Problem, Peers: []string{}, Networks: []spaceNetwork{},
+		PendingBlocks: i.PendingBlocks, Conflicts: i.Conflicts, KeptChanges: i.KeptChanges, Quarantined: i.Quarantined, FetchBlocks: i.FetchBlocks, SendBlocks: i.SendBlocks, Problem: i.Problem, Peers: []string{}, Networks: []spaceNetwork{},
 		Policy: i.Policy, CacheLimit: i.CacheLimit, With: i.With,
 	}
 }

@@ -164,6 +164,13 @@ func showStatus(ctx context.Context, e *env, path string) error {
 				return err
 			}
 		}
+		if sp.KeptChanges > 0 {
+			line := fmt.Sprintf("\n%s: %s on this device alone, as it may not write there any more. The mount shows what you wrote: copy it from there",
+				printable(sp.Name), stay(sp.KeptChanges))
+			if err := writeLine(e.stdout, line); err != nil {
+				return err
+			}
+		}
 		if sp.Quarantined > 0 {
 			line := fmt.Sprintf("\n%s: %s by who might not write any more, in quarantine; 'anyfs quarantine' lists what", printable(sp.Name), batches(sp.Quarantined))
 			if err := writeLine(e.stdout, line); err != nil {
@@ -305,4 +312,12 @@ func runPathStatus(ctx context.Context, e *env, given string) error {
 		}
 	}
 	return e.table(rows)
+}
+
+// stay says that changes go nowhere.
+func stay(n int) string {
+	if n == 1 {
+		return "1 change of yours stays"
+	}
+	return count(n, "change") + " of yours stay"
 }

@@ -79,9 +79,9 @@ func (sp *Space) replica() *exchange.Replica {
 }
 
 // invited reports whether who proves the key of an invitation may see the access list and ask to join.
-func (sp *Space) invited(key dag.PublicKey) bool {
+func (sp *Space) invited(key, device dag.PublicKey) bool {
 	s := sp.acl.State()
-	return s != nil && s.Invited(key, uint64(max(0, time.Now().Unix())))
+	return s != nil && s.Invited(key, device, uint64(max(0, time.Now().Unix())))
 }
 
 func (sp *Space) role(account dag.PublicKey) list.Role {

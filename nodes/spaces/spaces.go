@@ -227,7 +227,7 @@ func (s *Set) Space(_ context.Context, id dag.ID, account dag.PublicKey) *exchan
 }
 
 // Invited implements exchange.Inviter.
-func (s *Set) Invited(_ context.Context, id dag.ID, account, key dag.PublicKey) *exchange.Replica {
+func (s *Set) Invited(_ context.Context, id dag.ID, account, device, key dag.PublicKey) *exchange.Replica {
 	if !s.has(id) || s.opt.Admits != nil && !s.opt.Admits(account) {
 		return nil
 	}
@@ -238,7 +238,7 @@ func (s *Set) Invited(_ context.Context, id dag.ID, account, key dag.PublicKey) 
 	if sp == nil {
 		return nil
 	}
-	if !sp.invited(key) || sp.retired.Load() {
+	if !sp.invited(key, device) || sp.retired.Load() {
 		s.put(sp)
 		return nil
 	}

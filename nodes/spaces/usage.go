@@ -98,7 +98,11 @@ func (u *usage) charge(id dag.ID, owner dag.PublicKey, blocks, changes, all, one
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	x, n := u.of[id], blocks+changes
-	if all > 0 && u.owners[owner]+n > all || one > 0 && x.Blocks+x.Log+n > one {
+	used := u.owners[owner]
+	if x.Owner != owner { // it has another owner since it was settled
+		used += x.Blocks + x.Log
+	}
+	if all > 0 && used+n > all || one > 0 && x.Blocks+x.Log+n > one {
 		return false
 	}
 	x.Owner, x.Blocks, x.Log = owner, x.Blocks+blocks, x.Log+changes

@@ -7,9 +7,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/anyfs/anyfs/acl"
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/dag/block"
 	"github.com/anyfs/anyfs/nodes/spaces"
@@ -43,6 +46,55 @@ func TestBlockThatIsNotKeptIsNotCounted(t *testing.T) {
 	must(t, os.Remove(found[0]))
 	must(t, os.Rename(found[0]+".away", found[0]))
 	must(t, r.Upload(d.keys.Identity, block.Sum(data), data))
+}
+
+// A space that was given to another counts to that one's quota, also what it held before, and no more to who made it.
+func TestQuotaAfterTransfer(t *testing.T) {
+	var mu sync.Mutex
+	quota := map[dag.PublicKey]int64{}
+	dir := t.TempDir()
+	n := newNode(t, dir, spaces.Options{Quota: func(owner dag.PublicKey, _ dag.ID) (int64, int64) {
+		mu.Lock()
+		defer mu.Unlock()
+		return quota[owner], 0
+	}})
+	d := newDevice(t, n)
+	d.equal(t)
+	r := n.set.Space(t.Context(), d.space.ID(), d.keys.Identity)
+	first, more := bytes.Repeat([]byte{1}, 100<<10), bytes.Repeat([]byte{2}, 100<<10)
+	must(t, r.Upload(d.keys.Identity, block.Sum(first), first))
+
+	// Bob comes by an open invitation, and is given the space.
+	bob := newKeys(t)
+	link, err := d.space.Invite(acl.Terms{Role: acl.RoleWriter, Open: true}, time.Unix(1<<30, 0), nil)
+	must(t, err)
+	guest, err := acl.NewGuest(bob, link, "Bob", nil)
+	must(t, err)
+	var frames [][]byte
+	must(t, d.space.Export(func(f []byte) error { frames = append(frames, bytes.Clone(f)); return nil }))
+	must(t, guest.Take(frames, true, time.Unix(1<<30, 0)))
+	for _, f := range guest.Answer() {
+		_, err := d.space.List().Graph().Ingest(f)
+		must(t, err)
+	}
+	must(t, d.space.Transfer(bob.Identity))
+	mu.Lock()
+	quota[d.keys.Identity], quota[bob.Identity] = 1, 150<<10
+	mu.Unlock()
+	d.e.Announce()
+	eventually(t, "the node knows the new owner", func() bool { return n.set.Space(t.Context(), d.space.ID(), bob.Identity) != nil })
+	if err := r.Upload(d.keys.Identity, block.Sum(more), more); err == nil {
+		t.Fatal("taken beyond both quotas")
+	}
+	mu.Lock()
+	quota[bob.Identity] = 250 << 10
+	mu.Unlock()
+	eventually(t, "what the new owner has room for is taken", func() bool { return r.Upload(d.keys.Identity, block.Sum(more), more) == nil })
+	n.stop()
+	n = newNode(t, dir, spaces.Options{})
+	if u := n.set.Usages()[d.space.ID()]; u.Owner != bob.Identity || u.Blocks < 200<<10 {
+		t.Errorf("it is counted as %+v", u)
+	}
 }
 
 // The book of what spaces take follows from the spaces: damaged, it keeps no node from starting.

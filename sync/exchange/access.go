@@ -2,7 +2,6 @@ package exchange
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -11,8 +10,10 @@ import (
 	"github.com/anyfs/anyfs/sync/wire"
 )
 
-// maxAccess bounds the bytes of an access list that is fetched whole.
-const maxAccess = 64 << 20
+// maxAccess bounds the bytes of an access list that is fetched whole: one of 10,000 members takes about 110 MB.
+const maxAccess = 128 << 20
+
+var errLongAccess = fmt.Errorf("exchange: an access list of more than %d MiB", maxAccess>>20)
 
 // FetchACL asks the connected peers of this account, and the nodes of its network, for the access list of a space that is known here by its ID alone. The
 // frames come in an order in which each follows its past; who has asked judges them. ErrOffline when no peer of the account
@@ -72,7 +73,7 @@ func (e *Engine) fetchACL(ctx context.Context, p peer.ID, id dag.ID) ([][]byte, 
 		case *wire.Frames:
 			frames = append(frames, m.Frames...)
 			if t.in.Bytes > maxAccess {
-				return nil, errors.New("exchange: an access list of more than 64 MiB")
+				return nil, errLongAccess
 			}
 		case *wire.End:
 			return frames, nil

@@ -97,8 +97,8 @@ type Replica struct {
 	// Member says whether a device of an account may have the files by the access list as it is now; nil: all may.
 	Member func(account, device dag.PublicKey) bool
 
-	// Invited says whether who proves the key of an invitation may see the access list and ask to join; nil: nobody.
-	Invited func(key dag.PublicKey) bool
+	// Invited says whether a device that proves the key of an invitation may see the access list and ask to join; nil: nobody.
+	Invited func(key, device dag.PublicKey) bool
 
 	// Sealed hears of blocks that a device of account has sealed for what it is going to publish. It is quick; nil: it is not told.
 	Sealed func(account dag.PublicKey, ids []block.ID)
@@ -162,6 +162,7 @@ type Engine struct {
 	// mu guards what follows. It comes before the locks of sessions, and is not held across I/O.
 	mu      sync.Mutex
 	ctx     context.Context // of Run; nil before and after
+	began   time.Time       // of Run
 	host    host.Host
 	spaces  map[dag.ID]*space
 	remotes map[peer.ID]*remote
@@ -255,7 +256,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	defer stopRelay()
 	e.mu.Lock()
-	e.ctx, e.host = ctx, h
+	e.ctx, e.host, e.began = ctx, h, e.clock.Now()
 	for _, sp := range e.spaces {
 		e.startSpace(sp)
 	}

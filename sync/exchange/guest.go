@@ -3,7 +3,6 @@ package exchange
 import (
 	"context"
 	"crypto/ed25519"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -184,7 +183,13 @@ func (e *Engine) hearGuest(r *remote, m *wire.Guest) error {
 	if many {
 		return fmt.Errorf("%w: more than %d invitations", session.ErrPeer, maxInvitations)
 	}
-	if sp == nil || sp.r.Invited == nil || !sp.r.Invited(m.Key) {
+	if sp == nil || sp.r.Invited == nil || !sp.r.Invited(m.Key, r.key) {
+		e.mu.Lock()
+		if len(r.unknown) < maxInvitations {
+			r.unknown[m.Space] = true
+		}
+		e.mu.Unlock()
+		e.noteChange()
 		return nil
 	}
 	if !ed25519.Verify(m.Key[:], guestText(r.toUs, m.Space), m.Signature[:]) {
@@ -205,6 +210,7 @@ func (e *Engine) hearGuest(r *remote, m *wire.Guest) error {
 		e.uncount(r)
 	}
 	r.invited[m.Space] = m.Key
+	delete(r.unknown, m.Space)
 	e.mu.Unlock()
 	e.noteChange()
 	return nil
@@ -219,7 +225,7 @@ func (e *Engine) hearGuestOf(ctx context.Context, r *remote, m *wire.Guest) erro
 	if !ok {
 		return nil
 	}
-	replica := inviter.Invited(ctx, m.Space, r.account, m.Key)
+	replica := inviter.Invited(ctx, m.Space, r.account, r.key, m.Key)
 	if replica == nil {
 		return nil // though the space may be open here for others
 	}
@@ -253,7 +259,7 @@ func (e *Engine) visit(ctx context.Context, r *remote, g *Guest) error {
 		switch m := m.(type) {
 		case *wire.Frames:
 			if t.in.Bytes > maxAccess {
-				return errors.New("exchange: an access list of more than 64 MiB")
+				return errLongAccess
 			}
 			if err := g.Take(m.Frames, false); err != nil {
 				return fmt.Errorf("%w: %w", session.ErrPeer, err)
@@ -301,7 +307,7 @@ func (e *Engine) takeGuest(ctx context.Context, id peer.ID, t *stream) error {
 		}
 		proved := false
 		if key, proved = r.invited[ask.Space]; !proved {
-			return false
+			return e.turnsAway(r, ask.Space)
 		}
 		if s := e.spaces[ask.Space]; s != nil && s.ctx != nil && s.ctx.Err() == nil {
 			sp = s
@@ -321,7 +327,7 @@ func (e *Engine) takeGuest(ctx context.Context, id peer.ID, t *stream) error {
 	t.in.Limit = maxGuestBytes
 	var wg sync.WaitGroup
 	wg.Go(func() { stop(sp.hearGuest(r, t)) })
-	err = sp.tellGuest(ctx, t, key)
+	err = sp.tellGuest(ctx, t, key, r.key)
 	if err == nil { // it was told the end, and goes when it has read that
 		select {
 		case <-ctx.Done():
@@ -333,9 +339,15 @@ func (e *Engine) takeGuest(ctx context.Context, id peer.ID, t *stream) error {
 	return context.Cause(ctx)
 }
 
+// turnsAway says whether a guest is told at once that its invitation to a space is none, in place of waiting for its proof. It is told as fast of a
+// space that is not here, so that it learns no more by it. A device that began to run a moment ago may be about to open its spaces.
+func (e *Engine) turnsAway(r *remote, space dag.ID) bool {
+	return r.unknown[space] && e.clock.Now().Sub(e.began) > openTimeout
+}
+
 // tellGuest sends the access list, and what comes to it, until ctx ends or the invitation does: the record that ended it is the last that is
 // told.
-func (sp *space) tellGuest(ctx context.Context, t *stream, key dag.PublicKey) error {
+func (sp *space) tellGuest(ctx context.Context, t *stream, key, device dag.PublicKey) error {
 	grown := make(chan struct{}, 1)
 	defer sp.r.ACL.Subscribe(func(*dag.Batch) {
 		select {
@@ -345,7 +357,7 @@ func (sp *space) tellGuest(ctx context.Context, t *stream, key dag.PublicKey) er
 	})()
 	var have []dag.ID
 	for {
-		live := sp.r.Invited(key)
+		live := sp.r.Invited(key, device)
 		if !live && have == nil { // it ended on a connection on which it was proved before
 			return t.write(&wire.Absent{Graph: wire.ACL, IDs: wire.List[dag.ID]{sp.id}})
 		}

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/sync/exchange"
@@ -16,7 +17,7 @@ func TestGuest(t *testing.T) {
 	space := newReplica(t, host, "space")
 	invitation := key('i', 1)
 	var revoked atomic.Bool
-	space.Invited = func(k dag.PublicKey) bool { return k == public(invitation) && !revoked.Load() }
+	space.Invited = func(k, _ dag.PublicKey) bool { return k == public(invitation) && !revoked.Load() }
 	host.e.Add(space.Replica)
 	other := newReplica(t, host, "another")
 	host.e.Add(other.Replica)
@@ -116,4 +117,34 @@ func TestGuest(t *testing.T) {
 	}
 	must(t, stranger.e.Seek(g))
 	eventually(t, func() bool { return refused.Load() > 0 })
+}
+
+// TestRefusedGuest: who is connected anyway and proves an invitation that is none is told at once, and of a space that is not there as fast as
+// of one that is.
+func TestRefusedGuest(t *testing.T) {
+	t.Parallel()
+	host := newDevice(t, 1, 1)
+	guest := newDevice(t, 2, 2, host.addr("/tcp/"))
+	secret := newReplica(t, host, "secret")
+	secret.Invited = func(_, _ dag.PublicKey) bool { return false }
+	host.e.Add(secret.Replica)
+	for _, d := range []*device{host, guest} {
+		d.e.Add(newReplica(t, d, "common").Replica)
+	}
+	time.Sleep(11 * time.Second) // it might be about to open its spaces
+	for _, space := range []dag.ID{secret.ID, dag.Sum([]byte("nowhere"))} {
+		var refused atomic.Int64
+		began := time.Now()
+		must(t, guest.e.Seek(&exchange.Guest{
+			Space: space, Key: key('i', 2), Peers: []string{host.addr("/tcp/")},
+			Take:    func([][]byte, bool) error { t.Error("a stranger got the access list"); return nil },
+			Answer:  func() [][]byte { return nil },
+			Refused: func() { refused.Add(1) },
+		}))
+		eventually(t, func() bool { return refused.Load() > 1 })
+		if took := time.Since(began); took > 8*time.Second {
+			t.Errorf("refused twice after %v", took)
+		}
+		guest.e.Unseek(space)
+	}
 }

@@ -72,6 +72,7 @@ type remote struct {
 	proved  bool
 	counted bool                     // in Engine.guard
 	invited map[dag.ID]dag.PublicKey // spaces to which it proved an invitation, with the key of that
+	unknown map[dag.ID]bool          // spaces of which it proved an invitation that is none
 	asked   map[*Guest]bool          // invitations that were proved to it
 	guested bool                     // counted among the guests
 
@@ -99,7 +100,7 @@ func newRemote(ctx context.Context, cancel context.CancelFunc, id peer.ID, key d
 		relayed: relayed(t.Conn().RemoteMultiaddr()), meets: make(chan struct{}, 1),
 		offers: make(chan struct{}, 1), copying: make(chan struct{}, 1),
 		theirs: make(map[wire.Tag]struct{}), said: make(map[dag.ID]int), common: make(map[dag.ID]bool), denied: make(map[dag.ID]denial), gone: make(map[dag.ID]bool),
-		invited: make(map[dag.ID]dag.PublicKey), asked: make(map[*Guest]bool),
+		invited: make(map[dag.ID]dag.PublicKey), unknown: make(map[dag.ID]bool), asked: make(map[*Guest]bool),
 	}
 }
 

@@ -32,7 +32,7 @@ const (
 	takeWithin  = 10 * time.Minute       // for a node: from a slow line
 	maxConfigs  = 64                     // that a node tells in configsIn
 	configsIn   = 30 * time.Second
-	maxOffered  = 4 * maxAccess // bytes of the access lists that a node has in memory to judge
+	maxOffered  = 2 * maxAccess // bytes of the access lists that a node has in memory to judge
 )
 
 var errOffers = errors.New("exchange: too much is offered at once")
@@ -93,7 +93,7 @@ type Server interface {
 type Inviter interface {
 	// Invited gives a space that is here and whose access list has an invitation with that key which can be used, where account may use the
 	// node; nil else. It may take a while, and never says why not.
-	Invited(ctx context.Context, id dag.ID, account, key dag.PublicKey) *Replica
+	Invited(ctx context.Context, id dag.ID, account, device, key dag.PublicKey) *Replica
 }
 
 // SetNodes says which nodes this device uses, in the place of those before. It is connected to those that are to be told of a space of it. A

@@ -331,7 +331,7 @@ func (e *Engine) takeList(ctx context.Context, id peer.ID, t *stream, space dag.
 			frames = append(frames, m.Frames...)
 			e.offers.grow(r, t.in.Bytes)
 			if t.in.Bytes > maxAccess {
-				return fmt.Errorf("%w: an access list of more than 64 MiB", session.ErrPeer)
+				return fmt.Errorf("%w: %w", session.ErrPeer, errLongAccess)
 			}
 			continue
 		case *wire.End:

@@ -53,6 +53,7 @@ type Session struct {
 	ingesting  bool
 	out        []wire.Message // small ones, which go first
 	sides      [wire.Graphs]side
+	kept       bool // the peer might not have the files when it was last asked for
 	strikes    int
 	met        bool                     // it was told what this device states
 	stated     map[dag.PublicKey]uint64 // counters of the statements that the peer has
@@ -164,6 +165,10 @@ func (s *Session) Next() (wire.Message, error) {
 		return m, nil
 	}
 	reads := s.cfg.Reads()
+	if reads && s.kept { // a member again: it was told of nothing since it was none
+		s.sides[wire.Files].owe, s.sides[wire.Files].said.known = true, false
+	}
+	s.kept = !reads
 	for kind := range s.sides {
 		m, err := s.sides[kind].next(kind == int(wire.ACL) || reads)
 		if m != nil || err != nil {
