@@ -87,31 +87,32 @@ type Home struct {
 	inlines   *cache[tree.Ref, []byte]
 	layouts   *cache[string, []tree.Chunk]
 
-	fail      atomic.Pointer[error] // set: the home is read-only for good
-	released  atomic.Uint64         // the records of the journal up to here are given back
-	room      room
-	freeing   freeing
-	fsyncs    fsyncs
-	kick      chan struct{} // wakes the publisher where nothing was dirty
-	urgent    chan struct{} // wakes it at once
-	arrived   chan struct{} // wakes the arriver
-	mirrors   chan struct{} // wakes the mirrorer
-	mirrorAll atomic.Bool   // for all that is wanted
-	ahead     chan aheadBlock
-	early     chan aheadBlock
-	coming    coming
-	evicts    chan struct{} // wakes the evictor
-	short     atomic.Bool   // content is not fetched ahead, since the disk is nearly full
-	keepers   keepers
-	logged    atomic.Int64 // written bytes that are in the journal alone
-	events    events
-	watch     watchers
-	onSpaces  atomic.Pointer[func()]
-	onSealed  atomic.Pointer[func(dag.ID, block.ID)]
-	errs      errorLog
-	absent    absentDevices
-	two       oneToOnes
-	last      atomic.Int64 // of now
+	fail        atomic.Pointer[error] // set: the home is read-only for good
+	released    atomic.Uint64         // the records of the journal up to here are given back
+	room        room
+	freeing     freeing
+	fsyncs      fsyncs
+	kick        chan struct{} // wakes the publisher where nothing was dirty
+	urgent      chan struct{} // wakes it at once
+	arrived     chan struct{} // wakes the arriver
+	mirrors     chan struct{} // wakes the mirrorer
+	mirrorAll   atomic.Bool   // for all that is wanted
+	mirrorRound atomic.Uint64 // how often Mirror was called
+	ahead       chan aheadBlock
+	early       chan aheadBlock
+	coming      coming
+	evicts      chan struct{} // wakes the evictor
+	short       atomic.Bool   // content is not fetched ahead, since the disk is nearly full
+	keepers     keepers
+	logged      atomic.Int64 // written bytes that are in the journal alone
+	events      events
+	watch       watchers
+	onSpaces    atomic.Pointer[func()]
+	onSealed    atomic.Pointer[func(dag.ID, block.ID)]
+	errs        errorLog
+	absent      absentDevices
+	two         oneToOnes
+	last        atomic.Int64 // of now
 }
 
 const (

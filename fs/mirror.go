@@ -33,16 +33,18 @@ type fetching struct {
 	c     *tree.Content
 	ino   uint64        // that shows it
 	busy  bool          // it is being fetched
+	round uint64        // Home.mirrorRound when that began
 	wait  time.Duration // after it came to nothing, until it is tried again
 	after time.Time
 }
 
 // mirrorContents is how many contents are fetched at a time, and mirrorBlocks how many blocks of all of them. What nobody had is asked
-// for again after mirrorAgain, and then in growing steps up to mirrorRarely; at once when somebody comes who may have it.
+// for again after mirrorAgain, and then in growing steps up to mirrorRarely; at once when somebody comes who may have it, or has come since it was
+// asked for.
 const (
 	mirrorContents = 32
 	mirrorBlocks   = 32
-	mirrorAgain    = 30 * time.Second
+	mirrorAgain    = 5 * time.Second
 	mirrorRarely   = 4 * time.Minute
 )
 
@@ -71,6 +73,7 @@ func (h *Home) Mirror() {
 	for _, s := range h.each() {
 		s.lack.forget()
 	}
+	h.mirrorRound.Add(1)
 	h.mirrorAll.Store(true)
 	h.mirrorFresh()
 }
@@ -175,7 +178,7 @@ func (s *space) beginFetch(w *fetching) *tree.Content {
 	if m.want[w.c.Root] != w || w.busy {
 		return nil
 	}
-	w.busy = true
+	w.busy, w.round = true, s.h.mirrorRound.Load()
 	return w.c
 }
 
@@ -187,6 +190,11 @@ func (s *space) endFetch(w *fetching, here bool) {
 	w.busy = false
 	if here {
 		delete(m.want, w.c.Root)
+		return
+	}
+	if s.h.mirrorRound.Load() != w.round { // the one who came was not asked, or the connection was lost that is there again
+		m.fresh = append(m.fresh, w)
+		s.h.mirrorFresh()
 		return
 	}
 	w.wait = min(max(2*w.wait, mirrorAgain), mirrorRarely)

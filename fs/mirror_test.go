@@ -211,3 +211,49 @@ func TestMirrorBeginsBesideArrival(t *testing.T) {
 	to.mu.Unlock()
 	<-begun
 }
+
+// Who comes while a content is asked for in vain is asked for it at once, not when it is tried again by and by.
+func TestMirrorAsksWhoComes(t *testing.T) {
+	d := newDevices(t, 2)
+	a, b := d.all[0], d.all[1]
+	a.create(a.root, "f", random(1, 300_000))
+	d.settle()
+	from, to := must2(a.namedSpace(PersonalName)), must2(b.namedSpace(PersonalName))
+	asked, lost := make(chan struct{}), make(chan struct{})
+	var calls atomic.Int64
+	to.blocks.SetFetcher(fetcherFunc(func(ctx context.Context, id block.ID) ([]byte, error) {
+		if calls.Add(1) == 1 { // of a peer that goes meanwhile
+			close(asked)
+			select {
+			case <-lost:
+			case <-ctx.Done():
+			}
+			return nil, block.ErrAbsent
+		}
+		return from.blocks.GetLocal(id)
+	}))
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { b.mirrorer(ctx) })
+	defer wg.Wait()
+	defer cancel()
+	b.mirrorFresh()
+	<-asked
+	b.Mirror()                                                               // another came
+	eventuallyIn(t, time.Second, func() bool { return !b.mirrorAll.Load() }) // it was looked who is to be asked for what
+	close(lost)
+	eventuallyIn(t, mirrorAgain/2, func() bool { return to.wanted() == 0 })
+}
+
+type fetcherFunc func(ctx context.Context, id block.ID) ([]byte, error)
+
+func (f fetcherFunc) Fetch(ctx context.Context, id block.ID) ([]byte, error) { return f(ctx, id) }
+
+func eventuallyIn(t *testing.T, within time.Duration, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(within); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within %v", within)
+		}
+	}
+}
