@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	iofs "io/fs"
+	"strings"
 
 	"github.com/anyfs/anyfs/acl"
 )
@@ -120,7 +121,8 @@ func (h *Home) Bequeath() ([]acl.SpaceSecret, error) {
 		if !ok {
 			continue
 		}
-		if s.as.label == labelPersonal { // each account has its own
+		// Each account has its own. The second time, after a crash, its name alone tells.
+		if name == PersonalName && (s.as.label == labelPersonal || strings.HasPrefix(s.as.name, OldPersonalName)) {
 			name = OldPersonalName
 			for n := 2; taken[name]; n++ {
 				name = fmt.Sprintf("%s %d", OldPersonalName, n)
