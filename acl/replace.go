@@ -127,9 +127,9 @@ func Succeed(d disk.FS, k *Keys, s *Successor, spaces []SpaceSecret, pass []byte
 	return n, nil
 }
 
-// HomeID is the account's home space. On a device without the account's secret it takes what was handed over, else it returns ErrNoSecret.
-func HomeID(k *Keys) (dag.ID, error) {
-	id, _, _, err := k.derived(LabelHome)
+// DerivedID is the account's derived space that label names. On a device without the account's secret it takes what was handed over, else it returns ErrNoSecret.
+func DerivedID(k *Keys, label string) (dag.ID, error) {
+	id, _, _, err := k.derived(label)
 	return id, err
 }
 

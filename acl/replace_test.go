@@ -134,7 +134,7 @@ func TestSuccessionSurvivesFailures(t *testing.T) {
 		if again.Identity != k.Identity {
 			want = DeriveSpaceID(by.Account, LabelHome)
 		}
-		if id, err := HomeID(again); err != nil || id != want {
+		if id, err := DerivedID(again, LabelHome); err != nil || id != want {
 			t.Fatalf("failure %d: the home space can't be opened: %v", at, err)
 		}
 		next, err := MakeSuccessor(after, again, nil)

@@ -247,8 +247,8 @@ func (h *Home) OneToOne(name string, other *acl.AccountKeys) (SpaceInfo, error) 
 	return i, err
 }
 
-// nameBeside gives the two of a one-to-one space the names that they go by in other spaces: it has none of its own.
-func (h *Home) nameBeside(s *space, people []acl.Person) []acl.Person {
+// namePeople gives the two of a one-to-one space the names that they go by in other spaces: it has none of its own.
+func (h *Home) namePeople(s *space, people []acl.Person) []acl.Person {
 	other := s.acl.OneToOne()
 	if other == nil {
 		return people

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	iofs "io/fs"
+	"strings"
 
 	"github.com/anyfs/anyfs/acl"
 )
@@ -90,7 +91,10 @@ func (s *space) giveWay(ctx context.Context, by *acl.Successor, name string) (st
 	return how, s.recorded(err)
 }
 
-// Bequeath readies the folders of all spaces for a home of another account: each keeps the name that it has in the root. It gives what opens them, for acl.Succeed. The home
+// OldPersonalName is what the Personal of an account that was replaced is called: the new account has its own.
+const OldPersonalName = PersonalName + " (old)"
+
+// Bequeath readies the folders of all spaces for a home of another account: each but Personal keeps the name that it has in the root. It gives what opens them, for acl.Succeed. The home
 // is closed after it.
 func (h *Home) Bequeath() ([]acl.SpaceSecret, error) {
 	infos, err := h.Spaces()
@@ -99,9 +103,9 @@ func (h *Home) Bequeath() ([]acl.SpaceSecret, error) {
 	}
 	h.spaceMu.Lock()
 	defer h.spaceMu.Unlock()
-	names := map[string]string{}
+	names, taken := map[string]string{}, map[string]bool{}
 	for _, i := range infos {
-		names[i.ID] = i.Name
+		names[i.ID], taken[i.Name] = i.Name, true
 	}
 	// Where it is cut short, this account's home may be without its secret.
 	secret, err := h.home.acl.Secret(labelHome)
@@ -116,6 +120,13 @@ func (h *Home) Bequeath() ([]acl.SpaceSecret, error) {
 		name, ok := names[s.id.String()]
 		if !ok {
 			continue
+		}
+		// Each account has its own. The second time, after a crash, its name alone tells.
+		if name == PersonalName && (s.as.label == labelPersonal || strings.HasPrefix(s.as.name, OldPersonalName)) {
+			name = OldPersonalName
+			for n := 2; taken[name]; n++ {
+				name = fmt.Sprintf("%s %d", OldPersonalName, n)
+			}
 		}
 		as := spaceIdentity{name: name} // it is derived from no account that the home will have
 		if err := h.opt.Disk.WriteFileAtomic(s.dir+"/"+spaceFile, h.local.SealLocal(nil, as.encode(s.id), []byte(s.dir))); err != nil {
@@ -139,7 +150,7 @@ func (h *Home) dropInherited() error {
 	if err != nil {
 		return nil // whoever opens it says what is wrong
 	}
-	own, err := acl.HomeID(h.keys)
+	own, err := acl.DerivedID(h.keys, labelHome)
 	if err != nil || own == id {
 		return nil
 	}

@@ -225,9 +225,11 @@ func (h *Home) settleRoot() error {
 		if err != nil {
 			return err
 		}
+		// Nobody deleted it where nothing tells of that: its entry is one with that of another space of the same name.
+		nameless := del == nil && (s.as.label != labelPersonal || !s.untouched())
 		s.pubMu.Lock()
 		s.mu.Lock()
-		stays := del.lacks(s.graph.Tips()) || len(s.dirty)+len(s.ign.inos) > 0
+		stays := nameless || del.lacks(s.graph.Tips()) || len(s.dirty)+len(s.ign.inos) > 0
 		s.gone = !stays
 		s.mu.Unlock()
 		s.pubMu.Unlock()
@@ -236,7 +238,12 @@ func (h *Home) settleRoot() error {
 			if del != nil {
 				name = del.name
 			}
-			if err := h.nameAgain(s, name); err != nil {
+			if nameless {
+				err = h.nameBeside(s, name)
+			} else {
+				err = h.nameAgain(s, name)
+			}
+			if err != nil {
 				return err
 			}
 			continue

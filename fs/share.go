@@ -221,7 +221,7 @@ func (h *Home) Members(name string) ([]acl.Person, error) {
 	if err != nil {
 		return nil, err
 	}
-	return h.nameBeside(s, s.acl.People()), nil
+	return h.namePeople(s, s.acl.People()), nil
 }
 
 // Requests are those to join a space that wait for an answer.

@@ -281,6 +281,21 @@ func (h *Home) nameAgain(s *space, name string) error {
 	return err
 }
 
+// nameBeside gives a space whose entry is one with that of another space a name of its own beside that. Under spaceMu.
+func (h *Home) nameBeside(s *space, name string) error {
+	for n := 2; n < 100 && checkName(name) == nil; n++ {
+		as := fmt.Sprintf("%s %d", name, n)
+		if checkName(as) != nil {
+			break
+		}
+		err := h.enterSpace(as, spaceRef{s.id, s.as.label})
+		if !errors.Is(err, ErrExist) {
+			return err
+		}
+	}
+	return h.nameAgain(s, "")
+}
+
 // untouched reports whether nothing was ever made in a space.
 func (s *space) untouched() bool {
 	batches, _, _ := s.graph.Counters()

@@ -73,12 +73,13 @@ func TestReplaceOwnAccount(t *testing.T) {
 	if account(bob) != r.Account || strings.TrimSpace(bob.Must("account", "phrase")) != r.Phrase {
 		t.Error("the home is not the new account's")
 	}
-	for path, want := range map[string]string{"Personal/diary": "dear diary", "Renamed/notes": "notes", "Club/a": "a", "Team/bob": "by Bob"} {
+	for path, want := range map[string]string{"Personal (old)/diary": "dear diary", "Renamed/notes": "notes", "Club/a": "a", "Team/bob": "by Bob"} {
 		s.reads(bob, path, want)
 	}
 	s.role(bob, "Club", "owner")
-	s.role(bob, "Personal", "owner")
-	s.write(bob, "Personal/diary", "new page")
+	s.role(bob, "Personal (old)", "owner")
+	s.write(bob, "Personal (old)/diary", "new page")
+	s.write(bob, "Personal/new", "new")
 	s.write(bob, "Club/secret", "not for thieves")
 	s.Connect(bob, carol)
 	s.reads(carol, "Club/secret", "not for thieves")
@@ -142,7 +143,8 @@ func TestReplaceOwnAccount(t *testing.T) {
 	s.Connect(second, bob)
 	s.reads(second, "Club/secret", "not for thieves")
 	s.reads(second, "Renamed/notes", "notes")
-	s.reads(second, "Personal/diary", "new page")
+	s.reads(second, "Personal (old)/diary", "new page")
+	s.reads(second, "Personal/new", "new")
 	s.write(second, "Personal/second", "by the second")
 	s.reads(bob, "Personal/second", "by the second")
 }
@@ -183,6 +185,10 @@ func TestReplaceInterrupted(t *testing.T) {
 		}
 		killed++
 		seen[account(h)] = true
+		if _, err := os.Stat(filepath.Join(h.Dir, "successor")); errors.Is(err, os.ErrNotExist) && account(h) != first {
+			check(t, json.Unmarshal(out.Bytes(), &r)) // it was done, and had said so
+			break
+		}
 	}
 	if killed < 5 {
 		t.Fatalf("it was killed %d times", killed)
@@ -195,11 +201,11 @@ func TestReplaceInterrupted(t *testing.T) {
 		t.Error("the successor is still awaited", err)
 	}
 	h.Mount("--no-discovery")
-	s.reads(h, "Personal/a", "a")
+	s.reads(h, "Personal (old)/a", "a")
 	s.write(h, "Work/b", "b 2")
 	s.write(h, "Empty/c", "c")
 	h.Must("status", "--wait", "--here")
-	for _, space := range []string{"Personal", "Work", "Empty"} {
+	for _, space := range []string{"Personal", "Personal (old)", "Work", "Empty"} {
 		if ms := fromJSON[[]memberOf](h, "members", space); len(ms) != 1 || ms[0].Account != r.Account || ms[0].Role != "owner" {
 			t.Errorf("%s: %+v", space, ms)
 		}
@@ -249,4 +255,56 @@ func TestReplaceBoth(t *testing.T) {
 	s.write(winner, "Club/after", "after")
 	s.reads(carol, "Club/after", "after")
 	s.absent(loser, "Club/after")
+}
+
+// TestReplaceOnPairedDevice: the device that had the phrase is gone, and what is left was paired by a code. It replaces the account all the same, and lets in others from then on.
+func TestReplaceOnPairedDevice(t *testing.T) {
+	s := newSharing(t, 1)
+	laptop := s.All[0]
+	s.write(laptop, "Personal/note", "note")
+	laptop.Must("space", "create", "Work")
+	s.write(laptop, "Work/plan", "plan")
+	phone := s.pair(laptop, "phone")
+	s.reads(phone, "Personal/note", "note")
+	s.reads(phone, "Work/plan", "plan")
+	laptop.Unmount() // it is stolen
+
+	var r replaced
+	check(t, json.Unmarshal([]byte(phone.Must("account", "replace", "--yes", "--json")), &r))
+	phone.Mount("--no-discovery")
+	if r.how("Work") != "replaced" || r.how("Personal") != "replaced" || strings.TrimSpace(phone.Must("account", "phrase")) != r.Phrase {
+		t.Fatalf("%+v", r)
+	}
+	s.write(phone, "Personal (old)/note", "not for thieves")
+	s.write(phone, "Personal/mine", "mine")
+	tablet := s.pair(phone, "tablet")
+	s.reads(tablet, "Personal (old)/note", "not for thieves")
+	s.reads(tablet, "Personal/mine", "mine")
+	s.reads(tablet, "Work/plan", "plan")
+	s.write(tablet, "Work/plan", "plan of the tablet")
+	s.reads(phone, "Work/plan", "plan of the tablet")
+
+	laptop.Mount("--no-discovery")
+	s.Connect(laptop, phone)
+	s.role(laptop, "Work", "none")
+	s.role(laptop, "Personal", "none")
+	s.reads(laptop, "Personal/note", "note")
+	for _, h := range []*Home{phone, tablet} {
+		h.Must("verify")
+	}
+}
+
+// pair gives a mounted device that was paired by a code, and connected.
+func (s *sharing) pair(with *Home, name string) *Home {
+	s.t.Helper()
+	h := NewHome(s.t)
+	h.Listen = "/ip4/127.0.0.1/tcp/0"
+	a := with.addDevice()
+	h.Must("login", "--pair", "--peer", with.address(), "--device-name", name, a.Code)
+	if text, code := a.wait(); code != 0 {
+		s.t.Fatalf("device add ends with %d: %s %s", code, text, a.log.String())
+	}
+	h.Mount("--no-discovery")
+	s.Connect(h, with)
+	return h
 }

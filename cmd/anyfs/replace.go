@@ -41,9 +41,10 @@ func accountReplaceCommand(e *env) *cli.Command {
 		Usage: "make a new account in the place of this one, whose secret somebody else may know",
 		Description: `Where a device is lost that does not hold the phrase, 'anyfs device revoke' is enough. Who has the phrase can make devices as he likes; then only another account helps.
 
-This makes one, with a new phrase, and puts it in the place of the old one: at once in the spaces that you own, Personal too; in others it asks, and their owner or an admin sees it in
+This makes one, with a new phrase, and puts it in the place of the old one: at once in the spaces that you own; in others it asks, and their owner or an admin sees it in
 'anyfs requests' and lets it in with 'anyfs approve', best after a call. Until then the old account is still in them, and here they can be read. A one-to-one space is left: begin another
-one. The mount, if there is one, ends; what is on this device stays. Your other devices are none of the new account's: let each in anew, in a home of its own, with 'anyfs login'.
+one. The mount, if there is one, ends; what is on this device stays. What was in Personal is in 'Personal (old)', as each account
+has a Personal of its own; move it as you like. Your other devices are none of the new account's: let each in anew, in a home of its own, with 'anyfs login'.
 
 Be quick, and run it while the others can be reached: who has the old phrase can do the same, and in a space that you own the first of the two holds. Where it is interrupted,
 run it again: it goes on.
@@ -244,6 +245,9 @@ func succeed(ctx context.Context, e *env, pass []byte) (r replaceResult, err err
 		}
 	}
 	if keys, err = acl.Succeed(d, keys, by, spaces, pass); err != nil {
+		return r, err
+	}
+	if err := d.WriteFileAtomic(setupName, nil); err != nil { // a Personal of its own
 		return r, err
 	}
 	h, err := openWith(ctx, e.home, keys, slog.New(slog.DiscardHandler))
