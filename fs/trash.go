@@ -230,8 +230,9 @@ func (s *space) dropTrash(dir, at uint64, object dag.ID, to uint64) {
 	s.ix.SetEntry(dir|trashBit, at, moved)
 }
 
-// cameBack reports whether what a directory's trash calls removed is there again by what another device did: under another name, or
-// under the same one by a change that its removal did not see. at is the number of the directory, which its trash may not have.
+// cameBack reports whether what a directory's trash calls removed came back by what another device did: it is there again under another name, or
+// under the same one by a change that its removal did not see; or it was, and left from elsewhere. at is the number of the directory, which its trash
+// may not have.
 func (s *space) cameBack(at uint64, t *trashed) (bool, error) {
 	s.mu.Lock()
 	n, here, dir, err := s.isAlive(at, t)
@@ -239,12 +240,15 @@ func (s *space) cameBack(at uint64, t *trashed) (bool, error) {
 	if err != nil {
 		return false, s.damaged(err)
 	}
-	if n == nil || here || t.typ == typeDir {
-		return n != nil, nil
+	if here || n != nil && t.typ == typeDir {
+		return true, nil
 	}
 	st, err := s.fold(t.object, nil)
 	if err != nil || st == nil {
 		return false, err
+	}
+	if n == nil {
+		return leftElsewhere(st, dir, t.name), nil
 	}
 	for i := range st.Links {
 		l := &st.Links[i]
@@ -258,22 +262,36 @@ func (s *space) cameBack(at uint64, t *trashed) (bool, error) {
 	return true, nil
 }
 
+// leftElsewhere reports whether an object is removed, and from other places than this name, of which the directory may not be known. (One that is
+// alive here still was removed by what is not published yet.)
+func leftElsewhere(st *tree.State, dir dag.ID, name string) bool {
+	if len(st.LiveLinks()) > 0 {
+		return false
+	}
+	for i := range st.Links {
+		if p := st.Links[i].Shown(); p.Name == name && (dir.IsZero() || p.Parent == dir) {
+			return false
+		}
+	}
+	return len(st.Links) > 0
+}
+
 // isAlive gives the inode of an object that is shown, or nil; here says that it has the name, in the directory at, that it was removed
 // from; and the object of that directory, where it is shown. Under mu.
 func (s *space) isAlive(at uint64, t *trashed) (n *index.Inode, here bool, dir dag.ID, err error) {
-	ino, err := s.ix.Object(t.object)
-	if err != nil || ino == 0 {
-		return nil, false, dir, err
-	}
-	if n, err = s.ix.Inode(ino); err != nil || n == nil || len(n.Links) == 0 {
-		return nil, false, dir, err
-	}
 	if at == rootDir {
 		dir = tree.RootObject(s.id)
 	} else if d, err := s.ix.Inode(at); err != nil {
 		return nil, false, dir, err
 	} else if d != nil {
 		dir = d.Object
+	}
+	ino, err := s.ix.Object(t.object)
+	if err != nil || ino == 0 {
+		return nil, false, dir, err
+	}
+	if n, err = s.ix.Inode(ino); err != nil || n == nil || len(n.Links) == 0 {
+		return nil, false, dir, err
 	}
 	return n, linkIn(n, spot{at, t.name}) != nil, dir, nil
 }
