@@ -69,7 +69,7 @@ func TestStatusKeys(t *testing.T) {
 	}
 	for range 2 {
 		s := one("status", "--json")
-		if got := keys(s); got != "account device limits listen mountpoint paused peers pid spaces" {
+		if got := keys(s); got != "account device limits listen mountpoint networks paused peers pid spaces" {
 			t.Errorf("status has %q", got)
 		}
 		if got := keys(s["device"]); got != "name peer_id" {
