@@ -2,8 +2,10 @@ package dag
 
 import (
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"github.com/ipfs/go-cid"
 	mh "github.com/multiformats/go-multihash"
@@ -36,6 +38,12 @@ func (id ID) CID() cid.Cid {
 
 // String returns the CID in base32.
 func (id ID) String() string { return id.CID().String() }
+
+// LogValue has logs show the CID.
+func (id ID) LogValue() slog.Value { return slog.StringValue(id.String()) }
+
+// LogValue has logs show the key in hex.
+func (k PublicKey) LogValue() slog.Value { return slog.StringValue(hex.EncodeToString(k[:])) }
 
 // IsZero reports whether the ID names nothing.
 func (id ID) IsZero() bool { return id == ID{} }
