@@ -332,6 +332,9 @@ func runNetworkList(ctx context.Context, e *env) error {
 	if e.json {
 		return e.printJSON(list)
 	}
+	if len(list) == 0 {
+		e.say("No network is used; 'anyfs network add' adds one.")
+	}
 	rows := [][]string{}
 	for _, x := range list {
 		connected, mark := 0, ""

@@ -129,6 +129,9 @@ func runSpaceNetwork(ctx context.Context, e *env, p spaceNetworkParams, wait boo
 	if e.json {
 		return e.printJSON(list)
 	}
+	if len(list) == 0 {
+		e.say("%s is on no network.", printable(p.Space))
+	}
 	rows := [][]string{}
 	for _, x := range list {
 		rows = append(rows, []string{x.ID, fmt.Sprintf("%d of %d nodes connected", x.Connected, x.Nodes), x.text()})
