@@ -217,7 +217,10 @@ func (w *waiting) look() (progress, error) {
 				p.text = fmt.Sprintf("The quota on %s is used up (%s of %s); 'anyfs status' says more.", netconf.Name(id), formatBytes(int64(f.Used)), formatBytes(int64(f.Limit)))
 			}
 			if w.n.engine.NodeOf(r.ID, id) {
-				up, _ := r.ToUpload(names[i])
+				up, known := r.ToUpload(names[i])
+				if !known { // it was named a moment ago, as in a new age, and is to have all
+					up++
+				}
 				p.alone += up
 				p.left += up
 				upload += up
