@@ -32,6 +32,7 @@ type mirror struct {
 type fetching struct {
 	c     *tree.Content
 	ino   uint64        // that shows it
+	more  []uint64      // others that did
 	busy  bool          // it is being fetched
 	round uint64        // Home.mirrorRound when that began
 	wait  time.Duration // after it came to nothing, until it is tried again
@@ -60,6 +61,9 @@ func (s *space) wantContent(ino uint64, c *tree.Content) {
 		m.want = map[cid.Cid]*fetching{}
 	}
 	if w := m.want[c.Root]; w != nil {
+		if w.ino != ino {
+			w.more = append(w.more, w.ino)
+		}
 		w.c, w.ino = c, ino
 		return
 	}

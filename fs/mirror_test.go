@@ -257,3 +257,56 @@ func eventuallyIn(t *testing.T, within time.Duration, ok func() bool) {
 		}
 	}
 }
+
+// A version that another took the place of before it was here is asked for no more: it may be on no device that is left. One that another file
+// shows still is.
+func TestMirrorForgetsWhatNothingShows(t *testing.T) {
+	d := newDevices(t, 2)
+	a, b := d.all[0], d.all[1]
+	old, kept := random(1, 300_000), random(2, 300_000)
+	f, g := a.create(a.root, "f", old), a.create(a.root, "g", kept)
+	a.create(a.root, "g too", kept)
+	d.settle()
+	from, to := must2(a.namedSpace(PersonalName)), must2(b.namedSpace(PersonalName))
+	first := map[block.ID]bool{}
+	to.mir.mu.Lock()
+	for _, w := range to.mir.want {
+		id, _, err := block.IDFromCID(w.c.Root)
+		b.must(err)
+		first[id] = true
+	}
+	to.mir.mu.Unlock()
+	if len(first) != 2 {
+		t.Fatalf("%d contents are wanted", len(first))
+	}
+	a.save(f, random(3, 300_000))
+	a.save(g, random(4, 300_000))
+	d.settle()
+	if n := to.wanted(); n < 4 {
+		t.Fatalf("%d blocks are wanted", n)
+	}
+	var asked sync.Map
+	to.blocks.SetFetcher(fetcherFunc(func(ctx context.Context, id block.ID) ([]byte, error) {
+		asked.Store(id, true)
+		return from.blocks.GetLocal(id)
+	}))
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { b.mirrorer(ctx) })
+	defer wg.Wait()
+	defer cancel()
+	b.Mirror()
+	eventuallyIn(t, 20*time.Second, func() bool { return to.wanted() == 0 })
+	n := 0
+	for id := range first {
+		if _, ok := asked.Load(id); ok {
+			n++
+		}
+	}
+	if n != 1 {
+		t.Errorf("of two old versions, one of which another file shows, %d were asked for", n)
+	}
+	if !bytes.Equal(b.read(b.look(b.root, "g too")), kept) {
+		t.Error("the other file shows something else")
+	}
+}

@@ -230,7 +230,8 @@ func (s *space) hasEvicted() bool {
 	return len(ids) > 0 || err != nil
 }
 
-// wishes gives those of a list that are to come by itself now, what is pinned first, and forgets the others.
+// wishes gives those of a list that are to come by itself now, what is pinned first, and forgets the others. What no inode shows any more is not to
+// come: a version that another took the place of, or that was deleted, before it was here may be on no device that is left.
 func (s *space) wishes(list []*fetching) []*fetching {
 	m := &s.mir
 	var first, rest []*fetching
@@ -238,15 +239,18 @@ func (s *space) wishes(list []*fetching) []*fetching {
 		s.mu.Lock()
 		some := len(s.pins) > 0
 		for _, w := range step {
-			if !some && s.policy().mirrors() {
-				rest = append(rest, w)
-				continue
-			}
 			m.mu.Lock()
-			ino, root := w.ino, w.c.Root
+			root, inos := w.c.Root, append([]uint64{w.ino}, w.more...)
 			m.mu.Unlock()
-			n, err := s.ix.Inode(ino)
-			if err != nil || n == nil || !s.wants(n) {
+			var n *index.Inode
+			for _, ino := range inos {
+				x, err := s.ix.Inode(ino)
+				if err == nil && x != nil && x.Base != nil && x.Base.Root == root && s.wants(x) {
+					n = x
+					break
+				}
+			}
+			if n == nil {
 				m.mu.Lock()
 				if m.want[root] == w {
 					delete(m.want, root)
@@ -254,7 +258,7 @@ func (s *space) wishes(list []*fetching) []*fetching {
 				m.mu.Unlock()
 				continue
 			}
-			if self, above, _ := s.pinned(n); self || above {
+			if self, above, _ := s.pinned(n); some && (self || above) {
 				first = append(first, w)
 			} else {
 				rest = append(rest, w)
