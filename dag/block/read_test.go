@@ -129,8 +129,8 @@ func TestFetchOutlivesItsFirstCaller(t *testing.T) {
 	f := &source{answer: make(chan error)}
 	s.SetFetcher(f)
 	ctx, cancel := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	wg.Go(func() {
+	var first, wg sync.WaitGroup
+	first.Go(func() {
 		if _, err := s.Get(ctx, dataID(1)); !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}
@@ -143,6 +143,7 @@ func TestFetchOutlivesItsFirstCaller(t *testing.T) {
 		}
 	})
 	cancel()
+	first.Wait() // or the answer may be there as soon as the end
 	f.answer <- nil
 	wg.Wait()
 }
