@@ -104,6 +104,6 @@ func TestRightLostWhileOpen(t *testing.T) {
 		}
 	}
 	if !seen {
-		t.Skip("too slow a machine: all was published between two writes")
+		t.Error("nothing was kept: all was published between two writes")
 	}
 }
