@@ -315,14 +315,7 @@ func (e *Engine) takeTold(ctx context.Context, t *stream, r *remote, told <-chan
 				no = append(no, id)
 			}
 		}
-		var out []wire.Message
-		if len(yes) > 0 {
-			out = append(out, &wire.Served{IDs: yes})
-		}
-		if len(no) > 0 {
-			out = append(out, &wire.Absent{Graph: wire.ACL, IDs: no})
-		}
-		if err := t.write(out...); err != nil {
+		if err := t.write(served(yes, no)...); err != nil {
 			return err
 		}
 		e.meet(r)

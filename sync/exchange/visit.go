@@ -161,19 +161,25 @@ func (e *Engine) answerSpaces(ctx context.Context, t *stream, r *remote, ids []d
 			no = append(no, id)
 		}
 	}
-	var out []wire.Message
-	if len(yes) > 0 {
-		out = append(out, &wire.Served{IDs: yes})
-	}
 	if len(no) > 0 {
 		e.waitNo(ctx, began)
-		out = append(out, &wire.Absent{Graph: wire.ACL, IDs: no})
 	}
-	if err := t.write(out...); err != nil {
+	if err := t.write(served(yes, no)...); err != nil {
 		return err
 	}
 	e.meet(r)
 	return nil
+}
+
+// served says which spaces are in common from now on, and which are not.
+func served(yes, no wire.List[dag.ID]) (out []wire.Message) {
+	if len(yes) > 0 {
+		out = append(out, &wire.Served{IDs: yes})
+	}
+	if len(no) > 0 {
+		out = append(out, &wire.Absent{Graph: wire.ACL, IDs: no})
+	}
+	return out
 }
 
 // waitNo waits before a no, so that all take as long.
