@@ -338,6 +338,11 @@ func (h *home) applyNetworks(v *netView) error {
 func (h *home) changeNetworks(fn func(*netView) error) error {
 	h.nets.Lock()
 	defer h.nets.Unlock()
+	if h.network != nil { // what it is refused for may have come since the last look
+		if _, err := h.network.learnHome(); err != nil {
+			return err
+		}
+	}
 	v, err := h.viewNetworks()
 	if err == nil {
 		err = fn(v)
@@ -355,12 +360,9 @@ func (n *network) lookAtNetworks() {
 		return
 	}
 	defer h.nets.Unlock()
-	if n.unknowing && n.equal(h.fs.HomeID()) && !h.fs.HomeArriving() {
-		if _, err := h.changeSettings(func(s *settings) { s.KnowsHome = true }, func(settings) {}); err != nil {
-			h.log.Error("that the home space is here is not written down", "err", err)
-			return
-		}
-		n.unknowing, n.moved = false, fs.Moment{}
+	if _, err := n.learnHome(); err != nil {
+		h.log.Error("that the home space is here is not written down", "err", err)
+		return
 	}
 	moved := h.fs.Moved()
 	if moved == n.moved && len(h.tells) == 0 {
@@ -374,6 +376,20 @@ func (n *network) lookAtNetworks() {
 		return
 	}
 	n.moved, n.netFailed = moved, ""
+}
+
+// learnHome writes down, once it is so, that the account's home space is here, and with it what it says of networks. It reports whether it became so
+// now. h.nets is held.
+func (n *network) learnHome() (learned bool, err error) {
+	h := n.h
+	if !n.unknowing || !n.equal(h.fs.HomeID()) || h.fs.HomeArriving() {
+		return false, nil
+	}
+	if _, err := h.changeSettings(func(s *settings) { s.KnowsHome = true }, func(settings) {}); err != nil {
+		return false, err
+	}
+	n.unknowing, n.moved = false, fs.Moment{}
+	return true, nil
 }
 
 // newConfig takes the configuration that a node gave, where its network signed it and it is newer.

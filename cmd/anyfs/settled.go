@@ -270,6 +270,18 @@ func (w *waiting) look() (progress, error) {
 	if len(w.n.h.fs.Replicas()) != len(replicas) {
 		p.left++ // one came meanwhile
 	}
+	if p.left == 0 {
+		w.n.h.nets.Lock()
+		learned, err := w.n.learnHome()
+		w.n.h.nets.Unlock()
+		if err != nil {
+			return progress{}, err
+		}
+		if learned { // what is done by it may give more to wait for
+			p.left++
+			w.n.lookAtNetworks()
+		}
+	}
 	switch {
 	case p.left == 0:
 	case st.Paused:
