@@ -9,6 +9,7 @@ import (
 	"github.com/anyfs/anyfs/acl"
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/dag/block"
+	"github.com/anyfs/anyfs/fs/index"
 )
 
 // Chunks of a file that is being written are told of before it is published, but not those of what is ignored. A mirror fetches them; those
@@ -148,4 +149,60 @@ func TestEarly(t *testing.T) {
 	d.wantShown(b, ".anyfsignore", "kept")
 	a.verify()
 	b.verify()
+}
+
+// Where a writer pauses no chunk ends or begins: when he goes on, the block is of no use to who fetched it ahead.
+func TestLooseIsNotEarly(t *testing.T) {
+	d := newDevices(t, 1)
+	a := d.all[0]
+	sp := must2(a.namedSpace(PersonalName))
+	d.settle()
+	var mu sync.Mutex
+	told := map[block.ID]bool{}
+	a.SetSealed(func(_ dag.ID, id block.ID) {
+		mu.Lock()
+		defer mu.Unlock()
+		told[id] = true
+	})
+	f := must2(a.Mknod(a.root, "f", 0100644, 0, Cred{1000, 1000}))
+	_, local, err := a.space(f.Ino)
+	a.must(err)
+	const size, pause = 18 << 20, 9 << 20
+	data := random(4, size)
+	for off := 0; off < size; off += 1 << 20 {
+		if off == pause {
+			a.must(sp.settleStream(local))
+		}
+		must2(a.Write(t.Context(), f.Ino, data[off:off+1<<20], int64(off), WriteFlags{}))
+	}
+	a.must(sp.settleStream(local))
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	x := must2(sp.ix.Inode(local))
+	early, loose, behind := 0, 0, 0 // blocks, and how many came since the pause
+	x.Ext.Range(0, size, func(off int64, e index.Extent) bool {
+		if e.Src.Kind != index.SourceBlock {
+			t.Errorf("at %d is no block", off)
+			return true
+		}
+		if off >= pause {
+			behind++
+		}
+		is := behind == 1 || behind == 2 // the cut points may be others than the whole file's
+		for _, end := range []int64{pause, size} {
+			is = is || off+e.Len == end
+		}
+		if told[e.Src.Block] == is {
+			t.Errorf("the block from %d to %d: told %v", off, off+e.Len, told[e.Src.Block])
+		}
+		if is {
+			loose++
+		} else {
+			early++
+		}
+		return true
+	})
+	if early < 6 || loose != 4 {
+		t.Fatalf("%d blocks, and %d that are loose", early, loose)
+	}
 }

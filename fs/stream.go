@@ -20,6 +20,7 @@ type stream struct {
 
 	mu    sync.Mutex // the writer's lock: held while the stream's data grow or are cut. Before space.mu.
 	began int64      // file offset of its first byte
+	cuts  int        // chunks that were cut
 	start int64      // file offset of buf[0]
 	buf   []byte
 	arena *arena
@@ -39,6 +40,7 @@ type sealJob struct {
 	before *sealJob      // that of the chunk before it in the file; nil for the first
 	done   chan struct{} // closed when the file refers to its block, or err is set
 	err    error
+	loose  bool // it begins or ends where the writer paused, and the file is cut elsewhere in the end
 }
 
 // stopped is a job behind which nothing may be referred to.
@@ -54,6 +56,7 @@ const (
 	arenaBytes  = chunk.MaxSize + 1<<20 // and a write of 1 MiB may still come before
 	maxStreams  = 6
 	journalTail = 256 << 10 // a shorter rest goes into the journal
+	looseCuts   = 2         // chunks, until cut points are those of the whole file again, wherever the stream began
 	dataPiece   = 48 << 10  // data in one record of the journal
 )
 
@@ -149,9 +152,10 @@ func (s *space) cutStream(ctx context.Context, st *stream, final bool) error {
 		st.arena.refs++
 		s.mu.Unlock()
 		st.jobs.Add(1)
-		job := &sealJob{before: st.job, done: make(chan struct{})}
-		st.job = job
 		piece, skip, off := st.buf[pos:pos+n], int64(pos), st.start+int64(pos)
+		job := &sealJob{before: st.job, done: make(chan struct{}), loose: final && pos+n == len(st.buf) || st.began > 0 && st.cuts < looseCuts}
+		st.cuts++
+		st.job = job
 		a := st.arena
 		s.keeping.refs.RLock() // here, so that a chunk which waits for the one before never holds that one up
 		go func() {
@@ -187,7 +191,8 @@ func (s *space) cutStream(ctx context.Context, st *stream, final bool) error {
 // it, and the writer, or the fsync, gets the error. With keeping.refs held for reading.
 func (s *space) sealPiece(st *stream, job *sealJob, a *arena, src *index.Source, piece []byte, skip, off int64) {
 	defer close(job.done)
-	if id, ok := s.storePiece(st, job, a, src, piece, skip, off); ok {
+	// What is loose is no chunk of the file in the end, unless the writer stops here.
+	if id, ok := s.storePiece(st, job, a, src, piece, skip, off); ok && !job.loose {
 		s.tellSealed(st.ino, id)
 	}
 }
