@@ -57,6 +57,7 @@ func TestExpiredWhileWaiting(t *testing.T) {
 // TestRefusedGuestHearsSoon: who is a member of another space of the device that a link names, and so connected to it, hears within seconds that the
 // link is of no use.
 func TestRefusedGuestHearsSoon(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s := newSharing(t, 3)
 	alice, bob := s.All[0], s.All[1]
 	s.team()

@@ -517,6 +517,7 @@ func TestMembersFollowTheOwnersNetwork(t *testing.T) {
 // What a space's owner takes off a network its nodes remove, also one that was away, and a device that has not heard of it does not bring it back; the owner
 // can put it there again.
 func TestNodesRemoveWhatLeaves(t *testing.T) {
+	t.Parallel() // it mostly waits
 	NeedFUSE(t)
 	w, other := NewNetwork(t, 3, 2), NewNode(t)
 	a := NewHome(t)

@@ -308,6 +308,7 @@ func TestNodeKeepsWhatIsEvicted(t *testing.T) {
 
 // An invitation-only node serves the accounts that were added, and no others, from when its operator says so.
 func TestNodeInviteOnly(t *testing.T) {
+	t.Parallel() // it mostly waits
 	NeedFUSE(t)
 	node := NewNode(t, "--invite-only")
 	a := NewHome(t)

@@ -427,10 +427,14 @@ Examples:
 				return err
 			}
 			m, err := opLeave.call(c.Context, e, nameParams{a[0]})
-			if err != nil || !e.json {
+			if err != nil {
 				return err
 			}
-			return e.printJSON(m)
+			if e.json {
+				return e.printJSON(m)
+			}
+			e.say("You have left %s. It stays in the mount as it is now, read-only, until 'anyfs space delete %[1]s'.", printable(a[0]))
+			return nil
 		},
 	}
 }
