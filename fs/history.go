@@ -27,6 +27,7 @@ type Version struct {
 	Content bool       `json:"content"`
 	Current bool       `json:"current"` // its content is what the path shows now
 	Pruned  bool       `json:"pruned"`  // its content is not on this device any more
+	Lapsed  bool       `json:"lapsed"`  // its author had lost the right to write, and it counts since others built on it before they heard of that
 
 	Changes []VersionChange `json:"changes"`
 
@@ -125,6 +126,7 @@ type logWalk struct {
 	dirs     map[dag.ID]string
 	devices  map[dag.PublicKey]DeviceInfo
 	accounts map[dag.PublicKey]string
+	lapsed   lapses
 }
 
 // logPlace is where a link is. The path is that of the names, unless it is set.
@@ -257,7 +259,7 @@ func (l *logWalk) waits(v *Version) bool { return v.Size == sizeUnknown }
 func (l *logWalk) add(e *dag.Entry) {
 	v := Version{
 		id: e.ID, ID: e.ID.String(), Device: l.device(e.Change.Device), Account: l.account(e.Batch.Account),
-		Object: l.object, Kind: kindName(l.kind), Size: -1, Path: l.path(),
+		Object: l.object, Kind: kindName(l.kind), Size: -1, Path: l.path(), Lapsed: l.s.hasLapsed(e.Batch, &l.lapsed),
 	}
 	v.Short = shortID(v.ID)
 	if l.kind == tree.KindFile {

@@ -152,6 +152,9 @@ func Open(ctx context.Context, opt Options) (*Home, error) {
 		h.closeSpaces()
 		return nil, err
 	}
+	if err := h.loadOffers(); err != nil {
+		h.report(offersFile, err) // it is tried again before anything is written over it
+	}
 	return h, nil
 }
 

@@ -32,9 +32,13 @@ type Offer struct {
 
 // oneToOnes is what a home knows of one-to-one spaces that are not here. It holds no lock of the home while it is locked.
 type oneToOnes struct {
-	mu     sync.Mutex
-	ids    map[ofTwo]dag.ID
-	offers map[dag.ID]*offered
+	saving sync.Mutex // one change of the file at a time; taken before mu
+
+	mu       sync.Mutex
+	ids      map[ofTwo]dag.ID
+	offers   map[dag.ID]*offered
+	declined map[dag.PublicKey]bool // accounts of which no offer is shown
+	loaded   bool                   // the file was read
 }
 
 type ofTwo struct {
@@ -44,8 +48,8 @@ type ofTwo struct {
 
 type offered struct {
 	Offer
-	frames [][]byte
-	over   bool // one of the two has left it
+	frames [][]byte // of the access list; nil: it was found before this start
+	over   bool     // one of the two has left it
 }
 
 // Bounds of what is kept of one-to-one spaces that are not here.
@@ -155,14 +159,18 @@ func (h *Home) steps(other *acl.AccountKeys) (out []twoStep, err error) {
 	return nil, fmt.Errorf("%w: these two accounts have left %d spaces", acl.ErrDenied, maxNumbers)
 }
 
-// SeekOneToOne gives the one-to-one spaces with another account that are not here, and of which its devices and the nodes may know: at most two.
+// SeekOneToOne gives the one-to-one spaces with another account that are not here, and of which its devices and the nodes may know: at most one. What an account offers whose
+// offer was declined is not looked for.
 func (h *Home) SeekOneToOne(other *acl.AccountKeys) ([]dag.ID, error) {
+	if h.two.isDeclined(other.Identity) {
+		return nil, nil
+	}
 	steps, err := h.steps(other)
 	if err != nil {
 		return nil, err
 	}
 	last := steps[len(steps)-1]
-	if last.here != nil || last.offer != nil {
+	if last.here != nil || last.offer != nil && last.offer.frames != nil {
 		return nil, nil
 	}
 	return []dag.ID{last.id}, nil
@@ -176,26 +184,35 @@ func (h *Home) FoundOneToOne(other *acl.AccountKeys, id dag.ID, frames [][]byte)
 		return false, err
 	}
 	last := steps[len(steps)-1]
-	if last.id != id || last.here != nil || last.offer != nil {
+	if last.id != id || last.here != nil || last.offer != nil && last.offer.frames != nil {
 		return false, nil
 	}
 	begun, over, err := acl.LookOneToOne(h.keys, id, frames)
 	if err != nil || !begun {
 		return false, err
 	}
-	h.two.mu.Lock()
-	defer h.two.mu.Unlock()
-	if h.two.offers == nil {
-		h.two.offers = map[dag.ID]*offered{}
-	}
-	if len(h.two.offers) >= maxOffers || h.two.offers[id] != nil {
-		return false, nil
-	}
-	h.two.offers[id] = &offered{Offer{*other, last.number, id, h.opt.Clock()}, frames, over}
-	return !over, nil
+	found := false
+	err = h.changeOffers(func(t *oneToOnes) {
+		o := &offered{Offer{*other, last.number, id, h.opt.Clock()}, frames, over}
+		if was := t.offers[id]; was != nil {
+			o.Time = was.Time
+		} else if len(t.offers) >= maxOffers || t.declined[other.Identity] {
+			return
+		} else {
+			found = !over
+		}
+		t.offers[id] = o
+	})
+	return found && err == nil, err
 }
 
-// Offers are the one-to-one spaces that others have begun with this account and that are not here, the oldest first. One that was deleted here is none.
+func (t *oneToOnes) isDeclined(other dag.PublicKey) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.declined[other]
+}
+
+// Offers are the one-to-one spaces that others have begun with this account and that are not here, the oldest first. One that was declined or deleted here is none.
 func (h *Home) Offers() ([]Offer, error) {
 	h.two.mu.Lock()
 	var out []Offer
@@ -242,6 +259,7 @@ func (h *Home) OneToOne(name string, other *acl.AccountKeys) (SpaceInfo, error) 
 		return acl.BeginOneToOne(h.keys, other, x.number, st, frames, h.opt.Rand)
 	}, nil)
 	if err == nil {
+		h.tookOneToOne(other.Identity)
 		h.emit(Event{Parent: h.home.ino(rootDir), Name: name, Kind: EventMade, Dir: true})
 	}
 	return i, err

@@ -122,3 +122,28 @@ func (h *Home) Adopt(name string, batches []dag.ID) (int, error) {
 	after, err := s.graph.Quarantined()
 	return max(0, len(before)-len(after)), err
 }
+
+// lapses remembers of the last batch that was asked for whether it has lapsed: many changes of one batch come together.
+type lapses struct {
+	batch dag.ID
+	yes   bool
+}
+
+// hasLapsed says of a batch that counts whether it does so only because of what others built on it: its author had lost the right to write, and who took
+// that away did not have the batch.
+func (s *space) hasLapsed(b *dag.Batch, last *lapses) bool {
+	if id := b.ID(); last.batch != id {
+		*last = lapses{id, s.judgedLapsed(b)}
+	}
+	return last.yes
+}
+
+func (s *space) judgedLapsed(b *dag.Batch) bool {
+	granted, ended := s.acl.List().Ends(b)
+	return !granted || slices.ContainsFunc(ended, func(tips []dag.ID) bool {
+		return !slices.ContainsFunc(tips, func(tip dag.ID) bool {
+			had, err := s.graph.InPast(b.ID(), tip)
+			return err == nil && had // a tip that is not here is of a branch that this device has not heard of
+		})
+	})
+}

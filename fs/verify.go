@@ -80,6 +80,9 @@ func (h *Home) Verify(ctx context.Context, progress func(done, total int64)) (Ve
 	if _, err := h.readNext(); err != nil {
 		v.found(nextFile, err)
 	}
+	if _, err := h.readOffers(); err != nil {
+		v.found(offersFile, err)
+	}
 	names := map[*space]string{h.home: ""}
 	infos, err := h.Spaces()
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 type oneToOne struct{ ID, Name, Role, With, State string }
@@ -212,4 +213,48 @@ func TestOneToOneApart(t *testing.T) {
 // paid says whether a node counts a space to an account.
 func paid(all []NodeSpace, id, account string) bool {
 	return slices.ContainsFunc(all, func(u NodeSpace) bool { return u.ID == id && u.Owner == account })
+}
+
+// TestOneToOneDeclined: who is offered a one-to-one space declines it, and hears no more of it, also after a restart, and the other hears nothing of that; it can be
+// taken all the same. What is not declined is offered after a restart while the other is away.
+func TestOneToOneDeclined(t *testing.T) {
+	s := newSharing(t, 2)
+	alice, bob := s.All[0], s.All[1]
+	s.two(alice, bob)
+	made := begin(alice, "Bob")
+	offers := func() []offerOf { return fromJSON[[]offerOf](bob, "requests") }
+	s.Eventually("the space is offered to Bob", func() error {
+		if len(offers()) != 1 {
+			return errors.New("nothing")
+		}
+		return nil
+	})
+	bob.Unmount()
+	if got := offers(); len(got) != 1 || got[0].Account != account(alice) {
+		t.Errorf("with no mount it is %+v", got)
+	}
+	if r := bob.Run("decline", "Nobody"); r.Code != 3 || !strings.Contains(r.Stderr, "anyfs requests") {
+		t.Errorf("code %d, %s", r.Code, r.Stderr)
+	}
+	bob.Mount("--no-discovery")
+	if got := fromJSON[offerOf](bob, "decline", account(alice)); got.Kind != "one-to-one" || got.Account != account(alice) {
+		t.Errorf("declined: %+v", got)
+	}
+	bob.Unmount()
+	bob.Mount("--no-discovery")
+	s.Connect(alice, bob)
+	s.write(alice, "Team/b", "b")
+	s.reads(bob, "Team/b", "b") // they are connected, and Bob would ask
+	time.Sleep(6 * time.Second)
+	if got := offers(); len(got) != 0 {
+		t.Errorf("what was declined is offered: %+v", got)
+	}
+	if ms := fromJSON[[]memberOf](alice, "members", "Bob"); len(ms) != 2 {
+		t.Errorf("Alice is told: %+v", ms)
+	}
+	if got := begin(bob, account(alice), "Alice"); got.ID != made.ID {
+		t.Errorf("taken after all it is %+v", got)
+	}
+	s.write(alice, "Bob/hello", "hello")
+	s.reads(bob, "Alice/hello", "hello")
 }

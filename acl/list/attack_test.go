@@ -164,6 +164,9 @@ func TestSpliced(t *testing.T) {
 	other.Seed[0]++
 	other.Sign(o.device)
 	l := open(t, other.ID(), store.NewMem())
+	if _, err := l.Append(o.author(), &Record{Kind: KindRoot, Must: true, Root: p.lists["owner"].root.Encode()}); !errors.Is(err, ErrDenied) {
+		t.Error("the root of another space was taken:", err)
+	}
 	if _, err := l.Append(o.author(), &Record{Kind: KindRoot, Must: true, Root: other.Encode()}); err != nil {
 		t.Fatal(err)
 	}
@@ -196,6 +199,18 @@ func TestForeignOwner(t *testing.T) {
 	l := open(t, root.ID(), store.NewMem())
 	if _, err := l.Append(mallory.author(), &Record{Kind: KindRoot, Must: true, Root: root.Encode()}); !errors.Is(err, ErrSignature) && !errors.Is(err, ErrDenied) {
 		t.Error(err)
+	}
+	// With a certificate for mallory's device in the victim's name, which the victim did not sign.
+	cert := root.Device
+	cert.Account = public(victim.account)
+	cert.Sign(mallory.account)
+	root.Device = cert
+	root.Sign(mallory.device)
+	l = open(t, root.ID(), store.NewMem())
+	author := mallory.author()
+	author.Account = public(victim.account)
+	if _, err := l.Append(author, &Record{Kind: KindRoot, Must: true, Root: root.Encode()}); !errors.Is(err, ErrSignature) {
+		t.Error("with a forged certificate:", err)
 	}
 }
 

@@ -147,28 +147,7 @@ func (f files) Counts(b *dag.Batch) dag.Verdict {
 	l := f.l
 	l.rlock()
 	defer l.mu.RUnlock()
-	s := l.state
-	if s == nil || !s.Doubtful(b.Account) || s.Adopted(b.ID()) {
-		return dag.Counts
-	}
-	own := b.Account == l.own.account
-	if own && (b.Device == l.own.device || !s.Revoked(b.Account, b.Device)) {
-		return dag.Counts
-	}
-	key := countKey{b.Account, b.Device, headsKey(b.ACL)}
-	l.cacheMu.Lock()
-	v, ok := l.counted[key]
-	fresh := l.countedBy == l.version
-	l.cacheMu.Unlock()
-	if !ok || !fresh {
-		v = s.countable(b, l.within(b.ACL), own)
-		l.cacheMu.Lock()
-		if l.countedBy != l.version || len(l.counted) >= maxJudged {
-			l.counted, l.countedBy = make(map[countKey]*countable), l.version
-		}
-		l.counted[key] = v
-		l.cacheMu.Unlock()
-	}
+	v := l.countable(b)
 	if !v.granted {
 		return dag.CountsIfNamed
 	}
@@ -178,6 +157,46 @@ func (f files) Counts(b *dag.Batch) dag.Verdict {
 		}
 	}
 	return dag.Counts
+}
+
+// Ends says of an accepted batch of files what the whole list has against it: granted, whether what gave its author the right to write stands;
+// and for each end of that right which is not in the batch's past, the author's batches that it names. Of one that was adopted, and of one that
+// KeepOwn is about, there is nothing. The slices must not be changed.
+func (l *List) Ends(b *dag.Batch) (granted bool, ended [][]dag.ID) {
+	l.rlock()
+	defer l.mu.RUnlock()
+	v := l.countable(b)
+	return v.granted, v.ended
+}
+
+var nothingAgainst = &countable{granted: true}
+
+// countable is how a batch is judged by the newest state. The list is locked for reading.
+func (l *List) countable(b *dag.Batch) *countable {
+	s := l.state
+	if s == nil || !s.Doubtful(b.Account) || s.Adopted(b.ID()) {
+		return nothingAgainst
+	}
+	own := b.Account == l.own.account
+	if own && (b.Device == l.own.device || !s.Revoked(b.Account, b.Device)) {
+		return nothingAgainst
+	}
+	key := countKey{b.Account, b.Device, headsKey(b.ACL)}
+	l.cacheMu.Lock()
+	v, ok := l.counted[key]
+	fresh := l.countedBy == l.version
+	l.cacheMu.Unlock()
+	if ok && fresh {
+		return v
+	}
+	v = s.countable(b, l.within(b.ACL), own)
+	l.cacheMu.Lock()
+	defer l.cacheMu.Unlock()
+	if l.countedBy != l.version || len(l.counted) >= maxJudged {
+		l.counted, l.countedBy = make(map[countKey]*countable), l.version
+	}
+	l.counted[key] = v
+	return v
 }
 
 // countKey names batches that are judged alike but for their being named.

@@ -673,4 +673,22 @@ func TestBatchesThatCount(t *testing.T) {
 	if v := p.counts("bob", "eve", heads, 5); v != dag.CountsIfNamed {
 		t.Error("a batch of whom a removed admin let in:", v)
 	}
+	// Why, as a log says it.
+	for _, c := range []struct {
+		what    string
+		b       *dag.Batch
+		granted bool
+		ended   [][]dag.ID
+	}{
+		{"what the removal names", named, true, [][]dag.ID{{named.ID()}}},
+		{"a backdated batch", p.batch("wri", before, 4), true, [][]dag.ID{{named.ID()}}},
+		{"one by who is back", p.batch("wri", again, 5), true, nil},
+		{"another's", p.batch("owner", before, 4), true, nil},
+		{"one of whom a removed admin let in", p.batch("eve", heads, 5), false, nil},
+	} {
+		granted, ended := p.lists["bob"].Ends(c.b)
+		if granted != c.granted || !slices.EqualFunc(ended, c.ended, slices.Equal) {
+			t.Errorf("%s: granted %v, ended by %v", c.what, granted, ended)
+		}
+	}
 }

@@ -17,6 +17,9 @@ func logCommand(e *env) *cli.Command {
 Of what was deleted it is when, what, how many bytes, and where. 'anyfs restore' brings either back. PATH is relative to the
 current folder, or begins with a space.
 
+A version is marked where its author had lost the right to write, as by being removed, before it was known to who ended that; it
+counts since another member built on it before hearing of it. What nobody built on is shown by 'anyfs quarantine'.
+
 Examples:
   anyfs log ~/Any/Personal/report.odt
   anyfs log --deleted ~/Any/Personal
@@ -68,6 +71,9 @@ func runLog(ctx context.Context, e *env, given string) error {
 			mark = " (current)"
 		case v.Pruned:
 			mark = " (pruned)"
+		}
+		if v.Lapsed {
+			mark += " (by who had lost the right to write; counts since others built on it)"
 		}
 		rows = append(rows, []string{v.Short, formatTime(v.Time), v.Device.Name, size, v.What + mark})
 	}

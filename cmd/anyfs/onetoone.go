@@ -153,23 +153,60 @@ var opAllRequests = operation[none, []offer]{"all-requests", func(_ context.Cont
 			out = append(out, offer{q, s.Name, "join"})
 		}
 	}
-	offers, err := h.fs.Offers()
+	offers, err := h.offers()
+	if err != nil {
+		return nil, err
+	}
+	return append(out, offers...), nil
+}}
+
+// offers are the one-to-one spaces that are offered.
+func (h *home) offers() (out []offer, err error) {
+	all, err := h.fs.Offers()
 	if err != nil {
 		return nil, err
 	}
 	names := map[dag.PublicKey]fs.Contact{}
-	if len(offers) > 0 {
+	if len(all) > 0 {
 		for _, c := range h.fs.Contacts(0) {
 			names[c.Keys.Identity] = c
 		}
 	}
-	for _, o := range offers {
+	for _, o := range all {
 		id := o.Other.Identity
 		out = append(out, offer{request{
 			Account: acl.FormatIdentity(id), Fingerprint: acl.Fingerprint(id), Name: names[id].Name, Time: stamp(o.Time), Role: acl.RoleOwner.String(),
 		}, "", "one-to-one"})
 	}
 	return out, nil
+}
+
+// opDeclineOffer declines a one-to-one space, and gives what was declined.
+var opDeclineOffer = operation[whoParams, offer]{"decline-offer", func(_ context.Context, h *home, p whoParams, _ sink) (o offer, err error) {
+	all, err := h.offers()
+	if err != nil {
+		return o, err
+	}
+	var accounts []dag.PublicKey
+	var names []string
+	for _, o := range all {
+		id, err := acl.ParseIdentity(o.Account)
+		if err != nil {
+			return o, err
+		}
+		accounts, names = append(accounts, id), append(names, o.Name)
+	}
+	i, err := acl.FindPerson(p.Who, accounts, names)
+	if err != nil {
+		return o, failf(exitNotFound, "nobody who is called %s offers a one-to-one space, or several do; 'anyfs requests' shows who does, and 'anyfs decline SPACE WHO' declines who asks to join a space", printable(p.Who))
+	}
+	if err := h.fs.DeclineOneToOne(accounts[i]); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return o, failf(exitNotFound, "what %s offered is gone; 'anyfs requests' shows what there is", printable(p.Who))
+		}
+		return o, err
+	}
+	return all[i], nil
 }}
 
 func runAllRequests(ctx context.Context, e *env) error {
@@ -198,7 +235,7 @@ func runAllRequests(ctx context.Context, e *env) error {
 	for _, q := range all {
 		e.warnOther(q.Name, q.Account, q.Fingerprint, q.Other)
 		if q.Kind == "one-to-one" {
-			e.say("'anyfs space create --with %s' takes the one-to-one space with %s.", q.Account, printable(q.Name))
+			e.say("'anyfs space create --with %s' takes the one-to-one space with %s; 'anyfs decline %[1]s' declines it.", q.Account, printable(q.Name))
 		}
 	}
 	return nil

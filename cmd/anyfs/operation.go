@@ -127,7 +127,7 @@ func operations() []registered {
 		opNetworkAdd, opNetworkList, opNetworkRemove, opNetworkDefault, opSpaceNetwork, opSpaceNetworks, opSpaceNetworkWait,
 		opSpacePolicy, opPin, opEvict,
 		opInvite, opInvites, opInviteRevoke, opJoin, opMembers, opRequests, opApprove, opDecline, opRole, opRemove, opLeave, opTransfer, opQuarantine, opAdopt,
-		opSpaceWith, opAllRequests, opCard, opContacts, opGiveWay,
+		opSpaceWith, opAllRequests, opDeclineOffer, opCard, opContacts, opGiveWay,
 		opLog, opDeleted, opRestore, opContent, opPrune, opVerify, opExport, opImport,
 	}
 }

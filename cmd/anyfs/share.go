@@ -242,7 +242,7 @@ func requestsCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name: "requests", Usage: "list who asks to join a space, or offers a one-to-one space", ArgsUsage: "[SPACE]",
 		Description: `Without SPACE: of all spaces, and who has begun a one-to-one space with you, as far as a device of theirs that yours is connected to, or a node, knows of it; the
-command 'anyfs space create --with WHO' takes it. A name is what they call themselves. Who is behind an account is certain only if they tell you its fingerprint, as 'anyfs account
+command 'anyfs space create --with WHO' takes it, and 'anyfs decline WHO' declines it. A name is what they call themselves. Who is behind an account is certain only if they tell you its fingerprint, as 'anyfs account
 show' prints it on their side, in another way than by the link.
 
 Examples:
@@ -326,12 +326,27 @@ Examples:
 
 func declineCommand(e *env) *cli.Command {
 	return &cli.Command{
-		Name: "decline", Usage: "refuse someone who asks to join a space", ArgsUsage: "SPACE WHO",
-		Description: whoText + "\n\nExamples:\n  anyfs requests Work\n  anyfs decline Work z6MkhaXg",
+		Name: "decline", Usage: "refuse someone who asks to join a space, or offers a one-to-one space", ArgsUsage: "[SPACE] WHO",
+		Description: whoText + `
+
+Without SPACE it is the one-to-one space that WHO has begun with you, as 'anyfs requests' shows it. They are not told, and see no more than that you
+have not come; nothing that they offer is shown any more on this device, until you take it after all by 'anyfs space create --with WHO'.
+
+Examples:
+  anyfs requests Work
+  anyfs decline Work z6MkhaXg
+  anyfs decline Bob`,
 		Action: func(c *cli.Context) error {
-			a, err := args(c, 2, 2)
+			a, err := args(c, 1, 2)
 			if err != nil {
 				return err
+			}
+			if len(a) == 1 {
+				o, err := opDeclineOffer.call(c.Context, e, whoParams{Who: a[0]})
+				if err != nil || !e.json {
+					return err
+				}
+				return e.printJSON(o)
 			}
 			m, err := opDecline.call(c.Context, e, whoParams{Space: a[0], Who: a[1]})
 			if err != nil || !e.json {
