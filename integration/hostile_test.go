@@ -84,23 +84,27 @@ func (l *liar) did(to string) map[string]int {
 	return n
 }
 
-// attacks are what each liar has to have done, and whether that breaks the protocol: then a device leaves it alone.
-var attacks = []struct {
+// lie is what a liar has to have done, and whether that breaks the protocol: then a device leaves it alone.
+type lie struct {
 	name   string
 	does   []string
 	banned bool
-}{
-	{"forge", []string{"flipped", "by a stranger", "of another space", "signature of another batch"}, true},
-	{"access", []string{"flipped", "by a stranger", "of another space", "signature of another batch"}, true},
-	{"order", []string{"left out", "turned round"}, false},
-	{"zeros", []string{"zeros"}, true},
-	{"half", []string{"half of a block"}, true},
-	{"other", []string{"another block"}, true},
-	{"drip", []string{"dripping"}, false},
-	{"flood", []string{"flooding", "flooded"}, true},
-	{"replay", []string{"signed more", "old heads", "old statement", "kept back"}, false},
-	{"config", []string{"configuration of a stranger's network", "configuration that a stranger signed", "configuration with another bit"}, true},
-	{"word", []string{"a device's statement"}, true},
+	long   bool // in long runs alone
+}
+
+var attacks = []lie{
+	{"forge", []string{"flipped", "by a stranger", "of another space", "signature of another batch"}, true, false},
+	{"access", []string{"flipped", "by a stranger", "of another space", "signature of another batch"}, true, false},
+	{"newer", []string{"later version"}, false, false},
+	{"order", []string{"left out", "turned round"}, false, false},
+	{"zeros", []string{"zeros"}, true, false},
+	{"half", []string{"half of a block"}, true, false},
+	{"other", []string{"another block"}, true, false},
+	{"drip", []string{"dripping"}, false, true}, // each read that comes to it waits 15 s,
+	{"flood", []string{"flooding", "flooded"}, true, false},
+	{"replay", []string{"signed more", "old heads", "old statement", "kept back"}, false, false},
+	{"config", []string{"configuration of a stranger's network", "configuration that a stranger signed", "configuration with another bit"}, true, false},
+	{"word", []string{"a device's statement"}, true, false},
 }
 
 // warnings gives the lines of a device's log, from warnings on, that name a peer.
@@ -128,6 +132,7 @@ func TestHostileNodes(t *testing.T) {
 	a.Listen = "/ip4/127.0.0.1/tcp/0"
 	a.Mount("--no-discovery")
 	a.Must("network", "add", honest.Link)
+	attacks := slices.DeleteFunc(slices.Clone(attacks), func(x lie) bool { return x.long && !Long() })
 	for _, x := range attacks {
 		l := newLiar(t, binary, x.name)
 		liars = append(liars, l)
@@ -178,7 +183,7 @@ func TestHostileNodes(t *testing.T) {
 		return left
 	}
 	for i := 0; i < 3 || len(lacking()) > 0; i++ {
-		if time.Since(began) > syncPatience {
+		if time.Since(began) > 2*syncPatience {
 			for _, l := range liars {
 				t.Logf("%s did %v", l.attack, l.did(""))
 			}
@@ -228,6 +233,14 @@ func TestHostileNodes(t *testing.T) {
 				t.Errorf("device %d has the network %+v", i, n)
 			}
 		}
+		h.eventually("the node that speaks a later version too is connected", func() error {
+			for _, p := range h.SyncStatus().Peers {
+				if slices.ContainsFunc(liars, func(l *liar) bool { return l.attack == "newer" && l.peer == p.PeerID }) && slices.Contains(p.Spaces, "Personal") {
+					return nil
+				}
+			}
+			return fmt.Errorf("it is not")
+		})
 		self := h.Status().Device.PeerID
 		for k, l := range liars {
 			lines := h.warnings(l.peer)

@@ -67,6 +67,15 @@ func inNameOf(frame, other []byte) []byte {
 	return dag.EncodeFrame(b, bodies)
 }
 
+// newer says that the node speaks a later version of the protocol, and is no attack.
+func newer(n *node, s *stream, m wire.Message) []wire.Message {
+	if h, ok := m.(*wire.Hello); ok {
+		n.did(s, "later version")
+		m = &wire.Hello{Version: h.Version + 6, Nonce: h.Nonce}
+	}
+	return []wire.Message{m}
+}
+
 // forge sends batches of the files that nobody signed, or somebody else: three at a time, as many as end a session.
 func forge(n *node, s *stream, m wire.Message) []wire.Message {
 	return n.forgeIn(s, m, wire.Files)

@@ -32,6 +32,7 @@ type attack func(n *node, s *stream, m wire.Message) []wire.Message
 var attacks = map[string]attack{
 	"forge":  forge,
 	"access": forgeAccess,
+	"newer":  newer,
 	"order":  disorder,
 	"zeros":  falseBlock("zeros", zeros),
 	"half":   falseBlock("half of a block", half),

@@ -279,6 +279,13 @@ func (f *fetch) run(ctx context.Context) ([]byte, error) {
 			if a.err == nil {
 				if block.Sum(a.data) == f.id {
 					f.sp.contentCame(a.l)
+					if now := clock.Now(); f.class == reading && now.Sub(began) >= hedgeLate {
+						for _, l := range f.tried { // the next who reads does not wait as long for the same peer
+							if l != a.l && !l.lacks.has(f.id, now, lackFor) {
+								l.stalled.Store(now.UnixNano())
+							}
+						}
+					}
 					return a.data, nil
 				}
 				if a.resumed {
