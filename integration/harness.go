@@ -38,7 +38,8 @@ type Home struct {
 	// Phrase is the recovery phrase that the first mount printed.
 	Phrase  string
 	mounted bool
-	binary  string // "": Binary
+	binary  string   // "": Binary
+	env     []string // beside that of the tests
 
 	Listen string // what its daemon is given for --listen; "": none
 	Host   *Host  // the network namespace in which it is; nil: that of the tests
@@ -92,6 +93,7 @@ func (h *Home) Command(args ...string) *exec.Cmd {
 		cmd = h.Host.Command(binary, args...)
 	}
 	cmd.Env = append(os.Environ(), "HOME="+filepath.Dir(h.Dir), "ANYFS_LISTEN="+cmp.Or(h.Listen, "none"))
+	cmd.Env = append(cmd.Env, h.env...)
 	return cmd
 }
 

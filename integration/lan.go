@@ -42,6 +42,7 @@ type Host struct {
 	Lost atomic.Uint64 // frames that its cable lost, in either direction
 
 	lan   *LAN
+	side  atomic.Int32
 	ns    *os.File // the namespace
 	tap   *os.File
 	cable atomic.Pointer[Cable]
@@ -186,6 +187,16 @@ func (l *LAN) SetAll(c Cable) {
 	}
 }
 
+// Split parts the network: these hosts reach each other, and the others each other, and none of the ones any of the others. None: all are joined again.
+func (l *LAN) Split(hosts ...*Host) {
+	for _, h := range l.Hosts {
+		h.side.Store(0)
+	}
+	for _, h := range hosts {
+		h.side.Store(1)
+	}
+}
+
 // Capture has fn be shown each frame that a host sends, until the test ends; nil ends it. Frames are shown one after the other.
 func (l *LAN) Capture(fn func(frame []byte)) {
 	l.mu.Lock()
@@ -275,9 +286,14 @@ func (l *LAN) forward(from *Host) func(frame []byte) {
 		to := l.known[dst]
 		l.mu.Unlock()
 		for _, h := range l.Hosts {
-			if h != from && (to == nil || to == h) {
-				h.put(&h.down, frame)
+			if h == from || to != nil && to != h {
+				continue
 			}
+			if h.side.Load() != from.side.Load() {
+				h.Lost.Add(1)
+				continue
+			}
+			h.put(&h.down, frame)
 		}
 	}
 }

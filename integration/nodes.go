@@ -3,6 +3,7 @@ package integration
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,6 +33,8 @@ type Node struct {
 
 	listen []string // multiaddrs
 	flags  []string
+	binary string   // "": Binary
+	env    []string // beside that of the tests
 
 	cmd  *exec.Cmd
 	log  *logged
@@ -97,11 +100,13 @@ func (n *Node) Start() {
 	for _, a := range n.listen {
 		args = append(args, "--listen", a)
 	}
+	binary := cmp.Or(n.binary, Binary)
 	if args = append(args, n.flags...); n.Host != nil {
-		n.cmd = n.Host.Command(Binary, args...)
+		n.cmd = n.Host.Command(binary, args...)
 	} else {
-		n.cmd = exec.Command(Binary, args...)
+		n.cmd = exec.Command(binary, args...)
 	}
+	n.cmd.Env = append(os.Environ(), n.env...)
 	n.cmd.Stderr = n.log
 	out, err := n.cmd.StdoutPipe()
 	if err == nil {

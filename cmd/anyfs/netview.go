@@ -392,30 +392,34 @@ func (n *network) learnHome() (learned bool, err error) {
 	return true, nil
 }
 
-// newConfig takes the configuration that a node gave, where its network signed it and it is newer.
-func (n *network) newConfig(id dag.PublicKey, encoded []byte) {
-	err := func() error {
-		c, err := netconf.Decode(encoded)
-		if err != nil {
-			return err
-		}
-		if c.ID != id {
-			return netconf.ErrOther
-		}
+// newConfig takes the configuration that a node gave, where its network signed it and it is newer. An error is the node's fault. One that cannot be
+// read may be of a later version, and so is passed over; the log says so once of each network.
+func (n *network) newConfig(id dag.PublicKey, encoded []byte) error {
+	c, err := netconf.Decode(encoded)
+	if err == nil && c.ID != id {
+		err = netconf.ErrOther
+	}
+	if errors.Is(err, netconf.ErrSignature) || errors.Is(err, netconf.ErrOther) {
+		return err
+	}
+	if err == nil {
 		if a := n.nets.Load(); a != nil && a.view.configs[id] != nil && a.view.configs[id].Epoch >= c.Epoch {
 			return nil
 		}
-		return n.h.changeNetworks(func(v *netView) error {
+		err = n.h.changeNetworks(func(v *netView) error {
 			if old := v.configs[id]; old == nil || c.Replaces(old) != nil {
 				return nil
 			}
 			v.local.Configs = append(v.local.Configs, encoded)
 			return n.h.writeLocalNets(v.local)
 		})
-	}()
-	if err != nil {
-		n.h.log.Warn("the configuration that a node gave is not taken", "network", netconf.Name(id), "err", err)
 	}
+	if _, told := n.untaken.LoadOrStore(id, true); err != nil && !told {
+		n.h.log.Warn("the configuration that a node gave is not taken", "network", netconf.Name(id), "err", err)
+	} else if err == nil {
+		n.untaken.Delete(id)
+	}
+	return nil
 }
 
 // anyNetwork reports whether any space is on a network.

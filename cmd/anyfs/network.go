@@ -33,6 +33,8 @@ type network struct {
 	guests guests
 	nets   atomic.Pointer[appliedNets]
 
+	untaken sync.Map // networks of which it was logged that a configuration was not taken
+
 	// Of lookAtNetworks; guarded by home.nets.
 	unknowing bool      // the account's home space has never been here whole
 	moved     fs.Moment // how far the home was when it was last seen to what was said of networks

@@ -20,7 +20,11 @@ const (
 	hedgeAfter  = 500 * time.Millisecond // without a byte of it another peer is asked too
 	hedgeSlow   = 3 * time.Second        // and without its end, unless bytes keep coming
 	hedgeRate   = 16 << 10               // bytes in that time at least
-	hedgeLate   = 15 * time.Second       // whatever comes: who gives a block by drops keeps nobody waiting
+	hedgeLate   = 15 * time.Second       // whatever comes: who gives a block by drops keeps nobody waiting; then a third after as long
+	hedgeAhead  = 20 * time.Second       // for a block that is fetched ahead
+	aheadRate   = 128 << 10              // bytes in that time at least over the stream on which it is due, or a second peer is asked
+	maxCopies   = 3                      // peers at once for one block
+	maxLate     = 4096                   // answers due on a stream for which nobody waits any more, before it is opened anew
 	stallBlock  = 4 * time.Second        // without a byte over a stream on which answers are due
 	minMoved    = 1 << 10                // bytes in that time: fewer are none
 	avoidFor    = 15 * time.Second       // a peer that has stalled, for what is fetched ahead
@@ -275,6 +279,13 @@ func (f *fetch) run(ctx context.Context) ([]byte, error) {
 			if a.err == nil {
 				if block.Sum(a.data) == f.id {
 					f.sp.contentCame(a.l)
+					if now := clock.Now(); f.class == reading && now.Sub(began) >= hedgeLate {
+						for _, l := range f.tried { // the next who reads does not wait as long for the same peer
+							if l != a.l && !l.lacks.has(f.id, now, lackFor) {
+								l.stalled.Store(now.UnixNano())
+							}
+						}
+					}
 					return a.data, nil
 				}
 				if a.resumed {
@@ -298,14 +309,17 @@ func (f *fetch) run(ctx context.Context) ([]byte, error) {
 		case <-hedge:
 			hedge = nil
 			// On a slow line a block takes its time, and a second one beside it would take as much again.
-			if now := f.moved(); now >= seen+hedgeRate && clock.Now().Sub(began) < hedgeLate {
+			now, reads := f.moved(), f.class == reading
+			if reads && f.active == 1 && now >= seen+hedgeRate && clock.Now().Sub(began) < hedgeLate || !reads && now >= seen+aheadRate {
 				seen, hedge = now, f.hedge(true)
 				continue
 			}
-			if f.active == 1 {
+			if f.active < maxCopies {
 				part := f.part
 				f.part = nil // it comes from the first
-				f.ask(ctx)
+				if f.ask(ctx) {
+					seen, hedge = now, clock.After(hedgeLate)
+				}
 				f.part = part
 			}
 		case <-limit:
@@ -340,7 +354,7 @@ func (f *fetch) moved() (n uint64) {
 func (f *fetch) hedge(begun bool) <-chan time.Time {
 	switch {
 	case f.class != reading:
-		return nil // two would send what one can
+		return f.sp.e.clock.After(hedgeAhead) // two would send what one can
 	case begun:
 		return f.sp.e.clock.After(hedgeSlow)
 	}

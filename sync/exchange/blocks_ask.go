@@ -31,6 +31,7 @@ type blockConn struct {
 
 	mu    sync.Mutex
 	waits map[uint64]*blockWait
+	late  map[uint64]int // bytes that came of those that nobody waits for any more, until their end
 	last  uint64
 	err   error
 }
@@ -82,7 +83,7 @@ func (l *link) conn(ahead bool) (*blockConn, error) {
 	}
 	t.in.Limit = wire.MaxPart + 1024
 	t.got.moved = l.movedOf(ahead)
-	k := &blockConn{t: t, waits: make(map[uint64]*blockWait)}
+	k := &blockConn{t: t, waits: make(map[uint64]*blockWait), late: make(map[uint64]int)}
 	if ahead {
 		k.slots = &slots{free: maxAhead}
 	}
@@ -123,13 +124,15 @@ func (k *blockConn) read() error {
 		}
 		k.mu.Lock()
 		w := k.waits[n]
-		known := n <= k.last
-		k.mu.Unlock()
 		if w == nil {
-			if !known {
-				return fmt.Errorf("%w: an answer to nothing", session.ErrPeer)
-			}
-			continue // who asked gave up
+			err = k.tooLate(n, m)
+		}
+		k.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		if w == nil {
+			continue
 		}
 		over, err := w.take(m)
 		if err != nil {
@@ -142,6 +145,25 @@ func (k *blockConn) read() error {
 			close(w.done)
 		}
 	}
+}
+
+// tooLate takes an answer for which nobody waits. Of a question that was given up there is one, of as many bytes as a block has at most; whoever
+// sends more would keep the stream from looking stalled. mu is held.
+func (k *blockConn) tooLate(n uint64, m wire.Message) error {
+	came, given := k.late[n]
+	if !given {
+		return fmt.Errorf("%w: an answer to nothing", session.ErrPeer)
+	}
+	p, more := m.(*wire.Part)
+	if !more || p.Left == 0 {
+		delete(k.late, n)
+		return nil
+	}
+	if came += len(p.Data); came > block.MaxSize {
+		return fmt.Errorf("%w: a block of more than %d bytes", session.ErrPeer, block.MaxSize)
+	}
+	k.late[n] = came
+	return nil
 }
 
 // take adds an answer to what came before, and reports whether it is the last.
@@ -210,10 +232,18 @@ func (k *blockConn) ask(message func(request uint64) wire.Message, have []byte) 
 	return n, w, nil
 }
 
+// forget gives a question up, where its answer has not come whole.
 func (k *blockConn) forget(n uint64) {
 	k.mu.Lock()
-	delete(k.waits, n)
+	if k.waits[n] != nil {
+		delete(k.waits, n)
+		k.late[n] = 0
+	}
+	full := len(k.late) > maxLate
 	k.mu.Unlock()
+	if full {
+		_ = k.t.Reset()
+	}
 }
 
 // attempt is a block asked of one peer.

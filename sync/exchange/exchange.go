@@ -59,8 +59,9 @@ type Options struct {
 	Admit func(ctx context.Context, node dag.PublicKey, m *wire.Join) ([]byte, error)
 	// Config gives the configuration of a node's network, for those who come; nil: none.
 	Config func() []byte
-	// NewConfig takes the configuration that a node gave, which proves nothing yet; by a goroutine of its own. nil: it is passed over.
-	NewConfig func(network dag.PublicKey, config []byte)
+	// NewConfig takes the configuration that a node gave, which proves nothing yet; by a goroutine of its own. An error is the node's fault: it is none
+	// that its network made. nil: it is passed over.
+	NewConfig func(network dag.PublicKey, config []byte) error
 	// Relay bounds what a node passes on between devices that cannot connect directly; nil: it passes nothing on, and tells no device of others.
 	Relay *RelayLimits
 	// Placer keeps what owners of spaces say to a node, and Network gives the network that they say it of; nil: nothing is.

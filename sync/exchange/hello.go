@@ -386,7 +386,8 @@ func (e *Engine) greet(t *stream, r *remote) error {
 	if !ok {
 		return unexpected(m)
 	}
-	if theirs.Version != wire.Version {
+	// Who speaks a later version too speaks this one from here on, or ends it.
+	if theirs.Version < wire.Version {
 		e.useless(r.id)
 		t.bye(wire.ByeVersion)
 		return fmt.Errorf("exchange: the peer speaks version %d", theirs.Version)

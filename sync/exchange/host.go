@@ -83,7 +83,7 @@ func (e *Engine) newHost() (host.Host, error) {
 		libp2p.Muxer(yamux.ID, muxer()),
 		libp2p.Transport(tcp.NewTCPTransport),
 		libp2p.Transport(quic.NewTransport),
-		libp2p.Security(libp2ptls.ID, libp2ptls.New), // first: AES in hardware is faster than what Noise has
+		libp2p.Security(libp2ptls.ID, newSecured), // first: AES in hardware is faster than what Noise has
 		libp2p.Security(noise.ID, noise.New),
 		libp2p.ResourceManager(rm),
 		libp2p.SwarmOpts(swarm.WithDialRanker(rank)),

@@ -334,7 +334,11 @@ func (e *Engine) visitOn(ctx context.Context, n *usedNode, id peer.ID, t *stream
 				return fmt.Errorf("%w: more than %d configurations", session.ErrPeer, maxConfigs)
 			}
 			if e.opt.NewConfig != nil && !n.near {
-				e.start(func(context.Context) { e.opt.NewConfig(n.network, m.Config) })
+				e.start(func(context.Context) {
+					if err := e.opt.NewConfig(n.network, m.Config); err != nil {
+						e.failed(id, "node", fmt.Errorf("%w: %w", session.ErrPeer, err))
+					}
+				})
 			}
 		default:
 			return unexpected(m)

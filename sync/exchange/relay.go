@@ -55,9 +55,13 @@ func (l RelayLimits) withDefaults() RelayLimits {
 }
 
 const (
-	slotTTL      = time.Hour // a slot is asked for again before
-	relayBuffer  = 16 << 10  // bytes in memory for each direction of a connection
-	maxAllowance = 1 << 16   // accounts and addresses whose connections and questions are counted
+	slotTTL = time.Hour // a slot is asked for again before
+
+	// slotStated is for how long a node says that a slot lasts: a device whose clock is ahead takes none that has ended by its clock. It ends with the
+	// connection.
+	slotStated   = 25 * time.Hour
+	relayBuffer  = 16 << 10 // bytes in memory for each direction of a connection
+	maxAllowance = 1 << 16  // accounts and addresses whose connections and questions are counted
 	allowanceFor = 5 * time.Minute
 )
 
@@ -77,7 +81,7 @@ func (e *Engine) startRelay(h host.Host) (stop func(), err error) {
 	e.passed.rate.set(l.Rate)
 	r, err := relay.New(h, relay.WithACL(gate{e, l}), relay.WithMetricsTracer(&e.passed), relay.WithResources(relay.Resources{
 		Limit:          &relay.RelayLimit{Duration: l.Time, Data: l.Bytes},
-		ReservationTTL: slotTTL, MaxReservations: l.Slots, MaxCircuits: l.Peer, BufferSize: relayBuffer,
+		ReservationTTL: slotStated, MaxReservations: l.Slots, MaxCircuits: l.Peer, BufferSize: relayBuffer,
 		MaxReservationsPerIP: l.SlotsAddr, MaxReservationsPerASN: l.Slots,
 	}), relay.WithReservationAddressFilter(func(ma.Multiaddr) bool { return false })) // devices know where the node is
 	if err != nil {

@@ -143,7 +143,7 @@ func TestNodeThatSaysWhatNobodyAsked(t *testing.T) {
 		"configurations": configs,
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := engineOf(t, Options{NewConfig: func(dag.PublicKey, []byte) {}}, 21)
+			d := engineOf(t, Options{NewConfig: func(dag.PublicKey, []byte) error { return nil }}, 21)
 			visits := hostileNode(t, d, says...)
 			within(t, "it is visited, and left alone then", func() bool {
 				d.mu.Lock()
