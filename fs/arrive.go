@@ -137,6 +137,9 @@ func (h *Home) Arrive(ctx context.Context) error {
 func (s *space) bringIn(ctx context.Context) error {
 	s.followACL()
 	err := s.arrive(ctx)
+	if err == nil && s.pre.pending() {
+		s.h.wakePreviewer() // all behind it may be here
+	}
 	if err == nil && s == s.h.home && !s.waits() && s.in.moved.Swap(false) {
 		if err = s.h.settleRoot(); err != nil {
 			s.in.moved.Store(true) // the next arrival goes on
@@ -178,8 +181,11 @@ const arriveBytes = checkpointBytes / 2
 
 // arrive takes what came into the tree and the index. It returns when nothing is left to do but what waits for a publication.
 func (s *space) arrive(ctx context.Context) error {
+	if s.pre.holds() {
+		return nil // who shows the preview, or gives it up, has this done again
+	}
 	for rounds := maxRounds; ; {
-		settled, more, err := s.arriveSome(ctx, rounds > 0)
+		settled, more, err := s.arriveSome(ctx, rounds > 0 && !s.pre.pending())
 		if errors.Is(err, journal.ErrFull) {
 			if err = s.h.makeRoom(); err == nil {
 				continue

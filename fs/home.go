@@ -95,6 +95,7 @@ type Home struct {
 	kick        chan struct{} // wakes the publisher where nothing was dirty
 	urgent      chan struct{} // wakes it at once
 	arrived     chan struct{} // wakes the arriver
+	previews    chan struct{} // wakes the previewer
 	mirrors     chan struct{} // wakes the mirrorer
 	mirrorAll   atomic.Bool   // for all that is wanted
 	mirrorRound atomic.Uint64 // how often Mirror was called
@@ -141,7 +142,7 @@ func Open(ctx context.Context, opt Options) (*Home, error) {
 		sealing:   semaphore.NewWeighted(4),
 		manifests: newCache[string, *manifest](manifestBytes), inlines: newCache[tree.Ref, []byte](inlineBytes),
 		layouts: newCache[string, []tree.Chunk](layoutBytes),
-		kick:    make(chan struct{}, 1), urgent: make(chan struct{}, 1), arrived: make(chan struct{}, 1), mirrors: make(chan struct{}, 1),
+		kick:    make(chan struct{}, 1), urgent: make(chan struct{}, 1), arrived: make(chan struct{}, 1), previews: make(chan struct{}, 1), mirrors: make(chan struct{}, 1),
 		ahead: make(chan aheadBlock, aheadRoom), early: make(chan aheadBlock, earlyAtOnce), evicts: make(chan struct{}, 1),
 	}
 	if opt.Stepped {

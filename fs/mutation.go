@@ -24,6 +24,10 @@ func (s *space) do(reserved bool, plan func() (*writer, func(*mutation) error, e
 			s.mu.Unlock()
 			return ErrStale
 		}
+		if s.pre.shown.Load() {
+			s.mu.Unlock()
+			return ErrReadOnly // it shows what is not its own yet
+		}
 		w, apply, err := plan()
 		if err != nil || w == nil {
 			s.mu.Unlock()

@@ -39,6 +39,11 @@ func (h *Home) Lookup(parent Ino, name string) (Attr, error) {
 	if err != nil {
 		return Attr{}, err
 	}
+	if dir == rootDir {
+		if a, shown, err := h.views.inPreview(s, name); shown {
+			return a, err
+		}
+	}
 	s.mu.Lock()
 	e, _, err := s.lookup(dir, name)
 	if err != nil || e == nil {
@@ -97,6 +102,11 @@ func (h *Home) ReadDir(dir Ino, off uint64, fn func(Dirent) bool) error {
 	s, d, err := h.space(dir)
 	if err != nil {
 		return err
+	}
+	if d == rootDir {
+		if p := h.views.previewRoot(s); p != nil {
+			return h.views.readDir(p.ino, off, fn)
+		}
 	}
 	var step []Dirent
 	for {

@@ -38,6 +38,9 @@ const (
 	bucketDevice = "device"
 	keyPolicy    = "policy"
 	keyPin       = "pin"
+
+	keyPreview     = "preview"      // the account of who signed it and the record of the preview that is shown
+	keyPreviewMade = "preview made" // the record of the one that this device made last
 )
 
 // maxPins bounds the pins of a space: they are in memory.
@@ -88,6 +91,8 @@ func (s *space) loadSetting(key string, b []byte, pins map[dag.ID]struct{}) erro
 			s.pol.Store(&p)
 		}
 		return err
+	case key == keyPreview || key == keyPreviewMade:
+		return s.loadPreview(key, b)
 	case len(key) == len(keyPin)+len(dag.ID{}) && key[:len(keyPin)] == keyPin && len(b) == 0:
 		pins[dag.ID([]byte(key[len(keyPin):]))] = struct{}{}
 		return nil

@@ -61,6 +61,7 @@ func (h *Home) Run(ctx context.Context) error {
 	wg.Go(func() { h.checkpointer(ctx) })
 	wg.Go(func() { h.freer(ctx) })
 	wg.Go(func() { h.arriver(ctx) })
+	wg.Go(func() { h.previewer(ctx) })
 	wg.Go(func() { h.mirrorer(ctx) })
 	wg.Go(func() { h.fetcher(ctx) })
 	wg.Go(func() { h.evictor(ctx) })

@@ -110,7 +110,7 @@ func SameSpace(a, b Ino) bool { return !isView(a) && !isView(b) && a>>slotShift 
 // change is space for an operation that changes something: ErrReadOnly where this account may not.
 func (h *Home) change(ino Ino) (*space, uint64, error) {
 	s, local, err := h.space(ino)
-	if err == nil && s.readOnly.Load() {
+	if err == nil && (s.readOnly.Load() || s.pre.shown.Load()) {
 		return nil, 0, ErrReadOnly
 	}
 	return s, local, err

@@ -50,6 +50,7 @@ type space struct {
 	in      arrivals // what comes from other devices
 	mir     mirror
 	early   early
+	pre     previews
 	relying relying                       // on other devices for what was evicted
 	stuck   atomic.Bool                   // the evictor found less to let go of than is to go
 	reads   recent                        // blocks that were read lately, where content may go

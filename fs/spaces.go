@@ -91,7 +91,8 @@ type SpaceInfo struct {
 	DiskBytes      int64  `json:"-"`
 	Policy         string `json:"policy,omitempty"` // "mirror" or "on-demand"
 	CacheLimit     int64  `json:"cache_limit,omitempty"`
-	With           string `json:"with,omitempty"` // the other account of a one-to-one space
+	Preview        string `json:"preview,omitempty"` // whose, and of when, is shown read-only until the history is here
+	With           string `json:"with,omitempty"`    // the other account of a one-to-one space
 }
 
 // spaceOf gives the space of an id, nil where it is not here.
@@ -260,6 +261,7 @@ func (s *space) info(name string) SpaceInfo {
 	if other := s.acl.OneToOne(); other != nil {
 		i.With = acl.FormatIdentity(other.Identity)
 	}
+	i.Preview = s.previewText()
 	i.BlockBytes, i.DiskBytes = s.blocks.Bytes()
 	i.FetchBlocks = s.wanted()
 	i.Conflicts = s.copyCount()

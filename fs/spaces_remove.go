@@ -35,7 +35,7 @@ func (h *Home) removeSpaceLocked(name string, onlyEmpty bool) error {
 		err = s.usable()
 		if err == nil {
 			var root *index.Inode
-			if root, err = s.inode(rootDir); err == nil && root.Entries > 0 {
+			if root, err = s.inode(rootDir); err == nil && (root.Entries > 0 || s.pre.pending()) { // what is to come may be anything
 				err = ErrNotEmpty
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"sync"
@@ -49,6 +50,8 @@ type viewNode struct {
 	at      tree.Ref     // of a file: the operation that holds its content
 	file    *VersionFile // of one that shows a merge
 	xattrs  map[string][]byte
+	waits   bool // of a file: at is in the history, which may not be here yet
+	absent  bool // of a file: what it has is not known yet
 	object  dag.ID
 	version dag.ID // the change whose content a file shows; may be zero
 
@@ -385,6 +388,14 @@ func (v *views) readlink(ino Ino) (string, error) {
 func (n *viewNode) content() (*VersionFile, error) {
 	if n.file != nil {
 		return n.file, nil
+	}
+	if n.absent {
+		return nil, fmt.Errorf("%w: the history of the file is not here yet", ErrIO)
+	}
+	if n.waits {
+		if _, err := n.s.graph.Change(n.at.Change); errors.Is(err, dag.ErrNotFound) {
+			return nil, fmt.Errorf("%w: the history of the file is not here yet", ErrIO)
+		}
 	}
 	return n.s.contentOf(n.at)
 }

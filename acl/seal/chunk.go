@@ -4,6 +4,7 @@ import (
 	"crypto/cipher"
 	"encoding/binary"
 	"slices"
+	"sync"
 
 	"github.com/zeebo/blake3"
 )
@@ -37,6 +38,16 @@ func segments(n int) int { return (n + SegmentBytes - 1) / SegmentBytes }
 // Equal chunks of one space and epoch give equal blocks. plaintext must not overlap the spare capacity of dst. It
 // returns ErrNoKey where there is no key and ErrTooLarge above MaxChunk, with dst unchanged.
 func (s *Space) SealChunk(dst, plaintext []byte) ([]byte, error) {
+	return s.sealBlock(dst, plaintext, (*epoch).chunkNonce)
+}
+
+// SealPreview is SealChunk for a page of a preview. Its nonce has a key of its own: no block of a file's content is ever that of a page, so
+// that pages can go without a look at what files refer to. OpenChunk opens both.
+func (s *Space) SealPreview(dst, plaintext []byte) ([]byte, error) {
+	return s.sealBlock(dst, plaintext, (*epoch).previewNonce)
+}
+
+func (s *Space) sealBlock(dst, plaintext []byte, nonceOf func(*epoch, []byte) blockNonce) ([]byte, error) {
 	if len(plaintext) > MaxChunk {
 		return dst, ErrTooLarge
 	}
@@ -47,7 +58,7 @@ func (s *Space) SealChunk(dst, plaintext []byte) ([]byte, error) {
 	start := len(dst)
 	dst = slices.Grow(dst, BlockSize(len(plaintext)))
 	dst = append(dst, e.commitment[:]...)
-	nonce := e.chunkNonce(plaintext)
+	nonce := nonceOf(e, plaintext)
 	dst = append(dst, nonce[:]...)
 	c := e.chunkCipher(nonce, padme(len(plaintext)+lengthBytes))
 	defer c.free()
@@ -74,13 +85,18 @@ func (s *Space) SealChunk(dst, plaintext []byte) ([]byte, error) {
 }
 
 // chunkNonce is BLAKE3 of the plaintext, keyed, cut to 24 bytes.
-func (e *epoch) chunkNonce(plaintext []byte) (n blockNonce) {
-	h := e.blockNonce.Get().(*blake3.Hasher)
+func (e *epoch) chunkNonce(plaintext []byte) blockNonce { return keyedNonce(&e.blockNonce, plaintext) }
+
+// previewNonce is chunkNonce under another key.
+func (e *epoch) previewNonce(plaintext []byte) blockNonce { return keyedNonce(&e.pageNonce, plaintext) }
+
+func keyedNonce(hashers *sync.Pool, plaintext []byte) (n blockNonce) {
+	h := hashers.Get().(*blake3.Hasher)
 	h.Reset()
 	h.Write(plaintext)
 	var sum [32]byte
 	h.Sum(sum[:0])
-	e.blockNonce.Put(h)
+	hashers.Put(h)
 	copy(n[:], sum[:])
 	return n
 }

@@ -46,6 +46,7 @@ const (
 	labelObject     = "anyfs/seal/1 object "
 	labelChange     = "anyfs/seal/1 change"
 	labelBlockNonce = "anyfs/seal/1 block nonce"
+	labelPageNonce  = "anyfs/seal/1 preview nonce"
 	labelBlockKey   = "anyfs/seal/1 block key"
 	labelGear       = "anyfs/seal/1 gear"
 	labelDiscovery  = "anyfs/seal/1 discovery"

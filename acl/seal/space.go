@@ -148,6 +148,7 @@ type epoch struct {
 	macs       sync.Pool // of *mac
 	objects    [cacheSlots]atomic.Pointer[cachedAEAD[dag.ID]]
 	blockNonce sync.Pool // of *blake3.Hasher
+	pageNonce  sync.Pool // of *blake3.Hasher
 	blockSub   sync.Pool // of *blake3.Hasher
 	blocks     [cacheSlots]atomic.Pointer[cachedAEAD[blockNonce]]
 }
@@ -171,6 +172,7 @@ func newEpoch(space, id dag.ID, k ReadKey, p *pools) *epoch {
 	e.root = newAEAD(expand(e.prk, labelRoot))
 	e.macs.New = func() any { return newMAC(e.prk) }
 	e.blockNonce.New = hasherMaker(expand(e.prk, labelBlockNonce))
+	e.pageNonce.New = hasherMaker(expand(e.prk, labelPageNonce))
 	e.blockSub.New = hasherMaker(expand(e.prk, labelBlockKey))
 	return e
 }

@@ -165,7 +165,7 @@ func (n *network) follow(added map[dag.ID]bool) (came bool) {
 		added[r.ID], came = true, true
 		n.engine.Add(&exchange.Replica{
 			ID: r.ID, ACL: r.ACL, Files: r.Files, Blocks: r.Blocks, Durable: r.Durable, Grown: r.Grown, Member: r.Member, Tags: r.Tags, Keeps: &r,
-			Invited: r.Invited, Sealed: r.Sealed, Words: n.words[r.ID.String()],
+			Invited: r.Invited, Sealed: r.Sealed, Preview: r.Preview, TakePreview: r.TakePreview, Words: n.words[r.ID.String()],
 		})
 	}
 	for id := range added {

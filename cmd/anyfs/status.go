@@ -171,6 +171,12 @@ func showStatus(ctx context.Context, e *env, path string) error {
 				return err
 			}
 		}
+		if sp.Preview != "" {
+			line := fmt.Sprintf("\n%s: read-only until the history is here; what is shown is a preview %s", printable(sp.Name), printable(sp.Preview))
+			if err := writeLine(e.stdout, line); err != nil {
+				return err
+			}
+		}
 		if sp.Quarantined > 0 {
 			line := fmt.Sprintf("\n%s: %s by who might not write any more, in quarantine; 'anyfs quarantine' lists what", printable(sp.Name), batches(sp.Quarantined))
 			if err := writeLine(e.stdout, line); err != nil {

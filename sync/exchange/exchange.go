@@ -104,6 +104,11 @@ type Replica struct {
 	// Sealed hears of blocks that a device of account has sealed for what it is going to publish. It is quick; nil: it is not told.
 	Sealed func(account dag.PublicKey, ids []block.ID)
 
+	// Preview gives the record of the preview that this device made of the space, nil for none; TakePreview takes that of a connected device of
+	// account, and fails where the bytes are not one that the device signed. Both are quick; nil: there are none.
+	Preview     func() []byte
+	TakePreview func(account, device dag.PublicKey, record []byte) error
+
 	Keeps Keeper // of blocks, on behalf of others; nil: nothing is kept for anybody
 	Words []byte // what Words gave when the space was exchanged last
 

@@ -310,12 +310,18 @@ func (l *link) exchange(t *stream) error {
 	defer t.closeOn(ctx)()
 	wake := make(chan struct{}, 1)
 	l.end.Store(&cancel)
-	s := l.sp.session.New(session.Peer{Name: l.r.id.String(), Device: l.r.key, Reads: l.member, Takes: l.takes(), Wake: func() {
+	with := session.Peer{Name: l.r.id.String(), Device: l.r.key, Reads: l.member, Takes: l.takes(), Wake: func() {
 		select {
 		case wake <- struct{}{}:
 		default:
 		}
-	}})
+	}}
+	if r := l.sp.r; l.r.node == nil && r.TakePreview != nil { // a node has none, and no use for one
+		account, device := l.r.account, l.r.key
+		with.Preview = r.Preview
+		with.Hear = func(record []byte) error { return r.TakePreview(account, device, record) }
+	}
+	s := l.sp.session.New(with)
 	defer s.Close()
 	l.session.Store(s)
 	defer l.session.CompareAndSwap(s, nil)

@@ -54,6 +54,9 @@ func (s *Session) pull(m *wire.Pull) error {
 	s.mu.Lock()
 	d := &s.sides[m.Graph]
 	v, err := d.pulled(m)
+	if v != nil && err == nil && m.Graph == wire.Files {
+		s.tellPreview()
+	}
 	if err == nil {
 		s.consider() // what the peer's probes found may serve this side too
 	}

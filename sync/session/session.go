@@ -35,6 +35,11 @@ type Peer struct {
 	// Takes reports whether so many more bytes of batches of files by the peer are to be taken in, and counts them; 0 asks whether any are. What is
 	// not taken is no fault of the peer, and is not asked for: another session begins where it is taken again. nil: all are.
 	Takes func(bytes int) bool
+
+	// Preview gives the record of the preview that this device made of the space, nil for none, which a peer that pulls files is told first;
+	// Hear takes the peer's, and says whether it is one. nil: the peer is told none, and none of its own is looked at.
+	Preview func() []byte
+	Hear    func(record []byte) error
 }
 
 // Session is the exchange of one space with one peer. Receive is called by one goroutine at a time; all else is safe for
@@ -58,6 +63,8 @@ type Session struct {
 	met        bool                     // it was told what this device states
 	stated     map[dag.PublicKey]uint64 // counters of the statements that the peer has
 	statements int                      // of the peer, since the last tick
+	preview    []byte                   // the one that it was told of last
+	previews   int                      // of the peer, since the last tick
 	word       *wire.Statement          // what the peer, a node, had said before the session, until it showed that it holds it
 	pending    int                      // bytes
 	err        error
@@ -138,7 +145,7 @@ func (s *Session) Tick() {
 		d.reverse, d.idle = nil, true
 		d.owe = true
 	}
-	s.statements = 0
+	s.statements, s.previews = 0, 0
 	s.state()
 	s.shows()
 	s.mu.Unlock()
@@ -199,6 +206,8 @@ func (s *Session) Receive(m wire.Message) error {
 		return s.pull(m)
 	case *wire.Statement:
 		return s.hear(m)
+	case *wire.Preview:
+		return s.hearPreview(m)
 	case *wire.Probe:
 		return s.with(m.Graph, func(d *side) error { return d.probed(m) })
 	case *wire.Answer:
@@ -239,7 +248,7 @@ func graphOf(m wire.Message) wire.Graph {
 		return m.Graph
 	case *wire.Absent:
 		return m.Graph
-	case *wire.Statement:
+	case *wire.Statement, *wire.Preview:
 		return wire.Files
 	}
 	return wire.ACL

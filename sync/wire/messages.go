@@ -39,6 +39,7 @@ const (
 	KindRelease
 	KindGuest
 	KindSealed
+	KindPreview
 	kinds
 )
 
@@ -136,6 +137,8 @@ func (k Kind) new() Message {
 		return &Guest{}
 	case KindSealed:
 		return &Sealed{}
+	case KindPreview:
+		return &Preview{}
 	case KindSpaces:
 		return &Spaces{}
 	case KindServed:

@@ -66,6 +66,7 @@ func examples() map[string]Message {
 		"quota":          &Quota{Space: id(5), Used: 1 << 30, Limit: 1<<30 + 5},
 		"quota, no more": &Quota{Space: id(5)},
 		"sealed":         &Sealed{Space: id(5), IDs: List[block.ID]{block.ID(id(8)), block.ID(id(9))}},
+		"preview":        &Preview{Record: []byte("record")},
 		"held no blocks": &HeldBlocks{Request: 3, Bits: []byte{0}},
 		"spaces":         &Spaces{IDs: List[dag.ID]{id(1), id(2)}},
 		"served":         &Served{IDs: List[dag.ID]{id(1)}},
