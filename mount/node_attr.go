@@ -115,14 +115,10 @@ func (f *filesystem) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fu
 	if !ok {
 		return fuse.Status(unix.ESTALE)
 	}
+	seen := f.stale.begin()
 	if f.echo.touched(in) {
 		a, err := f.back.Getattr(h)
-		if err != nil {
-			return f.status("setattr", err)
-		}
-		out.AttrValid = f.validity(a.Ino)
-		f.attr(&a, &out.Attr)
-		return fuse.OK
+		return f.attrSet(seen, h, &a, err, out)
 	}
 	c := new(attrChange)
 	c.from(in)
@@ -134,11 +130,18 @@ func (f *filesystem) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fu
 	ctx := f.newWait(cancel, &in.InHeader)
 	defer ctx.finish()
 	a, err := f.back.Setattr(ctx, h, c.SetAttr)
+	return f.attrSet(seen, h, &a, err, out)
+}
+
+// attrSet answers a request that changed attributes.
+func (f *filesystem) attrSet(seen uint64, h fs.Ino, a *fs.Attr, err error, out *fuse.AttrOut) fuse.Status {
 	if err != nil {
 		return f.status("setattr", err)
 	}
-	out.AttrValid = f.validity(a.Ino)
-	f.attr(&a, &out.Attr)
+	f.attr(a, &out.Attr)
+	if out.AttrValid = f.validity(a.Ino); !f.stale.endAttr(seen, h) {
+		out.AttrValid = 0
+	}
 	return fuse.OK
 }
 

@@ -136,8 +136,13 @@ func (f *filesystem) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *
 	if !ok || !ok2 {
 		return errStale
 	}
+	seen := f.stale.begin()
 	a, err := f.back.Link(h, parent, name)
-	return f.made("link", &a, err, out)
+	status := f.made("link", &a, err, out)
+	if !f.stale.endAttr(seen, h) {
+		out.AttrValid = 0
+	}
+	return status
 }
 
 // Readlink returns a link's target; the kernel remembers it.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -169,6 +170,65 @@ func (s slowAnswers) ReadDirPlus(x cancelled, in *fuse.ReadIn, out *fuse.DirEntr
 	st := s.filesystem.ReadDirPlus(x, in, out)
 	time.Sleep(s.delay)
 	return st
+}
+
+func (s slowAnswers) SetAttr(x cancelled, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
+	st := s.filesystem.SetAttr(x, in, out)
+	time.Sleep(s.delay)
+	return st
+}
+
+func (s slowAnswers) Link(x cancelled, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
+	st := s.filesystem.Link(x, in, name, out)
+	time.Sleep(s.delay)
+	return st
+}
+
+// TestCrossedAttributes is TestCrossedAnswers for attributes that the kernel takes from a setattr and a link whatever it was told before.
+func TestCrossedAttributes(t *testing.T) {
+	mem := newMem()
+	m := mountThrough(t, mem, func(f *filesystem) fuse.RawFileSystem { return slowAnswers{f, 30 * time.Millisecond} })
+	r := remote{t, mem}
+	for _, call := range []struct {
+		name  string
+		do    func(path string) error
+		links uint64
+		after time.Duration // its answer is on its way
+	}{
+		{"setattr", func(path string) error { return os.Chmod(path, 0o600) }, 2, 15 * time.Millisecond},
+		{"link", func(path string) error { return os.Link(path, path+" linked") }, 3, 45 * time.Millisecond}, // the new name is looked up first
+	} {
+		crossing := 0
+		for i := range 8 {
+			name := fmt.Sprint(call.name, i)
+			ino := r.create(name, "x")
+			stat(t, m.dir+"/"+name)
+			time.Sleep(crossWindow + 50*time.Millisecond) // what it was told of the lookup is not told again
+			var wg sync.WaitGroup
+			var over atomic.Bool
+			wg.Go(func() {
+				if err := call.do(m.dir + "/" + name); err != nil {
+					t.Error(err)
+				}
+				over.Store(true)
+			})
+			time.Sleep(call.after)
+			a, err := mem.Link(ino, fs.RootIno, name+" elsewhere")
+			must(t, err)
+			mem.Emit(fs.Event{Inode: ino})
+			if !over.Load() && uint64(a.Nlink) == call.links {
+				crossing++
+			}
+			wg.Wait()
+			time.Sleep(repeatAfter + 100*time.Millisecond)
+			if st := stat(t, m.dir+"/"+name); uint64(st.Nlink) != call.links {
+				t.Errorf("%s %d: %d links are shown, not %d", call.name, i, st.Nlink, call.links)
+			}
+		}
+		if crossing == 0 {
+			t.Errorf("no %s crossed a change: this test shows nothing", call.name)
+		}
+	}
 }
 
 // TestCrossedAnswers holds that an answer that was read before a change and reaches the kernel after it was told of the

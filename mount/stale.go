@@ -71,6 +71,13 @@ func (s *staleness) endLookup(seen uint64, dir fs.Ino, name string, handle fs.In
 	return s.announced.Load() == seen
 }
 
+// endAttr is the same for attributes that the kernel takes for good whatever it was told meanwhile: those of a setattr or a link. Those of a getattr or
+// a lookup of what it knows it lets go itself.
+func (s *staleness) endAttr(seen uint64, handle fs.Ino) bool {
+	s.inodeMark(handle).Store(time.Now().UnixNano())
+	return s.announced.Load() == seen
+}
+
 // endList is the same for a listing, of which mark was called for each inode. The kernel keeps a listing in any
 // case, so one that crossed is announced again, as is one of a view of history.
 func (s *staleness) endList(seen uint64, dir fs.Ino, id uint64) bool {
