@@ -492,6 +492,9 @@ func (a *arrival) drop(at spot, e *index.Entry) error {
 	n.Links = slices.DeleteFunc(n.Links, func(l index.Link) bool { return l.Parent == at.dir && l.Name == at.name })
 	n.Ctime = changed(n.Ctime, a.now)
 	a.tell(at, 0, EventGone, n.IsDir())
+	if !n.IsDir() && (len(n.Links) > 0 || a.s.refs[n.Ino] > 0) {
+		a.out = append(a.out, Event{Inode: a.s.ino(n.Ino)}) // one link less
+	}
 	return nil
 }
 
