@@ -206,6 +206,13 @@ func (s *Store) Len() int64 {
 	return n
 }
 
+// Synced reports whether all that is here is durable, as after a Sync.
+func (s *Store) Synced() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return len(s.dirty) == 0
+}
+
 func (s *Store) isBad(id ID) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()

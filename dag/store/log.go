@@ -214,8 +214,12 @@ func (l *log) bytes() int64 {
 	return int64(len(l.files)-1)*segmentBytes + int64(l.end%segmentBytes)
 }
 
+// close gives the files up. What was written in advance goes, or each log that is not in use would take that much.
 func (l *log) close() error {
 	var err error
+	if n := len(l.files); n > 0 && l.advance > l.end && l.advance>>segmentBits == uint64(n-1) && l.end>>segmentBits == uint64(n-1) {
+		err = l.files[n-1].Truncate(int64(l.end % segmentBytes))
+	}
 	for _, f := range l.files {
 		err = errors.Join(err, f.Close())
 	}

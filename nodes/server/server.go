@@ -85,6 +85,7 @@ type Node struct {
 	changed     chan struct{}        // there is another view
 	joining     sync.WaitGroup
 	leaving     atomic.Int64 // spaces that are being handed over
+	came        atomic.Bool  // a space has come, by a configuration that may not hold any more
 
 	rules atomic.Pointer[rules]
 	ready atomic.Bool
@@ -164,7 +165,7 @@ func Open(opt Options) (n *Node, err error) {
 		Dir: opt.Dir, Log: opt.Log, S3: n.s3, NoFiles: opt.Kind&network.Sync == 0,
 		Has:    func(space dag.ID) bool { return n.Owner(n.self(), space) },
 		Blocks: func(space dag.ID) bool { return n.Keeper(n.self(), space) },
-		Came:   func() { n.engine.SpaceCame() },
+		Came:   func() { n.came.Store(true); n.engine.SpaceCame() },
 		Admits: func(account dag.PublicKey) bool { return n.rules.Load().admits(account) },
 		Quota:  func(owner dag.PublicKey, space dag.ID) (all, one int64) { return n.rules.Load().quota(owner, space) },
 		Placed: func() {

@@ -201,6 +201,23 @@ func (sp *Space) quota() (used, limit int64, full bool) {
 	return used, limit, full
 }
 
+// opened notes what the last checkpoint covers, where that is all that is there: most spaces are opened to be read, and a checkpoint takes the disk's time.
+func (sp *Space) opened() {
+	if b, ok := sp.blocks.(*block.Store); !ok || !b.Synced() || sp.aclLog.Dirty()+sp.log.Dirty() > 0 {
+		return
+	}
+	sp.last.acl, sp.last.files, sp.last.blocks = sp.aclLog.Mark(), sp.log.Mark(), sp.blocks.Len()
+	sp.settle()
+}
+
+// settle counts what the space takes.
+func (sp *Space) settle() {
+	if sp.acl.State() != nil {
+		blocks, _ := sp.blocks.Bytes()
+		sp.use.settle(sp.id, Usage{sp.acl.Payer(), blocks, sp.aclLog.Bytes() + sp.log.Bytes()})
+	}
+}
+
 // checkpoint writes the indexes, where there is something new.
 func (sp *Space) checkpoint(ctx context.Context) error {
 	sp.ckpt.Lock()
@@ -236,10 +253,7 @@ func (sp *Space) checkpoint(ctx context.Context) error {
 	doneBlocks(err == nil)
 	if err == nil {
 		sp.last = now
-		if sp.acl.State() != nil {
-			blocks, _ := sp.blocks.Bytes()
-			sp.use.settle(sp.id, Usage{sp.acl.Payer(), blocks, sp.aclLog.Bytes() + sp.log.Bytes()})
-		}
+		sp.settle()
 	}
 	return err
 }

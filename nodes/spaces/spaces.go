@@ -35,6 +35,8 @@ const (
 	indexBytes      = 256 << 20 // what is reserved for an index: many are open
 	checkpointEvery = 2 * time.Second
 	closeAfter      = time.Minute // what Options.CloseAfter is by itself
+	flushBlocks     = 128         // that are not in the index: who opens a space reads the header of each, from a cold disk one by one
+	closers         = 16          // spaces that are closed at once at the end
 	takes           = 4           // access lists of strangers that are judged at once: each is in memory
 )
 
@@ -160,10 +162,27 @@ func (s *Set) Close() error {
 	s.closed = true
 	s.mu.Unlock()
 	s.opens.Wait()
+	// Thousands may be open, and each waits for the disk.
+	var wg sync.WaitGroup
+	var mu sync.Mutex
 	var err error
-	for _, sp := range s.all() {
-		err = errors.Join(err, sp.checkpoint(context.Background()), sp.close())
+	todo := make(chan *Space)
+	for range closers {
+		wg.Go(func() {
+			for sp := range todo {
+				if one := errors.Join(sp.checkpoint(context.Background()), sp.close()); one != nil {
+					mu.Lock()
+					err = errors.Join(err, one)
+					mu.Unlock()
+				}
+			}
+		})
 	}
+	for _, sp := range s.all() {
+		todo <- sp
+	}
+	close(todo)
+	wg.Wait()
 	return errors.Join(err, s.use.save(), s.use.db.Close())
 }
 
@@ -545,6 +564,7 @@ func (s *Set) openSpace(id dag.ID) (sp *Space, err error) {
 		return sp, err
 	}
 	sp.blocks = b
+	sp.opened()
 	db.Trim()
 	return sp, nil
 }
@@ -561,7 +581,7 @@ func (s *Set) openBlocks(id dag.ID, dir string, db kv.DB) (blocks, error) {
 		if err != nil {
 			return nil, err
 		}
-		return block.Open(block.Options{Disk: s.disk, Dir: dir, DB: db, Seal: store.Plain{}, CacheEntries: 1024, OpenFiles: 4})
+		return block.Open(block.Options{Disk: s.disk, Dir: dir, DB: db, Seal: store.Plain{}, CacheEntries: 1024, OpenFiles: 4, FlushEntries: flushBlocks})
 	}
 	if names, err := s.disk.ReadDir(dir); err == nil && len(names) > 0 {
 		return nil, fmt.Errorf("its content is in files in %s (%w)", dir, errMoved)
