@@ -13,6 +13,7 @@ import (
 
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/dag/block"
+	"github.com/anyfs/anyfs/dag/canon"
 )
 
 // ErrFormat is matched by what decoders answer to bytes that are no record or page.
@@ -65,29 +66,7 @@ type frame struct {
 	Signature []byte
 }
 
-var (
-	encMode = must(encOptions().EncMode())
-	decMode = must(cbor.DecOptions{
-		MaxNestedLevels:  4,
-		MaxArrayElements: MaxEntries,
-		MaxMapPairs:      16,
-		IndefLength:      cbor.IndefLengthForbidden,
-		TagsMd:           cbor.TagsForbidden,
-	}.DecMode())
-)
-
-func encOptions() cbor.EncOptions {
-	o := cbor.CoreDetEncOptions()
-	o.NilContainers = cbor.NilContainerAsEmpty
-	return o
-}
-
-func must[T any](v T, err error) T {
-	if err != nil {
-		panic("preview: options of cbor: " + err.Error())
-	}
-	return v
-}
+var encMode, decMode = canon.Modes(cbor.DecOptions{MaxNestedLevels: 4, MaxArrayElements: MaxEntries, MaxMapPairs: 16})
 
 func (r *Record) signed() signed {
 	return signed{

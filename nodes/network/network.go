@@ -19,6 +19,7 @@ import (
 
 	"github.com/anyfs/anyfs/acl/list"
 	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/dag/canon"
 )
 
 // What is wrong with a configuration. Errors wrap one of these and say more.
@@ -125,26 +126,10 @@ type Config struct {
 	Replication uint64   `cbor:"replicas"`   // 1 at least
 }
 
-var (
-	encMode = must(encOptions().EncMode())
-	decMode = must(cbor.DecOptions{
-		MaxNestedLevels: 5, MaxArrayElements: MaxNodes, MaxMapPairs: 16, IndefLength: cbor.IndefLengthForbidden, TagsMd: cbor.TagsForbidden,
-		DupMapKey: cbor.DupMapKeyEnforcedAPF, ExtraReturnErrors: cbor.ExtraDecErrorUnknownField,
-	}.DecMode())
-)
-
-func encOptions() cbor.EncOptions {
-	o := cbor.CoreDetEncOptions()
-	o.NilContainers = cbor.NilContainerAsEmpty
-	return o
-}
-
-func must[T any](v T, err error) T {
-	if err != nil {
-		panic("network: options of cbor: " + err.Error())
-	}
-	return v
-}
+var encMode, decMode = canon.Modes(cbor.DecOptions{
+	MaxNestedLevels: 5, MaxArrayElements: MaxNodes, MaxMapPairs: 16,
+	DupMapKey: cbor.DupMapKeyEnforcedAPF, ExtraReturnErrors: cbor.ExtraDecErrorUnknownField,
+})
 
 // text is what is signed.
 func (c *Config) text() []byte {

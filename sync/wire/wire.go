@@ -17,9 +17,11 @@ import (
 	"github.com/fxamacker/cbor/v2"
 
 	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/dag/canon"
 )
 
-// Version is the version of the protocol. A peer with another one is told so, and nothing else.
+// Version is the version of the protocol. A peer that speaks a later one too goes on in this one; one that speaks only an earlier one is told so, and
+// nothing else.
 const Version = 1
 
 // Names of the protocols, one for each kind of stream.
@@ -61,30 +63,7 @@ var (
 	ErrTooLong = errors.New("wire: message too long")
 )
 
-var (
-	encMode = must(encOptions().EncMode())
-	decMode = must(cbor.DecOptions{
-		MaxNestedLevels:  4,
-		MaxArrayElements: MaxFrames,
-		MaxMapPairs:      16,
-		IndefLength:      cbor.IndefLengthForbidden,
-		TagsMd:           cbor.TagsForbidden,
-	}.DecMode())
-)
-
-// encOptions are those of RFC 8949, 4.2.1; a list of nothing is an empty one, not null.
-func encOptions() cbor.EncOptions {
-	o := cbor.CoreDetEncOptions()
-	o.NilContainers = cbor.NilContainerAsEmpty
-	return o
-}
-
-func must[T any](v T, err error) T {
-	if err != nil {
-		panic("wire: options of cbor: " + err.Error())
-	}
-	return v
-}
+var encMode, decMode = canon.Modes(cbor.DecOptions{MaxNestedLevels: 4, MaxArrayElements: MaxFrames, MaxMapPairs: 16})
 
 // Message is one of the messages of this package. check says whether its values are within their bounds.
 type Message interface {
