@@ -34,6 +34,9 @@ const (
 // errPreviewMoved says that the space changed while its preview was made.
 var errPreviewMoved = errors.New("the space changed meanwhile")
 
+// errPreviewLarge says that the root directory has more names than a preview lists.
+var errPreviewLarge = errors.New("the root directory has too many names for a preview")
+
 // previewer makes, shows and ends previews, until ctx ends.
 func (h *Home) previewer(ctx context.Context) {
 	tick := time.NewTicker(previewLook)
@@ -67,7 +70,11 @@ func (h *Home) previewer(ctx context.Context) {
 			began := time.Now()
 			err := s.makePreview(ctx)
 			later[s] = time.Now().Add(previewPart * time.Since(began))
-			if err != nil && !errors.Is(err, errPreviewMoved) && ctx.Err() == nil {
+			switch {
+			case err == nil || errors.Is(err, errPreviewMoved) || ctx.Err() != nil:
+			case errors.Is(err, errPreviewLarge): // no fault: a new device gets the history without one
+				later[s] = time.Now().Add(previewAgain)
+			default:
 				h.report(fmt.Sprintf("space %s: make a preview", s.id), err)
 				later[s] = time.Now().Add(previewAgain)
 			}
@@ -114,8 +121,6 @@ func (s *space) atRest() (r *preview.Record, last journal.Seq, ok bool) {
 	}
 	batches, _, _ := s.graph.Counters()
 	r = &preview.Record{Space: s.id, Device: s.h.keys.Author().Device, Batches: batches, ACL: s.acl.Heads(), Heads: s.graph.Heads()}
-	slices.SortFunc(r.ACL, dag.ID.Compare)
-	slices.SortFunc(r.Heads, dag.ID.Compare)
 	if len(r.Heads) == 0 || len(r.Heads) > preview.MaxHeads || len(r.ACL) > preview.MaxHeads {
 		return nil, 0, false
 	}
@@ -194,7 +199,7 @@ func (b *previewBuilder) build(ctx context.Context) error {
 		if names += count; names > previewNames || count > preview.MaxPages*preview.MaxEntries/2 {
 			// What is in it would be too much: it is named alone.
 			if i == 0 {
-				return fmt.Errorf("%w: the root directory has %d names", ErrNoSpace, count)
+				return errPreviewLarge
 			}
 			delete(listed, b.dirs[i])
 			continue
@@ -272,7 +277,7 @@ func (b *previewBuilder) writeDir(ctx context.Context, dir uint64, listed map[ui
 	}
 	if len(pages) > preview.MaxPages {
 		if dir == rootDir {
-			return fmt.Errorf("%w: %d pages", ErrNoSpace, len(pages))
+			return errPreviewLarge
 		}
 		delete(listed, dir)
 		pages = nil

@@ -338,12 +338,7 @@ func joinPages(pages []block.ID, get func(block.ID) ([]preview.Entry, error)) (o
 // compare holds what a preview showed against the index, where that is at its frontier exactly, and says where they differ first. What
 // came since would differ rightly: then nothing is compared.
 func (s *space) compare(ctx context.Context, r *preview.Record) string {
-	heads := func() []dag.ID {
-		h := s.graph.Heads()
-		slices.SortFunc(h, dag.ID.Compare)
-		return h
-	}
-	if !slices.Equal(heads(), r.Heads) {
+	if !slices.Equal(s.graph.Heads(), r.Heads) {
 		return ""
 	}
 	type dir struct {
@@ -388,7 +383,7 @@ func (s *space) compare(ctx context.Context, r *preview.Record) string {
 			}
 		}
 	}
-	if ctx.Err() != nil || !slices.Equal(heads(), r.Heads) {
+	if ctx.Err() != nil || !slices.Equal(s.graph.Heads(), r.Heads) {
 		return ""
 	}
 	return what
