@@ -30,7 +30,7 @@ func TestNewcomer(t *testing.T) {
 	check(t, err)
 	screen := strings.Join(strings.SplitN(string(readme), "\n", 31)[:30], "\n")
 	commands := regexp.MustCompile(`(?m)^\s*(go (?:run|test)[^#\n]*?)\s*(?:#.*)?$`).FindAllStringSubmatch(screen, -1)
-	if len(commands) < 2 || commands[0][1] != "go run ./cmd/anyfs mount ~/Any" || commands[1][1] != "go test ./..." {
+	if len(commands) < 2 || commands[0][1] != "go run ./cmd/anyfs mount ~/Any" || commands[1][1] != "go test -timeout 30m ./..." {
 		t.Fatalf("the README's first 30 lines show the commands %q", commands)
 	}
 	h := &Home{t: t, Dir: filepath.Join(home, ".local", "share", "anyfs"), Mnt: filepath.Join(home, "Any")}
