@@ -19,9 +19,11 @@ import (
 	"github.com/anyfs/anyfs/fs/tree"
 )
 
-// manifestBytes, layoutBytes and inlineBytes bound what the caches of manifests, of where contents have data, and of contents and
-// patches in changes hold.
+// manifestBytes, layoutBytes, inlineBytes and headBytes bound what the caches of manifests, of where contents have data, of contents and
+// patches in changes, and of the heads of blocks hold; a head takes headWeight.
 const (
+	headBytes     = 2 << 20
+	headWeight    = 256
 	manifestBytes = 24 << 20
 	layoutBytes   = 8 << 20
 	inlineBytes   = 8 << 20
@@ -200,7 +202,11 @@ func (s *space) readBlock(ctx context.Context, id block.ID, p []byte, off int64)
 		s.lack.note(id, err)
 		return s.blockError(id, err)
 	}
-	n, err := s.keys.ReadChunk(r, size, p, off)
+	head, known := s.h.heads.get(id)
+	n, err := s.keys.ReadChunk(r, size, &head, p, off)
+	if head.Known() && !known {
+		s.h.heads.put(id, head, headWeight)
+	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		return s.blockError(id, err)
 	}

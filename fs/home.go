@@ -86,6 +86,7 @@ type Home struct {
 	manifests *cache[string, *manifest]
 	inlines   *cache[tree.Ref, []byte]
 	layouts   *cache[string, []tree.Chunk]
+	heads     *cache[block.ID, seal.ChunkHead]
 
 	fail        atomic.Pointer[error] // set: the home is read-only for good
 	released    atomic.Uint64         // the records of the journal up to here are given back
@@ -141,8 +142,8 @@ func Open(ctx context.Context, opt Options) (*Home, error) {
 		spaces: map[uint16]*space{}, byID: map[dag.ID]*space{},
 		sealing:   semaphore.NewWeighted(4),
 		manifests: newCache[string, *manifest](manifestBytes), inlines: newCache[tree.Ref, []byte](inlineBytes),
-		layouts: newCache[string, []tree.Chunk](layoutBytes),
-		kick:    make(chan struct{}, 1), urgent: make(chan struct{}, 1), arrived: make(chan struct{}, 1), previews: make(chan struct{}, 1), mirrors: make(chan struct{}, 1),
+		layouts: newCache[string, []tree.Chunk](layoutBytes), heads: newCache[block.ID, seal.ChunkHead](headBytes),
+		kick: make(chan struct{}, 1), urgent: make(chan struct{}, 1), arrived: make(chan struct{}, 1), previews: make(chan struct{}, 1), mirrors: make(chan struct{}, 1),
 		ahead: make(chan aheadBlock, aheadRoom), early: make(chan aheadBlock, earlyAtOnce), evicts: make(chan struct{}, 1),
 	}
 	if opt.Stepped {

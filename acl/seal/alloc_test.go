@@ -30,7 +30,7 @@ func TestAllocation(t *testing.T) {
 		"change": {MaxChange, func() error { return second(s.OpenChange(h, make([]byte, MaxChange))) }},
 		"block":  {len(block), func() error { return second(s.OpenChunk(nil, block)) }},
 		"part of a block": {len(block), func() error {
-			_, err := s.ReadChunk(bytes.NewReader(block), int64(len(block)), make([]byte, 1), MaxChunk-1)
+			_, err := s.ReadChunk(bytes.NewReader(block), int64(len(block)), nil, make([]byte, 1), MaxChunk-1)
 			return err
 		}},
 		"wrap":  {WrapBytes, func() error { _, err := Unwrap(private, nil, make([]byte, WrapBytes)); return err }},

@@ -77,7 +77,7 @@ func BenchmarkReadChunk4K(b *testing.B) {
 	r := bytes.NewReader(block)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := s.ReadChunk(r, int64(len(block)), p, 512<<10); err != nil {
+		if _, err := s.ReadChunk(r, int64(len(block)), nil, p, 512<<10); err != nil {
 			b.Fatal(err)
 		}
 	}

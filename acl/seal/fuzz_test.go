@@ -36,7 +36,7 @@ func FuzzOpenChunk(f *testing.F) {
 			return
 		}
 		p := make([]byte, n)
-		got, rerr := s.ReadChunk(bytes.NewReader(block), int64(len(block)), p, off)
+		got, rerr := s.ReadChunk(bytes.NewReader(block), int64(len(block)), nil, p, off)
 		if err != nil {
 			return // a read of a part may not touch what is damaged
 		}

@@ -29,7 +29,7 @@ func TestConcurrentUse(t *testing.T) {
 					t.Error(err)
 				}
 				p := make([]byte, 10)
-				s.ReadChunk(bytes.NewReader(block), int64(len(block)), p, 3)
+				s.ReadChunk(bytes.NewReader(block), int64(len(block)), nil, p, 3)
 				h := dag.Header{Space: dag.ID{1}, Object: dag.ID{i % 3}, Epoch: dag.ID{g, i}}
 				payload, err := s.SealChange(h, plain)
 				if err != nil {

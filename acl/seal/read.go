@@ -104,17 +104,49 @@ func (s *Space) OpenChunk(dst, block []byte) ([]byte, error) {
 	return out[:len(dst)+n], nil
 }
 
+// ChunkHead is what a block begins with, which every read of it needs: 56 bytes that stay the same as long as the block
+// exists. The zero value is one that is not known yet. It is not safe for concurrent use.
+type ChunkHead struct {
+	bytes [blockHead]byte
+	known bool
+}
+
+// Known reports whether a read has filled it, and found that it fits what it read.
+func (h *ChunkHead) Known() bool { return h.known }
+
+// Aheader is what a source of a block may be beside io.ReaderAt: Ahead has it bring in n bytes from off on, and does not
+// wait for them.
+type Aheader interface{ Ahead(off, n int64) }
+
 // ReadChunk reads len(p) bytes of a block's plaintext from off on, decrypting only the segments it touches.
 //
 // src holds the block's blockSize bytes and is read in runs of at most 256 KiB. Like io.ReaderAt it returns io.EOF
 // with fewer bytes where the plaintext ends, ErrNoKey, ErrForged, or src's error. A read close to the end decrypts
 // the last segment too, which holds the true length.
-func (s *Space) ReadChunk(src io.ReaderAt, blockSize int64, p []byte, off int64) (int, error) {
-	c, err := s.openHead(src, blockSize)
+//
+// head, which may be nil, keeps the block's head from one read to the next: with one that is known, src is read once. Else what
+// is to be read comes in together with the head if src is an Aheader. A read that fails leaves head as it was.
+func (s *Space) ReadChunk(src io.ReaderAt, blockSize int64, head *ChunkHead, p []byte, off int64) (int, error) {
+	known := head != nil && head.known
+	if a, ok := src.(Aheader); ok && !known && off >= 0 && len(p) > 0 {
+		if first, last := off/SegmentBytes, (off+int64(len(p))-1)/SegmentBytes; first > 0 && last-first < segmentRun {
+			a.Ahead(blockHead+first*sealedSegment, (last-first+1)*sealedSegment)
+		}
+	}
+	c, err := s.openHead(src, blockSize, head)
 	if err != nil {
 		return 0, err
 	}
 	defer c.free()
+	n, err := c.readAt(src, p, off)
+	if head != nil && n > 0 {
+		head.bytes, head.known = c.buf.head, true
+	}
+	return n, err
+}
+
+// readAt is ReadChunk, with the block's head open.
+func (c *segmentCipher) readAt(src io.ReaderAt, p []byte, off int64) (int, error) {
 	if off < 0 {
 		return 0, errors.New("seal: negative offset")
 	}
@@ -144,7 +176,7 @@ func (s *Space) ReadChunk(src io.ReaderAt, blockSize int64, p []byte, off int64)
 
 // ChunkSize is the true length of a block's plaintext, from its last segment.
 func (s *Space) ChunkSize(src io.ReaderAt, blockSize int64) (int64, error) {
-	c, err := s.openHead(src, blockSize)
+	c, err := s.openHead(src, blockSize, nil)
 	if err != nil {
 		return 0, err
 	}
@@ -152,16 +184,23 @@ func (s *Space) ChunkSize(src io.ReaderAt, blockSize int64) (int64, error) {
 	return c.size(src)
 }
 
-func (s *Space) openHead(src io.ReaderAt, blockSize int64) (segmentCipher, error) {
+// openHead opens the head of a block, which it reads where it is not known.
+func (s *Space) openHead(src io.ReaderAt, blockSize int64, head *ChunkHead) (segmentCipher, error) {
 	if blockSize < blockHead {
 		return segmentCipher{}, errTruncated
 	}
 	buf := s.pools.cipher.Get().(*cipherBuf)
 	defer s.pools.cipher.Put(buf)
-	if err := readFull(src, buf.head[:], 0); err != nil {
+	if head != nil && head.known {
+		buf.head = head.bytes
+	} else if err := readFull(src, buf.head[:], 0); err != nil {
 		return segmentCipher{}, err
 	}
-	return s.cipherOf(buf.head[:], blockSize)
+	c, err := s.cipherOf(buf.head[:], blockSize)
+	if err == nil {
+		c.buf.head = buf.head
+	}
+	return c, err
 }
 
 // size decrypts the last segment for the true length.

@@ -197,7 +197,7 @@ func TestReadChunkAgreesWithReaderAt(t *testing.T) {
 			want := make([]byte, rapid.OneOf(rapid.IntRange(0, 2*SegmentBytes), rapid.IntRange(0, n+10)).Draw(t, "len"))
 			got := make([]byte, len(want))
 			wantN, wantErr := bytes.NewReader(plain).ReadAt(want, int64(off))
-			gotN, gotErr := s.ReadChunk(bytes.NewReader(block), int64(len(block)), got, int64(off))
+			gotN, gotErr := s.ReadChunk(bytes.NewReader(block), int64(len(block)), nil, got, int64(off))
 			if gotN != wantN || !bytes.Equal(got[:gotN], want[:wantN]) || (len(want) > 0 && gotErr != wantErr) {
 				t.Fatalf("%d at %d of %d: got %d, %v, want %d, %v", len(want), off, n, gotN, gotErr, wantN, wantErr)
 			}
@@ -221,7 +221,7 @@ func TestSmallReadTouchesOneSegment(t *testing.T) {
 	block, _ := s.SealChunk(nil, make([]byte, 1<<20))
 	for _, off := range []int64{0, 4096, 512 << 10, 1<<20 - 256<<10} {
 		r := &countingReader{ReaderAt: bytes.NewReader(block)}
-		if _, err := s.ReadChunk(r, int64(len(block)), make([]byte, 4096), off); err != nil {
+		if _, err := s.ReadChunk(r, int64(len(block)), nil, make([]byte, 4096), off); err != nil {
 			t.Fatal(err)
 		}
 		if r.bytes > blockHead+sealedSegment {
@@ -245,14 +245,14 @@ func TestDamagedBlocks(t *testing.T) {
 				t.Fatalf("%d bytes, byte %d: %v", n, i, err)
 			}
 			// A read of the whole touches what is damaged, wherever it is.
-			if _, err := s.ReadChunk(bytes.NewReader(bad), int64(len(bad)), make([]byte, n+1), 0); !errors.Is(err, want) {
+			if _, err := s.ReadChunk(bytes.NewReader(bad), int64(len(bad)), nil, make([]byte, n+1), 0); !errors.Is(err, want) {
 				t.Fatalf("%d bytes, byte %d: read gives %v", n, i, err)
 			}
 			if _, err := s.OpenChunk(nil, block[:i]); !errors.Is(err, ErrForged) {
 				t.Fatalf("cut to %d: %v", i, err)
 			}
 			// A source that is shorter than it says.
-			_, err := s.ReadChunk(bytes.NewReader(block[:i]), int64(len(block)), make([]byte, n+1), 0)
+			_, err := s.ReadChunk(bytes.NewReader(block[:i]), int64(len(block)), nil, make([]byte, n+1), 0)
 			if !errors.Is(err, ErrForged) {
 				t.Fatalf("source cut to %d: %v", i, err)
 			}

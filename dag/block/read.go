@@ -188,6 +188,19 @@ func (r *reader) ReadAt(p []byte, off int64) (int, error) {
 	}
 }
 
+// Ahead has the system bring in n bytes of the block from off on, and does not wait for them: reads of two places of a block
+// take the disk's time once. It is a hint, and fails silently.
+func (r *reader) Ahead(off, n int64) {
+	n = min(n, int64(r.at.p.n)-off)
+	if off < 0 || n <= 0 {
+		return
+	}
+	if f, err := r.s.files.acquire(r.s, r.at.g); err == nil {
+		f.Ahead(int64(r.at.p.off)+recordHeader+off, n)
+		r.s.files.release(r.at.g)
+	}
+}
+
 func (s *Store) readBlockAt(at located, p []byte, off int64) (int, error) {
 	if off < 0 {
 		return 0, errors.New("block: read at a negative offset")

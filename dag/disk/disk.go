@@ -48,6 +48,8 @@ type File interface {
 	PunchHole(off, n int64) error
 	// Uncache has the system forget what it caches of the file and is durable. It is a hint.
 	Uncache()
+	// Ahead has the system read n bytes at off into its cache, and does not wait for them. It is a hint.
+	Ahead(off, n int64)
 	// Close gives the file up. It makes nothing durable.
 	Close() error
 }

@@ -56,6 +56,10 @@ func (f *osFile) Uncache() {
 	_ = f.control("uncache", func(fd int) error { return unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED) })
 }
 
+func (f *osFile) Ahead(off, n int64) {
+	_ = f.control("read ahead", func(fd int) error { return unix.Fadvise(fd, off, n, unix.FADV_WILLNEED) })
+}
+
 func (f *osFile) Reserve(off, n int64) error {
 	if off < 0 || n < 0 {
 		return &iofs.PathError{Op: "reserve", Path: f.Name(), Err: iofs.ErrInvalid}

@@ -20,6 +20,8 @@ func (f *osFile) Sync() error { return f.File.Sync() }
 
 func (f *osFile) Uncache() {}
 
+func (f *osFile) Ahead(off, n int64) {}
+
 func (f *osFile) Reserve(off, n int64) error {
 	if off < 0 || n < 0 {
 		return &iofs.PathError{Op: "reserve", Path: f.Name(), Err: iofs.ErrInvalid}

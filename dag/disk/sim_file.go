@@ -164,6 +164,8 @@ func (f *simFile) Sync() error {
 
 func (f *simFile) Uncache() {}
 
+func (f *simFile) Ahead(off, n int64) {}
+
 func (f *simFile) Close() error {
 	f.s.mu.Lock()
 	defer f.s.mu.Unlock()
