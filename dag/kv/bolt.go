@@ -94,6 +94,7 @@ func OpenBoltOf(path string, reserve int) (*Bolt, error) {
 		return nil, fmt.Errorf("kv: open %s: %w", path, errors.Join(err, db.Close()))
 	}
 	db.AllocSize = growBytes
+	readAround(db.Info().Data, int64(size))
 	return &Bolt{db: db, reserved: int64(size)}, nil
 }
 

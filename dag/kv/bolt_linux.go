@@ -51,3 +51,11 @@ func mapped() int64 {
 	}
 	return pages * int64(os.Getpagesize())
 }
+
+// readAround takes back that the map is read at random, as bbolt tells the system: then each page that is not cached is a read of its
+// own, and a folder that is listed for the first time takes hundreds. Without it the system reads what lies around with a page,
+// until such reads have missed a hundred times more often than they were of use (do_sync_mmap_readahead in the kernel's mm/filemap.c), so a
+// large database of which little is asked costs little more. It fills the system's cache, not the process's memory. It is a hint.
+func readAround(data uintptr, size int64) {
+	unix.Syscall(unix.SYS_MADVISE, data, uintptr(size), unix.MADV_NORMAL)
+}
