@@ -156,6 +156,25 @@ type lacking struct {
 	some atomic.Bool
 	mu   sync.Mutex
 	at   map[block.ID]time.Time
+
+	told   time.Time // when a read in vain was last put into the log
+	untold int       // those since
+}
+
+// tellEach is how often reads of absent content are told: who searches a folder of which nothing is here, with nobody connected, has
+// one line for it and not one for each file, and what else went wrong stays to be seen.
+const tellEach = time.Minute
+
+// tell reports whether a read in vain is to be told, and how many were not since the last that was.
+func (l *lacking) tell(now time.Time) (untold int, yes bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.told.IsZero() && now.Sub(l.told) < tellEach {
+		l.untold++
+		return 0, false
+	}
+	untold, l.untold, l.told = l.untold, 0, now
+	return untold, true
 }
 
 // maxLacking bounds them; of more, one waits again.

@@ -10,6 +10,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/ipfs/go-cid"
 
@@ -223,7 +224,14 @@ func (s *space) blockError(id block.ID, err error) error {
 		return fmt.Errorf("%w: %w", errInterrupted, err)
 	}
 	what := fmt.Sprintf("space %s: block %s", s.id, id)
-	s.h.report(what, err)
+	if !errors.Is(err, block.ErrAbsent) {
+		s.h.report(what, err)
+	} else if n, now := s.lack.tell(time.Now()); now {
+		if n > 0 {
+			what += fmt.Sprintf(" (and %d reads of absent blocks before it)", n)
+		}
+		s.h.report(what, err)
+	}
 	return fmt.Errorf("%w: %s: %w", ErrIO, what, err)
 }
 
