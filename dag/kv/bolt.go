@@ -39,7 +39,9 @@ const (
 // Bolt is a DB in one file.
 type Bolt struct {
 	db       *bbolt.DB
+	path     string
 	reserved int64 // bytes of address space that are reserved
+	settled  bool  // the roots that were found are durable; changed by who has bbolt's writing transaction
 	reads    atomic.Int64
 	broken   atomic.Bool
 }
@@ -49,10 +51,21 @@ var _ DB = (*Bolt)(nil)
 // OpenBolt opens or makes the file at path (mode 0600). Only one process may have it open: another gets ErrInUse
 // after ten seconds. Where the file is new, the caller makes its name durable. A file that is no
 // database, or whose both roots are damaged, gives ErrCorrupt.
-func OpenBolt(path string) (*Bolt, error) { return OpenBoltOf(path, mapBytes) }
+func OpenBolt(path string) (*Bolt, error) {
+	b, err := OpenBoltOf(path, mapBytes)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.settle(); err != nil {
+		return nil, fmt.Errorf("kv: open %s: %w", path, errors.Join(err, b.Close()))
+	}
+	return b, nil
+}
 
-// OpenBoltOf is OpenBolt for a file that seldom grows beyond some bytes, which are reserved in the address space: of 64 GiB, as OpenBolt
-// takes, a process has 2,000. Where it does grow beyond, that waits for readers to end.
+// OpenBoltOf is OpenBolt for one of many files, which are opened mostly to be read: it reserves so many bytes in the address space (of 64 GiB, as
+// OpenBolt takes, a process has 2,000; where the file grows beyond, that waits for readers to end), and takes no time of the disk. What is
+// found counts as durable only once an Update has ended: until then a power loss may bring back an earlier state, and nothing may be removed
+// that only this one does without.
 func OpenBoltOf(path string, reserve int) (*Bolt, error) {
 	size := reserve
 	if uint64(^uint(0)) < 1<<40 {
@@ -86,16 +99,27 @@ func OpenBoltOf(path string, reserve int) (*Bolt, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kv: open %s: %w", path, err)
 	}
-	err = checkTop(path)
-	if err == nil {
-		err = settleRoots(path)
-	}
-	if err != nil {
+	if err := checkTop(path); err != nil {
 		return nil, fmt.Errorf("kv: open %s: %w", path, errors.Join(err, db.Close()))
 	}
 	db.AllocSize = growBytes
 	readAround(db.Info().Data, int64(size))
-	return &Bolt{db: db, reserved: int64(size)}, nil
+	return &Bolt{db: db, path: path, reserved: int64(size)}, nil
+}
+
+// Fresh reports whether nothing was ever written to it.
+func (b *Bolt) Fresh() bool { return b.root() <= 1 }
+
+// settle makes the roots that were found durable, once.
+func (b *Bolt) settle() error {
+	if b.settled {
+		return nil
+	}
+	if err := settleRoots(b.path); err != nil {
+		return fmt.Errorf("kv: make the roots of %s durable: %w", b.path, err)
+	}
+	b.settled = true
+	return nil
 }
 
 // checkTop checks what bbolt can't be let read where it is damaged.
@@ -179,6 +203,9 @@ func (b *Bolt) commit(fn func(Tx) error, committing *int) (err error) {
 	return b.db.Update(func(tx *bbolt.Tx) error {
 		if b.broken.Load() {
 			return ErrBroken
+		}
+		if err := b.settle(); err != nil {
+			return err
 		}
 		if err := t.run(tx, fn); err != nil {
 			return err

@@ -32,6 +32,9 @@ func (l *log) recover(from logState) error {
 	if err := l.scan(); err != nil {
 		return err
 	}
+	if start == l.end && from.end > 0 {
+		return l.truncate() // all of it was durable before the checkpoint
+	}
 	if err := l.rewrite(start); err != nil {
 		return err
 	}
@@ -41,9 +44,6 @@ func (l *log) recover(from logState) error {
 // rewrite writes again what the scan found from a position on. It may be in the system's cache alone, where a sync that
 // failed left it marked as written: then no later sync would bring it to the disk.
 func (l *log) rewrite(from uint64) error {
-	if from == l.end && from > segmentHead {
-		return nil // all of it was durable before the checkpoint
-	}
 	buf := make([]byte, walkBuffer)
 	for n := from >> segmentBits; n <= l.end>>segmentBits; n++ {
 		at, stop := from%segmentBytes, uint64(segmentBytes)

@@ -544,8 +544,10 @@ func (s *Set) openSpace(id dag.ID) (sp *Space, err error) {
 		return sp, err
 	}
 	sp.db = db
-	if err := s.disk.SyncDir(dir); err != nil {
-		return sp, err
+	if db.Fresh() { // else a process has made its name durable before it wrote to it
+		if err := s.disk.SyncDir(dir); err != nil {
+			return sp, err
+		}
 	}
 	if sp.aclLog, err = store.Open(store.Options{Disk: s.disk, Dir: dir + "/acl", DB: db, Name: "acl", Seal: store.Plain{}}); err != nil {
 		return sp, err
