@@ -107,6 +107,15 @@ func TestTransfersBeside(t *testing.T) {
 			p.must("wri", transfer(p.who["rea"]))
 			p.must("owner", leave())
 		}, map[string]Role{"owner": RoleNone, "wri": RoleAdmin, "rea": RoleOwner}},
+		{"given on and back, and given to another by a device that has heard of neither", func(p *party) {
+			p.must("owner", transfer(p.who["wri"]))
+			p.send("owner", "wri")
+			p.must("wri", transfer(p.who["owner"]))
+			for i := range uint64(5) { // so that it comes last
+				p.must("owner2", option("a", i))
+			}
+			p.must("owner2", transfer(p.who["rea"]))
+		}, map[string]Role{"owner": RoleOwner, "wri": RoleAdmin, "rea": RoleReader}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := newParty(t, "adm:admin", "wri:writer", "rea:reader")
