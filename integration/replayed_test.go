@@ -88,15 +88,15 @@ func TestRevokedWhereUnheard(t *testing.T) {
 	guest.Must("verify")
 }
 
-// openOf is the newest invitation that a home shows.
+// openOf is the newest open invitation that is live.
 func openOf(h *Home) string {
 	type inv struct {
-		ID   string
-		Open bool
+		ID, State string
+		Open      bool
 	}
 	id := ""
 	for _, i := range fromJSON[[]inv](h, "invites", "Team") {
-		if i.Open {
+		if i.Open && i.State == "live" {
 			id = i.ID
 		}
 	}
