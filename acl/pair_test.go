@@ -171,15 +171,20 @@ func TestBadGrant(t *testing.T) {
 		return get(cbor.Marshal(c))(t)
 	}
 	for name, b := range map[string][]byte{
-		"nothing":                       nil,
-		"another device's":              another,
-		"a certificate of another":      change(func(c *grantFile) { c.Certificate = g.Certificate }),
-		"keys of another account":       change(func(c *grantFile) { c.Account = g.Account }),
-		"spaces of another account":     change(func(c *grantFile) { c.Spaces = g.Spaces }),
-		"no home":                       change(func(c *grantFile) { c.Spaces = c.Spaces[1:] }),
-		"a home twice":                  change(func(c *grantFile) { c.Spaces = append(c.Spaces, c.Spaces[0]) }),
-		"another root":                  change(func(c *grantFile) { c.Spaces[0].Root = c.Spaces[1].Root }),
-		"another key":                   change(func(c *grantFile) { c.Spaces[0].Epochs = c.Spaces[1].Epochs }),
+		"nothing":                   nil,
+		"another device's":          another,
+		"a certificate of another":  change(func(c *grantFile) { c.Certificate = g.Certificate }),
+		"keys of another account":   change(func(c *grantFile) { c.Account = g.Account }),
+		"spaces of another account": change(func(c *grantFile) { c.Spaces = g.Spaces }),
+		"no home":                   change(func(c *grantFile) { c.Spaces = c.Spaces[1:] }),
+		"a home twice":              change(func(c *grantFile) { c.Spaces = append(c.Spaces, c.Spaces[0]) }),
+		"another root":              change(func(c *grantFile) { c.Spaces[0].Root = c.Spaces[1].Root }),
+		"another key":               change(func(c *grantFile) { c.Spaces[0].Epochs = c.Spaces[1].Epochs }),
+		"another root and its key": change(func(c *grantFile) {
+			c.Spaces[0].Root = c.Spaces[1].Root
+			c.Spaces[0].Epochs = []EpochSecret{{c.Spaces[0].ID, c.Spaces[1].Epochs[0].Key}}
+		}),
+		"another key under its name":    change(func(c *grantFile) { c.Spaces[0].Epochs = []EpochSecret{{c.Spaces[0].ID, c.Spaces[1].Epochs[0].Key}} }),
 		"a later version":               change(func(c *grantFile) { c.Version = 2 }),
 		"a space with a root, no label": change(func(c *grantFile) { c.Spaces = append(c.Spaces, SpaceSecret{Root: []byte{1}}) }),
 		"a byte more":                   append(bytes.Clone(grant), 0),

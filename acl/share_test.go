@@ -346,6 +346,38 @@ func TestUsedUpInvitation(t *testing.T) {
 	}
 }
 
+// TestRemovedWithAnOpenLink: who was removed and has the link of an open invitation opens the key of now by it, as whoever has it does, until that invitation is
+// revoked; then nothing that it has opens one.
+func TestRemovedWithAnOpenLink(t *testing.T) {
+	alice, bob := person(t, "alice"), person(t, "bob")
+	s := newSpaceOf(t, alice)
+	link, err := s.Invite(Terms{Role: RoleReader, Open: true}, today, nil)
+	must(t, err)
+	g, err := NewGuest(bob, link, "Bob", nil)
+	must(t, err)
+	if st := visit(t, s, g); st != GuestIn {
+		t.Fatal(st, g.err)
+	}
+	must(t, s.Remove(bob.Identity, nil, nil))
+	opens := func() bool {
+		t.Helper()
+		st := s.list.State()
+		again, err := NewGuest(bob, link, "Bob", nil)
+		must(t, err)
+		must(t, again.Take(frames(t, s), true, today))
+		i := st.InvitationsBy(again.keys.public())[0]
+		e, _, err := again.openKey(st, &i)
+		return err == nil && e.ID == s.Epoch()
+	}
+	if !opens() {
+		t.Error("an open invitation that is live opens nothing")
+	}
+	must(t, s.RevokeInvite(s.Invitations()[0].ID, nil))
+	if opens() || importOf(t, bob, s).keys.Has(s.Epoch()) {
+		t.Error("who was removed has the key of now, by a link that was revoked")
+	}
+}
+
 // TestFindPerson: an account means that account, whatever others call themselves.
 func TestFindPerson(t *testing.T) {
 	bob, mallory := dag.PublicKey{1}, dag.PublicKey{2}

@@ -7,10 +7,11 @@ import (
 	"syscall"
 
 	"github.com/anyfs/anyfs/fs/index"
+	"github.com/anyfs/anyfs/fs/tree"
 )
 
 // viewName is the name under which every directory shows its history. It is not listed, and nothing else can have it.
-const viewName = ".anyfs"
+const viewName = tree.ViewName
 
 // checkName says whether a name can be made.
 func checkName(name string) error {

@@ -376,6 +376,11 @@ func TestInvitations(t *testing.T) {
 	if r := bob.Run("join", open, "--wait"); r.Code == 0 {
 		t.Errorf("an invitation was used twice: %+v", r)
 	}
+	alice.Must("invite", "Team", "--open")
+	if r := alice.Run("remove", "Team", account(carol)); r.Code != 0 || !strings.Contains(r.Stderr, "invite revoke Team "+openOf(alice)) {
+		t.Errorf("a removal while an open invitation is live: %+v", r)
+	}
+	alice.Must("invite", "revoke", "Team", openOf(alice))
 	for _, bad := range []string{"anyfs:x", link[:len(link)-60], "http://example.org"} {
 		if r := bob.Run("join", bad); r.Code != 2 {
 			t.Errorf("join %s: %+v", bad, r)

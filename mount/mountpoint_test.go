@@ -192,6 +192,23 @@ func TestReadOnly(t *testing.T) {
 	}
 }
 
+// TestNoPrivileges: whatever others wrote, no file on a mount gives who runs it another's rights, and none is a device; whatever options are asked for.
+func TestNoPrivileges(t *testing.T) {
+	for _, opts := range [][]string{nil, {"noexec"}, {"x-gvfs-show"}} {
+		m := mountOn(t, newMem(), func(o *Options) { o.ExtraOpts = opts })
+		var s unix.Statfs_t
+		must(t, unix.Statfs(m.dir, &s))
+		if s.Flags&(unix.ST_NOSUID|unix.ST_NODEV) != unix.ST_NOSUID|unix.ST_NODEV {
+			t.Errorf("options %q: flags %x", opts, s.Flags)
+		}
+	}
+	for _, opt := range []string{"suid", "dev"} {
+		if _, err := parseOptions([]string{opt}); err == nil {
+			t.Errorf("%s is taken", opt)
+		}
+	}
+}
+
 func TestAllowOther(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can be another")

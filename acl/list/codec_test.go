@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -341,6 +342,13 @@ func TestDecodingIsBounded(t *testing.T) {
 	inputs := map[string][]byte{"many wraps": big.Encode()}
 	claim := bytes.Clone(inputs["many wraps"])
 	inputs["wraps cut short"] = claim[:len(claim)/2]
+	hollow := bytes.Clone(rotate(dag.ID{1}).Encode()) // items of one byte where there are to be wraps
+	if at := bytes.Index(hollow, []byte("\x65wraps\x80")); at < 0 {
+		t.Fatal("no wraps")
+	} else {
+		hollow = slices.Concat(hollow[:at+6], []byte{0x99, 0xff, 0xff}, make([]byte, 65535), hollow[at+7:])
+	}
+	inputs["wraps that are none"] = hollow
 	inputs["nested"] = []byte("\xa4\x61v\x01\x64body" + strings.Repeat("\x81", 1<<18))
 	inputs["array"] = append([]byte("\xa4\x61v\x01\x64body\x9a\x00\x0f\x00\x00"), bytes.Repeat([]byte{1}, 0xf0000)...)
 	entries := append([]byte("\xa4\x61v\x01\x64body\xba"), 0, 3, 0xd, 0x40) // 200,000 of them

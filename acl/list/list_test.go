@@ -283,7 +283,9 @@ func TestRefusedBatches(t *testing.T) {
 	root := owner.randomRoot()
 	space := root.ID()
 	first := &Record{Kind: KindRoot, Must: true, Root: root.Encode()}
-	otherRoot := newActor(2, 1).randomRoot()
+	otherRoot := owner.randomRoot() // the author may all by it
+	otherRoot.Seed[0]++
+	otherRoot.Sign(owner.device)
 	tampered := *root
 	tampered.Commitment[0]++
 	unsigned := *root

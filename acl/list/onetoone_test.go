@@ -76,6 +76,11 @@ func TestRootOfTwo(t *testing.T) {
 		"the agreed key":        func(r *Root) { r.Seed[0]++ },
 		"the number":            func(r *Root) { r.Number++ },
 		"another's signature":   func(r *Root) { r.Sign(key('x')) },
+		// By one of the two, who has the agreed key:
+		"the order of owners, signed":   func(r *Root) { o := *r.Other; r.Owner, r.Other = o, &r.Owner; r.Sign(key('o', 1)) },
+		"one owner twice, signed":       func(r *Root) { r.Other = &r.Owner; r.Sign(key('o', 1)) },
+		"the first one's keys, signed":  func(r *Root) { r.Owner.X25519[0]++; r.Sign(key('o', 1)) },
+		"the second one's keys, signed": func(r *Root) { o := *r.Other; o.X25519[0]++; r.Other = &o; r.Sign(key('o', 1)) },
 	} {
 		r := *root
 		spoil(&r)

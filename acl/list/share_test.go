@@ -375,6 +375,15 @@ func TestRequests(t *testing.T) {
 	p.sync()
 	try("a request by a revoked invitation", eve.request(p.space, 90, i))
 	try("a share by who is removed", share(p.space))
+	for _, id := range []dag.ID{q, dag.Sum([]byte("none"))} {
+		if _, err := p.write("adm", accept(id, RoleReader, p.space)); err == nil {
+			t.Error("a request was accepted that waits no more, or was never there")
+		}
+	}
+	ended := p.must("adm", openInvite(93, RoleReader, p.space, 0))
+	p.must("adm", revoke(ended, next(p.space)))
+	p.sync()
+	try("a join by a revoked invitation", eve.join(p.space, 93, ended))
 	p.must("eve", eve.join(p.space, 91, other))
 	p.sync()
 	if p.role("eve") != RoleReader {

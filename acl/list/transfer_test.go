@@ -107,6 +107,18 @@ func TestTransfersBeside(t *testing.T) {
 			p.must("wri", transfer(p.who["rea"]))
 			p.must("owner", leave())
 		}, map[string]Role{"owner": RoleNone, "wri": RoleAdmin, "rea": RoleOwner}},
+		{"given on and back, and given to another by a device that has heard of neither", func(p *party) {
+			p.must("owner", transfer(p.who["wri"]))
+			p.send("owner", "wri")
+			p.must("wri", transfer(p.who["owner"]))
+			for i := range uint64(5) { // so that it comes last
+				p.must("owner2", option("a", i))
+			}
+			p.must("owner2", transfer(p.who["rea"]))
+			p.sync()
+			p.must("owner", remove(p.who["adm"], next(p.space))) // by the owner, so that nothing an admin does beside it stands
+			p.must("adm", changeRole(p.who["rea"], RoleWriter))
+		}, map[string]Role{"owner": RoleOwner, "wri": RoleAdmin, "rea": RoleReader, "adm": RoleNone}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := newParty(t, "adm:admin", "wri:writer", "rea:reader")

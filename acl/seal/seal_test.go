@@ -282,6 +282,59 @@ func TestSwappedSegments(t *testing.T) {
 	}
 }
 
+// TestCutWithAPlantedLength: who chose the content put, at the end of each segment, the length that a block which ends there has. Cut there it does not open: the
+// number of segments is sealed in each.
+func TestCutWithAPlantedLength(t *testing.T) {
+	s, _, _ := space1(t)
+	plain := make([]byte, 64<<10)
+	cuts := 0
+	for end := SegmentBytes; end < len(plain); end += SegmentBytes {
+		if _, err := trueLength(end, binary.BigEndian.AppendUint32(nil, uint32(end-lengthBytes))); err != nil {
+			continue // no block ends there
+		}
+		binary.BigEndian.PutUint32(plain[end-lengthBytes:], uint32(end-lengthBytes))
+		cuts++
+	}
+	block, err := s.SealChunk(nil, plain)
+	if err != nil || cuts < 3 {
+		t.Fatal(cuts, err)
+	}
+	for n := 1; n < 4; n++ {
+		if _, err := s.OpenChunk(nil, block[:blockHead+n*sealedSegment]); !errors.Is(err, ErrForged) {
+			t.Errorf("cut to %d segments: %v", n, err)
+		}
+	}
+}
+
+// TestFalseLength: a block that a holder of the key sealed with another length than its padding has is refused, and not read beyond its end.
+func TestFalseLength(t *testing.T) {
+	s, _, _ := space1(t)
+	for _, n := range []uint32{0, 57, 3900, 4096, 4097, MaxChunk, MaxChunk + 1, 1<<32 - 1} {
+		e := s.keys().current
+		inner := make([]byte, padme(4092+lengthBytes))
+		binary.BigEndian.PutUint32(inner[len(inner)-lengthBytes:], n)
+		block := append(bytes.Clone(e.commitment[:]), make([]byte, blockNonceBytes)...)
+		c := e.chunkCipher(blockNonce{}, len(inner))
+		block = c.seal(block, 0, inner)
+		c.free()
+		if _, err := s.OpenChunk(nil, block); !errors.Is(err, ErrForged) {
+			t.Errorf("a length of %d in a block of %d: %v", n, len(inner), err)
+		}
+		if _, err := s.ReadChunk(bytes.NewReader(block), int64(len(block)), make([]byte, 1), 4091); !errors.Is(err, ErrForged) {
+			t.Errorf("read of a length of %d in a block of %d: %v", n, len(inner), err)
+		}
+	}
+	// One whose size no block has.
+	e := s.keys().current
+	inner := binary.BigEndian.AppendUint32(make([]byte, 4093), 4093)
+	c := e.chunkCipher(blockNonce{}, len(inner))
+	block := c.seal(append(bytes.Clone(e.commitment[:]), make([]byte, blockNonceBytes)...), 0, inner)
+	c.free()
+	if _, err := s.OpenChunk(nil, block); !errors.Is(err, ErrForged) {
+		t.Errorf("a block of %d bytes, which padding never gives: %v", len(inner), err)
+	}
+}
+
 func TestBlockOfAnotherSpace(t *testing.T) {
 	s, _, _ := space1(t)
 	other := NewSpace(dag.Sum([]byte("another")))

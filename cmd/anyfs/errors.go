@@ -67,7 +67,7 @@ func explain(err error) error {
 // errSilent fails without a word of its own: the command has said all there is.
 var errSilent = errors.New("")
 
-// report writes what went wrong as "anyfs: COMMAND: text".
+// report writes what went wrong as "anyfs: COMMAND: text". Names that others chose may be in it.
 func report(w io.Writer, command string, err error) {
 	text := err.Error()
 	if text == "" {
@@ -76,5 +76,5 @@ func report(w io.Writer, command string, err error) {
 	if last := command[strings.LastIndexByte(command, ' ')+1:]; last != "" {
 		text = command + ": " + strings.TrimPrefix(text, last+": ") // the lower layer may have said it too
 	}
-	fmt.Fprintln(w, "anyfs: "+text)
+	fmt.Fprintln(w, "anyfs: "+printableLines(text))
 }

@@ -59,6 +59,9 @@ var opRestore = operation[restoreParams, restoreResult]{"restore", func(ctx cont
 	to := ""
 	if p.To != nil {
 		if to, err = h.resolveNew(*p.To); err != nil || h.outside(*p.To) {
+			if h.ledOut(*p.To) {
+				return r, failf(exitFailed, "a link in the mount leads %s out of it, to %s; name that place itself if it is what you want", p.To.Given, p.To.Abs)
+			}
 			r.Outside, r.Version = true, version
 			return r, nil
 		}

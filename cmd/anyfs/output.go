@@ -11,7 +11,7 @@ import (
 
 // say writes a line of talk to stderr.
 func (e *env) say(format string, args ...any) {
-	fmt.Fprintf(e.stderr, format+"\n", args...)
+	io.WriteString(e.stderr, printableLines(fmt.Sprintf(format, args...))+"\n")
 }
 
 // table writes rows in aligned columns. Cells are made safe to show on a terminal.
@@ -35,6 +35,15 @@ func printable(s string) string {
 		return '\uFFFD'
 	}
 	return strings.Map(clean, strings.ToValidUTF8(s, "\uFFFD"))
+}
+
+// printableLines is printable of a text that may have several lines.
+func printableLines(s string) string {
+	lines := strings.Split(s, "\n")
+	for i := range lines {
+		lines[i] = printable(lines[i])
+	}
+	return strings.Join(lines, "\n")
 }
 
 // askLine puts a question on the terminal and reads the shown answer.

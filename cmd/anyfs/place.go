@@ -6,7 +6,9 @@ import (
 	iofs "io/fs"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // place is where a home is mounted, and which space is shown there ("" for all).
@@ -69,6 +71,40 @@ func (h *home) spaceRenamed(old, name string) {
 type pathParam struct {
 	Given string `json:"given"`
 	Abs   string `json:"abs"` // made absolute by who gave it, with the symbolic links of its folder followed
+
+	Through []string `json:"through,omitempty"` // the folders on the way there, where it is to be written to
+}
+
+// rawPath is a pathParam in bytes: a name need not be UTF-8, and a string of JSON is.
+type rawPath struct{ Given, Abs []byte }
+
+// MarshalJSON writes a path so that each of its bytes arrives.
+func (p pathParam) MarshalJSON() ([]byte, error) {
+	type plain pathParam
+	out := struct {
+		plain
+		Raw *rawPath `json:"raw,omitempty"`
+	}{plain: plain(p)}
+	if !utf8.ValidString(p.Given) || !utf8.ValidString(p.Abs) {
+		out.Raw = &rawPath{[]byte(p.Given), []byte(p.Abs)}
+	}
+	return json.Marshal(out)
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote.
+func (p *pathParam) UnmarshalJSON(b []byte) error {
+	type plain pathParam
+	in := struct {
+		*plain
+		Raw *rawPath `json:"raw"`
+	}{plain: (*plain)(p)}
+	if err := json.Unmarshal(b, &in); err != nil {
+		return err
+	}
+	if in.Raw != nil {
+		p.Given, p.Abs = string(in.Raw.Given), string(in.Raw.Abs)
+	}
+	return nil
 }
 
 // pathParam prepares a path for an operation.
@@ -78,6 +114,26 @@ func (e *env) pathParam(given string) (pathParam, error) {
 		return pathParam{}, err
 	}
 	return pathParam{Given: given, Abs: realParent(abs)}, nil
+}
+
+// passes gives the folders that a path leads through, without symbolic links, as far as they are there.
+func passes(abs string) (out []string) {
+	for dir := filepath.Dir(abs); ; dir = filepath.Dir(dir) {
+		if real, err := filepath.EvalSymlinks(dir); err == nil {
+			out = append(out, real)
+		}
+		if dir == "/" || dir == "." {
+			return out
+		}
+	}
+}
+
+// ledOut reports whether a path that is outside leads there through the mount: by a symbolic link in it, which another member may have made.
+func (h *home) ledOut(p pathParam) bool {
+	h.mu.Lock()
+	at := h.place
+	h.mu.Unlock()
+	return slices.ContainsFunc(p.Through, func(dir string) bool { _, in := below(at.Dir, dir); return in })
 }
 
 // realParent follows the symbolic links in all but the last part of a path, as far as it is there.

@@ -63,6 +63,9 @@ func runRestore(ctx context.Context, e *env, given, version, to string) error {
 		if err != nil {
 			return err
 		}
+		if abs, err := e.abs(to); err == nil {
+			dest.Through = passes(abs)
+		}
 		params.To = &dest
 	}
 	r, err := opRestore.call(ctx, e, params)

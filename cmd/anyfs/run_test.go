@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -231,7 +232,7 @@ func TestResolve(t *testing.T) {
 		{&home{}, "/m/a", "/m/a", "!"},
 		{&home{}, "Personal/a", "/m/Personal/a", "Personal/a"},
 	} {
-		got, err := c.h.find(pathParam{c.given, c.abs}, known)
+		got, err := c.h.find(pathParam{Given: c.given, Abs: c.abs}, known)
 		if (err != nil) != (c.want == "!") || err == nil && got != c.want {
 			t.Errorf("%q (%q) in %+v: %q, %v; want %q", c.given, c.abs, c.h.place, got, err, c.want)
 		}
@@ -289,6 +290,26 @@ func TestInUTC(t *testing.T) {
 		if got := inUTC(inUTC(in, tokyo), time.UTC); got != want {
 			t.Errorf("%q in UTC does not stay: %q", in, got)
 		}
+	}
+}
+
+// TestPathsOfAnyBytes: a path reaches the daemon as it was given, UTF-8 or not.
+func TestPathsOfAnyBytes(t *testing.T) {
+	for _, p := range []pathParam{
+		{}, {Given: "Personal/ü", Abs: "/m/Personal/ü", Through: []string{"/m"}}, {Given: "\xff", Abs: "/m/\xff"}, {Given: "a\xc3", Abs: "/m/a\xc3", Through: []string{"/"}}, {Given: "x", Abs: "/\xfe/x"},
+	} {
+		b, err := json.Marshal(restoreParams{Path: p, To: &p})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var back restoreParams
+		if err := json.Unmarshal(b, &back); err != nil || !reflect.DeepEqual(back.Path, p) || !reflect.DeepEqual(*back.To, p) {
+			t.Errorf("%+q arrives as %+q and %+q: %v", p, back.Path, back.To, err)
+		}
+	}
+	var p pathParam
+	if json.Unmarshal([]byte(`{"given":1}`), &p) == nil {
+		t.Error("a path that is a number")
 	}
 }
 

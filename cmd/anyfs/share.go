@@ -383,7 +383,8 @@ func removeCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name: "remove", Usage: "end a membership", ArgsUsage: "SPACE WHO",
 		Description: `What is written from now on is sealed with a key that the removed member does not get, and other members' devices give
-it nothing more. What it has already stays with it. ` + whoText + `
+it nothing more. What it has already stays with it. Who has the link of an open invitation can come back by it: 'anyfs invite revoke' ends
+one. ` + whoText + `
 
 Examples:
   anyfs remove Work Bob`,
@@ -393,12 +394,29 @@ Examples:
 				return err
 			}
 			m, err := opRemove.call(c.Context, e, whoParams{Space: a[0], Who: a[1]})
-			if err != nil || !e.json {
+			if err != nil {
+				return err
+			}
+			if err := e.warnOpen(c.Context, a[0]); err != nil || !e.json {
 				return err
 			}
 			return e.printJSON(m)
 		},
 	}
+}
+
+// warnOpen says which open invitations to a space are live: who was removed may have the link.
+func (e *env) warnOpen(ctx context.Context, space string) error {
+	all, err := opInvites.call(ctx, e, nameParams{space})
+	if err != nil {
+		return err
+	}
+	for _, i := range all {
+		if i.Open && i.State == "live" {
+			e.say("The open invitation %s is live: who has its link can come in, also who was removed. 'anyfs invite revoke %s %s' ends it.", i.ID, printable(space), i.ID)
+		}
+	}
+	return nil
 }
 
 func transferCommand(e *env) *cli.Command {

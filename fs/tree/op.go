@@ -102,9 +102,12 @@ func invalid(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrInvalid, fmt.Sprintf(format, args...))
 }
 
-// ValidName reports whether a directory entry can have the name: 1 to 255 bytes, not "." or "..", no '/' and no NUL.
+// ViewName is the name under which every directory shows its past: no entry of one has it.
+const ViewName = ".anyfs"
+
+// ValidName reports whether a directory entry can have the name: 1 to 255 bytes, not ".", ".." or ViewName, no '/' and no NUL.
 func ValidName(name string) bool {
-	return len(name) > 0 && len(name) <= MaxName && name != "." && name != ".." && !strings.ContainsAny(name, "/\x00")
+	return len(name) > 0 && len(name) <= MaxName && name != "." && name != ".." && name != ViewName && !strings.ContainsAny(name, "/\x00")
 }
 
 // check says what is wrong with a known operation.

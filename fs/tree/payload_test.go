@@ -2,6 +2,7 @@ package tree
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"runtime"
 	"testing"
@@ -87,6 +88,28 @@ func TestDecodingTakesBoundedMemory(t *testing.T) {
 		} else {
 			t.Logf("%s: %d bytes decode into %d", name, len(b), took)
 		}
+	}
+
+	// One ref more than there may be is refused before there is room for it.
+	over := &encoder{}
+	over.array(5)
+	over.uint(payloadVersion)
+	over.uint(0)
+	over.int(0)
+	over.array(0)
+	over.array(2)
+	for range 2 {
+		over.array(2)
+		over.uint(uint64(OpDrop))
+		over.array(2 * (MaxRefs/2 + 1))
+		over.b = append(over.b, make([]byte, 2*(MaxRefs/2+1))...)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := DecodePayload(over.b, fuzzSelf, nil)
+	runtime.ReadMemStats(&after)
+	if !errors.Is(err, ErrInvalid) || after.TotalAlloc-before.TotalAlloc > MaxRefs/2*48 {
+		t.Errorf("more refs than there may be: %v, in %d bytes", err, after.TotalAlloc-before.TotalAlloc)
 	}
 }
 

@@ -4,85 +4,52 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/libp2p/go-libp2p/core/network"
-	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
-	ma "github.com/multiformats/go-multiaddr"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/anyfs/anyfs/dag"
 )
 
-// One address gets so many connections, at once and one after the other; others get theirs beside it, also on a network of one prefix.
-func TestConnectionsByAddress(t *testing.T) {
-	rm, err := rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits()), append(connLimits(), rcmgr.WithMetricsDisabled())...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer rm.Close()
-	connect := func(addr string) (network.ConnManagementScope, bool) {
-		a, err := ma.NewMultiaddr(addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c, err := rm.OpenConnection(network.DirInbound, true, a)
-		return c, err == nil
-	}
-	for _, c := range []struct {
-		addr   string
-		others string // another address, with a place for a number
-		atOnce int
-		most   int // of 200, one after the other
-	}{
-		{"/ip4/10.0.0.1/tcp/1", "/ip4/10.0.0.%d/tcp/1", 16, 70},
-		{"/ip6/fe80::1/tcp/1", "/ip6/fe80::%d/tcp/1", 16, 70},
-	} {
-		var open []network.ConnManagementScope
-		for range 60 {
-			if s, ok := connect(c.addr); ok {
-				open = append(open, s)
+// TestStreamsOfStrangers: a peer that has proved nothing has so many streams and no more, all of them together too, and what one gives back another can have. One that proved a
+// space has its own bound, and takes no room from those that have not.
+func TestStreamsOfStrangers(t *testing.T) {
+	e := &Engine{remotes: map[peer.ID]*remote{}, guard: newGuard()}
+	id := func(n int) peer.ID { return peer.ID(fmt.Sprint("peer ", n)) }
+	take := func(n, most int) (got []*entry) {
+		t.Helper()
+		for len(got) < 4*maxKnownStreams {
+			x := e.enterStream(id(n))
+			if x == nil {
+				break
 			}
+			got = append(got, x)
 		}
-		if len(open) != c.atOnce {
-			t.Errorf("%s: %d connections at once", c.addr, len(open))
+		if len(got) != most {
+			t.Errorf("peer %d has %d streams, want %d", n, len(got), most)
 		}
-		for n := range 10 { // devices of the same network
-			if s, ok := connect(fmt.Sprintf(c.others, n+2)); !ok {
-				t.Errorf("%s: another device is kept out", c.addr)
-			} else {
-				s.Done()
-			}
-		}
-		for _, s := range open {
-			s.Done()
-		}
-		taken := 0
-		for range 200 {
-			if s, ok := connect(c.addr); ok {
-				taken++
-				s.Done()
-			}
-		}
-		if taken > c.most {
-			t.Errorf("%s: %d connections one after the other", c.addr, taken)
-		}
+		return got
 	}
-}
-
-func TestAddrKey(t *testing.T) {
-	for addr, want := range map[string]string{
-		"/ip4/10.0.0.1/tcp/7":              "10.0.0.1",
-		"/ip6/2001:db8::1/udp/7/quic-v1":   "2001:db8::/64",
-		"/ip6/2001:db8::2/tcp/8":           "2001:db8::/64",
-		"/ip6/fe80::1/tcp/8":               "fe80::1",
-		"/ip6/::ffff:10.0.0.1/tcp/8":       "10.0.0.1",
-		"/dns4/example.org/tcp/8":          "",
-		"/ip4/10.0.0.1/udp/7/quic-v1":      "10.0.0.1",
-		"/ip6/2001:db8:0:1::1/udp/7":       "2001:db8:0:1::/64",
-		"/ip4/127.0.0.1/tcp/7/p2p-circuit": "127.0.0.1",
-	} {
-		a, err := ma.NewMultiaddr(addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := addrKey(a); got != want {
-			t.Errorf("%s: %s", addr, got)
-		}
+	first := take(0, maxStranger)
+	for n := 1; n < maxStrangers/maxStranger; n++ {
+		take(n, maxStranger)
+	}
+	take(1000, 0) // there is no room
+	e.remotes[id(2000)] = &remote{proved: true, common: map[dag.ID]bool{{1}: true}}
+	known := take(2000, maxKnownStreams) // for who is known there is
+	for _, x := range known {
+		e.leaveStream(x)
+	}
+	take(1000, 0)
+	e.leaveStream(first[0])
+	take(1000, 1)
+	e.mu.Lock()
+	e.guard.known(first[1]) // it proved a space: its stream is no stranger's
+	e.mu.Unlock()
+	take(1001, 1)
+	for _, x := range first[1:] {
+		e.leaveStream(x)
+	}
+	take(1002, maxStranger-2)
+	if n := e.guard.streams[id(0)]; n != 0 {
+		t.Errorf("%d streams are counted of who has none", n)
 	}
 }
