@@ -104,7 +104,7 @@ func makeFormat(t *testing.T, to string) {
 	h.Mount("--no-discovery")
 	h.Must("network", "add", n.File())
 	dir := h.Personal("folder")
-	large := noise(1, 300_000)
+	large := noise(1, 90_000)
 	check(t, os.Mkdir(dir, 0o750), os.Mkdir(filepath.Join(h.Mnt, "Second"), 0o755),
 		os.WriteFile(filepath.Join(h.Mnt, "Second", "in it"), []byte("in the second space\n"), 0o644),
 		os.WriteFile(filepath.Join(dir, "small"), []byte("small\n"), 0o640), os.WriteFile(filepath.Join(dir, "large"), large, 0o600),
@@ -117,7 +117,7 @@ func makeFormat(t *testing.T, to string) {
 		h.Sync()
 	}
 	f, err := os.OpenFile(filepath.Join(dir, "large"), os.O_WRONLY, 0)
-	check(t, err, second(f.WriteAt([]byte("patched"), 100_000)), f.Truncate(310_000), f.Close(), os.Remove(h.Personal("removed")),
+	check(t, err, second(f.WriteAt([]byte("patched"), 50_000)), f.Truncate(95_000), f.Close(), os.Remove(h.Personal("removed")),
 		os.Rename(h.Personal("named so at first"), h.Personal("renamed")))
 	h.Sync()
 	h.Remount()
@@ -130,7 +130,6 @@ func makeFormat(t *testing.T, to string) {
 	n.Stop()
 	b, err := json.MarshalIndent(k, "", " ")
 	check(t, err, os.MkdirAll(filepath.Dir(to), 0o755), pack(to, map[string]string{"home": h.Dir, "node": n.Dir}, b))
-	n.Start() // as its end expects
 }
 
 // pack writes folders, of which logs and sockets stay out, and kept.json into an archive.
