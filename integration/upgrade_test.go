@@ -141,8 +141,10 @@ func (u *upgrading) goesOn(what string) {
 		other := u.d.All[1-i]
 		other.eventually(fmt.Sprintf("after %s the other device has what one wrote", what), func() error { return wantBytes(other.Personal(name), text) })
 	}
-	u.t.Logf("%6.1f s: %s", time.Since(u.began).Seconds(), what)
+	u.step(what)
 }
+
+func (u *upgrading) step(what string) { u.t.Logf("%6.1f s: %s", time.Since(u.began).Seconds(), what) }
 
 // TestRollingUpgrade replaces each process of a network and its devices by one of a next version, one after the other, while a device writes, and some by
 // this version again. Each goes on with what the other has: no call fails, nobody is told to have broken the protocol, what the next version alone knows goes
@@ -174,7 +176,7 @@ func TestRollingUpgrade(t *testing.T) {
 	a, b := u.d.All[0], u.d.All[1]
 	u.goesOn("all were begun")
 
-	stop := writer(t, a.Personal("written while nodes are replaced"), 1)
+	stop := writerEvery(t, 250*time.Millisecond, a.Personal("written while nodes are replaced"), 1)
 	u.node(u.w.Sync[0], u.next)
 	u.node(u.w.File[0], u.next)
 	u.device(b, u.next)
@@ -182,16 +184,18 @@ func TestRollingUpgrade(t *testing.T) {
 	// What the next version makes is for this one too: operations, records, and a guest that comes by it.
 	b.Must("space", "create", "Team")
 	check(t, os.WriteFile(filepath.Join(b.Mnt, "Team", "in it"), []byte("in it"), 0o644))
-	b.Sync()
+	u.step("the next version made a space")
 	c := NewHome(t)
 	c.Listen = "/ip4/127.0.0.1/tcp/0"
 	c.Mount("--no-discovery")
 	c.Must("join", strings.TrimSpace(b.Must("invite", "Team", "--open")), "--wait")
+	u.step("a guest has come")
 	for name, h := range map[string]*Home{"by this": a, "by a guest": c} {
 		h.eventually("what the next version shares is there", func() error { return wantBytes(filepath.Join(h.Mnt, "Team", "in it"), []byte("in it")) })
 		check(t, os.WriteFile(filepath.Join(h.Mnt, "Team", name), []byte("not read-only"), 0o644), os.WriteFile(filepath.Join(h.Mnt, "Team", "in it"), []byte("in it"), 0o644))
 		b.eventually("the next version has what this one writes there", func() error { return wantBytes(filepath.Join(b.Mnt, "Team", name), []byte("not read-only")) })
 	}
+	u.step("all write there")
 	late := u.w.Join("sync") // of this version, to a coordinator of the next
 	u.node(u.w.Sync[1], u.next)
 	u.node(u.w.Sync[0], "") // and back
@@ -200,17 +204,20 @@ func TestRollingUpgrade(t *testing.T) {
 	if n := stop(); n == 0 {
 		t.Error("nothing was written meanwhile")
 	}
-	stop = writer(t, b.Personal("written by the next version"), 2)
+	stop = writerEvery(t, 50*time.Millisecond, b.Personal("written by the next version"), 2)
 	u.device(a, u.next)
 	if n := stop(); n == 0 {
 		t.Error("nothing was written meanwhile")
 	}
 	u.device(b, "") // and back
 	u.d.WaitEqual()
+	u.step("the devices are equal")
 	u.w.Sync = append(u.w.Sync, late)
 	u.w.equal(u.w.File, true)
+	u.step("the file nodes are equal")
 	want := ReadTree(t, a.Mnt, TreeOptions{})
 	u.w.sees(t, a, "of this version", want).Unmount()
+	u.step("a new device has it all")
 
 	for _, h := range []*Home{a, b, c} {
 		h.Must("verify")
