@@ -46,7 +46,7 @@ type soakSample struct {
 	at    time.Time
 	rss   float64
 	own   float64 // without what it has of files, as of its databases, which the system takes back when it needs to
-	heap  float64
+	live  float64 // what the last collection of garbage found in use
 	files float64
 	gos   float64
 }
@@ -140,7 +140,7 @@ func (l *soakLog) answer(r *soakRun) (s soakSample, ok bool) {
 		}
 	}
 	r.seq = p.Seq
-	s = soakSample{at: time.Now(), heap: float64(p.Heap) / (1 << 20), gos: float64(p.Goroutines)}
+	s = soakSample{at: time.Now(), live: float64(p.Live) / (1 << 20), gos: float64(p.Goroutines)}
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", r.pid))
 	if err != nil {
 		return s, false
@@ -198,6 +198,7 @@ var soakKinds = []struct {
 	part float64 // by which the later median may be above the earlier one
 	more float64 // and this
 }{
+	{"live heap, MiB", func(s soakSample) float64 { return s.live }, 0.10, 8},
 	{"own memory, MiB", func(s soakSample) float64 { return s.own }, 0.10, 8},
 	{"RSS, MiB", func(s soakSample) float64 { return s.rss }, 0.10, 16},
 	{"descriptors", func(s soakSample) float64 { return s.files }, 0, 16},

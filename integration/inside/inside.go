@@ -15,6 +15,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"runtime/metrics"
 	"runtime/pprof"
 	"syscall"
 )
@@ -24,6 +25,7 @@ type Sample struct {
 	Seq        int    // one more each time
 	Goroutines int    // those of this package too
 	Heap       uint64 // bytes of what is in use, and of what was given up since the last collection
+	Live       uint64 // bytes of what was in use at that collection
 }
 
 func init() {
@@ -48,7 +50,9 @@ func init() {
 			seq++
 			var m runtime.MemStats
 			runtime.ReadMemStats(&m)
-			b, err := json.Marshal(Sample{Seq: seq, Goroutines: runtime.NumGoroutine(), Heap: m.HeapAlloc})
+			live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+			metrics.Read(live)
+			b, err := json.Marshal(Sample{Seq: seq, Goroutines: runtime.NumGoroutine(), Heap: m.HeapAlloc, Live: live[0].Value.Uint64()})
 			if err == nil {
 				put(filepath.Join(dir, fmt.Sprint(os.Getpid())), b)
 			}
