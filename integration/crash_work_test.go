@@ -45,24 +45,29 @@ type crashFile struct {
 }
 
 func (w *crasher) run() {
-	w.inFlight, w.fault = false, nil
-	for {
-		w.next = maps.Clone(w.names)
-		do := w.choose()
-		if w.spaces {
-			do = w.chooseSpace()
-		}
-		w.inFlight = true
-		if err := do(); err != nil {
-			if !disconnected(err) {
-				w.fault = err
-			}
-			return
-		}
-		w.inFlight = false
-		w.names = w.next
-		w.ops++
+	for w.step() {
 	}
+}
+
+// step does one operation; false when it failed.
+func (w *crasher) step() bool {
+	w.fault = nil
+	w.next = maps.Clone(w.names)
+	do := w.choose()
+	if w.spaces {
+		do = w.chooseSpace()
+	}
+	w.inFlight = true
+	if err := do(); err != nil {
+		if !disconnected(err) {
+			w.fault = err
+		}
+		return false
+	}
+	w.inFlight = false
+	w.names = w.next
+	w.ops++
+	return true
 }
 
 // choose picks an operation and writes into next what it will have done.

@@ -80,6 +80,12 @@ func (w *Network) sees(t *testing.T, a *Home, name string, want Tree) *Home {
 // writer writes files into a folder of a space, until stop, and fails the test if any operation does. It gives how many it wrote.
 func writer(t *testing.T, dir string, seed uint64) (stop func() int) {
 	t.Helper()
+	return writerEvery(t, 20*time.Millisecond, dir, seed)
+}
+
+// writerEvery is writer with a pause of its own between two files.
+func writerEvery(t *testing.T, pause time.Duration, dir string, seed uint64) (stop func() int) {
+	t.Helper()
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +106,7 @@ func writer(t *testing.T, dir string, seed uint64) (stop func() int) {
 			select {
 			case <-end:
 				return
-			case <-time.After(20 * time.Millisecond):
+			case <-time.After(pause):
 			}
 		}
 	})

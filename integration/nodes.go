@@ -270,6 +270,10 @@ type Network struct {
 	Coordinator *Node
 	Sync, File  []*Node
 	next        int // last byte of the next address
+
+	binary string // of those that join; "": Binary
+	env    []string
+	flags  []string
 }
 
 // NewNetwork starts a coordinator, and nodes that join it.
@@ -288,7 +292,8 @@ func NewNetwork(t testing.TB, syncs, files int) *Network {
 // Join starts a node of a kind that joins the network.
 func (w *Network) Join(kind string) *Node {
 	w.t.Helper()
-	n := startNode(w.t, kind, fmt.Sprintf("127.0.0.%d", w.next), "--network", w.Coordinator.File(), "--token", w.Admin("token"))
+	n := runNode(&Node{t: w.t, Kind: kind, binary: w.binary, env: w.env, listen: []string{fmt.Sprintf("/ip4/127.0.0.%d/tcp/0", w.next)},
+		flags: append([]string{"--network", w.Coordinator.File(), "--token", w.Admin("token")}, w.flags...)})
 	w.next++
 	return n
 }

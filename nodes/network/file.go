@@ -69,6 +69,12 @@ func Parse(b []byte) (*Config, error) {
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&f); err != nil {
+		var any struct {
+			Version uint64 `json:"version"`
+		}
+		if json.Unmarshal(b, &any) == nil && any.Version > Version {
+			return nil, fmt.Errorf("%w: version %d", ErrVersion, any.Version)
+		}
 		return nil, fmt.Errorf("%w: %w", ErrFormat, err)
 	}
 	if _, err := d.Token(); err != io.EOF {

@@ -131,6 +131,9 @@ var encMode, decMode = canon.Modes(cbor.DecOptions{
 	DupMapKey: cbor.DupMapKeyEnforcedAPF, ExtraReturnErrors: cbor.ExtraDecErrorUnknownField,
 })
 
+// anyMode reads the version of a configuration that has what this version does not know.
+var _, anyMode = canon.Modes(cbor.DecOptions{MaxNestedLevels: 8, MaxArrayElements: MaxNodes, MaxMapPairs: 64, DupMapKey: cbor.DupMapKeyEnforcedAPF})
+
 // text is what is signed.
 func (c *Config) text() []byte {
 	unsigned := *c
@@ -241,6 +244,12 @@ func Decode(b []byte) (*Config, error) {
 	}
 	c := new(Config)
 	if err := decMode.Unmarshal(b, c); err != nil {
+		var any struct {
+			Version uint64 `cbor:"v"`
+		}
+		if anyMode.Unmarshal(b, &any) == nil && any.Version > Version {
+			return nil, fmt.Errorf("%w: version %d", ErrVersion, any.Version)
+		}
 		return nil, fmt.Errorf("%w: %w", ErrFormat, err)
 	}
 	if err := c.Verify(); err != nil {

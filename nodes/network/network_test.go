@@ -3,6 +3,7 @@ package network
 import (
 	"bytes"
 	"crypto/ed25519"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -118,6 +119,28 @@ func TestEveryByteIsSigned(t *testing.T) {
 				t.Errorf("with %s for %s it is accepted", now, was)
 			}
 		}
+	}
+}
+
+// A configuration of a later version says so, whatever it has that is not known here: it is nobody's fault.
+func TestLaterVersion(t *testing.T) {
+	file := strings.Replace(string(config(t, 1, "a").JSON()), `"version": 1`, `"more": [{"a": 1}], "version": 2`, 1)
+	if _, err := Parse([]byte(file)); !errors.Is(err, ErrVersion) {
+		t.Errorf("a file: %v", err)
+	}
+	b, err := encMode.Marshal(map[string]any{"v": 2, "id": make([]byte, 32), "more": map[string]any{"a": []int{1}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	link := Prefix + base64.RawURLEncoding.EncodeToString(b)
+	if _, err := Decode(b); !errors.Is(err, ErrVersion) {
+		t.Errorf("an encoding: %v", err)
+	}
+	if _, err := Parse([]byte(link)); !errors.Is(err, ErrVersion) {
+		t.Errorf("a link: %v", err)
+	}
+	if _, err := Parse([]byte(strings.Replace(file, `"version": 2`, `"version": 1`, 1))); !errors.Is(err, ErrFormat) {
+		t.Errorf("this version with more: %v", err)
 	}
 }
 

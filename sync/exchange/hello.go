@@ -48,6 +48,7 @@ type remote struct {
 	key  dag.PublicKey
 	addr ma.Multiaddr
 
+	version uint64        // of the protocol, in which both go on; set by greet
 	relayed bool          // it is connected through a relay
 	meets   chan struct{} // a node: it may have to be told of other devices
 
@@ -386,8 +387,8 @@ func (e *Engine) greet(t *stream, r *remote) error {
 	if !ok {
 		return unexpected(m)
 	}
-	// Who speaks a later version too speaks this one from here on, or ends it.
-	if theirs.Version < wire.Version {
+	// Who speaks a later version too speaks the lower one from here on, or ends it.
+	if r.version = min(ours.Version, theirs.Version); r.version < wire.MinVersion {
 		e.useless(r.id)
 		t.bye(wire.ByeVersion)
 		return fmt.Errorf("exchange: the peer speaks version %d", theirs.Version)

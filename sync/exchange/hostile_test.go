@@ -39,6 +39,11 @@ type rogue struct {
 var rogues atomic.Int32
 
 func newRogue(t testing.TB, to *device, space string) *rogue {
+	return newRogueOf(t, to, space, wire.Version)
+}
+
+// newRogueOf is one that says that it speaks a version.
+func newRogueOf(t testing.TB, to *device, space string, version uint64) *rogue {
 	seed := byte(100 + rogues.Add(1)*3)
 	for list.PeerID(public(key('r', seed))) > to.e.Status().ID {
 		seed++ // the lower ID is the one that begins
@@ -56,7 +61,7 @@ func newRogue(t testing.TB, to *device, space string) *rogue {
 	r.hello = s
 	in := wire.NewReader(s)
 	nonce := [32]byte{1}
-	r.send(s, &wire.Hello{Version: wire.Version, Nonce: nonce})
+	r.send(s, &wire.Hello{Version: version, Nonce: nonce})
 	m, err := in.Read()
 	must(t, err)
 	theirKey, err := list.ParsePeerID(id.String())
@@ -139,9 +144,11 @@ func TestHostileMember(t *testing.T) {
 		return m
 	}
 	for name, does := range map[string]func(r *rogue, s network.Stream, space dag.ID, fs [][]byte){
-		"no message":        func(r *rogue, s network.Stream, _ dag.ID, _ [][]byte) { s.Write([]byte("GET / HTTP/1.1\r\n\r\n")) },
-		"a message of 4 GB": func(r *rogue, s network.Stream, _ dag.ID, _ [][]byte) { s.Write([]byte{0xff, 0xff, 0xff, 0xff, 0x82}) },
-		"out of place":      func(r *rogue, s network.Stream, _ dag.ID, _ [][]byte) { r.send(s, &wire.Part{Request: 1}) },
+		"no message":           func(r *rogue, s network.Stream, _ dag.ID, _ [][]byte) { s.Write([]byte("GET / HTTP/1.1\r\n\r\n")) },
+		"a message of 4 GB":    func(r *rogue, s network.Stream, _ dag.ID, _ [][]byte) { s.Write([]byte{0xff, 0xff, 0xff, 0xff, 0x82}) },
+		"out of place":         func(r *rogue, s network.Stream, _ dag.ID, _ [][]byte) { r.send(s, &wire.Part{Request: 1}) },
+		"a kind of no version": func(r *rogue, s network.Stream, _ dag.ID, _ [][]byte) { s.Write([]byte{0, 0, 0, 3, 0x81, 0x18, 0xf0}) },
+		"an item too many":     func(r *rogue, s network.Stream, _ dag.ID, _ [][]byte) { s.Write([]byte{0, 0, 0, 4, 0x83, 9, 1, 0}) },
 		"false bytes": func(r *rogue, s network.Stream, _ dag.ID, fs [][]byte) {
 			r.send(s, each(fs, func(f []byte) []byte { f[len(f)-1] ^= 1; return f }))
 		},
@@ -214,6 +221,46 @@ func TestHostileMember(t *testing.T) {
 				t.Errorf("%d batches of %d bytes wait", n, size)
 			}
 		})
+	}
+}
+
+// Who speaks a later version too goes on in this one: it is served, and sees in the Hello which one that is. Who speaks none that is spoken here hears
+// so, and is not banned.
+func TestVersions(t *testing.T) {
+	a := newDevice(t, 1, 1)
+	ra := newReplica(t, a, "one")
+	ra.write(t, ra.Files, []byte("content"))
+	a.e.Add(ra.Replica)
+	later := newRogueOf(t, a, "one", wire.Version+9)
+	s := later.open(wire.ProtocolSpace)
+	later.send(s, &wire.Open{Space: ra.ID})
+	in := wire.NewReader(s)
+	in.Limit = wire.MaxBody
+	for {
+		m, err := in.Read()
+		must(t, err)
+		if h, ok := m.(*wire.Heads); ok && h.Graph == wire.Files && h.Batches == 1 {
+			break
+		}
+	}
+	h, to, _ := raw(t, 200, a)
+	old, err := h.NewStream(t.Context(), to, wire.ProtocolHello)
+	must(t, err)
+	_, err = old.Write(wire.Append(nil, &wire.Hello{Version: wire.MinVersion - 1, Nonce: [32]byte{1}}))
+	must(t, err)
+	in = wire.NewReader(old)
+	m, err := in.Read()
+	must(t, err)
+	if hello, ok := m.(*wire.Hello); !ok || hello.Version != wire.Version {
+		t.Errorf("it says %+v", m)
+	}
+	m, err = in.Read()
+	must(t, err)
+	if bye, ok := m.(*wire.Bye); !ok || bye.Reason != wire.ByeVersion {
+		t.Errorf("who speaks none is answered %+v", m)
+	}
+	if n := a.log.warnings.Load(); n != 0 || !later.connected() {
+		t.Errorf("%d warnings, %v", n, later.connected())
 	}
 }
 

@@ -20,9 +20,12 @@ import (
 	"github.com/anyfs/anyfs/dag/canon"
 )
 
-// Version is the version of the protocol. A peer that speaks a later one too goes on in this one; one that speaks only an earlier one is told so, and
-// nothing else.
-const Version = 1
+// Version is the latest version of the protocol that this implementation speaks, and MinVersion the earliest. Two peers go on in the lower of the two
+// that they speak at most; who does not speak that says so, and nothing else.
+const (
+	Version    = 1
+	MinVersion = 1
+)
 
 // Names of the protocols, one for each kind of stream.
 const (
