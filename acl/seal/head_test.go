@@ -73,7 +73,7 @@ func TestChunkHeadOfDamage(t *testing.T) {
 	s, _, _ := space1(t)
 	plain := pattern(40 << 10)
 	block, _ := s.SealChunk(nil, plain)
-	other, _ := s.SealChunk(nil, pattern(41<<10)[1<<10:])
+	other, _ := s.SealChunk(nil, pattern(41 << 10)[1<<10:])
 	p := make([]byte, 100)
 	for _, at := range []int{33, blockHead + 100} { // the nonce, the first segment
 		bad := bytes.Clone(block)

@@ -320,7 +320,7 @@ func TestFalseLength(t *testing.T) {
 		if _, err := s.OpenChunk(nil, block); !errors.Is(err, ErrForged) {
 			t.Errorf("a length of %d in a block of %d: %v", n, len(inner), err)
 		}
-		if _, err := s.ReadChunk(bytes.NewReader(block), int64(len(block)), make([]byte, 1), 4091); !errors.Is(err, ErrForged) {
+		if _, err := s.ReadChunk(bytes.NewReader(block), int64(len(block)), nil, make([]byte, 1), 4091); !errors.Is(err, ErrForged) {
 			t.Errorf("read of a length of %d in a block of %d: %v", n, len(inner), err)
 		}
 	}
