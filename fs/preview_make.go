@@ -133,6 +133,7 @@ func (s *space) makePreview(ctx context.Context) error {
 	if !ok {
 		return errPreviewMoved
 	}
+	began := time.Now()
 	b := previewBuilder{s: s, pages: map[uint64][]block.ID{}}
 	old := s.pre.own()
 	err := b.build(ctx)
@@ -160,6 +161,7 @@ func (s *space) makePreview(ctx context.Context) error {
 		return err
 	}
 	s.pre.setOwn(r, frame)
+	s.h.opt.Log.Info("a preview is made for devices that are new", "space", s.id.String(), "directories", len(b.dirs), "pages", len(b.put), "took", time.Since(began).Round(time.Millisecond))
 	if old != nil {
 		s.dropPages(ctx, old.Root, func(id block.ID) bool { return !b.put[id] })
 	}

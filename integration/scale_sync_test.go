@@ -29,6 +29,7 @@ const maxSyncMB = 250
 const maxIngestTimes = 20
 
 // TestNewDeviceAtScale: a device that is new to a space of many small files takes it in with bounded memory and CPU.
+// It shows the root by the other's preview first.
 // ANYFS_FILES=N sets how many (3,000; with ANYFS_LONG 100,000). ANYFS_SCALE_DIR=DIR keeps the space in DIR for the next run.
 func TestNewDeviceAtScale(t *testing.T) {
 	n := filesAtScale(t, 3000, 100_000)
@@ -44,9 +45,13 @@ func TestNewDeviceAtScale(t *testing.T) {
 	d.login(b, 1)
 	b.Mount("--no-discovery")
 	d.All = append(d.All, b)
+	made := previewMade(t, a)
 	w := newScaleWatch(t, a, b)
 	d.Connect(a, b)
 	w.until(n, n/filesPerDir)
+	if made && w.preview == 0 {
+		t.Error("the new device did not show the root by the preview")
+	}
 	w.report()
 	for i, x := range []int{0, n / filesPerDir / 2, n/filesPerDir - 1} {
 		if p, err := os.ReadFile(b.Personal(dirName(x), fmt.Sprintf("file-%04d", i))); err != nil || string(p) != fileContent(x) {
@@ -138,6 +143,28 @@ func scaleHome(t *testing.T, n int) *Home {
 	return h
 }
 
+// previewMade waits until a daemon has made a preview of its one space, and says what that took. It is false of a space that is too small
+// for one.
+func previewMade(t *testing.T, h *Home) bool {
+	if h.Status().Spaces[0].Objects < 1000 {
+		return false
+	}
+	const says = "a preview is made"
+	for start := time.Now(); ; time.Sleep(100 * time.Millisecond) {
+		b, err := os.ReadFile(filepath.Join(h.Dir, "anyfs.log"))
+		check(t, err)
+		for line := range strings.Lines(string(b)) {
+			if strings.Contains(line, says) {
+				t.Logf("the preview: %s; the daemon took at most %d MB", strings.TrimSpace(line), memory(t, h.PID(), "VmHWM"))
+				return true
+			}
+		}
+		if time.Since(start) > 30*time.Minute {
+			t.Fatal("no preview is made")
+		}
+	}
+}
+
 // ingestCost is the CPU time of verifying and storing all changes of a home's space Personal, and nothing else: as dag/store's
 // BenchmarkIngest does it, with a checkpoint each 20,000 changes.
 func ingestCost(t *testing.T, h *Home) time.Duration {
@@ -218,6 +245,8 @@ type scaleWatch struct {
 	pids  []int
 	used  []time.Duration
 	start time.Time
+
+	preview time.Duration // until the root was whole by a preview; 0 where it came by the history
 }
 
 func newScaleWatch(t *testing.T, homes ...*Home) *scaleWatch {
@@ -244,7 +273,11 @@ func (w *scaleWatch) until(files, dirs int) {
 			}
 			if len(list) >= dirs {
 				root = time.Since(w.start)
-				w.t.Logf("the root is whole after %v", root.Round(10*time.Millisecond))
+				how := "by the history"
+				if strings.Contains(b.Must("status"), "is a preview") {
+					w.preview, how = root, "by the preview"
+				}
+				w.t.Logf("the root is whole after %v, %s", root.Round(10*time.Millisecond), how)
 			}
 		}
 		if root != 0 || time.Since(told) > 10*time.Second {
@@ -258,7 +291,7 @@ func (w *scaleWatch) until(files, dirs int) {
 					memory(w.t, w.pids[1], "VmHWM"), w.cpu(0), w.cpu(1), s)
 			}
 		}
-		if time.Since(w.start) > time.Hour {
+		if time.Since(w.start) > max(time.Hour, time.Duration(files)*10*time.Millisecond) {
 			w.t.Fatal("the device does not catch up")
 		}
 	}
