@@ -175,6 +175,15 @@ func (a *arrival) wish(e spot, n *tree.Node) {
 func (a *arrival) node(dir uint64, n *tree.Node) error {
 	a.wish(spot{dir, n.Name}, n)
 	a.size += 200
+	for i := range n.Twins { // one that was shown beside it until they were equal is shown no more
+		o, err := a.owner(n.Twins[i].Object)
+		if err == nil && o != nil && n.Twins[i].Object != n.Object {
+			err = a.lookAtLinks(o)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	if n.Kind != tree.KindDir {
 		o, err := a.owner(n.Object)
 		if err == nil && o != nil {
