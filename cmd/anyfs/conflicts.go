@@ -84,12 +84,12 @@ var opConflicts = operation[pathParam, []fs.Conflict]{"conflicts", func(_ contex
 }}
 
 type resolveParams struct {
-	pathParam
-	Keep string `json:"keep"`
+	Path pathParam `json:"path"`
+	Keep string    `json:"keep"`
 }
 
 var opResolve = operation[resolveParams, fs.Resolved]{"conflicts-resolve", func(_ context.Context, h *home, p resolveParams, _ sink) (fs.Resolved, error) {
-	path, err := h.resolve(p.pathParam)
+	path, err := h.resolve(p.Path)
 	if err != nil {
 		return fs.Resolved{}, err
 	}
@@ -100,13 +100,13 @@ var opResolve = operation[resolveParams, fs.Resolved]{"conflicts-resolve", func(
 	r, err := h.fs.ResolveConflict(path, keep)
 	switch {
 	case errors.Is(err, fs.ErrNoConflict):
-		err = failf(exitNotFound, "%s is no conflict copy and has none; 'anyfs conflicts' lists them", p.Given)
+		err = failf(exitNotFound, "%s is no conflict copy and has none; 'anyfs conflicts' lists them", p.Path.Given)
 	case errors.Is(err, fs.ErrSeveral):
-		err = failf(exitUsage, "%s has several conflict copies; give the path of the one to keep, and --keep this ('anyfs conflicts %s' lists them)", p.Given, p.Given)
+		err = failf(exitUsage, "%s has several conflict copies; give the path of the one to keep, and --keep this ('anyfs conflicts %s' lists them)", p.Path.Given, p.Path.Given)
 	case errors.Is(err, fs.ErrFolder):
-		err = failf(exitFailed, "a folder has the name that %s lost; move the folder away, or use --keep both", p.Given)
+		err = failf(exitFailed, "a folder has the name that %s lost; move the folder away, or use --keep both", p.Path.Given)
 	}
-	return r, notFound(p.Given, err)
+	return r, notFound(p.Path.Given, err)
 }}
 
 func runConflicts(ctx context.Context, e *env, given string) error {

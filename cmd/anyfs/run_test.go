@@ -307,6 +307,12 @@ func TestPathsOfAnyBytes(t *testing.T) {
 			t.Errorf("%+q arrives as %+q and %+q: %v", p, back.Path, back.To, err)
 		}
 	}
+	sent := resolveParams{pathParam{Given: "\xff", Abs: "/m/\xff"}, "both"} // what is beside a path arrives too
+	b, err := json.Marshal(sent)
+	var back resolveParams
+	if err := errors.Join(err, json.Unmarshal(b, &back)); err != nil || !reflect.DeepEqual(back, sent) {
+		t.Errorf("%+q arrives as %+q: %v", sent, back, err)
+	}
 	var p pathParam
 	if json.Unmarshal([]byte(`{"given":1}`), &p) == nil {
 		t.Error("a path that is a number")
