@@ -134,7 +134,7 @@ func (s *space) makePreview(ctx context.Context) error {
 		return errPreviewMoved
 	}
 	began := time.Now()
-	b := previewBuilder{s: s, pages: map[uint64][]block.ID{}}
+	b := previewBuilder{s: s, most: previewNames, pages: map[uint64][]block.ID{}}
 	old := s.pre.own()
 	err := b.build(ctx)
 	if err == nil {
@@ -171,6 +171,7 @@ func (s *space) makePreview(ctx context.Context) error {
 // previewBuilder writes the pages of a preview.
 type previewBuilder struct {
 	s     *space
+	most  int      // names in all directories that are listed
 	dirs  []uint64 // from the root down
 	pages map[uint64][]block.ID
 	put   map[block.ID]bool
@@ -198,7 +199,7 @@ func (b *previewBuilder) build(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if names += count; names > previewNames || count > preview.MaxPages*preview.MaxEntries/2 {
+		if names+count > b.most || count > preview.MaxPages*preview.MaxEntries/2 {
 			// What is in it would be too much: it is named alone.
 			if i == 0 {
 				return errPreviewLarge
@@ -206,6 +207,7 @@ func (b *previewBuilder) build(ctx context.Context) error {
 			delete(listed, b.dirs[i])
 			continue
 		}
+		names += count
 		slices.SortFunc(below, func(x, y preview.Entry) int { return strings.Compare(x.Name, y.Name) })
 		for j := range below {
 			if ino := inos[below[j].Name]; len(b.dirs) < previewDirs && !listed[ino] {

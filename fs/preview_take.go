@@ -22,10 +22,12 @@ import (
 // maxPages bounds the pages of a preview that are fetched.
 const maxPages = 64 << 10
 
-// rootWait is how long the pages of the root are waited for at a time, pageWait those of a directory that someone looks at.
+// rootWait is how long the pages of the root are waited for at a time, pageWait those of a directory that someone looks at, and contentWait
+// the change that holds a small file that someone reads.
 const (
-	rootWait = 10 * time.Second
-	pageWait = 5 * time.Second
+	rootWait    = 10 * time.Second
+	pageWait    = 5 * time.Second
+	contentWait = 5 * time.Second
 )
 
 // previews are those of a space: the one that this device made last, and the one that it shows or is going to.

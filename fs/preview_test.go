@@ -2,6 +2,7 @@ package fs
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -139,8 +140,11 @@ func TestPreview(t *testing.T) {
 	if a := must2(p.b.Getattr(p.b.in("dir/small"))); a.Size != 5 {
 		t.Errorf("a size of %d", a.Size)
 	}
-	if _, err := p.b.Read(ctx, p.b.in("dir/small"), make([]byte, 5), 0); !errors.Is(err, ErrIO) {
-		t.Errorf("a small file without its history: %v", err)
+	if at, err := p.b.Seek(p.b.in("dir/small"), 1, SeekData); at != 1 || err != nil {
+		t.Errorf("data from %d, %v", at, err)
+	}
+	if at, err := p.b.Seek(p.b.in("dir/small"), 1, SeekHole); at != 5 || err != nil {
+		t.Errorf("a hole at %d, %v", at, err)
 	}
 	if _, err := p.b.Mknod(p.b.root, "new", 0100644, 0, Cred{1000, 1000}); !errors.Is(err, ErrReadOnly) {
 		t.Errorf("mknod in the root: %v", err)
@@ -188,6 +192,95 @@ func TestPreview(t *testing.T) {
 	}
 	if here != len(pages)-1 {
 		t.Errorf("%d of %d pages are here still", here, len(pages))
+	}
+}
+
+// TestPreviewSmall: a read of a small file, whose content is in a change, waits for that, for 5 s at most and not when it is interrupted.
+func TestPreviewSmall(t *testing.T) {
+	p := newPreviewed(t)
+	p.a.must(p.from.makePreview(t.Context()))
+	p.a.must(p.take(replicaOf(p.a, p.from).Preview()))
+	p.to.tendPreview(t.Context())
+	ino := p.b.in("dir/small")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := p.b.Read(ctx, ino, make([]byte, 5), 0); !errors.Is(err, context.Canceled) {
+		t.Errorf("an interrupted read: %v", err)
+	}
+	began := time.Now()
+	if _, err := p.b.Read(t.Context(), ino, make([]byte, 5), 0); !errors.Is(err, ErrIO) || time.Since(began) < contentWait {
+		t.Errorf("a small file whose history does not come: %v after %v", err, time.Since(began))
+	}
+	type result struct {
+		text string
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		b := make([]byte, 10)
+		n, err := p.b.Read(t.Context(), ino, b, 0)
+		done <- result{string(b[:n]), err}
+	}()
+	p.some(2) // the second has its change; what is behind the preview is more, so that it stays
+	if got := <-done; got.err != nil || got.text != "small" {
+		t.Errorf("a small file whose history comes: %q, %v", got.text, got.err)
+	}
+	if !p.to.pre.shown.Load() {
+		t.Error("the preview is not shown any more")
+	}
+}
+
+// TestPreviewSilent: where nothing of the history comes for 10 minutes, what is here is shown, and can be written to; that is reported.
+func TestPreviewSilent(t *testing.T) {
+	p := newPreviewed(t)
+	p.a.must(p.from.makePreview(t.Context()))
+	p.a.must(p.take(replicaOf(p.a, p.from).Preview()))
+	p.to.tendPreview(t.Context())
+	ago := func(d time.Duration) {
+		p.to.pre.mu.Lock()
+		p.to.pre.since = time.Now().Add(-d)
+		p.to.pre.mu.Unlock()
+		p.to.tendPreview(t.Context())
+	}
+	ago(previewSilence - time.Minute)
+	if !p.to.pre.shown.Load() {
+		t.Fatal("it ends too early")
+	}
+	p.some(1) // something came: the time begins again
+	ago(previewSilence + time.Minute)
+	if !p.to.pre.shown.Load() {
+		t.Fatal("it ends though something came")
+	}
+	ago(previewSilence + time.Minute)
+	if p.to.pre.pending() || p.to.pre.shown.Load() {
+		t.Fatal("it stays")
+	}
+	if got := p.b.list(p.b.root); !slices.Equal(got, []string{"gone"}) {
+		t.Errorf("the root shows %q", got)
+	}
+	if got := p.errors(); !strings.Contains(got, "nothing of the history") || !strings.Contains(got, acl.PeerID(p.device())) {
+		t.Errorf("reported: %q", got)
+	}
+	p.b.create(p.b.root, "mine", []byte("mine"))
+	p.some(-1)
+	p.settle()
+	p.same()
+}
+
+// TestPreviewNames: a directory with more names than a preview may have is named alone, and takes nothing from those that come after it; a
+// root with more has no preview.
+func TestPreviewNames(t *testing.T) {
+	p := newPreviewed(t)
+	b := previewBuilder{s: p.from, most: 100, pages: map[uint64][]block.ID{}}
+	p.a.must(b.build(t.Context()))
+	for path, want := range map[string]bool{"dir": true, "dir/sub": true, "many": false} {
+		if _, listed := b.pages[uint64(p.a.in(path))&localMask]; listed != want {
+			t.Errorf("%s is listed: %v", path, listed)
+		}
+	}
+	b = previewBuilder{s: p.from, most: 2, pages: map[uint64][]block.ID{}}
+	if err := b.build(t.Context()); !errors.Is(err, errPreviewLarge) {
+		t.Errorf("a root of 3 names of 2: %v", err)
 	}
 }
 

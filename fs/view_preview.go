@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+	"time"
 
+	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/dag/block"
 	"github.com/anyfs/anyfs/fs/preview"
 	"github.com/anyfs/anyfs/fs/tree"
@@ -108,3 +110,29 @@ func (d *previewView) find(ctx context.Context, name string) (*viewNode, error) 
 }
 
 func (d *previewView) stamp() uint64 { return 0 }
+
+// awaitChange returns when a change of the history is here, which a preview named and which may still come: after contentWait it fails.
+func (s *space) awaitChange(ctx context.Context, id dag.ID) error {
+	come := make(chan struct{}, 1)
+	defer s.graph.Subscribe(func(*dag.Batch) {
+		select {
+		case come <- struct{}{}:
+		default:
+		}
+	})()
+	late := time.NewTimer(contentWait)
+	defer late.Stop()
+	for {
+		_, err := s.graph.Change(id)
+		if !errors.Is(err, dag.ErrNotFound) {
+			return err
+		}
+		select {
+		case <-come:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-late.C:
+			return fmt.Errorf("%w: the history of the file is not here yet; try again when more of it has come, which `anyfs status` tells", ErrIO)
+		}
+	}
+}

@@ -362,7 +362,7 @@ func (v *views) read(ctx context.Context, ino Ino, p []byte, off int64) (int, er
 	case n.attr.Size == 0:
 		return 0, nil
 	}
-	f, err := n.content()
+	f, err := n.content(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -385,7 +385,7 @@ func (v *views) readlink(ino Ino) (string, error) {
 }
 
 // content gives what a file shows. Nodes are many, and hold no content: it is found again.
-func (n *viewNode) content() (*VersionFile, error) {
+func (n *viewNode) content(ctx context.Context) (*VersionFile, error) {
 	if n.file != nil {
 		return n.file, nil
 	}
@@ -393,8 +393,8 @@ func (n *viewNode) content() (*VersionFile, error) {
 		return nil, fmt.Errorf("%w: the history of the file is not here yet", ErrIO)
 	}
 	if n.waits {
-		if _, err := n.s.graph.Change(n.at.Change); errors.Is(err, dag.ErrNotFound) {
-			return nil, fmt.Errorf("%w: the history of the file is not here yet", ErrIO)
+		if err := n.s.awaitChange(ctx, n.at.Change); err != nil {
+			return nil, err
 		}
 	}
 	return n.s.contentOf(n.at)
@@ -412,7 +412,13 @@ func (v *views) seek(ino Ino, off int64, whence int) (int64, error) {
 	if off < 0 || off >= n.attr.Size {
 		return 0, errNoData
 	}
-	f, err := n.content()
+	if n.waits { // its content may not be here, and is small
+		if whence == SeekData {
+			return off, nil
+		}
+		return n.attr.Size, nil
+	}
+	f, err := n.content(context.Background())
 	if err != nil {
 		return 0, err
 	}
