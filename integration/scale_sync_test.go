@@ -49,7 +49,7 @@ func TestNewDeviceAtScale(t *testing.T) {
 	w := newScaleWatch(t, a, b)
 	d.Connect(a, b)
 	w.until(n, n/filesPerDir)
-	if made && w.preview == 0 {
+	if made && w.preview == 0 && n >= 30_000 { // of fewer the history may be there first
 		t.Error("the new device did not show the root by the preview")
 	}
 	w.report()
