@@ -73,7 +73,7 @@ func (sp *Space) close() error {
 func (sp *Space) replica() *exchange.Replica {
 	return &exchange.Replica{
 		ID: sp.id, ACL: sp.acl.Graph(), Files: sp.files, Blocks: sp.blocks, Durable: sp.durable, Grown: sp.grown,
-		Member: sp.takesPart, Keeps: keeper{sp}, Upload: sp.upload, Copy: sp.copy, Takes: sp.takes, Quota: sp.quota, NoFiles: sp.opt.NoFiles, Gone: sp.retired.Load,
+		Member: sp.takesPart, Keeps: keeper{sp}, Upload: sp.upload, Copy: sp.copy, Takes: sp.takes, Took: sp.took, Quota: sp.quota, NoFiles: sp.opt.NoFiles, Gone: sp.retired.Load,
 		Invited: sp.invited,
 	}
 }
@@ -145,8 +145,9 @@ func (sp *Space) keep(id block.ID, data []byte, bounded bool) error {
 		sp.refused.Store(int64(len(data)))
 		return exchange.ErrQuota
 	}
-	if err := sp.blocks.PutHashed(id, data); err != nil {
-		sp.use.refund(sp.id, int64(len(data)))
+	err := sp.blocks.PutHashed(id, data)
+	sp.use.landed(sp.id, int64(len(data)), 0, sp.measure)
+	if err != nil {
 		return err
 	}
 	if bounded {
@@ -172,7 +173,7 @@ func (sp *Space) bounds() (owner dag.PublicKey, all, one int64) {
 	return owner, all, one
 }
 
-// takes counts n bytes of changes that a device gives, unless that is beyond a quota. What of them was here already is counted until the next checkpoint.
+// takes counts n bytes of changes that a device gives, unless that is beyond a quota, until took says what they came to.
 // For 0 it says whether there is room for what was refused last.
 func (sp *Space) takes(n int) bool {
 	owner, all, one := sp.bounds()
@@ -186,6 +187,10 @@ func (sp *Space) takes(n int) bool {
 	}
 	return true
 }
+
+// took counts what the space takes after n bytes of changes that takes counted: a member that gives the same over and over, or what nobody accepts, uses
+// up nobody's quota.
+func (sp *Space) took(n int) { sp.use.landed(sp.id, 0, int64(n), sp.measure) }
 
 // quota says how much is used of the quota for which something was refused, if it would be still.
 func (sp *Space) quota() (used, limit int64, full bool) {
@@ -211,11 +216,15 @@ func (sp *Space) opened() {
 }
 
 // settle counts what the space takes.
-func (sp *Space) settle() {
-	if sp.acl.State() != nil {
-		blocks, _ := sp.blocks.Bytes()
-		sp.use.settle(sp.id, Usage{sp.acl.Payer(), blocks, sp.aclLog.Bytes() + sp.log.Bytes()})
+func (sp *Space) settle() { sp.use.landed(sp.id, 0, 0, sp.measure) }
+
+// measure gives what the space takes; nil: it has no access list yet, and is nobody's.
+func (sp *Space) measure() *Usage {
+	if sp.acl.State() == nil {
+		return nil
 	}
+	blocks, _ := sp.blocks.Bytes()
+	return &Usage{sp.acl.Payer(), blocks, sp.aclLog.Bytes() + sp.log.Bytes()}
 }
 
 // checkpoint writes the indexes, where there is something new.

@@ -26,6 +26,9 @@ type Usage struct {
 	Log    int64         // bytes of changes and access records
 }
 
+// flight is what was charged of a space and did not land yet.
+type flight struct{ blocks, log int64 }
+
 // usage is what all spaces take, those that are not open too. In the database it is as of the last checkpoint of each; a block counts
 // from when it is given.
 type usage struct {
@@ -37,7 +40,8 @@ type usage struct {
 	mu     sync.Mutex
 	blocks int64 // of all, as is log
 	log    int64
-	of     map[dag.ID]Usage
+	of     map[dag.ID]Usage  // with what is in flight
+	flying map[dag.ID]flight // spaces to which something is given at this moment
 	owners map[dag.PublicKey]int64
 	fresh  map[dag.ID]bool // not written yet
 }
@@ -66,7 +70,7 @@ func (u *usage) open(path string) (err error) {
 		}
 	}()
 	u.blocks, u.log = 0, 0
-	u.db, u.of, u.owners, u.fresh = db, make(map[dag.ID]Usage), make(map[dag.PublicKey]int64), make(map[dag.ID]bool)
+	u.db, u.of, u.flying, u.owners, u.fresh = db, make(map[dag.ID]Usage), make(map[dag.ID]flight), make(map[dag.PublicKey]int64), make(map[dag.ID]bool)
 	return db.View(func(tx kv.Tx) error {
 		var err error
 		scan := tx.Scan(usageBucket, nil, func(k, v []byte) bool {
@@ -105,7 +109,8 @@ func (u *usage) count(x Usage, sign int64) {
 	}
 }
 
-// charge counts bytes of a block and of changes, unless that is beyond what the owner's spaces may take, or this one; 0 is no bound.
+// charge counts bytes of a block and of changes, unless that is beyond what the owner's spaces may take, or this one; 0 is no bound. They are in flight
+// until the caller says that they landed.
 func (u *usage) charge(id dag.ID, owner dag.PublicKey, blocks, changes, all, one int64) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -120,6 +125,8 @@ func (u *usage) charge(id dag.ID, owner dag.PublicKey, blocks, changes, all, one
 	x.Owner, x.Blocks, x.Log = owner, x.Blocks+blocks, x.Log+changes
 	u.put(id, x)
 	u.fresh[id] = true
+	f := u.flying[id]
+	u.flying[id] = flight{f.blocks + blocks, f.log + changes}
 	return true
 }
 
@@ -136,16 +143,6 @@ func (u *usage) room(id dag.ID, owner dag.PublicKey, n, all, one int64) (used, l
 	return 0, 0, false
 }
 
-// refund takes back what charge counted of a block that was not kept.
-func (u *usage) refund(id dag.ID, n int64) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	x := u.of[id]
-	x.Blocks = max(0, x.Blocks-n) // a checkpoint may have settled it meanwhile
-	u.put(id, x)
-	u.fresh[id] = true
-}
-
 // drop forgets a space.
 func (u *usage) drop(id dag.ID) {
 	u.mu.Lock()
@@ -155,12 +152,25 @@ func (u *usage) drop(id dag.ID) {
 	u.fresh[id] = true
 }
 
-// settle says what a space really takes.
-func (u *usage) settle(id dag.ID, x Usage) {
+// landed says that bytes which charge counted are in the space or were not kept, and measure gives what it takes now, nil where that is
+// not known; it is asked with mu held, so that no older answer comes last. What others have in flight counts on: it may be in there already, so that a
+// bound is met early by that much, and never late.
+func (u *usage) landed(id dag.ID, blocks, changes int64, measure func() *Usage) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.of[id] != x {
-		u.put(id, x)
+	f := u.flying[id]
+	f = flight{f.blocks - blocks, f.log - changes}
+	if u.flying[id] = f; f == (flight{}) {
+		delete(u.flying, id)
+	}
+	now, x := u.of[id], measure()
+	if x == nil {
+		now.Blocks, now.Log = now.Blocks-blocks, now.Log-changes
+	} else {
+		now = Usage{x.Owner, x.Blocks + f.blocks, x.Log + f.log}
+	}
+	if u.of[id] != now {
+		u.put(id, now)
 		u.fresh[id] = true
 	}
 }

@@ -198,3 +198,55 @@ func TestChangesWithinTheQuota(t *testing.T) {
 		t.Errorf("it holds %d batches", b)
 	}
 }
+
+// A member that gives what is there already, or what nobody keeps, over and over, uses up nobody's quota, however many do at once; what one has in flight
+// is counted for the others.
+func TestQuotaCountsWhatIsKept(t *testing.T) {
+	n := newNode(t, t.TempDir(), spaces.Options{Quota: func(dag.PublicKey, dag.ID) (int64, int64) { return 8 << 20, 0 }})
+	d := newDevice(t, n)
+	d.write(t, "sealed")
+	d.equal(t)
+	id := d.space.ID()
+	r := n.set.Space(t.Context(), id, d.keys.Identity)
+	eventually(t, "what it takes is known", func() bool { return n.set.Usages()[id].Log > 0 })
+	before := n.set.Usages()[id]
+	for range 100 {
+		if !r.Takes(1 << 20) {
+			t.Fatalf("the quota is used up: %+v", n.set.Usages()[id])
+		}
+		r.Took(1 << 20)
+	}
+	if now := n.set.Usages()[id]; now != before {
+		t.Errorf("%+v is counted, before %+v", now, before)
+	}
+	if !r.Takes(5 << 20) {
+		t.Error("there is room")
+	}
+	data := bytes.Repeat([]byte{1}, 1<<20)
+	must(t, r.Upload(d.keys.Identity, block.Sum(data), data))
+	if now := n.set.Usages()[id].Log - before.Log; now != 5<<20 {
+		t.Errorf("%d bytes of changes are in flight", now)
+	}
+	if r.Takes(5 << 20) {
+		t.Error("what is in flight is not counted")
+	}
+	r.Took(5 << 20)
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			for k := range 50 {
+				if r.Takes(100 << 10) {
+					r.Took(100 << 10)
+				}
+				data := bytes.Repeat([]byte{byte(i), byte(k)}, 5<<10)
+				if err := r.Upload(d.keys.Identity, block.Sum(data), data); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if now := n.set.Usages()[id]; now.Log != before.Log || now.Blocks < before.Blocks+1<<20+200*10<<10 || now.Blocks > before.Blocks+1<<20+200*11<<10 {
+		t.Errorf("%+v is counted, before %+v", now, before)
+	}
+}

@@ -127,6 +127,8 @@ type Replica struct {
 	// Takes reports whether so many more bytes of changes that devices give are kept, and counts them; 0 asks whether any are. nil: all are. A
 	// node's alone.
 	Takes func(bytes int) bool
+	// Took hears that what Takes counted is through: what of it is here already, or is not kept, counts no more. A node's alone.
+	Took func(bytes int)
 	// Quota says, where something was refused for a quota and would be still, how many bytes of how many are used. A node's alone.
 	Quota func() (used, limit int64, full bool)
 

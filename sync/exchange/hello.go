@@ -39,6 +39,7 @@ const (
 var (
 	errNothing = errors.New("exchange: no space in common")
 	errBye     = errors.New("exchange: the peer said bye")
+	errCrossed = errors.New("exchange: the peer was greeted at the same time")
 	errBanned  = errors.New("exchange: the peer broke the protocol before")
 )
 
@@ -54,7 +55,8 @@ type remote struct {
 
 	giving atomic.Int32 // blocks that it gives to this node at the moment
 
-	entry *entry // the handshake's stream, where the peer opened it
+	entry *entry       // the handshake's stream, where the peer opened it
+	conn  network.Conn // the handshake's
 
 	ctx     context.Context // ends with the handshake's stream
 	cancel  context.CancelFunc
@@ -66,6 +68,7 @@ type remote struct {
 	toThem, toUs []byte // transcripts
 
 	// What follows is guarded by Engine.mu.
+	after   *remote // has its place
 	theirs  map[wire.Tag]struct{}
 	said    map[dag.ID]int // how many of a space's tags were sent
 	common  map[dag.ID]bool
@@ -97,7 +100,7 @@ type remote struct {
 // newRemote begins what is known of a peer.
 func newRemote(ctx context.Context, cancel context.CancelFunc, id peer.ID, key dag.PublicKey, t *stream) *remote {
 	return &remote{
-		id: id, key: key, addr: t.Conn().RemoteMultiaddr(), entry: t.entry, ctx: ctx, cancel: cancel, ended: make(chan struct{}), tags: make(chan struct{}, 1),
+		id: id, key: key, addr: t.Conn().RemoteMultiaddr(), entry: t.entry, conn: t.Conn(), ctx: ctx, cancel: cancel, ended: make(chan struct{}), tags: make(chan struct{}, 1),
 		relayed: relayed(t.Conn().RemoteMultiaddr()), meets: make(chan struct{}, 1),
 		offers: make(chan struct{}, 1), copying: make(chan struct{}, 1),
 		theirs: make(map[wire.Tag]struct{}), said: make(map[dag.ID]int), common: make(map[dag.ID]bool), denied: make(map[dag.ID]denial), gone: make(map[dag.ID]bool),
@@ -325,6 +328,9 @@ func (e *Engine) talk(ctx context.Context, t *stream, r *remote) error {
 	return err
 }
 
+// firstGreets says whether the one of both ends that is to greet opened the handshake's stream: where both did, on one connection, each end keeps that.
+func (e *Engine) firstGreets(r *remote) bool { return (r.entry == nil) == (e.self < r.id) }
+
 // enter makes r the remote of its peer, in the place of one before.
 func (e *Engine) enter(ctx context.Context, r *remote) error {
 	for {
@@ -340,6 +346,11 @@ func (e *Engine) enter(ctx context.Context, r *remote) error {
 			e.changed = make(chan struct{})
 			return nil
 		}
+		if old.conn == r.conn && e.firstGreets(old) && !e.firstGreets(r) && old.ctx.Err() == nil {
+			e.mu.Unlock()
+			return errCrossed
+		}
+		old.after = r
 		e.mu.Unlock()
 		old.cancel()
 		select {
@@ -357,7 +368,7 @@ func (e *Engine) exit(r *remote) {
 		r.slot, r.shows = false, false
 		e.wakeMeets(r)
 	}
-	h := e.host
+	h, after := e.host, r.after
 	e.uncount(r)
 	if r.guested {
 		e.guard.guests--
@@ -367,6 +378,12 @@ func (e *Engine) exit(r *remote) {
 	e.noteChange()
 	if r.relayed && hasDirect(h, r.id) {
 		closeRelayed(h, r.id) // the other one takes its place
+		return
+	}
+	if after != nil { // both may have greeted: it goes on, perhaps on the same connection
+		if after.conn != r.conn {
+			_ = r.conn.Close()
+		}
 		return
 	}
 	e.closePeer(r.id) // a connection is of no use without it

@@ -243,21 +243,39 @@ func TestVersions(t *testing.T) {
 			break
 		}
 	}
-	h, to, _ := raw(t, 200, a)
-	old, err := h.NewStream(t.Context(), to, wire.ProtocolHello)
-	must(t, err)
-	_, err = old.Write(wire.Append(nil, &wire.Hello{Version: wire.MinVersion - 1, Nonce: [32]byte{1}}))
-	must(t, err)
-	in = wire.NewReader(old)
-	m, err := in.Read()
-	must(t, err)
-	if hello, ok := m.(*wire.Hello); !ok || hello.Version != wire.Version {
-		t.Errorf("it says %+v", m)
-	}
-	m, err = in.Read()
-	must(t, err)
-	if bye, ok := m.(*wire.Bye); !ok || bye.Reason != wire.ByeVersion {
-		t.Errorf("who speaks none is answered %+v", m)
+	// Which of both ends greets goes by their IDs.
+	for seed, greeted := byte(0), map[bool]bool{}; len(greeted) < 2; seed++ {
+		h := rawHost(t, key('v', seed))
+		greetings := make(chan network.Stream, 1)
+		h.SetStreamHandler(wire.ProtocolHello, func(s network.Stream) { greetings <- s })
+		info, err := peer.AddrInfoFromString(a.addr("/tcp/"))
+		must(t, err)
+		waits := h.ID() > info.ID
+		if greeted[waits] {
+			continue
+		}
+		greeted[waits] = true
+		must(t, h.Connect(t.Context(), *info))
+		var old network.Stream
+		if waits {
+			old = <-greetings
+		} else {
+			old, err = h.NewStream(t.Context(), info.ID, wire.ProtocolHello)
+			must(t, err)
+		}
+		_, err = old.Write(wire.Append(nil, &wire.Hello{Version: wire.MinVersion - 1, Nonce: [32]byte{1}}))
+		must(t, err)
+		in = wire.NewReader(old)
+		m, err := in.Read()
+		must(t, err)
+		if hello, ok := m.(*wire.Hello); !ok || hello.Version != wire.Version {
+			t.Errorf("it says %+v", m)
+		}
+		m, err = in.Read()
+		must(t, err)
+		if bye, ok := m.(*wire.Bye); !ok || bye.Reason != wire.ByeVersion {
+			t.Errorf("who speaks none is answered %+v", m)
+		}
 	}
 	if n := a.log.warnings.Load(); n != 0 || !later.connected() {
 		t.Errorf("%d warnings, %v", n, later.connected())

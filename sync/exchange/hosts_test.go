@@ -187,15 +187,21 @@ func TestMembers(t *testing.T) {
 // raw is a host that speaks libp2p and then whatever the test says.
 func raw(t testing.TB, seed byte, to *device) (host.Host, peer.ID, ed25519.PrivateKey) {
 	k := key('r', seed)
+	h := rawHost(t, k)
+	info, err := peer.AddrInfoFromString(to.addr("/tcp/"))
+	must(t, err)
+	must(t, h.Connect(t.Context(), *info))
+	return h, info.ID, k
+}
+
+// rawHost makes a host that serves nothing and is connected with nobody.
+func rawHost(t testing.TB, k ed25519.PrivateKey) host.Host {
 	priv, err := crypto.UnmarshalEd25519PrivateKey(k)
 	must(t, err)
 	h, err := libp2p.New(libp2p.Identity(priv), libp2p.NoListenAddrs, libp2p.DisableMetrics())
 	must(t, err)
 	t.Cleanup(func() { h.Close() })
-	info, err := peer.AddrInfoFromString(to.addr("/tcp/"))
-	must(t, err)
-	must(t, h.Connect(t.Context(), *info))
-	return h, info.ID, k
+	return h
 }
 
 func TestHostilePeers(t *testing.T) {

@@ -54,3 +54,28 @@ func TestTakesNoMore(t *testing.T) {
 	same(t, []*replica{a, b})
 	equalEnds(t, []*link{l})
 }
+
+// What was counted is said to be through, also where it was here already or nobody accepts it.
+func TestTookWhatItTakes(t *testing.T) {
+	a, b := newReplica(t, 0), newReplica(t, 1)
+	a.write(1)
+	l := connect(t, a, b)
+	settle(t, []*replica{a, b}, []*link{l})
+	l.s[1].Close()
+	counted, took := 0, 0
+	l.s[1] = b.space.New(session.Peer{
+		Name: "0", Device: author(0).Device, Wake: func() {},
+		Takes: func(bytes int) bool { counted += bytes; return true },
+		Took:  func(bytes int) { took += bytes },
+	})
+	settle(t, []*replica{a, b}, []*link{l})
+	frame, err := a.graphs[1].Frame(a.graphs[1].Heads()[0])
+	must(t, err)
+	for range 5 {
+		must(t, l.s[1].Receive(&wire.Frames{Graph: wire.Files, Frames: [][]byte{frame}}))
+	}
+	must(t, l.s[1].Receive(&wire.Frames{Graph: wire.Files, Frames: [][]byte{frame[:len(frame)-1]}}))
+	if want := 6*len(frame) - 1; counted != want || took != want {
+		t.Errorf("of %d bytes %d were counted, and %d are through", want, counted, took)
+	}
+}
