@@ -35,7 +35,7 @@ type Peer struct {
 	// Takes reports whether so many more bytes of batches of files by the peer are to be taken in, and counts them; 0 asks whether any are. What is
 	// not taken is no fault of the peer, and is not asked for: another session begins where it is taken again. nil: all are.
 	Takes func(bytes int) bool
-	// Took hears that a group which Takes counted is through: as many bytes, whatever became of it. nil: nobody is told. It is called with no lock held.
+	// Took hears that a group which Takes counted is through: as many bytes, whatever became of it. nil, or without Takes: nobody is told. It is called with no lock held.
 	Took func(bytes int)
 
 	// Preview gives the record of the preview that this device made of the space, nil for none, which a peer that pulls files is told first;

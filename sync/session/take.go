@@ -16,7 +16,7 @@ func (s *Session) takeIn(m *wire.Frames) error {
 	if !s.takes(m.Graph, size) {
 		return nil
 	}
-	if m.Graph == wire.Files && s.cfg.Took != nil {
+	if m.Graph == wire.Files && s.cfg.Takes != nil && s.cfg.Took != nil {
 		defer s.cfg.Took(size)
 	}
 	s.mu.Lock()

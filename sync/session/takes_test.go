@@ -78,4 +78,10 @@ func TestTookWhatItTakes(t *testing.T) {
 	if want := 6*len(frame) - 1; counted != want || took != want {
 		t.Errorf("of %d bytes %d were counted, and %d are through", want, counted, took)
 	}
+	l.s[1].Close()
+	l.s[1] = b.space.New(session.Peer{
+		Name: "0", Device: author(0).Device, Wake: func() {},
+		Took: func(bytes int) { t.Errorf("%d bytes that nobody counted are through", bytes) },
+	})
+	must(t, l.s[1].Receive(&wire.Frames{Graph: wire.Files, Frames: [][]byte{frame}}))
 }
