@@ -561,7 +561,7 @@ func TestHistories(t *testing.T) {
 		}
 		return true
 	}
-	for range 20 { // a short run may miss what it is for
+	for range 500 { // a short run may miss what it is for
 		if rapid.Check(t, histories); t.Failed() || all() {
 			break
 		}
