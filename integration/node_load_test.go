@@ -3,8 +3,12 @@ package integration
 import (
 	"context"
 	"crypto/rand"
+	"io"
+	"net/http"
 	"os"
+	"regexp"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -96,13 +100,13 @@ func (l *load) write(t *testing.T, c *loadClient, body []byte) {
 
 // A node with many connected clients passes each change on to the other client of its space. With ANYFS_LONG there are 1,000 clients in 1,000 spaces,
 // and 3,000 changes a second for ten seconds. What the node takes of CPU and memory, and how long a change is on its way, is logged: the clients
-// have the same cores, so how long it takes says little.
+// have the same cores, so how long it takes says little. How long it is in the node is what that says itself.
 func TestNodeUnderLoad(t *testing.T) {
 	many, rate, seconds := 30, 300, 2
 	if os.Getenv("ANYFS_LONG") != "" {
 		many, rate, seconds = 1000, 3000, 10
 	}
-	node := NewNode(t, "--no-relay") // or they would find each other, and need no node
+	node := NewNode(t, "--http", "127.0.0.1:0", "--no-relay") // or they would find each other, and need no node
 	l := &load{sent: map[dag.ID]time.Time{}}
 	account, err := acl.NewAccount(rand.Reader)
 	if err != nil {
@@ -197,6 +201,51 @@ func TestNodeUnderLoad(t *testing.T) {
 	t.Logf("%d changes in %v, all passed on after %v; the node used %v for each, and has %v MiB; on its way a change was %v in the median, %v at p99",
 		n, wrote.Round(time.Millisecond), all.Round(time.Millisecond), ((after - cpu) / time.Duration(n)).Round(time.Microsecond), rss,
 		l.took[n/2].Round(time.Millisecond), l.took[n*99/100].Round(time.Millisecond))
+	text := node.metrics(t)
+	ingested, ingest := quantile(t, text, "anyfs_node_ingest_seconds", 0.99)
+	passed, fanout := quantile(t, text, "anyfs_node_fanout_seconds", 0.99)
+	t.Logf("in the node, at p99: %v until it is taken in (%d groups), %v until the other device is told (%d changes)", ingest, ingested, fanout, passed)
+	if passed < n || ingested == 0 || ingested > n+2*many {
+		t.Errorf("of %d changes the node says that it took in %d groups, and passed on %d changes", n, ingested, passed)
+	}
+}
+
+// metrics reads the node's /metrics.
+func (n *Node) metrics(t *testing.T) string {
+	t.Helper()
+	r, err := http.Get("http://" + n.Logged(t, "metrics", "address") + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	b, err := io.ReadAll(r.Body)
+	if err != nil || r.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %v", r.Status, err)
+	}
+	return string(b)
+}
+
+// quantile reads a histogram: how much was observed, and the bound of the bucket in which a share of it ends.
+func quantile(t *testing.T, metrics, name string, share float64) (n int, at time.Duration) {
+	t.Helper()
+	buckets := regexp.MustCompile(name+`_bucket\{le="([^"]+)"\} (\d+)`).FindAllStringSubmatch(metrics, -1)
+	if len(buckets) == 0 {
+		t.Fatalf("no histogram %s", name)
+	}
+	n, err := strconv.Atoi(buckets[len(buckets)-1][2])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range buckets {
+		bound, err := strconv.ParseFloat(b[1], 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if k, err := strconv.Atoi(b[2]); err != nil || float64(k) >= share*float64(n) {
+			return n, time.Duration(min(bound, 3600) * float64(time.Second))
+		}
+	}
+	return n, 0
 }
 
 // nodesOf gives the addresses in a node's link.

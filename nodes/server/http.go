@@ -321,6 +321,7 @@ func answered(fn func(*http.Request) (any, error)) http.HandlerFunc {
 func (n *Node) metrics() *http.ServeMux {
 	r := prometheus.NewRegistry()
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	r.MustRegister(n.timing.ingest, n.timing.fanout)
 	gauge := func(name, help string, fn func(spaces.Totals) float64) {
 		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return fn(n.set.Totals()) }))
 	}

@@ -91,6 +91,7 @@ type Node struct {
 	ready atomic.Bool
 
 	gave, gaveBytes atomic.Uint64 // blocks through the gateway
+	timing          timing
 }
 
 // Open opens a node's folder, or makes it. Close gives it up.
@@ -109,7 +110,7 @@ func Open(opt Options) (n *Node, err error) {
 	if opt.Kind == 0 {
 		opt.Kind = network.Coordinator | network.Sync | network.File
 	}
-	n = &Node{opt: opt, changed: make(chan struct{}, 1)}
+	n = &Node{opt: opt, changed: make(chan struct{}, 1), timing: newTiming()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.Close())
@@ -180,7 +181,7 @@ func Open(opt Options) (n *Node, err error) {
 	}
 	o := exchange.Options{
 		Key: n.key, Serve: n.set, Listen: n.listen, Fixed: true, Log: opt.Log, Mesh: n, Config: func() []byte { return n.view.Load().encoded },
-		Placer: n.set, Network: func() dag.PublicKey { return n.view.Load().Config.ID },
+		Placer: n.set, Network: func() dag.PublicKey { return n.view.Load().Config.ID }, Timing: n.timing.hear(),
 	}
 	if n.signer != nil {
 		o.Admit = n.admit

@@ -26,6 +26,7 @@ import (
 	"github.com/anyfs/anyfs/acl/list"
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/dag/block"
+	"github.com/anyfs/anyfs/sync/session"
 	"github.com/anyfs/anyfs/sync/wire"
 )
 
@@ -67,6 +68,8 @@ type Options struct {
 	// Placer keeps what owners of spaces say to a node, and Network gives the network that they say it of; nil: nothing is.
 	Placer  Placer
 	Network func() dag.PublicKey
+	// Timing hears how long changes take on their way through; nil: nobody.
+	Timing *session.Timing
 	// Fixed: a port that is taken is an error.
 	Fixed bool
 

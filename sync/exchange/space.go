@@ -71,7 +71,7 @@ func (e *Engine) newSpace(r *Replica) *space {
 	sp := &space{e: e, id: r.ID, r: r, wake: make(chan struct{}, 1), links: make(map[peer.ID]*link), cancel: func() {}}
 	sp.session = session.NewSpace(session.Config{
 		ID: r.ID, ACL: r.ACL, Files: r.Files, NoFiles: r.NoFiles, Device: e.key, Durable: r.Durable, Wake: sp.poke, Log: e.log, Sign: e.sign,
-		Node: e.isNode, Words: readWords(r.Words),
+		Node: e.isNode, Words: readWords(r.Words), Timing: e.opt.Timing,
 		Grown: func() {
 			if r.Grown != nil {
 				r.Grown()
@@ -407,6 +407,7 @@ func (l *link) send(ctx context.Context, t *stream, s *session.Session, wake <-c
 			if err := t.flush(); err != nil {
 				return err
 			}
+			s.Written()
 			continue
 		}
 		select {

@@ -294,6 +294,9 @@ func (d *side) push() (wire.Message, error) {
 	for len(d.queue) > 0 && !d.queue[0].own && len(ids) < wire.MaxIDs {
 		if id := d.queue[0].id; !d.recent.has(id) {
 			ids = append(ids, id)
+			if d.s.sp.cfg.Timing != nil {
+				d.s.passing = append(d.s.passing, d.queue[0].at)
+			}
 		} else {
 			d.owe = true
 		}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/sync/reconcile"
@@ -69,6 +70,7 @@ type Session struct {
 	previews   int                      // of the peer, since the last tick
 	word       *wire.Statement          // what the peer, a node, had said before the session, until it showed that it holds it
 	pending    int                      // bytes
+	passing    []time.Time              // when the batches were taken in of which Next told the peer, until that is written
 	err        error
 }
 
@@ -186,6 +188,19 @@ func (s *Session) Next() (wire.Message, error) {
 		}
 	}
 	return nil, nil
+}
+
+// Written says that what Next gave so far was written to the peer. Without Config.Timing there is nothing to say.
+func (s *Session) Written() {
+	if s.sp.cfg.Timing == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, at := range s.passing {
+		s.sp.cfg.Timing.PassedOn(time.Since(at))
+	}
+	s.passing = s.passing[:0]
 }
 
 // Receive takes a message from the peer. An error ends the session; it wraps ErrPeer where that is the peer's fault.

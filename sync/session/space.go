@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/sync/wire"
@@ -33,8 +34,15 @@ type Config struct {
 	Sign   func(text []byte) [64]byte // by this device, what it states of itself; nil: it states nothing
 	Node   func(dag.PublicKey) bool   // whether a device is a node that serves the space, whose statements are kept; called under locks, and is quick; nil: none is
 	Words  []*wire.Statement          // of nodes, kept from before: see Space.Words
+	Timing *Timing                    // nil: nothing is measured
 	Whole  int                        // up to how many tips are sent whole; 0: 256
 	NewKey func() wire.Key            // draws the key of a run of probes; nil: from the system's randomness
+}
+
+// Timing hears how long the way of changes of others through this process takes. Its functions are called with locks held, and are quick.
+type Timing struct {
+	TakenIn  func(time.Duration) // a group of batches, from when it was read until it was verified and taken in
+	PassedOn func(time.Duration) // a batch, from when it was taken in until a peer was sent it, or told of it
 }
 
 // Space is one space on this device, and the sessions in which it is exchanged. It is safe for concurrent use.
@@ -66,6 +74,7 @@ type asking struct {
 type offer struct {
 	id  dag.ID
 	own bool
+	at  time.Time // when it came to count; zero without Config.Timing
 }
 
 // NewSpace returns a space that hears what its graphs take in from now on, until Close.
@@ -90,8 +99,12 @@ func NewSpace(cfg Config) *Space {
 	for kind, g := range sp.graphs {
 		sp.asked[kind] = make(map[dag.ID]asking)
 		sp.cancels = append(sp.cancels, g.Subscribe(func(b *dag.Batch) {
+			var now time.Time
+			if cfg.Timing != nil {
+				now = time.Now()
+			}
 			sp.mu.Lock()
-			sp.events[kind] = append(sp.events[kind], offer{b.ID(), b.Device == cfg.Device})
+			sp.events[kind] = append(sp.events[kind], offer{b.ID(), b.Device == cfg.Device, now})
 			sp.unsaid = true
 			sp.mu.Unlock()
 			cfg.Wake()

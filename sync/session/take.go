@@ -2,6 +2,7 @@ package session
 
 import (
 	"errors"
+	"time"
 
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/sync/wire"
@@ -18,6 +19,10 @@ func (s *Session) takeIn(m *wire.Frames) error {
 	}
 	if m.Graph == wire.Files && s.cfg.Takes != nil && s.cfg.Took != nil {
 		defer s.cfg.Took(size)
+	}
+	if timing := s.sp.cfg.Timing; timing != nil {
+		began := time.Now()
+		defer func() { timing.TakenIn(time.Since(began)) }()
 	}
 	s.mu.Lock()
 	if s.closed {
