@@ -460,3 +460,31 @@ func TestPortIsTaken(t *testing.T) {
 		}
 	}
 }
+
+// What comes while a device writes what came before to a slow disk is passed on at once.
+func TestPassedOnWhileTheDiskWrites(t *testing.T) {
+	a := newDevice(t, 1, 1)
+	b := newDevice(t, 1, 2, a.addr("/tcp/"))
+	c := newDevice(t, 1, 3, b.addr("/tcp/"))
+	ra, rb, rc := newReplica(t, a, "one"), newReplica(t, b, "one"), newReplica(t, c, "one")
+	var slow atomic.Bool
+	writes, done := make(chan struct{}, 1), make(chan struct{})
+	defer close(done)
+	rb.Durable = func() error {
+		if slow.Swap(false) {
+			writes <- struct{}{}
+			<-done
+		}
+		return nil
+	}
+	for _, r := range []*replica{ra, rb, rc} {
+		r.d.e.Add(r.Replica)
+	}
+	ra.write(t, ra.Files, []byte("first"))
+	eventually(t, func() bool { return equal(ra, rb) && equal(rb, rc) })
+	slow.Store(true)
+	ra.write(t, ra.Files, []byte("second"))
+	<-writes
+	ra.write(t, ra.Files, []byte("third"))
+	eventually(t, func() bool { return equal(ra, rc) })
+}

@@ -126,10 +126,21 @@ func (sp *space) startLocked(fn func(context.Context)) bool {
 	return true
 }
 
-// run hands what is new to the sessions at once, and makes what others wrote durable now and then.
+// run hands what is new to the sessions at once, and makes what others wrote durable now and then. What comes while the disk writes does not wait for it.
 func (sp *space) run(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
 	var due <-chan time.Time
 	var last time.Time
+	settled := make(chan error, 1)
+	settling, again := false, false // something came since settling began
+	plan := func() {
+		if settling {
+			again = true
+		} else if due == nil {
+			due = sp.e.clock.After(max(0, settleEvery-sp.e.clock.Now().Sub(last)))
+		}
+	}
 	for {
 		select {
 		case <-sp.wake:
@@ -137,15 +148,21 @@ func (sp *space) run(ctx context.Context) {
 			if err != nil {
 				sp.e.log.Error("a space is not exchanged for now", "space", sp.id, "err", err)
 			}
-			if (unsettled || sp.fresh.Swap(false) || err != nil) && due == nil {
-				due = sp.e.clock.After(max(0, settleEvery-sp.e.clock.Now().Sub(last)))
+			if unsettled || sp.fresh.Swap(false) || err != nil {
+				plan()
 			}
 		case <-due:
-			due, last = nil, sp.e.clock.Now()
-			if err := sp.session.Settle(); err != nil {
+			due, last, settling = nil, sp.e.clock.Now(), true
+			wg.Go(func() { settled <- sp.session.Settle() })
+		case err := <-settled:
+			settling = false
+			if err != nil {
 				sp.e.log.Error("what peers sent is not durable", "space", sp.id, "err", err)
 				due = sp.e.clock.After(time.Second)
+			} else if again {
+				plan()
 			}
+			again = false
 		case <-ctx.Done():
 			return
 		}
