@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/anyfs/anyfs/dag"
@@ -22,6 +23,12 @@ const (
 	maxGiving  = 4
 	keptBuffer = 256 << 10
 )
+
+// uploadBuffers are what blocks that come are put together in, of up to uploadBuffer bytes each: most blocks of files are of that size at most, and one
+// that grows part by part is copied and cleared several times. One is held while a block comes.
+const uploadBuffer = 1<<20 + 64<<10
+
+var uploadBuffers = sync.Pool{New: func() any { b := make([]byte, 0, uploadBuffer); return &b }}
 
 // keptWithin is how long the answer about a block may take after it was written: what was written before it may be on its way over a slow line.
 const keptWithin = 5 * time.Minute
@@ -90,14 +97,16 @@ func (l *link) upload(ctx context.Context, ids []block.ID) ([]block.ID, error) {
 			return context.Cause(ctx)
 		}
 	}
+	var buf []byte
 	for _, id := range lacks {
-		data, err := l.sp.r.Blocks.GetBuffer(id, nil)
+		data, err := l.sp.r.Blocks.GetBuffer(id, buf)
 		if errors.Is(err, block.ErrAbsent) {
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
+		buf = data // put has written it when it returns
 		for len(waits) >= maxUploads {
 			if err := wait(); err != nil {
 				return nil, err
@@ -156,7 +165,8 @@ type upload struct {
 	request uint64
 	id      block.ID
 	data    []byte
-	left    uint64 // of it
+	pooled  *[]byte // has data; nil: it is the upload's own
+	left    uint64  // of it
 	begun   bool
 }
 
@@ -166,6 +176,10 @@ func (u *upload) end() {
 		u.begun = false
 		u.l.giving.Store(false)
 		u.l.r.giving.Add(-1)
+	}
+	if u.pooled != nil {
+		uploadBuffers.Put(u.pooled)
+		u.pooled, u.data = nil, nil
 	}
 }
 
@@ -189,6 +203,10 @@ func (u *upload) take(m *wire.PutBlock) (*wire.HeldBlocks, error) {
 			return nil, errStreams
 		}
 		u.request, u.id, u.begun, u.data = m.Request, m.ID, true, u.data[:0]
+		if size := uint64(len(m.Data)) + m.Left; size > keptBuffer && size <= uploadBuffer {
+			u.pooled = uploadBuffers.Get().(*[]byte)
+			u.data = (*u.pooled)[:0]
+		}
 	case m.Request != u.request || m.ID != u.id || uint64(len(m.Data))+m.Left != u.left:
 		return nil, fmt.Errorf("%w: another block within one", session.ErrPeer)
 	}
@@ -196,7 +214,7 @@ func (u *upload) take(m *wire.PutBlock) (*wire.HeldBlocks, error) {
 	if m.Left > 0 {
 		return nil, nil
 	}
-	u.end()
+	defer u.end()
 	a := &wire.HeldBlocks{Request: u.request, Bits: []byte{0}}
 	if block.Sum(u.data) != u.id {
 		return nil, fmt.Errorf("%w: it gave other bytes for a block", session.ErrPeer)

@@ -80,8 +80,8 @@ func Append(dst []byte, m Message) []byte {
 		panic(fmt.Sprintf("wire: %T: %v", m, err))
 	}
 	at := len(dst)
-	if p, ok := m.(*Part); ok {
-		dst = append(p.appendHead(append(dst, 0, 0, 0, 0)), p.Data...)
+	if p, ok := m.(bulk); ok {
+		dst = append(p.appendHead(append(dst, 0, 0, 0, 0)), *p.data()...)
 		binary.BigEndian.PutUint32(dst[at:], uint32(len(dst)-at-4))
 		return dst
 	}
@@ -97,13 +97,13 @@ func Append(dst []byte, m Message) []byte {
 // Decode reads a body and refuses every byte string that Append does not make. The message does not alias it.
 func Decode(body []byte) (Message, error) {
 	m, err := decode(body)
-	if p, ok := m.(*Part); ok {
-		p.Data = bytes.Clone(p.Data)
+	if p, ok := m.(bulk); ok {
+		*p.data() = bytes.Clone(*p.data())
 	}
 	return m, err
 }
 
-// decode is Decode, but that the data of a Part are those of body.
+// decode is Decode, but that the data of a Part and a PutBlock are those of body.
 func decode(body []byte) (Message, error) {
 	if len(body) > MaxBody {
 		return nil, ErrTooLong
@@ -112,9 +112,9 @@ func decode(body []byte) (Message, error) {
 	if len(body) < 2 || body[0] < 0x81 || body[0] > 0x97 || body[1] > 0x18 || body[1] == 0x18 && len(body) < 3 {
 		return nil, ErrFormat
 	}
-	kind := Kind(body[1])
+	kind, long := Kind(body[1]), 1
 	if kind == 0x18 {
-		if kind = Kind(body[2]); kind < 24 {
+		if kind, long = Kind(body[2]), 2; kind < 24 {
 			return nil, ErrFormat
 		}
 	}
@@ -122,8 +122,8 @@ func decode(body []byte) (Message, error) {
 	if m == nil {
 		return nil, fmt.Errorf("%w: message of kind %d", ErrFormat, kind)
 	}
-	if p, ok := m.(*Part); ok {
-		return p.decode(body)
+	if p, ok := m.(bulk); ok {
+		return decodeBulk(p, body, long)
 	}
 	if err := decMode.Unmarshal(body, m); err != nil {
 		return nil, fmt.Errorf("%w: %T: %w", ErrFormat, m, err)
@@ -162,7 +162,7 @@ type Reader struct {
 func NewReader(r io.Reader) *Reader { return &Reader{Limit: MaxHello, r: r} }
 
 // Read returns the next message. io.EOF ends the stream between two messages. What a length promises is allocated as it
-// arrives. The data of a Part are valid until the next Read.
+// arrives. The data of a Part and of a PutBlock are valid until the next Read.
 func (r *Reader) Read() (Message, error) {
 	var head [4]byte
 	if _, err := io.ReadFull(r.r, head[:]); err != nil {
