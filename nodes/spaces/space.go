@@ -41,6 +41,7 @@ type Space struct {
 	use    *usage
 
 	retired atomic.Bool  // it is about to be removed
+	counted atomic.Bool  // bytes were counted since what the space takes was last looked at
 	refused atomic.Int64 // bytes of what was last refused for a quota; 0: nothing was
 	uses    int          // guarded by Set.mu: how often get gave it and put did not take it back
 	used    time.Time    // guarded by Set.mu: when put last did
@@ -140,13 +141,14 @@ func (sp *Space) keep(id block.ID, data []byte, bounded bool) error {
 	if !bounded {
 		all, one = 0, 0
 	}
+	sp.counted.Store(true)
 	if !sp.use.charge(sp.id, owner, int64(len(data)), 0, all, one) {
 		sp.use.refused.Add(1)
 		sp.refused.Store(int64(len(data)))
 		return exchange.ErrQuota
 	}
 	if err := sp.blocks.PutHashed(id, data); err != nil {
-		sp.use.refund(sp.id, int64(len(data)))
+		sp.use.refund(sp.id, int64(len(data)), 0)
 		return err
 	}
 	if bounded {
@@ -172,9 +174,16 @@ func (sp *Space) bounds() (owner dag.PublicKey, all, one int64) {
 	return owner, all, one
 }
 
-// takes counts n bytes of changes that a device gives, unless that is beyond a quota. What of them was here already is counted until the next checkpoint.
-// For 0 it says whether there is room for what was refused last.
+// takes counts n bytes of changes that a device gives, unless that is beyond a quota. What of them was here already, or is not kept, is given back by a
+// negative n. For 0 it says whether there is room for what was refused last.
 func (sp *Space) takes(n int) bool {
+	if n != 0 {
+		sp.counted.Store(true)
+	}
+	if n < 0 {
+		sp.use.refund(sp.id, 0, int64(-n))
+		return true
+	}
 	owner, all, one := sp.bounds()
 	if n == 0 {
 		_, _, full := sp.quota()
@@ -227,7 +236,11 @@ func (sp *Space) checkpoint(ctx context.Context) error {
 	}
 	now := sp.last
 	now.acl, now.files, now.blocks = sp.aclLog.Mark(), sp.log.Mark(), sp.blocks.Len()
+	counted := sp.counted.Swap(false)
 	if now == sp.last {
+		if counted {
+			sp.settle() // it was counted, and nothing came of it
+		}
 		return nil
 	}
 	if err := sp.blocks.Sync(ctx); err != nil {

@@ -136,12 +136,12 @@ func (u *usage) room(id dag.ID, owner dag.PublicKey, n, all, one int64) (used, l
 	return 0, 0, false
 }
 
-// refund takes back what charge counted of a block that was not kept.
-func (u *usage) refund(id dag.ID, n int64) {
+// refund takes back what charge counted of a block, or of changes, that were not kept.
+func (u *usage) refund(id dag.ID, blocks, changes int64) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	x := u.of[id]
-	x.Blocks = max(0, x.Blocks-n) // a checkpoint may have settled it meanwhile
+	x.Blocks, x.Log = max(0, x.Blocks-blocks), max(0, x.Log-changes) // a checkpoint may have settled it meanwhile
 	u.put(id, x)
 	u.fresh[id] = true
 }

@@ -2,6 +2,7 @@ package spaces_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -196,5 +197,31 @@ func TestChangesWithinTheQuota(t *testing.T) {
 	d.equal(t)
 	if b := held(); b != 41 {
 		t.Errorf("it holds %d batches", b)
+	}
+}
+
+// What was counted and did not come is counted no more within seconds, also where nothing else comes to the space: a quota that is full of it would never
+// have room again.
+func TestWhatDidNotComeIsNotCounted(t *testing.T) {
+	n := newNode(t, t.TempDir(), spaces.Options{CloseAfter: 50 * time.Millisecond, Quota: func(dag.PublicKey, dag.ID) (int64, int64) { return 1 << 20, 0 }})
+	d := newDevice(t, n)
+	d.write(t, "first")
+	d.equal(t)
+	id := d.space.ID()
+	r := n.set.Space(t.Context(), id, d.keys.Identity)
+	defer r.Release()
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() { _ = n.set.Run(ctx) })
+	for range 2 { // the first time may be with the checkpoint of what did come
+		for r.Takes(64 << 10) {
+		}
+		eventually(t, "there is room again", func() bool { _, _, full := r.Quota(); return !full && n.set.Usages()[id].Log < 64<<10 })
+	}
+	before := n.set.Usages()[id].Log
+	if !r.Takes(64<<10) || !r.Takes(-64<<10) || n.set.Usages()[id].Log > before {
+		t.Errorf("%d bytes are counted, before %d", n.set.Usages()[id].Log, before)
 	}
 }

@@ -124,8 +124,8 @@ type Replica struct {
 	// is taken. A node's alone.
 	Upload func(account dag.PublicKey, id block.ID, data []byte) error
 
-	// Takes reports whether so many more bytes of changes that devices give are kept, and counts them; 0 asks whether any are. nil: all are. A
-	// node's alone.
+	// Takes reports whether so many more bytes of changes that devices give are kept, and counts them; 0 asks whether any are, and a negative number
+	// gives back what was counted and is not kept. nil: all are. A node's alone.
 	Takes func(bytes int) bool
 	// Quota says, where something was refused for a quota and would be still, how many bytes of how many are used. A node's alone.
 	Quota func() (used, limit int64, full bool)

@@ -32,8 +32,8 @@ type Peer struct {
 	Reads  func() bool   // whether the peer may have the files; nil: it may
 	Wake   func()        // Next has something; called by any goroutine, and is quick
 
-	// Takes reports whether so many more bytes of batches of files by the peer are to be taken in, and counts them; 0 asks whether any are. What is
-	// not taken is no fault of the peer, and is not asked for: another session begins where it is taken again. nil: all are.
+	// Takes reports whether so many more bytes of batches of files by the peer are to be taken in, and counts them; 0 asks whether any are, and a
+	// negative number gives back what was counted, and was here already or is not kept. What is not taken is no fault of the peer, and is not asked for: another session begins where it is taken again. nil: all are.
 	Takes func(bytes int) bool
 
 	// Preview gives the record of the preview that this device made of the space, nil for none, which a peer that pulls files is told first;

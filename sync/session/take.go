@@ -9,16 +9,14 @@ import (
 
 // takeIn takes a group of batches into the graph. Meanwhile the session goes on sending.
 func (s *Session) takeIn(m *wire.Frames) error {
-	size := 0
-	for _, f := range m.Frames {
-		size += len(f)
-	}
+	size := framesBytes(m.Frames)
 	if !s.takes(m.Graph, size) {
 		return nil
 	}
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
+		s.takes(m.Graph, -size)
 		return nil
 	}
 	s.ingesting = true
@@ -31,6 +29,9 @@ func (s *Session) takeIn(m *wire.Frames) error {
 		m.Frames = m.Frames[1:]
 		return t.add(r, n, err)
 	})
+	if t.unused += framesBytes(m.Frames); t.unused > 0 {
+		s.takes(m.Graph, -t.unused)
+	}
 	if m.Graph == wire.ACL && t.accepted > 0 {
 		s.sp.cfg.Grown()
 	}
@@ -55,8 +56,16 @@ func (s *Session) takeIn(m *wire.Frames) error {
 	return err
 }
 
+func framesBytes(frames [][]byte) (n int) {
+	for _, f := range frames {
+		n += len(f)
+	}
+	return n
+}
+
 // taken is what became of a group.
 type taken struct {
+	unused              int      // bytes of those that were here already, or are not kept
 	ids                 []dag.ID // all but the refused
 	accepted            int
 	held                bool // some were here already
@@ -66,6 +75,9 @@ type taken struct {
 }
 
 func (t *taken) add(r dag.Result, bytes int, err error) error {
+	if err != nil || r.Status == dag.Duplicate {
+		t.unused += bytes
+	}
 	switch {
 	case err == nil:
 	case isFault(err):

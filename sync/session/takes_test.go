@@ -3,6 +3,7 @@ package session_test
 import (
 	"testing"
 
+	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/sync/session"
 	"github.com/anyfs/anyfs/sync/wire"
 )
@@ -53,4 +54,41 @@ func TestTakesNoMore(t *testing.T) {
 	settle(t, []*replica{a, b}, []*link{l})
 	same(t, []*replica{a, b})
 	equalEnds(t, []*link{l})
+}
+
+// What is counted of files is what is kept of them: what was here already, and what nobody accepts, is given back. Else who sends the same again and again
+// uses up a quota.
+func TestTakesWhatIsKept(t *testing.T) {
+	a, b := newReplica(t, 0), newReplica(t, 1)
+	for range 10 {
+		a.write(0)
+		a.write(1)
+	}
+	counted := 0
+	l := connect(t, a, b)
+	l.s[1].Close()
+	l.s[1] = b.space.New(session.Peer{Name: "0", Device: author(0).Device, Wake: func() {}, Takes: func(bytes int) bool {
+		counted += bytes
+		return true
+	}})
+	settle(t, []*replica{a, b}, []*link{l})
+	kept := 0
+	must(t, b.graphs[1].FramesSince(nil, func(_ dag.ID, frame []byte) error { kept += len(frame); return nil }))
+	if kept == 0 || counted != kept {
+		t.Errorf("%d bytes are counted and %d kept", counted, kept)
+	}
+	frame, err := a.graphs[1].Frame(a.graphs[1].Heads()[0])
+	must(t, err)
+	for range 20 {
+		must(t, l.s[1].Receive(&wire.Frames{Graph: wire.Files, Frames: [][]byte{frame, frame}}))
+	}
+	must(t, l.s[1].Receive(&wire.Frames{Graph: wire.Files, Frames: [][]byte{[]byte("no batch"), frame}}))
+	if counted != kept {
+		t.Errorf("%d bytes are counted and %d kept, after what was here already came again", counted, kept)
+	}
+	l.s[1].Close()
+	must(t, l.s[1].Receive(&wire.Frames{Graph: wire.Files, Frames: [][]byte{frame}}))
+	if counted != kept {
+		t.Errorf("%d bytes are counted and %d kept, after the end of the session", counted, kept)
+	}
 }
