@@ -45,6 +45,7 @@ type Invited struct {
 	Time    time.Time
 	Expires time.Time // zero: never
 	Revoked bool
+	Overrun bool // so many asked by it and were not let in that nobody else may
 }
 
 // Terms are those of an invitation.
@@ -115,10 +116,11 @@ func (s *Space) write(rec *list.Record) (dag.ID, error) {
 // Invitations are all that were made and stand.
 func (s *Space) Invitations() []Invited {
 	var out []Invited
-	for _, i := range s.list.State().Invitations() {
+	st := s.list.State()
+	for _, i := range st.Invitations() {
 		out = append(out, Invited{
 			ID: i.ID, By: i.Author, Role: i.Role, Open: i.Open(), Uses: i.Uses, Used: i.Used, Time: unix(i.Time), Expires: unix(i.Expires),
-			Revoked: i.Revoked(),
+			Revoked: i.Revoked(), Overrun: st.Overrun(i.ID),
 		})
 	}
 	slices.SortStableFunc(out, func(a, b Invited) int { return a.Time.Compare(b.Time) })

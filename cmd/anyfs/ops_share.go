@@ -138,6 +138,8 @@ var opInvites = operation[nameParams, []invitation]{"invites", func(_ context.Co
 			x.State = "used"
 		case !i.Expires.IsZero() && !h.fs.Now().Before(i.Expires):
 			x.State = "expired"
+		case i.Overrun:
+			x.State = "overrun"
 		}
 		out = append(out, x)
 	}
