@@ -114,6 +114,35 @@ func TestOverrun(t *testing.T) {
 	}
 }
 
+// TestInvitedIn: a member's device that proves the invitation by which it came is shown the list, whatever became of that; one that was revoked, or whose account was removed, is
+// not.
+func TestInvitedIn(t *testing.T) {
+	p := newParty(t, "adm:admin")
+	eve := newActor(50, 1)
+	p.who["eve"] = eve
+	p.replica("eve")
+	asked := p.must("owner", invite(90, RoleWriter, p.space))
+	p.sync()
+	q := p.must("eve", eve.request(p.space, 90, asked))
+	p.sync()
+	p.must("adm", accept(q, RoleWriter, p.space))
+	p.must("adm", revoke(asked, nil))
+	p.sync()
+	key, device := public(key('i', 90)), public(eve.device)
+	invited := func() bool { return p.lists["owner"].State().Invited(key, device, 1) }
+	if !invited() || p.lists["owner"].State().Invited(key, public(newActor(51, 1).device), 1) {
+		t.Error("who was let in before the invitation was revoked is not shown the list, or a stranger is")
+	}
+	if p.lists["owner"].State().Invited(public(eve.account), device, 1) {
+		t.Error("the key of no invitation is one")
+	}
+	p.must("adm", remove(eve, next(p.space)))
+	p.sync()
+	if invited() {
+		t.Error("who was removed is shown the list")
+	}
+}
+
 // TestRequests: how a stranger comes in, and does not.
 func TestRequests(t *testing.T) {
 	p := newParty(t, "adm:admin")

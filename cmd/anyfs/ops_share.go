@@ -414,8 +414,8 @@ var opJoin = operation[joinParams, joinResult]{"join", func(ctx context.Context,
 		return r, &failure{exitUsage, err}
 	}
 	if p.Name == "" {
-		if p.Name = l.Name; p.Name == "" {
-			p.Name = "Shared"
+		if p.Name = l.Name; checkSpaceName(p.Name) != nil {
+			p.Name = nameless
 		}
 	}
 	if p.As == "" {
@@ -443,6 +443,8 @@ var opJoin = operation[joinParams, joinResult]{"join", func(ctx context.Context,
 	if err != nil {
 		return r, err
 	}
+	j = g.pending // as it asks already, where it does
+	r.Name = j.Name
 	err = errors.Join(h.changeJoins(func(all []pendingJoin) []pendingJoin {
 		all = slices.DeleteFunc(all, func(o pendingJoin) bool { return o.Link == j.Link })
 		return append(all, j)
@@ -470,11 +472,13 @@ var opJoin = operation[joinParams, joinResult]{"join", func(ctx context.Context,
 	asked := false
 	for {
 		h.network.guests.mu.Lock()
-		changed, joined, failed := h.network.guests.changed, g.joined, g.failed
+		changed, joined, failed, trouble := h.network.guests.changed, g.joined, g.failed, g.trouble
 		h.network.guests.mu.Unlock()
 		switch state, _ := g.State(); {
 		case failed != nil:
 			return r, failed
+		case trouble != nil && joined == "":
+			return r, failf(exitFailed, "you are in, and the space can't be made here: %w; it is tried again for as long as the mount lasts, and by the next one", trouble)
 		case joined != "":
 			r.Name = joined
 			return r, nil
