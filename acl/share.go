@@ -48,6 +48,9 @@ type Invited struct {
 	Overrun bool // so many asked by it and were not let in that nobody else may
 }
 
+// MaxUses is how often an invitation can be used at most, where that is bounded.
+const MaxUses = list.MaxUses
+
 // Terms are those of an invitation.
 type Terms struct {
 	Role    Role

@@ -77,6 +77,9 @@ var opInvite = operation[inviteParams, inviteResult]{"invite", func(ctx context.
 	if p.Open && role == acl.RoleAdmin {
 		return r, failf(exitUsage, "whoever has an open invitation is in; for an admin, invite with approval, or use 'anyfs role' later")
 	}
+	if p.Uses > acl.MaxUses {
+		return r, failf(exitUsage, "an invitation is for at most %d uses; --uses 0 is any number", uint64(acl.MaxUses))
+	}
 	if h.network == nil {
 		return r, failf(exitFailed, "an invitation names this device, which others reach only while it is mounted; run 'anyfs mount' first")
 	}
@@ -358,8 +361,14 @@ var opRole = operation[whoParams, member]{"role", func(_ context.Context, h *hom
 // opRemove gives who was removed, with the role none.
 var opRemove = operation[whoParams, member]{"remove", func(_ context.Context, h *home, p whoParams, _ sink) (member, error) {
 	who, err := h.person(p)
-	if err == nil {
+	switch {
+	case err != nil:
+	case who.Account != h.keys.Identity:
 		err = shareError(p.Space, h.fs.RemoveMember(p.Space, who.Account))
+	case who.Role == acl.RoleOwner:
+		err = ownerStays(p.Space)
+	default:
+		err = failf(exitUsage, "%s is you; 'anyfs leave %s' ends your own membership", p.Who, p.Space)
 	}
 	h.announce()
 	return member{Account: acl.FormatIdentity(who.Account), Fingerprint: acl.Fingerprint(who.Account), Name: who.Name, Role: acl.RoleNone.String(), Since: stamp(who.Since)}, err
@@ -381,9 +390,17 @@ var opTransfer = operation[whoParams, member]{"transfer", func(_ context.Context
 	return h.memberOf(p.Space, who.Account)
 }}
 
+// ownerStays says what the owner of a space does in place of leaving it.
+func ownerStays(space string) error {
+	return failf(exitFailed, "you own %s, and a space has an owner; give it to another member with 'anyfs transfer' first, or delete it here with 'anyfs space delete'", space)
+}
+
 // opLeave gives the space as it is then.
 var opLeave = operation[nameParams, spaceStatus]{"leave", func(ctx context.Context, h *home, p nameParams, _ sink) (spaceStatus, error) {
 	if err := h.fs.Leave(ctx, p.Name); err != nil {
+		if i, ierr := h.fs.Space(p.Name); ierr == nil && errors.Is(err, acl.ErrDenied) && i.Role == acl.RoleOwner.String() {
+			err = ownerStays(p.Name)
+		}
 		return spaceStatus{}, shareError(p.Name, err)
 	}
 	h.announce()
