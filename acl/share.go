@@ -70,6 +70,9 @@ func seconds(t time.Time) uint64 { return uint64(max(0, t.Unix())) }
 
 // sealing is the epoch to seal in and its key.
 func (s *Space) sealing() (*list.Epoch, seal.ReadKey, error) {
+	if s.Role() == RoleNone {
+		return nil, seal.ReadKey{}, fmt.Errorf("%w: you are no member of the space", ErrDenied)
+	}
 	id := s.Epoch()
 	key, ok := s.keys.Key(id)
 	if ok {

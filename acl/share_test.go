@@ -119,6 +119,9 @@ func TestInviteApproveRemove(t *testing.T) {
 	if b.keys.Has(s.Epoch()) || b.Writable() == nil || b.Role() != RoleNone || !b.Epoch().IsZero() {
 		t.Fatal("the removed one has the new key")
 	}
+	if _, err := b.Invite(Terms{Role: RoleReader}, today, nil); !errors.Is(err, ErrDenied) {
+		t.Error("an invitation by who is no member:", err)
+	}
 	if name, ok := s.DeviceName(bob.Device.PublicKey()); !ok || name != "bob's laptop" {
 		t.Fatal("the name of a removed device is gone:", name)
 	}

@@ -77,7 +77,10 @@ func (s *State) allows(b *dag.Batch, rec *Record) error {
 	if role == RoleNone {
 		return s.allowsStranger(b, rec)
 	}
-	if have := s.Role(b.Account); have < role {
+	switch have := s.Role(b.Account); {
+	case have == RoleNone:
+		return fmt.Errorf("%w: %s takes a member, which %s is not", ErrDenied, doing(rec.Kind), FormatIdentity(b.Account))
+	case have < role:
 		return fmt.Errorf("%w: %s takes the role %s; that of %s is %s", ErrDenied, doing(rec.Kind), role, FormatIdentity(b.Account), have)
 	}
 	certified := s.HasDevice(b.Account, b.Device)

@@ -447,8 +447,10 @@ var opJoin = operation[joinParams, joinResult]{"join", func(ctx context.Context,
 		return r, err
 	}
 	for _, s := range spaces {
-		if s.ID == r.Space && s.Role != acl.RoleNone.String() {
-			r.Name = s.Name
+		if s.ID != r.Space {
+			continue
+		}
+		if r.Name, p.Name = s.Name, s.Name; s.Role != acl.RoleNone.String() { // else it is here from before
 			return r, nil
 		}
 	}
