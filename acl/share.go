@@ -45,7 +45,11 @@ type Invited struct {
 	Time    time.Time
 	Expires time.Time // zero: never
 	Revoked bool
+	Overrun bool // so many asked by it and were not let in that nobody else may
 }
+
+// MaxUses is how often an invitation can be used at most, where that is bounded.
+const MaxUses = list.MaxUses
 
 // Terms are those of an invitation.
 type Terms struct {
@@ -66,6 +70,9 @@ func seconds(t time.Time) uint64 { return uint64(max(0, t.Unix())) }
 
 // sealing is the epoch to seal in and its key.
 func (s *Space) sealing() (*list.Epoch, seal.ReadKey, error) {
+	if s.Role() == RoleNone {
+		return nil, seal.ReadKey{}, fmt.Errorf("%w: you are no member of the space", ErrDenied)
+	}
 	id := s.Epoch()
 	key, ok := s.keys.Key(id)
 	if ok {
@@ -115,10 +122,11 @@ func (s *Space) write(rec *list.Record) (dag.ID, error) {
 // Invitations are all that were made and stand.
 func (s *Space) Invitations() []Invited {
 	var out []Invited
-	for _, i := range s.list.State().Invitations() {
+	st := s.list.State()
+	for _, i := range st.Invitations() {
 		out = append(out, Invited{
 			ID: i.ID, By: i.Author, Role: i.Role, Open: i.Open(), Uses: i.Uses, Used: i.Used, Time: unix(i.Time), Expires: unix(i.Expires),
-			Revoked: i.Revoked(),
+			Revoked: i.Revoked(), Overrun: st.Overrun(i.ID),
 		})
 	}
 	slices.SortStableFunc(out, func(a, b Invited) int { return a.Time.Compare(b.Time) })
@@ -235,8 +243,14 @@ func (s *Space) ChangeRole(account dag.PublicKey, role Role, tips []dag.ID) erro
 	return err
 }
 
-// Remove ends a membership and begins an epoch that the account has no key of.
+// Remove ends a membership and begins an epoch that the account has no key of. Open invitations that have expired, and that this account may end, are ended
+// before: the account may have the link of one, and no rule of the list reads a clock.
 func (s *Space) Remove(account dag.PublicKey, tips []dag.ID, rnd io.Reader) error {
+	if st := s.list.State(); st.Role(account) != RoleNone && st.Role(account) < st.Role(s.k.Identity) {
+		if _, err := s.endSpent(st, s.expired, rnd); err != nil {
+			return err
+		}
+	}
 	k, err := s.nextEpoch(account, dag.ID{}, rnd)
 	if err != nil {
 		return err
@@ -306,7 +320,7 @@ func FindPerson(who string, accounts []dag.PublicKey, names []string) (int, erro
 	return 0, fmt.Errorf("%w: %q is the name of %d accounts; give the account itself", ErrNobody, who, len(found))
 }
 
-// Heal ends the open invitations that are used up, begins an epoch where none is clean, and wraps the key of the newest one to
+// Heal ends the open invitations that are used up or have expired, begins an epoch where none is clean, and wraps the key of the newest one to
 // members' devices that have no wrap of it; in a space of many it agrees on keys with them. It reports whether it wrote anything, of which
 // a call does only so much.
 func (s *Space) Heal(rnd io.Reader) (wrote bool, err error) {
@@ -324,7 +338,7 @@ func (s *Space) healOnce(rnd io.Reader) (bool, error) {
 	if st.Unknown || !st.HasDevice(s.k.Identity, s.k.Device.PublicKey()) {
 		return false, nil
 	}
-	if wrote, err := s.endUsedUp(st, rnd); wrote || err != nil {
+	if wrote, err := s.endSpent(st, s.spent(st), rnd); wrote || err != nil {
 		return wrote, err
 	}
 	if s.unclean(st) && st.Role(s.k.Identity) >= RoleWriter {
@@ -375,19 +389,40 @@ func (s *Space) healOnce(rnd io.Reader) (bool, error) {
 	return err == nil, err
 }
 
-// endUsedUp revokes the open invitations that are used up, where this account made them or owns the space. Whoever has such a link
-// could otherwise write a joining from before it was used, which comes first in total order and so takes the place of another's.
-func (s *Space) endUsedUp(st *list.State, rnd io.Reader) (wrote bool, err error) {
+// expired says whether an invitation is past its time by this device's clock.
+func (s *Space) expired(i *list.Invitation) bool {
+	return i.Expires > 0 && seconds(s.now()) >= i.Expires
+}
+
+// expiredLong is after how long an open invitation that has expired is ended by admins who neither made it nor own the space: not all at once, as each ends
+// it with an epoch.
+const expiredLong = 10 * time.Minute
+
+// spent says whether an open invitation is of no use to who comes by it, and this account is the one to end it: it made the invitation or owns the space, or
+// nobody who does was there.
+func (s *Space) spent(st *list.State) func(*list.Invitation) bool {
+	return func(i *list.Invitation) bool {
+		if i.Author == s.k.Identity || st.Role(s.k.Identity) == RoleOwner {
+			return i.Full() || s.expired(i)
+		}
+		return i.Expires > 0 && seconds(s.now().Add(-expiredLong)) >= i.Expires
+	}
+}
+
+// endSpent revokes open invitations that this account may revoke. Whoever has the link of one that is used up could otherwise write a joining from before
+// it was used, which comes first in total order and so takes the place of another's; and of one that has expired, a joining at all, as an expiry is for who
+// shows the list: who was a member can bring it without being asked for the invitation.
+func (s *Space) endSpent(st *list.State, spent func(*list.Invitation) bool, rnd io.Reader) (wrote bool, err error) {
 	if !s.HasKey() {
 		return false, nil
 	}
 	role := st.Role(s.k.Identity)
 	for _, i := range st.OpenInvitations() {
-		if !i.Full() || i.Revoked() || role < RoleAdmin || i.Role >= role || role != RoleOwner && i.Author != s.k.Identity {
+		if i.Revoked() || role < RoleAdmin || i.Role >= role || !spent(&i) {
 			continue
 		}
 		if err := s.RevokeInvite(i.ID, rnd); err != nil {
-			return wrote, fmt.Errorf("acl: end an invitation that is used up: %w", err)
+			return wrote, fmt.Errorf("acl: end an invitation that is used up or has expired: %w", err)
 		}
 		wrote = true
 	}

@@ -119,6 +119,9 @@ func TestInviteApproveRemove(t *testing.T) {
 	if b.keys.Has(s.Epoch()) || b.Writable() == nil || b.Role() != RoleNone || !b.Epoch().IsZero() {
 		t.Fatal("the removed one has the new key")
 	}
+	if _, err := b.Invite(Terms{Role: RoleReader}, today, nil); !errors.Is(err, ErrDenied) {
+		t.Error("an invitation by who is no member:", err)
+	}
 	if name, ok := s.DeviceName(bob.Device.PublicKey()); !ok || name != "bob's laptop" {
 		t.Fatal("the name of a removed device is gone:", name)
 	}
@@ -375,6 +378,109 @@ func TestRemovedWithAnOpenLink(t *testing.T) {
 	must(t, s.RevokeInvite(s.Invitations()[0].ID, nil))
 	if opens() || importOf(t, bob, s).keys.Has(s.Epoch()) {
 		t.Error("who was removed has the key of now, by a link that was revoked")
+	}
+}
+
+// TestExpiredOpenInvitation: an open invitation that has expired gets no key of later epochs, and is ended by who removes a member, and by who made it or owns
+// the space, after a while by other admins: who was removed and has its link opens nothing by it, and does not come in again, though the list that it
+// still hears of reads no clock.
+func TestExpiredOpenInvitation(t *testing.T) {
+	alice, bob, carol := person(t, "alice"), person(t, "bob"), person(t, "carol")
+	now := today
+	clock := func() time.Time { return now }
+	in := func(s *Space, k *Keys, terms Terms) (*Space, *Link) {
+		link, err := s.Invite(terms, now, nil)
+		must(t, err)
+		g, err := NewGuest(k, link, "x", nil)
+		must(t, err)
+		visit(t, s, g)
+		for _, q := range s.Requests() {
+			must(t, s.Approve(q.ID, RoleNone, now, nil))
+		}
+		if st := visit(t, s, g); st != GuestIn {
+			t.Fatal(st, g.err)
+		}
+		other := enter(t, k, g)
+		other.SetClock(clock)
+		return other, link
+	}
+	opens := func(s *Space, link *Link) bool {
+		g, err := NewGuest(bob, link, "Bob", nil)
+		must(t, err)
+		st := s.list.State()
+		i := st.InvitationsBy(g.keys.public())[0]
+		e, _, err := g.openKey(st, &i)
+		return err == nil && e.ID == s.Epoch()
+	}
+	// comes has Bob, whose clock is as he likes, join by what he hears of the list, and bring that.
+	comes := func(heard, s *Space, link *Link) bool {
+		g, err := NewGuest(bob, link, "Bob", nil)
+		must(t, err)
+		must(t, g.Take(frames(t, heard), true, today))
+		for _, f := range g.Answer() {
+			if _, err := s.list.Graph().Ingest(f); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return s.list.State().Role(bob.Identity) != RoleNone
+	}
+	live := func(s *Space) (n int) {
+		for _, i := range s.Invitations() {
+			if i.Open && !i.Revoked {
+				n++
+			}
+		}
+		return n
+	}
+
+	s := newSpaceOf(t, alice)
+	s.SetClock(clock)
+	terms := Terms{Role: RoleReader, Open: true, Expires: today.Add(time.Hour)}
+	b, link := in(s, bob, terms)
+	must(t, s.Remove(bob.Identity, nil, nil))
+	if !opens(s, link) || live(s) != 1 {
+		t.Fatal("an invitation that has not expired was ended")
+	}
+	now = now.Add(2 * time.Hour)
+	if _, err := s.Rotate(nil); err != nil || opens(s, link) {
+		t.Error("an invitation that has expired gets the new key", err)
+	}
+	pass(t, s, b)
+	if wrote, err := s.Heal(nil); err != nil || !wrote || live(s) != 0 {
+		t.Fatal("an invitation that has expired is live", wrote, err)
+	}
+	if wrote, err := s.Heal(nil); wrote || err != nil {
+		t.Error("healed what was whole", err)
+	}
+	if opens(s, link) || comes(b, s, link) {
+		t.Error("who was removed comes in by an invitation that has expired")
+	}
+
+	// An admin who removes ends what another one made, and by itself after a while.
+	for _, removes := range []bool{true, false} {
+		now = today
+		s := newSpaceOf(t, alice)
+		s.SetClock(clock)
+		b, link := in(s, bob, terms)
+		c, _ := in(s, carol, Terms{Role: RoleAdmin})
+		now = today.Add(time.Hour)
+		if wrote, err := c.Heal(nil); wrote || err != nil {
+			t.Fatal("an admin ends at once what another may be about to", err)
+		}
+		if removes {
+			must(t, c.Remove(bob.Identity, nil, nil))
+		} else {
+			now = now.Add(expiredLong)
+			if wrote, err := c.Heal(nil); !wrote || err != nil {
+				t.Error("nobody ends an invitation that has expired", wrote, err)
+			}
+			must(t, c.Remove(bob.Identity, nil, nil))
+		}
+		pass(t, c, b)
+		pass(t, c, s)
+		if live(s) != 0 || opens(c, link) || comes(b, s, link) {
+			t.Error("who was removed comes in by an invitation that has expired")
+		}
 	}
 }
 

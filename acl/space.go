@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/anyfs/anyfs/acl/list"
 	"github.com/anyfs/anyfs/acl/seal"
@@ -24,6 +25,7 @@ type Space struct {
 	list *list.List
 	k    *Keys
 	keys *seal.Space
+	now  func() time.Time
 
 	came  atomic.Uint64 // records that list told of
 	seen  atomic.Uint64 // of these, those by which the epochs were opened
@@ -146,13 +148,17 @@ func opened(k *Keys, l *list.List, written dag.Store) (*Space, error) {
 		}
 	}
 	l.KeepOwn(k.Identity, k.Device.PublicKey())
-	s := &Space{list: l, k: k, keys: seal.NewSpaceRand(l.Space(), k.Rand)}
+	s := &Space{list: l, k: k, keys: seal.NewSpaceRand(l.Space(), k.Rand), now: time.Now}
 	s.openEpochs()
 	// Many records may come at once: they are looked at when somebody asks for a key or for the epoch to seal in.
 	s.keys.Refresh(s.refresh)
 	l.Watch(func() { s.came.Add(1) })
 	return s, nil
 }
+
+// SetClock has the space take from now what time it is, in place of time.Now: by it this device knows which open invitations have expired. It is
+// called before the space is used.
+func (s *Space) SetClock(now func() time.Time) { s.now = now }
 
 // ID is the space's: its root's.
 func (s *Space) ID() dag.ID { return s.list.Space() }
@@ -336,7 +342,7 @@ func (s *Space) recipients(st *list.State, butInvite dag.ID, skip func(*Member) 
 	}
 	but, _ := st.Invitation(butInvite)
 	for _, i := range st.OpenInvitations() {
-		if !i.Full() && (butInvite.IsZero() || i.Key != but.Key) {
+		if !i.Full() && !s.expired(&i) && (butInvite.IsZero() || i.Key != but.Key) {
 			to = append(to, recipient{i.Key, i.HPKE})
 		}
 	}

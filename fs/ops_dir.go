@@ -28,6 +28,15 @@ func checkName(name string) error {
 	return nil
 }
 
+// CheckSpaceName returns ErrInvalid or ErrNameTooLong for what can be the name of no space.
+func CheckSpaceName(name string) error {
+	err := checkName(name)
+	if errors.Is(err, ErrNotExist) || errors.Is(err, ErrExist) {
+		return ErrInvalid // none, or that of the views
+	}
+	return err
+}
+
 // Lookup finds a name in a directory.
 func (h *Home) Lookup(parent Ino, name string) (Attr, error) {
 	if len(name) > MaxName {

@@ -353,6 +353,7 @@ func (h *Home) openSpace(ctx context.Context, slot uint16, id dag.ID, openACL fu
 	if !s.acl.HasKey() {
 		return fail(fmt.Errorf("%w: no key of this space is on this device", ErrNoKey))
 	}
+	s.acl.SetClock(h.opt.Clock)
 	s.id = s.acl.ID()
 	s.keys = s.acl.Keys()
 	s.chunker = chunk.New(s.keys.GearTable())

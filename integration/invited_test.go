@@ -1,8 +1,11 @@
 package integration
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -52,6 +55,54 @@ func TestExpiredWhileWaiting(t *testing.T) {
 		t.Errorf("declined while it was off: %+v", r)
 	}
 	t.Logf("told after %v: %s", time.Since(began), r.Stderr)
+}
+
+// TestLetInWhileAway: whose answer came while it was off finds the space when it is back, though the invitation was revoked meanwhile; and a name that no space can
+// have, or a disk that does not take the space, uses up no invitation.
+func TestLetInWhileAway(t *testing.T) {
+	t.Parallel() // it mostly waits
+	s := newSharing(t, 2)
+	alice, bob := s.All[0], s.All[1]
+	alice.Must("space", "create", "Team")
+	alice.Must("space", "create", "Open")
+	s.write(alice, "Team/a", "a")
+	s.write(alice, "Open/b", "b")
+
+	once := strings.TrimSpace(alice.Must("invite", "Open", "--open", "--uses", "1"))
+	for _, name := range []string{"O/pen", "..", ".anyfs", strings.Repeat("x", 256)} {
+		if r := bob.Run("join", once, "--as", name); r.Code != 2 {
+			t.Errorf("as %s: %+v", name, r)
+		}
+	}
+	if ms := fromJSON[[]memberOf](alice, "members", "Open"); len(ms) != 1 {
+		t.Fatalf("the invitation is used up: %+v", ms)
+	}
+	// Who invites says what the space is called, and what lies in the way of its folder fails it for a while.
+	named := once[:strings.LastIndexByte(once, '.')+1] + base64.RawURLEncoding.EncodeToString([]byte("../O"))
+	inTheWay := filepath.Join(bob.Dir, "spaces", "0002")
+	if err := os.WriteFile(inTheWay, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r := bob.Run("join", named); r.Code != 1 || !strings.Contains(r.Stderr, "you are in") {
+		t.Errorf("a space that can't be made: %+v", r)
+	}
+	if err := os.Remove(inTheWay); err != nil {
+		t.Fatal(err)
+	}
+	s.reads(bob, "Shared/b", "b")
+
+	link := strings.TrimSpace(alice.Must("invite", "Team"))
+	s.join(alice, bob, "Team", link, "Team", "Bob")
+	var again struct{ Name, State string }
+	if again = fromJSON[struct{ Name, State string }](bob, "join", link, "--as", "Other"); again.Name != "Team" || again.State != "asked" {
+		t.Errorf("asked again: %+v", again)
+	}
+	bob.Unmount()
+	alice.Must("approve", "Team", "Bob")
+	type inv struct{ ID string }
+	alice.Must("invite", "revoke", "Team", fromJSON[[]inv](alice, "invites", "Team")[0].ID)
+	bob.Mount("--no-discovery")
+	s.reads(bob, "Team/a", "a")
 }
 
 // TestRefusedGuestHearsSoon: who is a member of another space of the device that a link names, and so connected to it, hears within seconds that the

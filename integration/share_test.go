@@ -155,9 +155,27 @@ func TestShare(t *testing.T) {
 		t.Errorf("members of Team: %q", got)
 	}
 	for _, bad := range [][]string{{"remove", "Team", account(alice)}, {"role", "Team", "Carol", "writer"}, {"invite", "Team"}, {"approve", "Team", "Carol"}} {
-		if r := bob.Run(bad...); r.Code == 0 {
-			t.Errorf("a writer may %q", bad)
+		if r := bob.Run(bad...); r.Code == 0 || strings.Contains(r.Stderr, "kind") {
+			t.Errorf("a writer may %q: %+v", bad, r)
 		}
+	}
+	for _, bad := range []struct {
+		code int
+		says string
+		args []string
+	}{
+		{1, "anyfs transfer", []string{"leave", "Team"}},
+		{1, "anyfs transfer", []string{"remove", "Team", account(alice)}},
+		{2, "expires at once", []string{"invite", "Team", "--expires", "0"}},
+		{2, "expires at once", []string{"invite", "Team", "--expires", "10ms"}},
+		{2, "at most", []string{"invite", "Team", "--uses", "9999999999999"}},
+	} {
+		if r := alice.Run(bad.args...); r.Code != bad.code || !strings.Contains(r.Stderr, bad.says) || r.Stdout != "" {
+			t.Errorf("%q: %+v", bad.args, r)
+		}
+	}
+	if r := bob.Run("remove", "Team", "Bob"); r.Code != 2 || !strings.Contains(r.Stderr, "anyfs leave") {
+		t.Errorf("removing oneself: %+v", r)
 	}
 
 	// Bob becomes a reader while he has a file open.

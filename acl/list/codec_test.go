@@ -152,7 +152,7 @@ func faults() map[string][]byte {
 	odd.Invite.HPKE = make([]byte, 32)
 	out["invitation with an HPKE key of 32 bytes"] = odd.Encode()
 	never := invite(1, RoleReader, dag.ID{1})
-	never.Invite.Uses = maxUses + 1
+	never.Invite.Uses = MaxUses + 1
 	out["invitation for 2^32 + 1 uses"] = never.Encode()
 	twice := rotate(dag.ID{1})
 	twice.RotateKey.Wraps = []Wrap{{dag.PublicKey{2}, make([]byte, 48)}, {dag.PublicKey{2}, make([]byte, 48)}}

@@ -406,22 +406,38 @@ func (s *State) Requests() []Request {
 }
 
 // Invited says whether a device that proves a key may see the list and ask to join: the key is that of an invitation which stands, is
-// not revoked and, at a time in Unix seconds, not expired, but for a device that asked by it before and waits for the answer, or for what it is a
-// member of by it; nor used up, where it is open: by another kind those still listen who wait for their answer.
+// not revoked and, at a time in Unix seconds, not expired, nor overrun, but for a device that asked by it before and waits for the answer; nor used up, where it is
+// open: by another kind those still listen who wait for their answer. A member's device may, whatever became of the invitation: it may have been let in
+// while it was away.
 func (s *State) Invited(key, device dag.PublicKey, now uint64) bool {
+	if account, ok := s.devices[device]; ok && s.HasDevice(account, device) {
+		return len(s.keyed[key]) > 0
+	}
 	return slices.ContainsFunc(s.keyed[key], func(id dag.ID) bool {
 		i := s.invites[id]
-		return !i.Revoked() && !(i.Open() && i.Full()) && (i.Expires == 0 || now < i.Expires || s.awaits(id, device))
+		return !i.Revoked() && !(i.Open() && i.Full()) && ((i.Expires == 0 || now < i.Expires) && !s.Overrun(id) || s.awaits(id, device))
 	})
 }
 
-// awaits says whether a device asked by an invitation, and has no answer yet or was let in.
+// Overrun says whether an invitation is shown to nobody else any more, since so many asked by it and were not let in. Accounts are free, and a request that is
+// taken back or declined stays in the list for good: who has a link could else fill the disks of all members.
+func (s *State) Overrun(invite dag.ID) bool {
+	if len(s.requests) < maxTried {
+		return false
+	}
+	n := 0
+	for _, q := range s.requests {
+		if q.Invite == invite && q.State != RequestAccepted {
+			n++
+		}
+	}
+	return n >= maxTried
+}
+
+// awaits says whether a device asked by an invitation, and has no answer yet.
 func (s *State) awaits(invite dag.ID, device dag.PublicKey) bool {
 	return slices.ContainsFunc(s.asks[device], func(id dag.ID) bool {
 		q := s.requests[id]
-		if q.Invite != invite || q.Certificate.Device != device {
-			return false
-		}
-		return q.State == RequestOpen || q.State == RequestAccepted && s.members[q.Account] != nil
+		return q.Invite == invite && q.Certificate.Device == device && q.State == RequestOpen
 	})
 }

@@ -38,6 +38,21 @@ var needs = map[Kind]Role{
 	KindCancel:      RoleNone,
 }
 
+// doings are what records do, in words for people.
+var doings = map[Kind]string{
+	KindRoot: "making the space", KindAddDevice: "bringing a device in", KindRotateKey: "beginning new keys", KindShareKey: "sharing keys", KindLeave: "leaving",
+	KindOptions: "setting options of the space", KindRevokeDevice: "revoking a device", KindReplaceAccount: "asking for an account to be replaced",
+	KindTransfer: "giving the space away", KindInvite: "inviting", KindRevokeInvite: "revoking an invitation", KindAccept: "letting somebody in",
+	KindDecline: "declining a request", KindChangeRole: "changing a role", KindRemove: "removing a member", KindAgree: "agreeing on keys", KindAdopt: "adopting",
+}
+
+func doing(k Kind) string {
+	if text, ok := doings[k]; ok {
+		return text
+	}
+	return fmt.Sprintf("a record of kind %d", k)
+}
+
 // needed is the role that a kind asks of its author. Records of an unknown kind, and joins of heads, are for members alone.
 func needed(k Kind) Role {
 	if role, ok := needs[k]; ok {
@@ -62,8 +77,11 @@ func (s *State) allows(b *dag.Batch, rec *Record) error {
 	if role == RoleNone {
 		return s.allowsStranger(b, rec)
 	}
-	if have := s.Role(b.Account); have < role {
-		return fmt.Errorf("%w: a record of kind %d asks for a %s, %s is %s", ErrDenied, rec.Kind, role, FormatIdentity(b.Account), have)
+	switch have := s.Role(b.Account); {
+	case have == RoleNone:
+		return fmt.Errorf("%w: %s takes a member, which %s is not", ErrDenied, doing(rec.Kind), FormatIdentity(b.Account))
+	case have < role:
+		return fmt.Errorf("%w: %s takes the role %s; that of %s is %s", ErrDenied, doing(rec.Kind), role, FormatIdentity(b.Account), have)
 	}
 	certified := s.HasDevice(b.Account, b.Device)
 	if rec.Kind == KindAddDevice {

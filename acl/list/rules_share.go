@@ -10,6 +10,9 @@ import (
 // maxRequests bounds the open requests of one invitation, by the past of each.
 const maxRequests = 1000
 
+// maxTried is after how many requests that were not accepted an invitation is overrun.
+const maxTried = 2 * maxRequests
+
 func denied(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrDenied, fmt.Sprintf(format, args...))
 }

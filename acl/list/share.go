@@ -13,7 +13,7 @@ import (
 const (
 	maxTips   = 1000    // feeds that one record ends
 	maxSealed = 512     // bytes of a sealed name or key
-	maxUses   = 1 << 32 // of an invitation
+	MaxUses   = 1 << 32 // of an invitation
 )
 
 // Invite makes an invitation: who knows the secret of its key may ask to become a member, or with an open one be one.
@@ -240,7 +240,7 @@ func (i *Invite) read(r *reader) {
 	}
 	i.Role = r.role()
 	i.Time = r.uint("time")
-	if i.Uses = r.uint("uses"); r.err == nil && i.Uses > maxUses {
+	if i.Uses = r.uint("uses"); r.err == nil && i.Uses > MaxUses {
 		r.fail("an invitation for %d uses", i.Uses)
 	}
 	i.Epoch = r.toLink("epoch")

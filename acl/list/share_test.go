@@ -2,6 +2,7 @@ package list
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"testing"
 
@@ -61,6 +62,84 @@ func TestScripts(t *testing.T) {
 			t.Errorf("%s: %v", c.name, err)
 		}
 		p.sync()
+	}
+}
+
+// TestOverrun: who has a link and asks by it again and again, takes it back each time or is declined, in whatever names, is shown the list no more, nor is anyone else by that
+// invitation but who waits or was let in by it.
+func TestOverrun(t *testing.T) {
+	p := newParty(t, "adm:admin")
+	eve, zoe := newActor(50, 1), newActor(51, 1)
+	p.who["eve"], p.who["zoe"] = eve, zoe
+	p.replica("eve")
+	p.replica("zoe")
+	i := p.must("owner", invite(90, RoleWriter, p.space))
+	other := p.must("owner", invite(91, RoleWriter, p.space))
+	p.sync()
+	p.must("zoe", zoe.request(p.space, 90, i))
+	for range 3 { // it can be done without end
+		p.must("eve", answer(KindCancel, p.must("eve", eve.request(p.space, 90, i))))
+	}
+	p.sync()
+	s := p.lists["adm"].State().clone()
+	key, device := s.invites[i].Key, public(eve.device)
+	for n := 4; n < maxTried-1; n++ {
+		q := &Request{JoinRequest: JoinRequest{Invite: i}, ID: dag.Sum(fmt.Append(nil, n)), State: RequestCancelled + RequestState(n%2)}
+		s.requests[q.ID] = q
+	}
+	if s.Overrun(i) || !s.Invited(key, device, 0) {
+		t.Fatal("an invitation is overrun too early", len(s.requests))
+	}
+	for _, q := range s.requests {
+		if q.State == RequestCancelled {
+			q.State = RequestAccepted
+			break
+		}
+	}
+	last := &Request{JoinRequest: JoinRequest{Invite: i}, ID: dag.Sum([]byte("last"))}
+	s.requests[last.ID] = last
+	if s.Overrun(i) {
+		t.Error("who was let in counts")
+	}
+	another := &Request{JoinRequest: JoinRequest{Invite: i}, ID: dag.Sum([]byte("another"))}
+	s.requests[another.ID] = another
+	if !s.Overrun(i) || s.Invited(key, device, 0) {
+		t.Error("an invitation that is overrun shows the list")
+	}
+	if !s.Invited(key, public(zoe.device), 0) {
+		t.Error("who waits hears the list no more")
+	}
+	if s.Overrun(other) || !s.Invited(s.invites[other].Key, device, 0) {
+		t.Error("another invitation is overrun")
+	}
+}
+
+// TestInvitedIn: a member's device that proves the invitation by which it came is shown the list, whatever became of that; one that was revoked, or whose account was removed, is
+// not.
+func TestInvitedIn(t *testing.T) {
+	p := newParty(t, "adm:admin")
+	eve := newActor(50, 1)
+	p.who["eve"] = eve
+	p.replica("eve")
+	asked := p.must("owner", invite(90, RoleWriter, p.space))
+	p.sync()
+	q := p.must("eve", eve.request(p.space, 90, asked))
+	p.sync()
+	p.must("adm", accept(q, RoleWriter, p.space))
+	p.must("adm", revoke(asked, nil))
+	p.sync()
+	key, device := public(key('i', 90)), public(eve.device)
+	invited := func() bool { return p.lists["owner"].State().Invited(key, device, 1) }
+	if !invited() || p.lists["owner"].State().Invited(key, public(newActor(51, 1).device), 1) {
+		t.Error("who was let in before the invitation was revoked is not shown the list, or a stranger is")
+	}
+	if p.lists["owner"].State().Invited(public(eve.account), device, 1) {
+		t.Error("the key of no invitation is one")
+	}
+	p.must("adm", remove(eve, next(p.space)))
+	p.sync()
+	if invited() {
+		t.Error("who was removed is shown the list")
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
+	"unicode/utf8"
 
 	"github.com/anyfs/anyfs/acl"
 	"github.com/anyfs/anyfs/dag"
@@ -52,7 +54,19 @@ type guest struct {
 	refused int    // how often a peer did not know the invitation since one gave the access list
 	joined  string // the name of the space, once it is here
 	failed  error
+	trouble error         // why the space could not be made, when that was tried last
+	wait    time.Duration // from then on, before it is tried again
+	again   time.Time     // when it is
 }
+
+// Between two attempts to make a space that could not be made; doubled each time.
+const (
+	madeAgain    = time.Second
+	madeAgainMax = time.Minute
+)
+
+// nameless is what a space is called that an invitation gives no name that a space can have.
+const nameless = "Shared"
 
 // How often in turn peers may not know an invitation before it is given up: a peer may be about to open its spaces. Who has asked is more patient.
 const (
@@ -171,14 +185,18 @@ func (n *network) seek(j pendingJoin) (*guest, error) {
 	return x, err
 }
 
-// guestMoved wakes who waits for a guest.
+// guestMoved wakes who waits for a guest, and has it looked how far it has come.
 func (n *network) guestMoved() {
+	n.wakeGuests()
+	n.poke()
+}
+
+func (n *network) wakeGuests() {
 	g := &n.guests
 	g.mu.Lock()
 	close(g.changed)
 	g.changed = make(chan struct{})
 	g.mu.Unlock()
-	n.poke()
 }
 
 // admitGuests makes the spaces that guests came into, and gives up what is of no use.
@@ -187,7 +205,7 @@ func (n *network) admitGuests() {
 	g.mu.Lock()
 	var all []*guest
 	for _, x := range g.all {
-		if x.failed == nil && x.joined == "" {
+		if x.failed == nil && x.joined == "" && !time.Now().Before(x.again) {
 			all = append(all, x)
 		}
 	}
@@ -223,6 +241,38 @@ func (n *network) admitGuests() {
 	}
 }
 
+// join makes the space of a guest that is in, under the name that was asked for, or one like it where that is taken.
+func (n *network) join(x *guest, frames [][]byte) (string, error) {
+	name := x.pending.Name
+	if checkSpaceName(name) != nil {
+		name = nameless
+	}
+	for i := 1; ; i++ {
+		as := name
+		if i > 1 {
+			as = numbered(name, i)
+		}
+		s, err := n.h.fs.Join(as, x.Space(), frames)
+		var taken *fs.TakenError
+		if errors.As(err, &taken) && i < 100 {
+			continue
+		}
+		return s.Name, err
+	}
+}
+
+// numbered is a name with a number behind it, cut where it would be too long.
+func numbered(name string, i int) string {
+	number := fmt.Sprintf(" %d", i)
+	for len(name)+len(number) > fs.MaxName {
+		_, n := utf8.DecodeLastRuneInString(name)
+		name = name[:len(name)-n]
+	}
+	return name + number
+}
+
+// admit says how far a guest has come: the name of its space where that is here now, or why it is given up. What can't be made is tried again: the account is in,
+// and the invitation may be of no more use.
 func (n *network) admit(x *guest) (name string, failed error) {
 	state, err := x.State()
 	switch state {
@@ -231,21 +281,20 @@ func (n *network) admit(x *guest) (name string, failed error) {
 		if err != nil {
 			return "", err
 		}
-		for i := 1; ; i++ {
-			name := x.pending.Name
-			if i > 1 {
-				name = fmt.Sprintf("%s %d", name, i)
-			}
-			s, err := n.h.fs.Join(name, x.Space(), frames)
-			var taken *fs.TakenError
-			if errors.As(err, &taken) && i < 100 {
-				continue
-			}
-			if err == nil {
-				name = s.Name
-			}
-			return name, err
+		name, err = n.join(x, frames)
+		n.guests.mu.Lock()
+		first := x.trouble == nil && err != nil
+		if x.trouble = err; err != nil {
+			x.wait = min(max(2*x.wait, madeAgain), madeAgainMax)
+			x.again = time.Now().Add(x.wait)
+			time.AfterFunc(x.wait, n.poke)
 		}
+		n.guests.mu.Unlock()
+		if first {
+			n.h.log.Error("a space that this account is in can't be made here, which is tried again", "space", x.Space(), "err", err)
+			n.wakeGuests()
+		}
+		return name, nil
 	case acl.GuestDeclined:
 		return "", failf(exitFailed, "the request was declined")
 	case acl.GuestFailed:

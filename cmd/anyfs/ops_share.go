@@ -77,6 +77,9 @@ var opInvite = operation[inviteParams, inviteResult]{"invite", func(ctx context.
 	if p.Open && role == acl.RoleAdmin {
 		return r, failf(exitUsage, "whoever has an open invitation is in; for an admin, invite with approval, or use 'anyfs role' later")
 	}
+	if p.Uses > acl.MaxUses {
+		return r, failf(exitUsage, "an invitation is for at most %d uses; --uses 0 is any number", uint64(acl.MaxUses))
+	}
 	if h.network == nil {
 		return r, failf(exitFailed, "an invitation names this device, which others reach only while it is mounted; run 'anyfs mount' first")
 	}
@@ -138,6 +141,8 @@ var opInvites = operation[nameParams, []invitation]{"invites", func(_ context.Co
 			x.State = "used"
 		case !i.Expires.IsZero() && !h.fs.Now().Before(i.Expires):
 			x.State = "expired"
+		case i.Overrun:
+			x.State = "overrun"
 		}
 		out = append(out, x)
 	}
@@ -356,8 +361,14 @@ var opRole = operation[whoParams, member]{"role", func(_ context.Context, h *hom
 // opRemove gives who was removed, with the role none.
 var opRemove = operation[whoParams, member]{"remove", func(_ context.Context, h *home, p whoParams, _ sink) (member, error) {
 	who, err := h.person(p)
-	if err == nil {
+	switch {
+	case err != nil:
+	case who.Account != h.keys.Identity:
 		err = shareError(p.Space, h.fs.RemoveMember(p.Space, who.Account))
+	case who.Role == acl.RoleOwner:
+		err = ownerStays(p.Space)
+	default:
+		err = failf(exitUsage, "%s is you; 'anyfs leave %s' ends your own membership", p.Who, p.Space)
 	}
 	h.announce()
 	return member{Account: acl.FormatIdentity(who.Account), Fingerprint: acl.Fingerprint(who.Account), Name: who.Name, Role: acl.RoleNone.String(), Since: stamp(who.Since)}, err
@@ -379,9 +390,17 @@ var opTransfer = operation[whoParams, member]{"transfer", func(_ context.Context
 	return h.memberOf(p.Space, who.Account)
 }}
 
+// ownerStays says what the owner of a space does in place of leaving it.
+func ownerStays(space string) error {
+	return failf(exitFailed, "you own %s, and a space has an owner; give it to another member with 'anyfs transfer' first, or delete it here with 'anyfs space delete'", space)
+}
+
 // opLeave gives the space as it is then.
 var opLeave = operation[nameParams, spaceStatus]{"leave", func(ctx context.Context, h *home, p nameParams, _ sink) (spaceStatus, error) {
 	if err := h.fs.Leave(ctx, p.Name); err != nil {
+		if i, ierr := h.fs.Space(p.Name); ierr == nil && errors.Is(err, acl.ErrDenied) && i.Role == acl.RoleOwner.String() {
+			err = ownerStays(p.Name)
+		}
 		return spaceStatus{}, shareError(p.Name, err)
 	}
 	h.announce()
@@ -412,8 +431,8 @@ var opJoin = operation[joinParams, joinResult]{"join", func(ctx context.Context,
 		return r, &failure{exitUsage, err}
 	}
 	if p.Name == "" {
-		if p.Name = l.Name; p.Name == "" {
-			p.Name = "Shared"
+		if p.Name = l.Name; checkSpaceName(p.Name) != nil {
+			p.Name = nameless
 		}
 	}
 	if p.As == "" {
@@ -428,8 +447,10 @@ var opJoin = operation[joinParams, joinResult]{"join", func(ctx context.Context,
 		return r, err
 	}
 	for _, s := range spaces {
-		if s.ID == r.Space && s.Role != acl.RoleNone.String() {
-			r.Name = s.Name
+		if s.ID != r.Space {
+			continue
+		}
+		if r.Name, p.Name = s.Name, s.Name; s.Role != acl.RoleNone.String() { // else it is here from before
 			return r, nil
 		}
 	}
@@ -441,6 +462,8 @@ var opJoin = operation[joinParams, joinResult]{"join", func(ctx context.Context,
 	if err != nil {
 		return r, err
 	}
+	j = g.pending // as it asks already, where it does
+	r.Name = j.Name
 	err = errors.Join(h.changeJoins(func(all []pendingJoin) []pendingJoin {
 		all = slices.DeleteFunc(all, func(o pendingJoin) bool { return o.Link == j.Link })
 		return append(all, j)
@@ -468,11 +491,13 @@ var opJoin = operation[joinParams, joinResult]{"join", func(ctx context.Context,
 	asked := false
 	for {
 		h.network.guests.mu.Lock()
-		changed, joined, failed := h.network.guests.changed, g.joined, g.failed
+		changed, joined, failed, trouble := h.network.guests.changed, g.joined, g.failed, g.trouble
 		h.network.guests.mu.Unlock()
 		switch state, _ := g.State(); {
 		case failed != nil:
 			return r, failed
+		case trouble != nil && joined == "":
+			return r, failf(exitFailed, "you are in, and the space can't be made here: %w; it is tried again for as long as the mount lasts, and by the next one", trouble)
 		case joined != "":
 			r.Name = joined
 			return r, nil

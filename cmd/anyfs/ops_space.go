@@ -32,12 +32,7 @@ func spaceError(name string, err error) error {
 }
 
 // checkSpaceName refuses early what can be the name of no space.
-func checkSpaceName(name string) error {
-	if name == "" || name == ".anyfs" {
-		return spaceError(name, fs.ErrInvalid)
-	}
-	return nil
-}
+func checkSpaceName(name string) error { return spaceError(name, fs.CheckSpaceName(name)) }
 
 type createParams struct {
 	Name    string `json:"name"`

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -40,6 +41,9 @@ Examples:
 			if s := c.String("expires"); s != "" {
 				if p.Expires, err = parseAge(s); err != nil {
 					return err
+				}
+				if p.Expires < time.Second {
+					return failf(exitUsage, "an invitation that expires at once is of no use; without --expires it never does")
 				}
 			}
 			return runInvite(c.Context, e, p, c.Bool("qr"))

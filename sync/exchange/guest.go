@@ -326,7 +326,7 @@ func (e *Engine) takeGuest(ctx context.Context, id peer.ID, t *stream) error {
 	defer t.closeOn(ctx)()
 	t.in.Limit = maxGuestBytes
 	var wg sync.WaitGroup
-	wg.Go(func() { stop(sp.hearGuest(r, t)) })
+	wg.Go(func() { stop(sp.hearGuest(r, t, key)) })
 	err = sp.tellGuest(ctx, t, key, r.key)
 	if err == nil { // it was told the end, and goes when it has read that
 		select {
@@ -390,8 +390,8 @@ func (sp *space) tellGuest(ctx context.Context, t *stream, key, device dag.Publi
 }
 
 // hearGuest takes the few records that a guest writes. They are judged like everybody's; others than by the guest's own device are
-// not taken.
-func (sp *space) hearGuest(r *remote, t *stream) error {
+// not taken, nor is anything once the invitation with that key shows the list no more.
+func (sp *space) hearGuest(r *remote, t *stream, key dag.PublicKey) error {
 	taken := 0
 	for {
 		m, err := t.read(0)
@@ -406,6 +406,9 @@ func (sp *space) hearGuest(r *remote, t *stream) error {
 			return fmt.Errorf("%w: a guest that writes much", session.ErrPeer)
 		}
 		for _, frame := range f.Frames {
+			if !sp.r.Invited(key, r.key) {
+				break // it is told so
+			}
 			b, _, err := dag.DecodeFrame(frame)
 			if err != nil {
 				return fmt.Errorf("%w: %w", session.ErrPeer, err)

@@ -119,6 +119,51 @@ func TestGuest(t *testing.T) {
 	eventually(t, func() bool { return refused.Load() > 0 })
 }
 
+// TestGuestThatWritesOn: of a guest nothing is taken once its invitation shows the list no more, on the stream that it has, and it is told so.
+func TestGuestThatWritesOn(t *testing.T) {
+	host := newDevice(t, 1, 1)
+	space := newReplica(t, host, "space")
+	batches := func(g *dag.Graph) uint64 { n, _, _ := g.Counters(); return n }
+	space.Invited = func(_, _ dag.PublicKey) bool { return batches(space.ACL) < 3 }
+	host.e.Add(space.Replica)
+	put := func(g *dag.Graph, d *device) *dag.Batch {
+		b, err := g.Begin(d.author, nil, dag.ID{})
+		must(t, err)
+		_, err = b.Add(dag.ID{}, func(dag.Header) ([]byte, error) { return []byte("me"), nil })
+		must(t, err)
+		done, err := b.Commit()
+		must(t, err)
+		return done
+	}
+	put(space.ACL, host)
+	guest := newDevice(t, 2, 2, host.addr("/tcp/"))
+	mine := newReplica(t, guest, "space")
+	var out [][]byte
+	var refused atomic.Int64
+	must(t, guest.e.Seek(&exchange.Guest{
+		Space: mine.ID, Key: key('i', 1), Peers: []string{host.addr("/tcp/")},
+		Take: func(frames [][]byte, last bool) error {
+			for _, f := range frames {
+				if _, err := mine.ACL.Ingest(f); err != nil {
+					return err
+				}
+			}
+			for last && len(out) < 6 {
+				f, err := mine.ACL.Frame(put(mine.ACL, guest).ID())
+				must(t, err)
+				out = append(out, f)
+			}
+			return nil
+		},
+		Answer:  func() [][]byte { return out },
+		Refused: func() { refused.Add(1) },
+	}))
+	eventually(t, func() bool { return refused.Load() > 0 })
+	if n := batches(space.ACL); n != 3 {
+		t.Errorf("the host has %d records", n)
+	}
+}
+
 // TestRefusedGuest: who is connected anyway and proves an invitation that is none is told at once, and of a space that is not there as fast as
 // of one that is.
 func TestRefusedGuest(t *testing.T) {
