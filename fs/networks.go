@@ -36,7 +36,7 @@ const (
 // Bounds of what attributes hold of networks: they share those of an inode with others.
 const (
 	MaxNetworks      = 32
-	MaxNetworkConfig = 16 << 10 // bytes of a configuration; a larger one is not kept there
+	MaxNetworkConfig = 16 << 10 // bytes of a configuration; of a larger one, where to ask for it is to be given
 )
 
 // Choices of an account for a space, as an entry has them.
@@ -296,7 +296,7 @@ func (s *space) setAttr(ino uint64, name string, value []byte) error {
 }
 
 // UseNetwork has the account use a network with that configuration, and the home space be on it. The first one is the default. Of one that is used
-// the configuration is replaced. A configuration of more than MaxNetworkConfig bytes is left out: other devices are to be told it.
+// the configuration is replaced. What has more than MaxNetworkConfig bytes is left out: other devices are to be told it.
 func (h *Home) UseNetwork(id NetworkID, config []byte) error {
 	now, err := h.Networks()
 	if err != nil {

@@ -76,11 +76,12 @@ func (h *home) writeLocalNets(l localNets) error {
 
 // netView is what is known of networks at a moment.
 type netView struct {
-	configs map[netconf.ID]*netconf.Config // the newest that are known
-	said    *fs.Networks
-	local   localNets
-	knows   bool // the home space is the account's, and no mere beginning
-	home    dag.ID
+	configs  map[netconf.ID]*netconf.Config  // the newest that are known
+	contacts map[netconf.ID]*netconf.Contact // where a newer one is asked for
+	said     *fs.Networks
+	local    localNets
+	knows    bool // the home space is the account's, and no mere beginning
+	home     dag.ID
 }
 
 // used gives the networks of the account: the default first.
@@ -132,7 +133,7 @@ func (v *netView) relevant(spaces []dag.ID) map[netconf.ID]bool {
 
 // viewNetworks gathers what is known.
 func (h *home) viewNetworks() (*netView, error) {
-	v := &netView{configs: map[netconf.ID]*netconf.Config{}, home: h.fs.HomeID()}
+	v := &netView{configs: map[netconf.ID]*netconf.Config{}, contacts: map[netconf.ID]*netconf.Contact{}, home: h.fs.HomeID()}
 	var err error
 	if v.said, err = h.fs.Networks(); err != nil {
 		return nil, err
@@ -146,6 +147,12 @@ func (h *home) viewNetworks() (*netView, error) {
 	}
 	v.knows = !s.Joined || s.KnowsHome
 	take := func(id netconf.ID, encoded []byte) {
+		if x, err := netconf.DecodeContact(encoded); err == nil && (id == netconf.ID{} || x.ID == id) {
+			if old := v.contacts[x.ID]; old == nil || x.Epoch > old.Epoch {
+				v.contacts[x.ID] = x
+			}
+			return
+		}
 		c, err := netconf.Decode(encoded)
 		if err != nil || id != (netconf.ID{}) && c.ID != id {
 			return // whoever wrote it is a device of the account, or the owner of a space
@@ -161,15 +168,38 @@ func (h *home) viewNetworks() (*netView, error) {
 		take(id, b)
 	}
 	v.said.Said(take)
+	for id, c := range v.configs {
+		if x := v.contacts[id]; x != nil && x.Epoch <= c.Epoch {
+			delete(v.contacts, id)
+		}
+	}
 	return v, nil
 }
 
-// encoded gives the newest configuration of a network; nil where none is known.
-func (v *netView) encoded(id netconf.ID) []byte {
+// kept gives what is kept of a network where others are told of it: its newest configuration, or where to ask for that, if it is longer than what has room
+// there; nil where nothing is known.
+func (v *netView) kept(id netconf.ID) []byte {
 	if c := v.configs[id]; c != nil {
-		return c.Encode()
+		if b := c.Encode(); len(b) <= fs.MaxNetworkConfig {
+			return b
+		}
+		return c.Contact().Encode()
+	}
+	if x := v.contacts[id]; x != nil {
+		return x.Encode()
 	}
 	return nil
+}
+
+// keptEpoch is the epoch of what kept gave; 0 of nothing.
+func keptEpoch(b []byte) uint64 {
+	if x, err := netconf.DecodeContact(b); err == nil {
+		return x.Epoch
+	}
+	if c, err := netconf.Decode(b); err == nil {
+		return c.Epoch
+	}
+	return 0
 }
 
 // settleNetworks carries out what was said of networks: it writes into the home space what is to stand there, keeps the newest configurations, and has
@@ -181,7 +211,7 @@ func (h *home) settleNetworks() error {
 	}
 	if v.knows && len(v.local.Pending)+len(v.local.Given) > 0 {
 		for _, id := range v.local.Pending {
-			if err := h.fs.UseNetwork(id, v.encoded(id)); err != nil {
+			if err := h.fs.UseNetwork(id, v.kept(id)); err != nil {
 				return err
 			}
 		}
@@ -195,7 +225,7 @@ func (h *home) settleNetworks() error {
 	}
 	var failed error
 	if v.knows {
-		failed = h.fs.SettleNetworks(v.encoded)
+		failed = h.fs.SettleNetworks(v.kept)
 		h.tellConfigs(v)
 	}
 	if v, err = h.viewNetworks(); err != nil {
@@ -208,11 +238,11 @@ func (h *home) settleNetworks() error {
 func (h *home) tellConfigs(v *netView) {
 	now := time.Now()
 	for _, id := range v.said.Used {
-		c, kept := v.configs[id], v.said.Configs[id]
-		if c == nil || len(c.Encode()) > fs.MaxNetworkConfig {
+		c := v.configs[id]
+		if c == nil {
 			continue
 		}
-		if old, err := netconf.Decode(kept); err == nil && old.Epoch >= c.Epoch {
+		if keptEpoch(v.said.Configs[id]) >= c.Epoch {
 			delete(h.tells, id)
 			continue
 		}
@@ -225,7 +255,7 @@ func (h *home) tellConfigs(v *netView) {
 			continue
 		}
 		delete(h.tells, id)
-		if err := h.fs.NetworkConfig(id, c.Encode()); err != nil {
+		if err := h.fs.NetworkConfig(id, v.kept(id)); err != nil {
 			h.log.Warn("the configuration of a network is not written into the home space", "network", netconf.Name(id), "err", err)
 		}
 	}
@@ -238,6 +268,11 @@ func (h *home) keepConfigs(v *netView) error {
 	size := 0
 	for id, c := range v.configs {
 		if b := c.Encode(); wanted[id] && size+len(b) <= maxLocal {
+			out, size = append(out, b), size+len(b)
+		}
+	}
+	for id, x := range v.contacts {
+		if b := x.Encode(); wanted[id] && v.configs[id] == nil && size+len(b) <= maxLocal {
 			out, size = append(out, b), size+len(b)
 		}
 	}
@@ -276,13 +311,18 @@ func (h *home) applyNetworks(v *netView) error {
 	}
 	var ids []netconf.ID
 	for id := range a.on {
-		if c := v.configs[id]; c != nil {
+		if v.configs[id] != nil || v.contacts[id] != nil {
 			ids = append(ids, id)
 		}
 	}
 	slices.SortFunc(ids, func(a, b netconf.ID) int { return bytes.Compare(a[:], b[:]) })
 	for _, id := range ids {
-		a.text += fmt.Sprintf("%x epoch %d\n", id, v.configs[id].Epoch)
+		if c := v.configs[id]; c != nil {
+			a.text += fmt.Sprintf("%x epoch %d\n", id, c.Epoch)
+		}
+		if x := v.contacts[id]; x != nil {
+			a.text += fmt.Sprintf("%x contact %d\n", id, x.Epoch)
+		}
 	}
 	if before := n.nets.Load(); before != nil && before.text == a.text {
 		n.nets.Store(a) // which of them is the default may have changed
@@ -296,6 +336,9 @@ func (h *home) applyNetworks(v *netView) error {
 	keepers, of := map[dag.PublicKey]keeper{}, map[dag.PublicKey]netconf.ID{}
 	for _, id := range ids {
 		c, on := v.configs[id], a.on[id]
+		if c == nil {
+			continue
+		}
 		table, err := c.Table()
 		if err != nil {
 			h.log.Warn("a network can't be used", "network", netconf.Name(id), "err", err)
@@ -320,6 +363,19 @@ func (h *home) applyNetworks(v *netView) error {
 					return times
 				},
 			})
+		}
+	}
+	for _, id := range ids {
+		x := v.contacts[id]
+		if x == nil {
+			continue
+		}
+		for i := range x.Nodes {
+			n := &x.Nodes[i]
+			if _, twice := of[n.Key]; !twice {
+				of[n.Key] = id
+				nodes = append(nodes, exchange.Node{Network: id, Addrs: n.Multiaddrs(), Last: true, Wants: func(dag.ID) bool { return false }})
+			}
 		}
 	}
 	h.fs.SetNodes(func(space dag.ID, node dag.PublicKey) bool {
@@ -407,7 +463,7 @@ func (n *network) newConfig(id dag.PublicKey, encoded []byte) error {
 			return nil
 		}
 		err = n.h.changeNetworks(func(v *netView) error {
-			if old := v.configs[id]; old == nil || c.Replaces(old) != nil {
+			if old := v.configs[id]; old == nil && !v.relevant(n.h.fs.NamedSpaces())[id] || old != nil && c.Replaces(old) != nil {
 				return nil
 			}
 			v.local.Configs = append(v.local.Configs, encoded)
@@ -428,14 +484,14 @@ func (n *network) anyNetwork() bool {
 	return a != nil && len(a.on) > 0
 }
 
-// homeNetworks gives the configurations of the networks that the home space is on.
+// homeNetworks gives what is kept of the networks that the home space is on.
 func (h *home) homeNetworks() (out [][]byte, err error) {
 	v, err := h.viewNetworks()
 	if err != nil {
 		return nil, err
 	}
 	for _, id := range v.of(v.home) {
-		if b := v.encoded(id); b != nil {
+		if b := v.kept(id); b != nil {
 			out = append(out, b)
 		}
 	}
@@ -449,9 +505,15 @@ func (h *home) giveNetworks(configs [][]byte) error {
 	}
 	return h.changeNetworks(func(v *netView) error {
 		for _, b := range configs {
-			if c, err := netconf.Decode(b); err == nil {
-				v.local.Configs, v.local.Given = append(v.local.Configs, b), append(v.local.Given, c.ID)
+			var id netconf.ID
+			if x, err := netconf.DecodeContact(b); err == nil {
+				id = x.ID
+			} else if c, err := netconf.Decode(b); err == nil {
+				id = c.ID
+			} else {
+				continue
 			}
+			v.local.Configs, v.local.Given = append(v.local.Configs, b), append(v.local.Given, id)
 		}
 		return h.writeLocalNets(v.local)
 	})

@@ -204,7 +204,9 @@ func (h *home) networksFor(v *netView, r *fs.Replica) []spaceNetwork {
 func (h *home) networkFor(v *netView, r *fs.Replica, id netconf.ID, st *exchange.Status) spaceNetwork {
 	x := spaceNetwork{ID: netconf.Name(id)}
 	has := map[string]bool{}
-	if c := v.configs[id]; c == nil {
+	if c := v.configs[id]; c == nil && v.contacts[id] != nil {
+		x.Problem = "its configuration is not known on this device yet, and is asked of its nodes"
+	} else if c == nil {
 		x.Problem = "its configuration is not known on this device; 'anyfs network add' its file or link"
 	} else if table, err := c.Table(); err == nil {
 		for i := range c.Nodes {
