@@ -8,6 +8,7 @@ import (
 	"slices"
 	"syscall"
 
+	"github.com/anyfs/anyfs/acl/seal"
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/dag/block"
 	"github.com/anyfs/anyfs/dag/kv"
@@ -27,6 +28,7 @@ type Problem struct {
 type Verified struct {
 	Problems []Problem // what is wrong, at most 1000
 	Absent   int       // contents that other devices made and that are not here, or not yet: no damage
+	Void     int       // changes and contents that other devices signed and that say nothing: each is as it was made, and nobody's home is damaged
 }
 
 // maxProblems bounds what Verify lists.
@@ -39,6 +41,7 @@ type verifier struct {
 	dir      string // of the space
 	problems []Problem
 	absent   int
+	void     int
 	done     int64
 	total    int64
 	progress func(done, total int64)
@@ -126,7 +129,7 @@ func (h *Home) Verify(ctx context.Context, progress func(done, total int64)) (Ve
 	return v.result(), nil
 }
 
-func (v *verifier) result() Verified { return Verified{v.problems, v.absent} }
+func (v *verifier) result() Verified { return Verified{v.problems, v.absent, v.void} }
 
 // verify checks one space, while it is worked with.
 func (s *space) verify(ctx context.Context, v *verifier) error {
@@ -222,7 +225,7 @@ func (s *space) verifyBatches(ctx context.Context, v *verifier) error {
 		}
 		v.found("history", err)
 	}
-	files := s.acl.Files()
+	files, own := s.acl.Files(), s.h.keys.Author().Device
 	err = s.graph.Batches(func(b *dag.Batch, bodies [][]byte) error {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -243,7 +246,10 @@ func (s *space) verifyBatches(ctx context.Context, v *verifier) error {
 			} else if e.Change.Object != c.Object || e.Change.Clock != c.Clock || e.Change.Device != c.Device {
 				v.found("change "+b.Changes[i].String(), errors.New("by its ID another is found"))
 			}
-			if _, err := s.open(&dag.Entry{ID: b.Changes[i], Change: c, Batch: b}); err != nil {
+			// A change of another device that does not open is as that one signed it: whoever may write can write what says nothing.
+			if _, err := s.open(&dag.Entry{ID: b.Changes[i], Change: c, Batch: b}); b.Device != own && (errors.Is(err, seal.ErrForged) || errors.Is(err, tree.ErrInvalid)) {
+				v.void++
+			} else if err != nil {
 				v.found("change "+b.Changes[i].String(), err)
 			}
 		}
@@ -340,6 +346,10 @@ func (s *space) verifyContents(ctx context.Context, v *verifier) {
 		if err != nil && ctx.Err() == nil {
 			if pruned, e := s.isPruned(c.Root); e == nil && pruned {
 				return nil // meanwhile
+			}
+			if b.Device != own && !errors.Is(err, block.ErrCorrupt) {
+				v.void++ // its blocks are what their names say, and do not make what it said of them
+				return nil
 			}
 			v.found("content "+c.Root.String(), err)
 		}

@@ -172,7 +172,7 @@ var opVerify = operation[none, verifyResult]{"verify", func(ctx context.Context,
 			cancel(err)
 		}
 	})
-	r.Problems, r.Absent = append(r.Problems, v.Problems...), v.Absent
+	r.Problems, r.Absent, r.Void = append(r.Problems, v.Problems...), v.Absent, v.Void
 	if _, bad := h.openPlace(); bad != nil {
 		r.Problems = append(r.Problems, fs.Problem{Where: placeName, Text: bad.Error()})
 	}

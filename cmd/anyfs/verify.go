@@ -31,6 +31,7 @@ Examples:
 type verifyResult struct {
 	Checked  int64        `json:"checked"` // batches, changes, blocks and index entries
 	Absent   int          `json:"absent"`  // contents that are on other devices, or are still to come
+	Void     int          `json:"void"`    // changes and contents of other devices that say nothing
 	Problems []fs.Problem `json:"problems"`
 }
 
@@ -62,6 +63,9 @@ func runVerify(ctx context.Context, e *env) error {
 			text := fmt.Sprintf("nothing wrong: %d changes, blocks and entries checked", r.Checked)
 			if r.Absent > 0 {
 				text += fmt.Sprintf("; %s not on this device", count(r.Absent, "content"))
+			}
+			if r.Void > 0 {
+				text += fmt.Sprintf("; %s of other devices that cannot be read by anybody, and have no effect", count(r.Void, "change"))
 			}
 			err = writeLine(e.stdout, text)
 		}
