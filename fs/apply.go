@@ -613,6 +613,7 @@ func (s *space) applyReclaim(n *index.Inode) {
 	s.objects--
 	s.forgetCopy(n)
 	s.forgetSend(n.Ino)
+	s.outdated(n)
 	s.forgetUpload(n.Ino)
 	s.ix.Remove(n.Ino)
 	s.undirty(n.Ino)

@@ -284,6 +284,5 @@ func (a *arrival) content(n *index.Inode, want *tree.Node, st *tree.State) error
 		return err
 	}
 	a.s.wantContent(n.Ino, n.Base)
-	a.s.noteUpload(n)
 	return nil
 }

@@ -167,6 +167,12 @@ func (s *space) applyArrive(seq journal.Seq, r *arriveRecord, made map[uint64]*i
 			n.Mtime, n.Ctime = max(n.Mtime, old.Mtime), max(n.Ctime, old.Ctime)
 		}
 		s.nextIno = max(s.nextIno, n.Ino+1)
+		if rootOf(old) != rootOf(n) {
+			if old != nil {
+				s.outdated(old)
+			}
+			s.noteUpload(n)
+		}
 		s.ix.Add(n)
 		s.noteCopy(n)
 		if n.Ino != rootDir {

@@ -234,25 +234,34 @@ func (s *space) eachContent(ctx context.Context, fn func(*dag.Batch, *tree.Conte
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		for i, body := range bodies {
-			c, err := dag.DecodeChange(body)
-			if err != nil {
-				return err
-			}
-			p, err := s.open(&dag.Entry{ID: b.Changes[i], Change: c, Batch: b})
-			if err != nil {
-				continue // an empty operation for everybody
-			}
-			for j := range p.Ops {
-				if k := p.Ops[j].Content; k != nil && k.Root.Defined() {
-					if err := fn(b, k); err != nil {
-						return err
-					}
+		return s.contentsOf(b, bodies, func(_ dag.ID, c *tree.Content) error { return fn(b, c) })
+	})
+}
+
+// contentsOf calls fn for every content in blocks that the changes of a batch hold, with the object that it is of, until fn returns an error, which it returns.
+func (s *space) contentsOf(b *dag.Batch, bodies [][]byte, fn func(object dag.ID, c *tree.Content) error) error {
+	for i, body := range bodies {
+		c, err := dag.DecodeChange(body)
+		if err != nil {
+			return err
+		}
+		p, err := s.open(&dag.Entry{ID: b.Changes[i], Change: c, Batch: b})
+		if err != nil {
+			continue // an empty operation for everybody
+		}
+		object := c.Object
+		if object.IsZero() {
+			object = b.Changes[i]
+		}
+		for j := range p.Ops {
+			if k := p.Ops[j].Content; k != nil && k.Root.Defined() {
+				if err := fn(object, k); err != nil {
+					return err
 				}
 			}
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
 // maxCARBlock bounds one block of an import: a frame of the access list or a batch, a change, or a block of content.

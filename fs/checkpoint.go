@@ -129,6 +129,7 @@ func (s *space) checkpoint(ctx context.Context, always bool) error {
 	s.ix.SetValue(valueMark, u64(uint64(s.log.Mark())))
 	s.ix.SetValue(valueDirty, dirty)
 	s.saveIgnored()
+	s.saveUploadsPast()
 	s.ix.SetValue(valueObjects, u64(uint64(s.objects)))
 	s.unsaved = false
 	writeIndex, doneIndex := s.ix.Freeze()

@@ -569,6 +569,9 @@ func (s *space) publishedOne(seq, upTo journal.Seq, n *index.Inode, p *published
 			if err != nil {
 				return s.damaged(err)
 			}
+			if rootOf(n) != base.Root {
+				s.outdated(n)
+			}
 			n.Rebase(upTo, base, at)
 			s.noteSend(n)
 			s.noteUpload(n)

@@ -39,6 +39,7 @@ type uploads struct {
 	whole  []string // of these, as of when all of the index was last looked through
 	inodes map[uint64]lackedBy
 	count  [maxUploadSlots]int
+	past   pastUploads
 }
 
 // lackedBy says who is not known to hold a content.
@@ -115,9 +116,17 @@ func (s *space) uploadList() (*uploads, error) {
 			return true
 		})
 	}
+	var past []byte
+	if err == nil {
+		past, err = s.ix.Value(valueUploadsPast)
+	}
+	if err == nil {
+		err = u.past.decode(past)
+	}
 	if err != nil {
 		return nil, s.damaged(err)
 	}
+	u.past.slots &= u.all()
 	u.read = true
 	return u, nil
 }
@@ -210,8 +219,28 @@ func (r *Replica) UploadTo(networks []string) error {
 		l.slots &= stay
 		s.setLacking(u, ino, l)
 	}
+	gone := u.all() &^ stay
+	if gone != 0 {
+		// What comes meanwhile is listed for those that stay alone.
+		u.to = slices.Clone(u.to)
+		for i := range u.to {
+			if gone>>i&1 != 0 {
+				u.to[i] = ""
+			}
+		}
+		u.past.slots &= stay
+		s.mu.Unlock()
+		if err := s.tellPastFrom(u, gone); err != nil {
+			return err
+		}
+		s.mu.Lock()
+	}
 	u.to = to          // what comes while the rest is read is listed too
 	moves := stay != 0 // content may be on the other networks alone
+	if fresh != 0 {
+		u.lookAtPast(fresh, moves)
+		s.unsaved = true
+	}
 	s.mu.Unlock()
 	for next, n := uint64(0), uploadStep; fresh != 0 && n == uploadStep; {
 		n = 0
@@ -249,7 +278,8 @@ func (r *Replica) UploadTo(networks []string) error {
 type Upload struct {
 	Blocks []block.ID // none: nothing of it is to be given
 	Carry  bool       // what of it is not here is to be fetched for them: other networks may be all who have it
-	ino    uint64
+	ino    uint64     // that shows it; 0: only history does
+	at     uint64     // its place in the list of these
 	root   cid.Cid
 }
 
@@ -376,6 +406,10 @@ func (r *Replica) Uploaded(network string, list []Upload) {
 		return
 	}
 	for _, d := range list {
+		if d.ino == 0 {
+			s.uploadedPast(u, slot, &d)
+			continue
+		}
 		n, err := s.ix.Inode(d.ino)
 		if err != nil || n != nil && n.Base != nil && n.Base.Root != d.root {
 			continue

@@ -208,7 +208,7 @@ func (w *waiting) look() (progress, error) {
 			continue
 		}
 		known = true
-		send, fetch, upload := r.ToSend(), r.ToFetch(), 0
+		send, fetch, upload, old := r.ToSend(), r.ToFetch(), 0, 0
 		p.alone += send
 		p.left += send + fetch
 		ids, names := w.n.holdersOf(r.ID)
@@ -221,9 +221,14 @@ func (w *waiting) look() (progress, error) {
 				if !known { // it was named a moment ago, as in a new age, and is to have all
 					up++
 				}
-				p.alone += up
-				p.left += up
+				past, looked := r.PastToUpload(names[i])
+				if known && !looked {
+					past++
+				}
+				p.alone += up + past
+				p.left += up + past
 				upload += up
+				old += past
 			}
 		}
 		if s.ToFetch == 0 && slices.ContainsFunc(s.Peers, func(x exchange.SpacePeer) bool { return x.Equal }) {
@@ -237,7 +242,7 @@ func (w *waiting) look() (progress, error) {
 			n    int
 			what string
 		}{
-			{send, "contents that no other device is known to hold"}, {fetch, "contents to fetch"}, {upload, "contents to give to networks"},
+			{send, "contents that no other device is known to hold"}, {fetch, "contents to fetch"}, {upload, "contents to give to networks"}, {old, "old versions to give to networks"},
 			{int(s.ToSend), "batches to send"}, {int(s.ToFetch), "batches to fetch"},
 		} {
 			if x.n > 0 {

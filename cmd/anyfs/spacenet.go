@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -86,6 +87,7 @@ type spaceNetwork struct {
 	Holds     bool   `json:"holds_everything"`     // as far as is known
 	ToSend    int    `json:"pending_send_batches"` // that no node of it is known to hold
 	Contents  int    `json:"pending_contents"`     // files whose content its nodes are not known to hold
+	Past      int    `json:"pending_old_contents"` // of replaced and deleted files, that this device can give
 	Problem   string `json:"problem,omitempty"`    // why nothing more goes there, and what to do
 }
 
@@ -146,20 +148,20 @@ func (x *spaceNetwork) text() string {
 		return x.Problem
 	case x.Holds:
 		return "holds everything"
-	case x.ToSend+x.Contents == 0:
+	case x.ToSend+x.Contents+x.Past == 0:
 		return "not known to hold everything"
 	}
-	s := ""
+	var of []string
 	if x.ToSend > 0 {
-		s = batches(x.ToSend)
+		of = append(of, batches(x.ToSend))
 	}
 	if x.Contents > 0 {
-		if s != "" {
-			s += ", "
-		}
-		s += "the content of " + count(x.Contents, "file")
+		of = append(of, "the content of "+count(x.Contents, "file"))
 	}
-	return s + " to send"
+	if x.Past > 0 {
+		of = append(of, "the content of "+count(x.Past, "old version"))
+	}
+	return strings.Join(of, ", ") + " to send"
 }
 
 // replica finds a space by its name.
@@ -222,7 +224,8 @@ func (h *home) networkFor(v *netView, r *fs.Replica, id netconf.ID, st *exchange
 		}
 	}
 	up, known := r.ToUpload(v.holder(id))
-	x.Contents = up
+	past, looked := r.PastToUpload(v.holder(id))
+	x.Contents, x.Past = up, past
 	equal, least := false, -1
 	for _, s := range st.Spaces {
 		if s.ID != r.ID {
@@ -240,7 +243,7 @@ func (h *home) networkFor(v *netView, r *fs.Replica, id netconf.ID, st *exchange
 	if least > 0 && !equal {
 		x.ToSend = least
 	}
-	x.Holds = known && up == 0 && equal
+	x.Holds = known && looked && up+past == 0 && equal
 	if h.network != nil && !x.Holds {
 		if f, full := h.network.engine.Full(r.ID, id); full {
 			x.Problem = fmt.Sprintf("it is full: %s of %s of the quota are used, and %s; ask its operator for more, or put the space on another network", formatBytes(int64(f.Used)), formatBytes(int64(f.Limit)), x.text())
@@ -438,7 +441,7 @@ var opSpaceNetworkWait = operation[spaceNetworkParams, none]{"space-network-wait
 			if x.Holds {
 				continue
 			}
-			left += max(1, x.ToSend+x.Contents)
+			left += max(1, x.ToSend+x.Contents+x.Past)
 			switch {
 			case x.Problem != "":
 				now = x.ID + ": " + x.Problem
@@ -475,6 +478,7 @@ type networkStatus struct {
 	Behind    int    `json:"spaces_behind"`        // of these, those of which it is not known to hold everything
 	ToSend    int    `json:"pending_send_batches"` // of all of them
 	Contents  int    `json:"pending_contents"`
+	Past      int    `json:"pending_old_contents"`
 	Problem   string `json:"problem,omitempty"`
 }
 
@@ -521,7 +525,7 @@ func (h *home) addNetworks(r *statusResult) error {
 			}
 			n := &r.Networks[k]
 			n.Spaces++
-			n.ToSend, n.Contents = n.ToSend+x.ToSend, n.Contents+x.Contents
+			n.ToSend, n.Contents, n.Past = n.ToSend+x.ToSend, n.Contents+x.Contents, n.Past+x.Past
 			if !x.Holds {
 				n.Behind++
 			}
@@ -545,7 +549,7 @@ func (x *networkStatus) text() string {
 		s += " (default)"
 	}
 	s += fmt.Sprintf(": %d of %d nodes connected", x.Connected, x.Nodes)
-	switch one := (&spaceNetwork{Holds: x.Behind == 0 && x.Spaces > 0, ToSend: x.ToSend, Contents: x.Contents, Problem: x.Problem}); {
+	switch one := (&spaceNetwork{Holds: x.Behind == 0 && x.Spaces > 0, ToSend: x.ToSend, Contents: x.Contents, Past: x.Past, Problem: x.Problem}); {
 	case x.Spaces == 0:
 		s += ", no space is on it"
 	default:

@@ -18,6 +18,12 @@ const (
 	uploadMost  = 64                     // contents at a time
 )
 
+// What is given of the history: so many blocks at a time, and so many are remembered to be there.
+const (
+	uploadStep  = 32
+	uploadKnown = 1 << 16
+)
+
 // uploadCarry is how many blocks that are not here are fetched at a time for a network that lacks them.
 const uploadCarry = 32
 
@@ -28,7 +34,8 @@ type uploadTo struct {
 	name string
 }
 
-// uploads gives the networks of each space of which a node is connected, and says how much of all of these is left. Each space is told which ones it is on.
+// uploads gives the networks of each space of which a node is connected and that lack something, and says how much of all of these is left. Each space is
+// told which ones it is on.
 func (n *network) uploads() (to []uploadTo, left, fetch int) {
 	for _, r := range n.h.fs.Replicas() {
 		ids, names := n.holdersOf(r.ID)
@@ -37,9 +44,11 @@ func (n *network) uploads() (to []uploadTo, left, fetch int) {
 			continue
 		}
 		for i, id := range ids {
-			if up, _ := r.ToUpload(names[i]); up > 0 && n.engine.NodeOf(r.ID, id) {
+			up, _ := r.ToUpload(names[i])
+			past, _ := r.PastToUpload(names[i])
+			if up+past > 0 && n.engine.NodeOf(r.ID, id) {
 				to = append(to, uploadTo{&r, id, names[i]})
-				left += up
+				left += up + past
 				fetch += r.ToFetch() // what comes may be what the nodes lack
 			}
 		}
@@ -47,7 +56,7 @@ func (n *network) uploads() (to []uploadTo, left, fetch int) {
 	return to, left, fetch
 }
 
-// upload gives the nodes of each space the content that they lack, until ctx ends.
+// upload gives the nodes of each space the content that they lack, until ctx ends: what is current of all spaces, then what only history shows.
 func (n *network) upload(ctx context.Context) {
 	tick := time.NewTicker(uploadEvery)
 	defer tick.Stop()
@@ -59,6 +68,7 @@ func (n *network) upload(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
+		n.lookAtPast(ctx)
 		to, left, fetch := n.uploads()
 		now := n.engine.Quotas() // where a network takes more, it is given more at once
 		if left == 0 || left == last && fetch == fetched && now == quotas && time.Now().Before(next) {
@@ -67,21 +77,32 @@ func (n *network) upload(ctx context.Context) {
 		quotas = now
 		some := false
 		fetched = fetch
-		for _, t := range to {
-			if ctx.Err() != nil {
-				return
+		for _, give := range []func(context.Context, uploadTo) (bool, error){n.uploadSpace, n.uploadPast} {
+			for _, t := range to {
+				if ctx.Err() != nil {
+					return
+				}
+				given, err := give(ctx, t)
+				if err != nil && !errors.Is(err, exchange.ErrOffline) && ctx.Err() == nil {
+					n.h.log.Warn("content is not given to the nodes", "space", t.r.ID, "network", t.name, "err", err)
+				}
+				some = some || given
 			}
-			given, err := n.uploadSpace(ctx, t)
-			if err != nil && !errors.Is(err, exchange.ErrOffline) && ctx.Err() == nil {
-				n.h.log.Warn("content is not given to the nodes", "space", t.r.ID, "network", t.name, "err", err)
-			}
-			some = some || given
 		}
 		if wait = min(2*wait, uploadRest); some {
 			wait = uploadEvery
 		}
 		_, last, _ = n.uploads()
 		next = time.Now().Add(wait)
+	}
+}
+
+// lookAtPast has each space look for a moment at what networks that are new lack of its history.
+func (n *network) lookAtPast(ctx context.Context) {
+	for _, r := range n.h.fs.Replicas() {
+		if _, err := r.LookAtPast(ctx); err != nil && ctx.Err() == nil {
+			n.h.log.Warn("what of the history the nodes are to have is not known", "space", r.ID, "err", err)
+		}
 	}
 }
 
@@ -141,4 +162,58 @@ func (n *network) uploadSpace(ctx context.Context, t uploadTo) (some bool, err e
 			return some, nil
 		}
 	}
+}
+
+// uploadPast gives a network what only history shows. It leaves off where something current is to be given to any network, and has nothing to do where the
+// network takes no more.
+func (n *network) uploadPast(ctx context.Context, t uploadTo) (some bool, err error) {
+	held := map[block.ID]bool{} // versions share most of their blocks
+	for after := uint64(0); ; {
+		list, next, err := t.r.PastUploads(ctx, t.name, after, uploadMost)
+		if err != nil {
+			return some, err
+		}
+		for _, d := range list {
+			var ask []block.ID
+			for _, id := range d.Blocks {
+				if !held[id] {
+					ask = append(ask, id)
+				}
+			}
+			whole := true
+			for step := range slices.Chunk(ask, uploadStep) {
+				if _, full := n.engine.Full(t.r.ID, t.id); full || n.currentWaits(t) {
+					return some, nil
+				}
+				missing, err := n.engine.Upload(ctx, t.r.ID, t.id, step)
+				if err != nil {
+					return some, err
+				}
+				if len(held) >= uploadKnown {
+					clear(held)
+				}
+				for _, id := range step {
+					if !slices.Contains(missing, id) {
+						held[id] = true
+					}
+				}
+				if whole = len(missing) == 0; !whole {
+					break
+				}
+			}
+			if whole {
+				t.r.Uploaded(t.name, []fs.Upload{d})
+				some = true
+			}
+		}
+		if after = next; after == 0 {
+			return some, nil
+		}
+	}
+}
+
+// currentWaits reports whether there is current content that can be given to the network.
+func (n *network) currentWaits(t uploadTo) bool {
+	up, _ := t.r.ToUpload(t.name)
+	return up > 0
 }

@@ -349,6 +349,9 @@ func (x *Index) setEntry(parent, hash uint64, e *Entry) {
 	x.weight += 120
 }
 
+// EntryAt gives what stands at a place of a directory that holds no names; nil when nothing does.
+func (x *Index) EntryAt(parent, at uint64) (*Entry, error) { return x.entryAt(parent, at) }
+
 // Lookup finds a name in a directory. hash is the keyed hash of the name; at is where the entry stands, its place in listings.
 func (x *Index) Lookup(parent, hash uint64, name string) (e *Entry, at uint64, err error) {
 	for at = hash; ; at++ {
