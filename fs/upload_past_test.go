@@ -1,0 +1,307 @@
+package fs
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/anyfs/anyfs/dag/block"
+)
+
+// nodeOf is what the nodes of a network hold of the space Personal.
+type nodeOf map[block.ID][]byte
+
+// Fetch gives a block as who asks the node gets it.
+func (n nodeOf) Fetch(_ context.Context, id block.ID) ([]byte, error) {
+	if b := n[id]; b != nil {
+		return b, nil
+	}
+	return nil, block.ErrAbsent
+}
+
+// take takes what is to be given to a network: what is here of it.
+func (n nodeOf) take(th *testHome, network string, list func(context.Context, string, uint64, int) ([]Upload, uint64, error)) (contents int) {
+	th.t.Helper()
+	_, r := th.personal()
+	for after := uint64(0); ; {
+		some, next, err := list(context.Background(), network, after, 2)
+		th.must(err)
+		for _, d := range some {
+			whole := true
+			for _, id := range d.Blocks {
+				if b, err := r.Blocks.GetLocal(id); err == nil {
+					n[id] = b
+				} else if n[id] == nil {
+					whole = false
+				}
+			}
+			if whole {
+				r.Uploaded(network, []Upload{d})
+				contents++
+			}
+		}
+		if after = next; after == 0 {
+			return contents
+		}
+	}
+}
+
+// give gives a network what it lacks: current content, then what history shows.
+func (th *testHome) give(n nodeOf, network string) (current, past int) {
+	th.t.Helper()
+	th.lookAtPast()
+	_, r := th.personal()
+	current = n.take(th, network, r.Uploads)
+	return current, n.take(th, network, r.PastUploads)
+}
+
+func (th *testHome) lookAtPast() {
+	th.t.Helper()
+	_, r := th.personal()
+	for more := true; more; {
+		more = must2(r.LookAtPast(context.Background()))
+	}
+}
+
+func (th *testHome) uploadTo(networks ...string) {
+	th.t.Helper()
+	_, r := th.personal()
+	th.must(r.UploadTo(networks))
+}
+
+// isOn puts the space Personal on networks, and has it written down that all that was there then is listed.
+func (th *testHome) isOn(networks ...string) {
+	th.t.Helper()
+	th.uploadTo(networks...)
+	th.lookAtPast()
+	th.must(th.checkpoint(context.Background()))
+}
+
+// toUpload is what a network is not known to hold.
+func (th *testHome) toUpload(network string) (current, past int) {
+	th.t.Helper()
+	th.lookAtPast()
+	_, r := th.personal()
+	current, known := r.ToUpload(network)
+	past, looked := r.PastToUpload(network)
+	if !known || !looked {
+		th.t.Fatalf("what %s lacks is not known: %v, %v", network, known, looked)
+	}
+	return current, past
+}
+
+// oldWays are ways in which a content of a file gets to be one that only history shows.
+var oldWays = map[string]func(th *testHome, name string){
+	"replaced":         func(th *testHome, name string) { th.save(th.look(th.root, name), random(90, 200<<10)) },
+	"replaced by less": func(th *testHome, name string) { th.save(th.look(th.root, name), []byte("in the change")) },
+	"emptied":          func(th *testHome, name string) { th.trunc(th.look(th.root, name), 0) },
+	"saved by rename": func(th *testHome, name string) {
+		th.create(th.root, "temporary", random(91, 100<<10))
+		th.must(th.Rename(th.root, "temporary", th.root, name, 0))
+	},
+	"saved by rename of what was published": func(th *testHome, name string) {
+		th.create(th.root, "published", random(92, 100<<10))
+		th.flush()
+		th.must(th.Rename(th.root, "published", th.root, name, 0))
+	},
+	"deleted": func(th *testHome, name string) { th.must(th.Unlink(th.root, name)) },
+	"patched, then replaced": func(th *testHome, name string) {
+		th.write(th.look(th.root, name), []byte("a patch"), 1000)
+		th.flush()
+		th.save(th.look(th.root, name), random(93, 100<<10))
+	},
+	"restored over": func(th *testHome, name string) {
+		th.save(th.look(th.root, name), random(94, 100<<10))
+		th.flush()
+		vs := th.contents("Personal/" + name)
+		th.restore("Personal/"+name, vs[len(vs)-1].ID, "")
+		th.flush()
+		th.save(th.look(th.root, name), random(95, 100<<10))
+	},
+}
+
+// TestPastIsGiven: whatever way a content goes, networks that lacked it get it, also where the device was stopped or killed meanwhile, and those that were
+// named later. A device that has nothing but what one network holds reads every version.
+func TestPastIsGiven(t *testing.T) {
+	nothing := func(*testHome) {}
+	for mode, m := range map[string]struct{ named, gone func(*testHome) }{
+		"at once":       {func(th *testHome) { th.isOn("n0", "n1") }, nothing},
+		"stopped":       {func(th *testHome) { th.isOn("n0", "n1") }, (*testHome).reopen},
+		"killed":        {func(th *testHome) { th.isOn("n0", "n1") }, (*testHome).kill},
+		"named later":   {nothing, nothing},
+		"named, killed": {nothing, func(th *testHome) { th.uploadTo("n0", "n1"); th.must(th.checkpoint(context.Background())); th.kill() }},
+		"one by one":    {func(th *testHome) { th.isOn("n0") }, (*testHome).lookAtPast},
+	} {
+		t.Run(mode, func(t *testing.T) {
+			d := newDevices(t, 2)
+			a, b := d.all[0], d.all[1]
+			m.named(a)
+			want := map[string][]byte{}
+			seed := uint64(0)
+			for way := range oldWays {
+				seed++
+				want[way] = random(seed, 300<<10)
+				a.create(a.root, way, want[way])
+			}
+			a.flush()
+			for way, do := range oldWays {
+				do(a, way)
+				a.flush()
+			}
+			m.gone(a)
+			a.uploadTo("n0", "n1")
+			for _, network := range []string{"n0", "n1"} {
+				current, past := a.toUpload(network)
+				if past == 0 || past+current < len(oldWays) {
+					t.Errorf("%s lacks %d contents and %d old ones", network, current, past)
+				}
+				n := nodeOf{}
+				a.give(n, network)
+				if current, past := a.toUpload(network); current+past > 0 {
+					t.Errorf("%s lacks %d contents and %d old ones in the end", network, current, past)
+				}
+				d.settle()
+				s, _ := b.personal()
+				s.blocks.SetFetcher(n)
+				for way, w := range want {
+					vs := b.contents("Personal/" + way)
+					if got := b.versionBytes("Personal/"+way, vs[len(vs)-1].ID); !bytes.Equal(got, w) {
+						t.Errorf("%s, from %s: the first version reads otherwise", way, network)
+					}
+				}
+			}
+			a.reopen()
+			a.uploadTo("n0", "n1")
+			for _, network := range []string{"n0", "n1"} {
+				if current, past := a.toUpload(network); current+past > 0 {
+					t.Errorf("%s lacks %d contents and %d old ones after a restart", network, current, past)
+				}
+			}
+			a.verify()
+		})
+	}
+}
+
+// TestPastOfOthers: what another device replaces or deletes before a network has it is given by who holds it, and who does not leaves it be.
+func TestPastOfOthers(t *testing.T) {
+	for _, killed := range []bool{false, true} {
+		t.Run(fmt.Sprint("killed: ", killed), func(t *testing.T) {
+			d := newDevices(t, 3)
+			d.connect()
+			a, b, c := d.all[0], d.all[1], d.all[2]
+			b.isOn("n")
+			c.isOn("n")
+			one, two := random(1, 300<<10), random(2, 300<<10)
+			a.create(a.root, "replaced", one)
+			a.create(a.root, "deleted", two)
+			d.settle()
+			b.mirror()
+			a.save(a.look(a.root, "replaced"), random(3, 100<<10))
+			a.must(a.Unlink(a.root, "deleted"))
+			a.flush()
+			d.settle()
+			if killed {
+				b.kill()
+				b.uploadTo("n")
+				s, _ := b.personal()
+				s.blocks.SetFetcher(nodeOf{})
+			}
+			n := nodeOf{}
+			if _, past := b.toUpload("n"); past != 2 {
+				t.Errorf("%d old contents of another device are to be given", past)
+			}
+			if _, past := b.give(n, "n"); past != 2 {
+				t.Errorf("%d old contents of another device were given", past)
+			}
+			// It never had the old ones.
+			c.give(n, "n")
+			if _, past := c.toUpload("n"); past != 0 {
+				t.Errorf("%d old contents are to be given by who lacks them", past)
+			}
+			s, _ := c.personal()
+			s.blocks.SetFetcher(n)
+			for name, want := range map[string][]byte{"replaced": one, "deleted": two} {
+				vs := c.contents("Personal/" + name)
+				if got := c.versionBytes("Personal/"+name, vs[len(vs)-1].ID); !bytes.Equal(got, want) {
+					t.Errorf("%s reads otherwise", name)
+				}
+			}
+		})
+	}
+}
+
+// TestPrunedIsNotGiven: what was pruned is not given, whether it was listed before, or is met when a network is named.
+func TestPrunedIsNotGiven(t *testing.T) {
+	th := newTestHome(t)
+	th.isOn("n0")
+	ino := th.create(th.root, "f", random(1, 300<<10))
+	th.flush()
+	old := th.leaves("Personal/f")
+	th.save(ino, random(2, 300<<10))
+	th.flush()
+	if _, past := th.toUpload("n0"); past != 1 {
+		t.Fatalf("%d old contents to give", past)
+	}
+	th.prune(KeepPolicy{}, false)
+	th.uploadTo("n0", "n1")
+	th.lookAtPast()
+	if _, past := th.toUpload("n1"); past != 0 {
+		t.Errorf("%d pruned contents are to be given to a network that is new", past)
+	}
+	n := nodeOf{}
+	th.give(n, "n0")
+	if _, past := th.toUpload("n0"); past != 0 || n[old[0]] != nil {
+		t.Errorf("%d pruned contents are still to be given", past)
+	}
+	// What is saved again is given again.
+	th.save(ino, random(1, 300<<10))
+	th.flush()
+	th.save(ino, random(3, 300<<10))
+	th.flush()
+	th.give(n, "n0")
+	if n[old[0]] == nil {
+		t.Error("what was saved again after a prune is not given")
+	}
+	th.verify()
+}
+
+// TestPastNetworksChange: what one network lacked is not told of another that has its place, and none is asked for twice.
+func TestPastNetworksChange(t *testing.T) {
+	th := newTestHome(t)
+	th.isOn("n0", "n1")
+	ino := th.create(th.root, "f", random(0, 100<<10))
+	th.flush()
+	const n = 5
+	for i := range n {
+		th.save(ino, random(uint64(i+1), 100<<10))
+		th.flush()
+	}
+	th.lookAtPast()
+	if _, past := th.give(nodeOf{}, "n0"); past != n {
+		t.Errorf("%d old contents given", past)
+	}
+	check := func(network string, want int) {
+		t.Helper()
+		if _, past := th.toUpload(network); past != want {
+			t.Errorf("%s lacks %d old contents and not %d", network, past, want)
+		}
+	}
+	check("n0", 0)
+	check("n1", n)
+	th.uploadTo("n0")
+	check("n0", 0)
+	th.uploadTo("n0", "n2") // in the place of n1
+	th.lookAtPast()
+	check("n2", n)
+	th.must(th.checkpoint(context.Background()))
+	th.kill()
+	th.uploadTo("n0", "n2")
+	th.lookAtPast()
+	check("n2", n)
+	if _, past := th.give(nodeOf{}, "n2"); past != n {
+		t.Errorf("%d old contents given", past)
+	}
+	check("n2", 0)
+	check("n0", 0)
+}
