@@ -339,6 +339,9 @@ func (r *Replica) PastUploads(ctx context.Context, network string, after uint64,
 	return list, next, nil
 }
 
+// Place is what to call PastUploads with for what comes behind it.
+func (d *Upload) Place() uint64 { return d.at }
+
 // uploadedPast takes a content from the list for a network. Under mu.
 func (s *space) uploadedPast(u *uploads, slot int, d *Upload) {
 	c, was, ok, err := s.pastAt(d.at)

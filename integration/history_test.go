@@ -2,8 +2,10 @@ package integration
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -68,4 +70,46 @@ func TestNodeHasHistory(t *testing.T) {
 	}
 	b.wantContent(b.Personal(".anyfs", "at", then.Format(time.RFC3339Nano), "replaced without a node"), noise(12, 300<<10))
 	b.Must("verify")
+}
+
+// TestHistoryLeavesRoom: of a quota that history would use up a part stays for what is current, status says what waits and why, and a prune ends that.
+func TestHistoryLeavesRoom(t *testing.T) {
+	NeedFUSE(t)
+	t.Parallel()
+	node := NewNode(t, "--no-relay")
+	node.Kill()
+	a := NewHome(t)
+	a.Listen = "/ip4/127.0.0.1/tcp/0"
+	a.Must("node", "quota", "--dir", node.Dir, "default", "4M")
+	a.Mount("--no-discovery")
+	a.Must("network", "add", node.Link)
+	for i := range 6 {
+		check(t, os.WriteFile(a.Personal("f"), noise(uint64(i), 900<<10), 0o644))
+		a.Settle()
+	}
+	node.Start()
+	if r := a.Run("space", "network", "Personal", "--wait", "--timeout", "3s"); r.Code != 4 || !strings.Contains(r.Stderr, "old versions wait") {
+		t.Errorf("a wait for history beyond what a quota has room for: %+v", r)
+	}
+	if out := a.Must("status"); !strings.Contains(out, "old versions wait") {
+		t.Errorf("status:\n%s", out)
+	}
+	type onNetwork struct {
+		Contents int `json:"pending_contents"`
+		Past     int `json:"pending_old_contents"`
+	}
+	on := func() onNetwork { return fromJSON[[]onNetwork](a, "space", "network", "Personal")[0] }
+	if x := on(); x.Contents != 0 || x.Past == 0 || x.Past >= 5 {
+		t.Errorf("%+v", x)
+	}
+	check(t, os.WriteFile(a.Personal("current"), noise(10, 700<<10), 0o644))
+	a.Settle()
+	a.eventually("what is current has room", func() error {
+		if x := on(); x.Contents > 0 || x.Past == 0 {
+			return fmt.Errorf("%+v", x)
+		}
+		return nil
+	})
+	a.Must("prune", "Personal")
+	a.Must("space", "network", "Personal", "--wait", "--timeout", "60s")
 }

@@ -33,6 +33,8 @@ type network struct {
 	guests guests
 	nets   atomic.Pointer[appliedNets]
 
+	kept pastKept
+
 	untaken sync.Map // networks of which it was logged that a configuration was not taken
 
 	// Of lookAtNetworks; guarded by home.nets.

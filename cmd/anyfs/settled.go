@@ -215,6 +215,8 @@ func (w *waiting) look() (progress, error) {
 		for i, id := range ids {
 			if f, full := w.n.engine.Full(r.ID, id); full {
 				p.text = fmt.Sprintf("The quota on %s is used up (%s of %s); 'anyfs status' says more.", netconf.Name(id), formatBytes(int64(f.Used)), formatBytes(int64(f.Limit)))
+			} else if text := w.n.kept.text(r.ID, id); text != "" {
+				p.text = fmt.Sprintf("On %s %s.", netconf.Name(id), text)
 			}
 			if w.n.engine.NodeOf(r.ID, id) {
 				up, known := r.ToUpload(names[i])

@@ -18,12 +18,6 @@ const (
 	uploadMost  = 64                     // contents at a time
 )
 
-// What is given of the history: so many blocks at a time, and so many are remembered to be there.
-const (
-	uploadStep  = 32
-	uploadKnown = 1 << 16
-)
-
 // uploadCarry is how many blocks that are not here are fetched at a time for a network that lacks them.
 const uploadCarry = 32
 
@@ -62,6 +56,7 @@ func (n *network) upload(ctx context.Context) {
 	defer tick.Stop()
 	last, fetched, wait := 0, 0, uploadEvery
 	next, quotas := time.Now(), uint64(0)
+	past := pastUploads{n: n, after: map[pastOf]uint64{}}
 	for {
 		select {
 		case <-ctx.Done():
@@ -77,7 +72,7 @@ func (n *network) upload(ctx context.Context) {
 		quotas = now
 		some := false
 		fetched = fetch
-		for _, give := range []func(context.Context, uploadTo) (bool, error){n.uploadSpace, n.uploadPast} {
+		for _, give := range []func(context.Context, uploadTo) (bool, error){n.uploadSpace, past.give} {
 			for _, t := range to {
 				if ctx.Err() != nil {
 					return
@@ -162,58 +157,4 @@ func (n *network) uploadSpace(ctx context.Context, t uploadTo) (some bool, err e
 			return some, nil
 		}
 	}
-}
-
-// uploadPast gives a network what only history shows. It leaves off where something current is to be given to any network, and has nothing to do where the
-// network takes no more.
-func (n *network) uploadPast(ctx context.Context, t uploadTo) (some bool, err error) {
-	held := map[block.ID]bool{} // versions share most of their blocks
-	for after := uint64(0); ; {
-		list, next, err := t.r.PastUploads(ctx, t.name, after, uploadMost)
-		if err != nil {
-			return some, err
-		}
-		for _, d := range list {
-			var ask []block.ID
-			for _, id := range d.Blocks {
-				if !held[id] {
-					ask = append(ask, id)
-				}
-			}
-			whole := true
-			for step := range slices.Chunk(ask, uploadStep) {
-				if _, full := n.engine.Full(t.r.ID, t.id); full || n.currentWaits(t) {
-					return some, nil
-				}
-				missing, err := n.engine.Upload(ctx, t.r.ID, t.id, step)
-				if err != nil {
-					return some, err
-				}
-				if len(held) >= uploadKnown {
-					clear(held)
-				}
-				for _, id := range step {
-					if !slices.Contains(missing, id) {
-						held[id] = true
-					}
-				}
-				if whole = len(missing) == 0; !whole {
-					break
-				}
-			}
-			if whole {
-				t.r.Uploaded(t.name, []fs.Upload{d})
-				some = true
-			}
-		}
-		if after = next; after == 0 {
-			return some, nil
-		}
-	}
-}
-
-// currentWaits reports whether there is current content that can be given to the network.
-func (n *network) currentWaits(t uploadTo) bool {
-	up, _ := t.r.ToUpload(t.name)
-	return up > 0
 }

@@ -73,7 +73,7 @@ func (sp *Space) close() error {
 func (sp *Space) replica() *exchange.Replica {
 	return &exchange.Replica{
 		ID: sp.id, ACL: sp.acl.Graph(), Files: sp.files, Blocks: sp.blocks, Durable: sp.durable, Grown: sp.grown,
-		Member: sp.takesPart, Keeps: keeper{sp}, Upload: sp.upload, Copy: sp.copy, Takes: sp.takes, Took: sp.took, Quota: sp.quota, NoFiles: sp.opt.NoFiles, Gone: sp.retired.Load,
+		Member: sp.takesPart, Keeps: keeper{sp}, Upload: sp.upload, Copy: sp.copy, Takes: sp.takes, Took: sp.took, Quota: sp.quota, Room: sp.room, NoFiles: sp.opt.NoFiles, Gone: sp.retired.Load,
 		Invited: sp.invited,
 	}
 }
@@ -191,6 +191,15 @@ func (sp *Space) takes(n int) bool {
 // took counts what the space takes after n bytes of changes that takes counted: a member that gives the same over and over, or what nobody accepts, uses
 // up nobody's quota.
 func (sp *Space) took(n int) { sp.use.landed(sp.id, 0, int64(n), sp.measure) }
+
+// room says how much is used of the quota of which least is left, to who may give blocks.
+func (sp *Space) room(account dag.PublicKey) (used, limit int64) {
+	if sp.role(account) < list.RoleWriter || !sp.member(account) {
+		return 0, 0
+	}
+	owner, all, one := sp.bounds()
+	return sp.use.left(sp.id, owner, all, one)
+}
 
 // quota says how much is used of the quota for which something was refused, if it would be still.
 func (sp *Space) quota() (used, limit int64, full bool) {

@@ -143,6 +143,19 @@ func (u *usage) room(id dag.ID, owner dag.PublicKey, n, all, one int64) (used, l
 	return 0, 0, false
 }
 
+// left says how much is used of the bound of which least is left; a limit of 0: there is none.
+func (u *usage) left(id dag.ID, owner dag.PublicKey, all, one int64) (used, limit int64) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if all > 0 {
+		used, limit = u.owners[owner], all
+	}
+	if x := u.of[id]; one > 0 && (limit == 0 || one-x.Blocks-x.Log < limit-used) {
+		used, limit = x.Blocks+x.Log, one
+	}
+	return used, limit
+}
+
 // drop forgets a space.
 func (u *usage) drop(id dag.ID) {
 	u.mu.Lock()

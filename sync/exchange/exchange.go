@@ -134,6 +134,9 @@ type Replica struct {
 	Took func(bytes int)
 	// Quota says, where something was refused for a quota and would be still, how many bytes of how many are used. A node's alone.
 	Quota func() (used, limit int64, full bool)
+	// Room says how many bytes are used of the quota of which least is left, for one who gives blocks; a limit of 0: none holds, or the account may not
+	// give any. A node's alone.
+	Room func(account dag.PublicKey) (used, limit int64)
 
 	// Tags proves being in the space: HMACs of transcript under a discovery key of each epoch key. Who has one of these keys
 	// gets one of these tags from the same transcript.

@@ -306,6 +306,7 @@ func (e *Engine) closePeer(id peer.ID) {
 func (e *Engine) handle(h host.Host) {
 	if e.opt.Serve != nil {
 		e.serve(h, protocolNode, e.takeVisit)
+		e.serve(h, protocolRoom, e.takeRoom)
 		if e.opt.Mesh != nil {
 			e.serve(h, protocolMesh, e.takeMesh)
 		}

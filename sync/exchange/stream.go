@@ -25,6 +25,7 @@ const (
 	protocolMesh   = protocol.ID(wire.ProtocolMesh)
 	protocolJoin   = protocol.ID(wire.ProtocolJoin)
 	protocolMeet   = protocol.ID(wire.ProtocolMeet)
+	protocolRoom   = protocol.ID(wire.ProtocolRoom)
 )
 
 // How long a peer may take.

@@ -7,7 +7,7 @@ import (
 )
 
 // Quota tells a device that a node takes no more changes and content of a space, as that would be beyond the quota: Used of Limit bytes. With a Limit
-// of 0 it takes them again.
+// of 0 it takes them again. On a stream of its own (ProtocolRoom) it answers how much is used of what; a Limit of 0 is none there.
 type Quota struct {
 	_     struct{} `cbor:",toarray"`
 	T     head[Quota]

@@ -39,6 +39,7 @@ const (
 	ProtocolMesh   = "/anyfs/mesh/1.0.0"
 	ProtocolJoin   = "/anyfs/join/1.0.0"
 	ProtocolMeet   = "/anyfs/meet/1.0.0"
+	ProtocolRoom   = "/anyfs/room/1.0.0"
 )
 
 // Limits fixed by the protocol.

@@ -1,0 +1,176 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/anyfs/anyfs/dag"
+	"github.com/anyfs/anyfs/dag/block"
+	"github.com/anyfs/anyfs/fs"
+	netconf "github.com/anyfs/anyfs/nodes/network"
+	"github.com/anyfs/anyfs/sync/exchange"
+)
+
+// What is given of the history: after all that is current, and for a while only, so that what has become current meanwhile comes next; so many blocks at a
+// time, of which so many are remembered to be there.
+const (
+	pastFor   = 5 * time.Second
+	pastStep  = 32
+	pastKnown = 1 << 16
+)
+
+// pastRoom is which part of a quota the history leaves to what is current, and to changes: nodes let go of nothing.
+const pastRoom = 4
+
+// pastUploads gives networks what only history shows. One goroutine has it.
+type pastUploads struct {
+	n     *network
+	after map[pastOf]uint64 // up to where the list was gone through, where that was not to its end
+}
+
+// pastOf is a space on a network.
+type pastOf struct {
+	space dag.ID
+	id    netconf.ID
+}
+
+// pastKept says of what history is kept back for a quota.
+type pastKept struct {
+	mu sync.Mutex
+	of map[pastOf]exchange.Full
+}
+
+func (k *pastKept) set(of pastOf, f exchange.Full, yes bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.of == nil {
+		k.of = map[pastOf]exchange.Full{}
+	}
+	if delete(k.of, of); yes {
+		k.of[of] = f
+	}
+}
+
+// text says why history of a space does not go to a network; empty where nothing is kept back.
+func (k *pastKept) text(space dag.ID, id netconf.ID) string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	f, kept := k.of[pastOf{space, id}]
+	if !kept {
+		return ""
+	}
+	return fmt.Sprintf("old versions wait: %s of %s of the quota are used, and the rest is left to what is current; ask its operator for more, or let go of old versions "+
+		"with 'anyfs prune'", formatBytes(int64(f.Used)), formatBytes(int64(f.Limit)))
+}
+
+// errRest ends a round that goes on later.
+var errRest = errors.New("the rest is given later")
+
+// give gives a network what it lacks of the history, for a while.
+func (p *pastUploads) give(ctx context.Context, t uploadTo) (some bool, err error) {
+	of := pastOf{t.r.ID, t.id}
+	if left, _ := t.r.PastToUpload(t.name); left == 0 {
+		delete(p.after, of)
+		p.n.kept.set(of, exchange.Full{}, false)
+		return false, nil
+	}
+	r := pastRound{t: t, n: p.n, current: p.n.currentFor(t.id), until: time.Now().Add(pastFor), held: map[block.ID]bool{}}
+	for {
+		list, next, err := t.r.PastUploads(ctx, t.name, p.after[of], uploadMost)
+		if err != nil {
+			return some, err
+		}
+		for _, d := range list {
+			whole, err := r.give(ctx, d.Blocks)
+			if errors.Is(err, errRest) {
+				return some, nil
+			}
+			p.after[of] = d.Place()
+			if err != nil || !whole { // the next round begins behind it: it is to keep nothing else waiting
+				return some, err
+			}
+			t.r.Uploaded(t.name, []fs.Upload{d})
+			some = true
+		}
+		if p.after[of] = next; next == 0 {
+			delete(p.after, of)
+			return some, nil
+		}
+	}
+}
+
+// pastRound is one round for one space and network.
+type pastRound struct {
+	t       uploadTo
+	n       *network
+	current int               // contents that are current and the network lacked when it began
+	until   time.Time         // it ends
+	held    map[block.ID]bool // some of those that the network has: versions share most of their blocks
+}
+
+// give gives blocks of a content, and reports whether the network has all of them. errRest: nothing more is to be given now.
+func (r *pastRound) give(ctx context.Context, ids []block.ID) (whole bool, err error) {
+	ids = slices.DeleteFunc(slices.Clone(ids), func(id block.ID) bool { return r.held[id] })
+	for step := range slices.Chunk(ids, pastStep) {
+		if time.Now().After(r.until) || r.n.currentFor(r.t.id) > r.current {
+			return false, errRest
+		}
+		missing, err := r.n.engine.Lacking(ctx, r.t.r.ID, r.t.id, step)
+		if err == nil && len(missing) > 0 {
+			if err = r.room(ctx, missing); err == nil {
+				missing, err = r.n.engine.Upload(ctx, r.t.r.ID, r.t.id, missing)
+			}
+		}
+		if err != nil {
+			return false, err
+		}
+		if len(missing) > 0 {
+			return false, nil
+		}
+		if len(r.held) >= pastKnown {
+			clear(r.held)
+		}
+		for _, id := range step {
+			r.held[id] = true
+		}
+	}
+	return true, nil
+}
+
+// room fails with errRest where the quota of the network has no room for more history.
+func (r *pastRound) room(ctx context.Context, ids []block.ID) error {
+	of := pastOf{r.t.r.ID, r.t.id}
+	f, full := r.n.engine.Full(r.t.r.ID, r.t.id)
+	if !full {
+		used, limit, err := r.n.engine.Room(ctx, r.t.r.ID, r.t.id)
+		if err != nil && !errors.Is(err, exchange.ErrNotSaid) {
+			return err
+		}
+		more := int64(0)
+		for _, id := range ids {
+			n, _ := r.t.r.Blocks.Size(id)
+			more += n
+		}
+		f, full = exchange.Full{Used: uint64(used), Limit: uint64(limit)}, limit > 0 && used+more > limit-limit/pastRoom
+	}
+	if r.n.kept.set(of, f, full); full {
+		return errRest
+	}
+	return nil
+}
+
+// currentFor is how many contents that are current the nodes of a network lack, of all spaces that are on it.
+func (n *network) currentFor(id netconf.ID) (sum int) {
+	for _, r := range n.h.fs.Replicas() {
+		ids, names := n.holdersOf(r.ID)
+		if i := slices.Index(ids, id); i >= 0 {
+			up, _ := r.ToUpload(names[i])
+			sum += up
+		}
+	}
+	return sum
+}
