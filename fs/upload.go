@@ -278,9 +278,11 @@ func (r *Replica) UploadTo(networks []string) error {
 type Upload struct {
 	Blocks []block.ID // none: nothing of it is to be given
 	Carry  bool       // what of it is not here is to be fetched for them: other networks may be all who have it
+	Absent bool       // of what only history shows: it is not whole here, and other networks may be all who have it
 	ino    uint64     // that shows it; 0: only history does
 	at     uint64     // its place in the list of these
 	root   cid.Cid
+	layout block.ID // of what only history shows
 }
 
 // Uploads gives up to most contents that the nodes of a network are not known to hold, those of inodes behind after; next is what to call it with

@@ -191,7 +191,11 @@ func (s *space) outdated(n *index.Inode) {
 	if err != nil {
 		return
 	}
-	if l := u.inodes[n.Ino]; l.slots != 0 {
+	l := u.inodes[n.Ino]
+	if id, _, err := block.IDFromCID(n.Base.Root); err != nil || !l.carry && !s.blocks.Has(id) {
+		return // it is not here: who has it gives it
+	}
+	if l.slots != 0 {
 		_ = s.lackPast(u, &pastContent{n.Base.Root, n.Base.LayoutBlock}, l) // it is reported
 	}
 }
@@ -284,13 +288,12 @@ func (r *Replica) LookAtPast(ctx context.Context) (more bool, err error) {
 	return more, nil
 }
 
-// PastUploads is Uploads for what only history shows: contents of which all is here. What is not is taken from the list, as it is nothing that this device
-// can give; where it was pruned, nobody is to.
+// PastUploads is Uploads for what only history shows. Of what is not whole here there are Blocks only where other networks may be all who have it: the root,
+// and Absent is set. What else is not whole is nothing that this device can give, and of what was pruned nothing is to be given.
 func (r *Replica) PastUploads(ctx context.Context, network string, after uint64, most int) (list []Upload, next uint64, err error) {
 	s := r.s
 	s.mu.Lock()
 	u, err := s.uploadList()
-	var layouts []block.ID
 	seen := 0
 	if slot := u.slot(network); err == nil && slot >= 0 && u.past.count[slot] > 0 {
 		var bad error
@@ -303,7 +306,7 @@ func (r *Replica) PastUploads(ctx context.Context, network string, after uint64,
 			after = at
 			c, l, err := parsePastContent(e.Name)
 			if bad = errors.Join(bad, err); err == nil && l.slots>>slot&1 != 0 {
-				list, layouts = append(list, Upload{Carry: l.carry, at: at, root: c.root}), append(layouts, c.layout)
+				list = append(list, Upload{Carry: l.carry, at: at, root: c.root, layout: c.layout})
 			}
 			return true
 		})
@@ -317,26 +320,57 @@ func (r *Replica) PastUploads(ctx context.Context, network string, after uint64,
 	}
 	for i := range list {
 		d := &list[i]
-		whole := true
-		if !layouts[i].IsZero() {
-			d.Blocks = append(d.Blocks, layouts[i])
-			whole = s.blocks.Has(layouts[i])
-		}
-		err := s.eachBlock(ctx, d.root, func(id block.ID) bool {
-			d.Blocks = append(d.Blocks, id)
-			whole = whole && s.blocks.Has(id)
-			return whole && ctx.Err() == nil
-		})
-		switch {
-		case ctx.Err() != nil:
-			return nil, 0, ctx.Err()
-		case !whole || errors.Is(err, block.ErrAbsent):
-			d.Blocks = nil
-		case err != nil && !errors.Is(err, errLeaves):
+		whole, err := s.blocksOf(ctx, d)
+		if err != nil {
 			return nil, 0, err
+		}
+		if whole {
+			continue
+		}
+		d.Blocks = nil
+		if pruned, err := s.isPruned(d.root); err != nil {
+			return nil, 0, err
+		} else if root, _, err := block.IDFromCID(d.root); err == nil && d.Carry && !pruned {
+			d.Blocks, d.Absent = []block.ID{root}, true
 		}
 	}
 	return list, next, nil
+}
+
+// blocksOf lists the blocks of a content, as far as is known here of which it consists, and reports whether all are here.
+func (s *space) blocksOf(ctx context.Context, d *Upload) (whole bool, err error) {
+	d.Blocks, whole = nil, true
+	add := func(id block.ID) bool {
+		d.Blocks = append(d.Blocks, id)
+		whole = whole && s.blocks.Has(id)
+		return ctx.Err() == nil
+	}
+	if !d.layout.IsZero() {
+		add(d.layout)
+	}
+	switch err := s.eachBlock(ctx, d.root, add); {
+	case ctx.Err() != nil:
+		return false, ctx.Err()
+	case errors.Is(err, block.ErrAbsent):
+		return false, nil
+	case err != nil && !errors.Is(err, errLeaves):
+		return false, err
+	}
+	return whole, nil
+}
+
+// PastNodes brings the blocks here that say of which others an Absent content consists, and lists all in it; block.ErrAbsent where nobody gives them now,
+// ErrNoSpace where the disk has no room for what nobody reads.
+func (r *Replica) PastNodes(ctx context.Context, d *Upload) error {
+	s := r.s
+	if !s.h.roomAhead() {
+		return ErrNoSpace
+	}
+	if err := s.fetchNodes(ctx, d.root, d.layout); err != nil {
+		return err
+	}
+	_, err := s.blocksOf(ctx, d)
+	return err
 }
 
 // Place is what to call PastUploads with for what comes behind it.

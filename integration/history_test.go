@@ -11,11 +11,11 @@ import (
 )
 
 // TestNodeHasHistory: the nodes get what was replaced or deleted before one could be reached, and what is older than the network, so that a new device
-// reads it when the one that wrote it is lost.
+// reads it when the one that wrote it is lost; also when a device that never had it has moved the space to another network.
 func TestNodeHasHistory(t *testing.T) {
 	NeedFUSE(t)
 	t.Parallel()
-	node := NewNode(t, "--no-relay")
+	node, other := NewNode(t, "--no-relay"), NewNode(t, "--no-relay")
 	node.Kill()
 	a := NewHome(t)
 	a.Listen = "/ip4/127.0.0.1/tcp/0"
@@ -47,29 +47,39 @@ func TestNodeHasHistory(t *testing.T) {
 	b.Must("network", "add", node.Link)
 	b.Mount("--no-discovery")
 	b.Sync()
+	b.Must("network", "add", other.Link)
+	b.Must("space", "network", "Personal", "add", other.netID(), "--wait", "--timeout", "60s")
+	b.Must("space", "network", "Personal", "remove", node.netID())
+	b.Unmount()
+	node.Kill()
+
+	c := login(t, a, "third")
+	c.Must("network", "add", other.Link)
+	c.Mount("--no-discovery")
+	c.Sync()
 	to := filepath.Join(t.TempDir(), "old")
 	restored := func(name, version string, want []byte) {
 		t.Helper()
-		args := []string{"restore", b.Personal(name), "--to", to}
+		args := []string{"restore", c.Personal(name), "--to", to}
 		if version != "" {
 			args = append(args, "--version", version)
 		}
-		b.Must(args...)
+		c.Must(args...)
 		if got, err := os.ReadFile(to); err != nil || !bytes.Equal(got, want) {
 			t.Errorf("%s: %d bytes, %v", name, len(got), err)
 		}
 		check(t, os.Remove(to))
 	}
 	for name, want := range replaced {
-		versions := fromJSON[[]pastVersion](b, "log", b.Personal(name))
+		versions := fromJSON[[]pastVersion](c, "log", c.Personal(name))
 		restored(name, versions[len(versions)-1].ID, want)
 	}
 	for name, want := range deleted {
 		restored(name, "", want)
-		b.wantContent(b.Personal(".anyfs", "trash", name), want)
+		c.wantContent(c.Personal(".anyfs", "trash", name), want)
 	}
-	b.wantContent(b.Personal(".anyfs", "at", then.Format(time.RFC3339Nano), "replaced without a node"), noise(12, 300<<10))
-	b.Must("verify")
+	c.wantContent(c.Personal(".anyfs", "at", then.Format(time.RFC3339Nano), "replaced without a node"), noise(12, 300<<10))
+	c.Must("verify")
 }
 
 // TestHistoryLeavesRoom: of a quota that history would use up a part stays for what is current, status says what waits and why, and a prune ends that.

@@ -119,7 +119,7 @@ func (n *network) uploadSpace(ctx context.Context, t uploadTo) (some bool, err e
 		}
 		lacks := map[block.ID]bool{}
 		if len(ids) > 0 {
-			missing, err := n.engine.Upload(ctx, t.r.ID, t.id, ids)
+			missing, err := n.engine.Upload(ctx, t.r.ID, t.id, leavesFirst(ids))
 			if err != nil {
 				return some, err
 			}

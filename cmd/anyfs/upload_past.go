@@ -84,8 +84,21 @@ func (p *pastUploads) give(ctx context.Context, t uploadTo) (some bool, err erro
 		if err != nil {
 			return some, err
 		}
+		lacks, err := r.lacksRoots(ctx, list)
+		if err != nil {
+			return some, err
+		}
 		for _, d := range list {
-			whole, err := r.give(ctx, d.Blocks)
+			var whole bool
+			if d.Absent {
+				whole, err = r.carry(ctx, &d, lacks)
+			} else {
+				whole, err = r.give(ctx, d.Blocks)
+			}
+			if errors.Is(err, errWaits) {
+				p.after[of] = d.Place()
+				continue
+			}
 			if errors.Is(err, errRest) {
 				return some, nil
 			}
@@ -112,9 +125,89 @@ type pastRound struct {
 	held    map[block.ID]bool // some of those that the network has: versions share most of their blocks
 }
 
+// errWaits is of a content that another network has, or may have, and does not give now.
+var errWaits = errors.New("the network that may have it does not give it now")
+
+// lacksRoots asks about those contents of a list that are not whole here. A network that has the root of one, which is given last, has all of it.
+func (r *pastRound) lacksRoots(ctx context.Context, list []fs.Upload) (map[block.ID]bool, error) {
+	var roots []block.ID
+	for _, d := range list {
+		if d.Absent {
+			roots = append(roots, d.Blocks[0])
+		}
+	}
+	lacks := map[block.ID]bool{}
+	if len(roots) == 0 {
+		return lacks, nil
+	}
+	missing, err := r.n.engine.Lacking(ctx, r.t.r.ID, r.t.id, roots)
+	for _, id := range missing {
+		lacks[id] = true
+	}
+	return lacks, err
+}
+
+// carry brings a content that is not whole here from the space's other networks to this one. What they do not have is with devices, which give it
+// themselves, or with nobody.
+func (r *pastRound) carry(ctx context.Context, d *fs.Upload, lacks map[block.ID]bool) (done bool, err error) {
+	if !lacks[d.Blocks[0]] {
+		return true, nil
+	}
+	err = r.t.r.PastNodes(ctx, d)
+	for step := range slices.Chunk(leavesFirst(d.Blocks), uploadCarry) {
+		if err != nil {
+			break
+		}
+		var missing []block.ID
+		if missing, err = r.n.engine.Lacking(ctx, r.t.r.ID, r.t.id, step); err != nil || len(missing) == 0 {
+			continue
+		}
+		if err = r.t.r.Carry(ctx, missing); err == nil && slices.ContainsFunc(missing, func(id block.ID) bool { return !r.t.r.Blocks.Has(id) }) {
+			err = block.ErrAbsent
+		}
+		if err == nil {
+			done, err = r.give(ctx, missing)
+			if err == nil && !done {
+				return false, nil
+			}
+		}
+	}
+	switch {
+	case err == nil:
+		return true, nil
+	case errors.Is(err, fs.ErrNoSpace):
+		return false, errRest
+	case !errors.Is(err, block.ErrAbsent):
+		return false, err
+	case r.mayBeElsewhere(ctx, d):
+		return false, errWaits
+	}
+	return true, nil
+}
+
+// mayBeElsewhere reports whether another network of the space has what is not here of a content, or cannot be asked.
+func (r *pastRound) mayBeElsewhere(ctx context.Context, d *fs.Upload) bool {
+	absent := slices.DeleteFunc(slices.Clone(d.Blocks), r.t.r.Blocks.Has)
+	ids, _ := r.n.holdersOf(r.t.r.ID)
+	return slices.ContainsFunc(ids, func(id netconf.ID) bool {
+		if id == r.t.id {
+			return false
+		}
+		missing, err := r.n.engine.Lacking(ctx, r.t.r.ID, id, absent)
+		return err != nil || len(missing) < len(absent)
+	})
+}
+
+// leavesFirst gives the blocks of a content so that a network which has its root has all of it.
+func leavesFirst(ids []block.ID) []block.ID {
+	ids = slices.Clone(ids)
+	slices.Reverse(ids)
+	return ids
+}
+
 // give gives blocks of a content, and reports whether the network has all of them. errRest: nothing more is to be given now.
 func (r *pastRound) give(ctx context.Context, ids []block.ID) (whole bool, err error) {
-	ids = slices.DeleteFunc(slices.Clone(ids), func(id block.ID) bool { return r.held[id] })
+	ids = slices.DeleteFunc(leavesFirst(ids), func(id block.ID) bool { return r.held[id] })
 	for step := range slices.Chunk(ids, pastStep) {
 		if time.Now().After(r.until) || r.n.currentFor(r.t.id) > r.current {
 			return false, errRest
