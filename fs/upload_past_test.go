@@ -3,6 +3,7 @@ package fs
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 
@@ -304,4 +305,92 @@ func TestPastNetworksChange(t *testing.T) {
 	}
 	check("n2", 0)
 	check("n0", 0)
+}
+
+// TestPastIsCarried: with a second network a device lists history that is not here too; the blocks of what others have come, and what nobody has is known.
+func TestPastIsCarried(t *testing.T) {
+	d := newDevices(t, 2)
+	a, b := d.all[0], d.all[1]
+	a.isOn("n0")
+	b.isOn("n0")
+	old := random(1, 3<<20)
+	ino := a.create(a.root, "f", old)
+	a.flush()
+	a.save(ino, random(2, 100<<10))
+	a.flush()
+	n := nodeOf{}
+	a.give(n, "n0")
+	d.settle()
+	s, r := b.personal()
+	s.blocks.SetFetcher(nodeOf{})
+	b.uploadTo("n0", "n1")
+	if _, past := b.toUpload("n1"); past != 1 {
+		t.Fatalf("n1 lacks %d old contents", past)
+	}
+	if _, past := b.toUpload("n0"); past != 0 {
+		t.Errorf("n0 lacks %d old contents", past)
+	}
+	list, next, err := r.PastUploads(context.Background(), "n1", 0, 10)
+	if err != nil || next != 0 || len(list) != 1 || !list[0].Absent || len(list[0].Blocks) != 1 {
+		t.Fatalf("%+v, %d, %v", list, next, err)
+	}
+	if err := r.PastNodes(context.Background(), &list[0]); !errors.Is(err, block.ErrAbsent) {
+		t.Errorf("of what nobody gives: %v", err)
+	}
+	s.blocks.SetFetcher(n)
+	s.lack.forget()
+	b.must(r.PastNodes(context.Background(), &list[0]))
+	b.must(r.Carry(context.Background(), list[0].Blocks))
+	n1 := nodeOf{}
+	if _, past := b.give(n1, "n1"); past != 1 {
+		t.Errorf("%d old contents given", past)
+	}
+	s.blocks.SetFetcher(nil)
+	vs := b.contents("Personal/f")
+	if got := b.versionBytes("Personal/f", vs[len(vs)-1].ID); !bytes.Equal(got, old) {
+		t.Error("the old version reads otherwise")
+	}
+	for id, data := range n1 {
+		if block.Sum(data) != id {
+			t.Error("other bytes")
+		}
+	}
+	if _, past := b.toUpload("n1"); past != 0 {
+		t.Errorf("n1 lacks %d old contents in the end", past)
+	}
+	// What was pruned here is not fetched for others.
+	b.prune(KeepPolicy{}, false)
+	b.uploadTo("n0", "n1", "n2")
+	if _, past := b.toUpload("n2"); past != 0 {
+		t.Errorf("n2 is to get %d pruned contents", past)
+	}
+}
+
+// BenchmarkLookAtPast looks through the history of files that are in their changes, or (blocks) in blocks and were replaced, for a network that is new.
+func BenchmarkLookAtPast(b *testing.B) {
+	for name, size := range map[string]int{"small": 100, "blocks": 10 << 10} {
+		b.Run(name, func(b *testing.B) {
+			const n = 10_000
+			th := newTestHome(b)
+			for i := range n {
+				ino := th.create(th.root, fmt.Sprint("file ", i), random(uint64(i), size))
+				if size > 8<<10 {
+					th.flush()
+					th.save(ino, random(uint64(i), 100))
+				}
+				if i%100 == 99 {
+					th.flush()
+				}
+			}
+			th.must(th.checkpoint(context.Background()))
+			network := 0
+			b.ResetTimer()
+			for b.Loop() {
+				network++
+				th.uploadTo(fmt.Sprint("n", network))
+				th.lookAtPast()
+			}
+			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*n), "us/file")
+		})
+	}
 }
