@@ -289,13 +289,15 @@ func (r *Replica) LookAtPast(ctx context.Context) (more bool, err error) {
 }
 
 // PastUploads is Uploads for what only history shows. Of what is not whole here there are Blocks only where other networks may be all who have it: the root,
-// and Absent is set. What else is not whole is nothing that this device can give, and of what was pruned nothing is to be given.
+// and Absent is set. What else is not whole is nothing that this device can give; of what was pruned nothing is to be given, and of who may not write nodes
+// take nothing.
 func (r *Replica) PastUploads(ctx context.Context, network string, after uint64, most int) (list []Upload, next uint64, err error) {
 	s := r.s
 	s.mu.Lock()
 	u, err := s.uploadList()
-	seen := 0
+	seen, others := 0, false
 	if slot := u.slot(network); err == nil && slot >= 0 && u.past.count[slot] > 0 {
+		others = u.all() != 1<<slot
 		var bad error
 		err = s.ix.Scan(uploadingPast, after, func(at uint64, e *index.Entry) bool {
 			if seen == most {
@@ -324,13 +326,17 @@ func (r *Replica) PastUploads(ctx context.Context, network string, after uint64,
 		if err != nil {
 			return nil, 0, err
 		}
-		if whole {
+		if whole && !s.readOnly.Load() {
 			continue
 		}
 		d.Blocks = nil
+		root, _, err := block.IDFromCID(d.root)
+		if err != nil || s.readOnly.Load() || !d.Carry && !(others && s.blocks.Has(root)) { // it may have been let go of under the promise of another network
+			continue
+		}
 		if pruned, err := s.isPruned(d.root); err != nil {
 			return nil, 0, err
-		} else if root, _, err := block.IDFromCID(d.root); err == nil && d.Carry && !pruned {
+		} else if !pruned {
 			d.Blocks, d.Absent = []block.ID{root}, true
 		}
 	}

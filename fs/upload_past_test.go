@@ -358,6 +358,30 @@ func TestPastIsCarried(t *testing.T) {
 	if _, past := b.toUpload("n1"); past != 0 {
 		t.Errorf("n1 lacks %d old contents in the end", past)
 	}
+	// What was let go of here under the promise of one network goes through here to another.
+	sa, ra := a.personal()
+	a.isOn("n0", "n2")
+	list, _, err = ra.PastUploads(context.Background(), "n2", 0, 10)
+	if err != nil || len(list) != 1 || list[0].Absent {
+		t.Fatalf("%+v, %v", list, err)
+	}
+	a.uploadTo("n0")
+	a.isOn("n0")
+	a.save(ino, random(3, 3<<20))
+	a.flush()
+	leaf := a.leaves("Personal/f")[0]
+	a.save(ino, random(4, 100<<10))
+	a.flush()
+	for _, networks := range [][]string{{"n0"}, {"n0", "n3"}} {
+		a.isOn(networks...)
+		if len(networks) == 1 {
+			a.must(sa.blocks.Evict(leaf))
+		}
+		list, _, err = ra.PastUploads(context.Background(), "n0", 0, 10)
+		if err != nil || len(list) != 1 || list[0].Absent != (len(networks) == 2) || len(list[0].Blocks) != len(networks)-1 {
+			t.Errorf("on %q: %+v, %v", networks, list, err)
+		}
+	}
 	// What was pruned here is not fetched for others.
 	b.prune(KeepPolicy{}, false)
 	b.uploadTo("n0", "n1", "n2")

@@ -43,8 +43,8 @@ func pastOf(h *Home, dir string) past {
 }
 
 // TestRestoreDrill takes away all but one thing, and has everything back from that, byte for byte, with the versions of files: all but a node, and the phrase;
-// all but a backup of the node, and the phrase; all but one device. ANYFS_DRILLS is how many times, each with other work. The versions are such as the node
-// had while they were current: of what is replaced before that, and of what is older than the network, the content is on devices alone.
+// all but a backup of the node, and the phrase; all but one device. ANYFS_DRILLS is how many times, each with other work. Some versions are older than the
+// network, and some replaced before the node can have them.
 func TestRestoreDrill(t *testing.T) {
 	NeedFUSE(t)
 	t.Parallel()
@@ -69,7 +69,6 @@ func drill(t *testing.T, seed uint64) (entries, versions int) {
 	a := NewHome(t)
 	a.Listen = "/ip4/127.0.0.1/tcp/0"
 	a.Mount("--no-discovery")
-	a.Must("network", "add", node.Link)
 	plant(t, a)
 	check(t, os.Mkdir(a.Personal("work"), 0o755), os.Mkdir(a.Personal("versions"), 0o755))
 	w := &crasher{dir: a.Personal("work"), rnd: rand.New(rand.NewPCG(seed, 1)), names: map[string]*crashFile{}}
@@ -88,9 +87,12 @@ func drill(t *testing.T, seed uint64) (entries, versions int) {
 			}
 			check(t, os.WriteFile(name, noise(seed+uint64(10*i+v), size+v), 0o644))
 		}
-		a.Sync()
-		a.Must("space", "network", "Personal", "--wait", "--timeout", "60s")
+		if a.Settle(); v == 1 {
+			a.Must("network", "add", node.Link)
+		}
 	}
+	a.Sync()
+	a.Must("space", "network", "Personal", "--wait", "--timeout", "60s")
 	want, before := ReadTree(t, a.Mnt, TreeOptions{}), pastOf(a, dir)
 	for name, v := range before {
 		if versions += len(v); len(v) < 4 {

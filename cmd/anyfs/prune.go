@@ -19,6 +19,8 @@ func pruneCommand(e *env) *cli.Command {
 current is never dropped. A version is kept when it is younger than --keep-within or among the --keep-last newest of
 its file. Without either, all content of old versions goes.
 
+That is let go of on this device. Nodes keep what they have; what waits to be given to them (see 'anyfs status') is not given any more.
+
 Examples:
   anyfs prune --keep-within 720h --dry-run
   anyfs prune Personal --keep-last 10`,
