@@ -213,9 +213,10 @@ func (w *waiting) look() (progress, error) {
 		p.left += send + fetch
 		ids, names := w.n.holdersOf(r.ID)
 		for i, id := range ids {
+			past, looked := r.PastToUpload(names[i])
 			if f, full := w.n.engine.Full(r.ID, id); full {
 				p.text = fmt.Sprintf("The quota on %s is used up (%s of %s); 'anyfs status' says more.", netconf.Name(id), formatBytes(int64(f.Used)), formatBytes(int64(f.Limit)))
-			} else if text := w.n.kept.text(r.ID, id); text != "" {
+			} else if text := w.n.kept.text(r.ID, id); past > 0 && text != "" {
 				p.text = fmt.Sprintf("On %s %s.", netconf.Name(id), text)
 			}
 			if w.n.engine.NodeOf(r.ID, id) {
@@ -223,7 +224,6 @@ func (w *waiting) look() (progress, error) {
 				if !known { // it was named a moment ago, as in a new age, and is to have all
 					up++
 				}
-				past, looked := r.PastToUpload(names[i])
 				if known && !looked {
 					past++
 				}

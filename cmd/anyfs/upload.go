@@ -84,6 +84,7 @@ func (n *network) upload(ctx context.Context) {
 				some = some || given
 			}
 		}
+		past.current = nil
 		if wait = min(2*wait, uploadRest); some {
 			wait = uploadEvery
 		}

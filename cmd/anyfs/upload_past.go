@@ -30,6 +30,22 @@ const pastRoom = 4
 type pastUploads struct {
 	n     *network
 	after map[pastOf]uint64 // up to where the list was gone through, where that was not to its end
+
+	current map[netconf.ID]int // contents that are current and the networks lack when all are given that can be; nil between two rounds
+}
+
+// moreCurrent reports whether something became current since the round began that a network lacks.
+func (p *pastUploads) moreCurrent(id netconf.ID) bool {
+	now := p.n.currentFor(id)
+	before, ok := p.current[id]
+	if ok {
+		return now > before
+	}
+	if p.current == nil {
+		p.current = map[netconf.ID]int{}
+	}
+	p.current[id] = now
+	return false
 }
 
 // pastOf is a space on a network.
@@ -78,7 +94,7 @@ func (p *pastUploads) give(ctx context.Context, t uploadTo) (some bool, err erro
 		p.n.kept.set(of, exchange.Full{}, false)
 		return false, nil
 	}
-	r := pastRound{t: t, n: p.n, current: p.n.currentFor(t.id), until: time.Now().Add(pastFor), held: map[block.ID]bool{}}
+	r := pastRound{t: t, n: p.n, p: p, until: time.Now().Add(pastFor), held: map[block.ID]bool{}}
 	for {
 		list, next, err := t.r.PastUploads(ctx, t.name, p.after[of], uploadMost)
 		if err != nil {
@@ -118,11 +134,11 @@ func (p *pastUploads) give(ctx context.Context, t uploadTo) (some bool, err erro
 
 // pastRound is one round for one space and network.
 type pastRound struct {
-	t       uploadTo
-	n       *network
-	current int               // contents that are current and the network lacked when it began
-	until   time.Time         // it ends
-	held    map[block.ID]bool // some of those that the network has: versions share most of their blocks
+	t     uploadTo
+	n     *network
+	p     *pastUploads
+	until time.Time         // it ends
+	held  map[block.ID]bool // some of those that the network has: versions share most of their blocks
 }
 
 // errWaits is of a content that another network has, or may have, and does not give now.
@@ -209,7 +225,7 @@ func leavesFirst(ids []block.ID) []block.ID {
 func (r *pastRound) give(ctx context.Context, ids []block.ID) (whole bool, err error) {
 	ids = slices.DeleteFunc(leavesFirst(ids), func(id block.ID) bool { return r.held[id] })
 	for step := range slices.Chunk(ids, pastStep) {
-		if time.Now().After(r.until) || r.n.currentFor(r.t.id) > r.current {
+		if time.Now().After(r.until) || r.p.moreCurrent(r.t.id) {
 			return false, errRest
 		}
 		missing, err := r.n.engine.Lacking(ctx, r.t.r.ID, r.t.id, step)
