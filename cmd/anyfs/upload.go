@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/dag/block"
 	"github.com/anyfs/anyfs/fs"
 	netconf "github.com/anyfs/anyfs/nodes/network"
@@ -56,14 +57,14 @@ func (n *network) upload(ctx context.Context) {
 	defer tick.Stop()
 	last, fetched, wait := 0, 0, uploadEvery
 	next, quotas := time.Now(), uint64(0)
-	past := pastUploads{n: n, after: map[pastOf]uint64{}}
+	past := pastUploads{n: n, after: map[pastOf]uint64{}, failed: map[dag.ID]time.Time{}}
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		n.lookAtPast(ctx)
+		past.look(ctx)
 		to, left, fetch := n.uploads()
 		now := n.engine.Quotas() // where a network takes more, it is given more at once
 		if left == 0 || left == last && fetch == fetched && now == quotas && time.Now().Before(next) {
@@ -90,15 +91,6 @@ func (n *network) upload(ctx context.Context) {
 		}
 		_, last, _ = n.uploads()
 		next = time.Now().Add(wait)
-	}
-}
-
-// lookAtPast has each space look for a moment at what networks that are new lack of its history.
-func (n *network) lookAtPast(ctx context.Context) {
-	for _, r := range n.h.fs.Replicas() {
-		if _, err := r.LookAtPast(ctx); err != nil && ctx.Err() == nil {
-			n.h.log.Warn("what of the history the nodes are to have is not known", "space", r.ID, "err", err)
-		}
 	}
 }
 

@@ -28,8 +28,9 @@ const pastRoom = 4
 
 // pastUploads gives networks what only history shows. One goroutine has it.
 type pastUploads struct {
-	n     *network
-	after map[pastOf]uint64 // up to where the list was gone through, where that was not to its end
+	n      *network
+	failed map[dag.ID]time.Time // when a space could not be looked through
+	after  map[pastOf]uint64    // up to where the list was gone through, where that was not to its end
 
 	current map[netconf.ID]int // contents that are current and the networks lack when all are given that can be; nil between two rounds
 }
@@ -46,6 +47,20 @@ func (p *pastUploads) moreCurrent(id netconf.ID) bool {
 	}
 	p.current[id] = now
 	return false
+}
+
+// look has each space look for a moment at what networks that are new lack of its history.
+func (p *pastUploads) look(ctx context.Context) {
+	for _, r := range p.n.h.fs.Replicas() {
+		if at, ok := p.failed[r.ID]; ok && time.Since(at) < uploadRest {
+			continue
+		}
+		delete(p.failed, r.ID)
+		if _, err := r.LookAtPast(ctx); err != nil && ctx.Err() == nil {
+			p.failed[r.ID] = time.Now()
+			p.n.h.log.Warn("what of the history the nodes are to have is not known", "space", r.ID, "err", err)
+		}
+	}
 }
 
 // pastOf is a space on a network.

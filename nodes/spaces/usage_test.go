@@ -250,3 +250,53 @@ func TestQuotaCountsWhatIsKept(t *testing.T) {
 		t.Errorf("%+v is counted, before %+v", now, before)
 	}
 }
+
+// A device hears how much is used of the quota of which least is left, before it gives what makes way to other content; who may not write hears nothing.
+func TestRoomOfAQuota(t *testing.T) {
+	var all, one atomic.Int64
+	n := newNode(t, t.TempDir(), spaces.Options{Quota: func(dag.PublicKey, dag.ID) (int64, int64) { return all.Load(), one.Load() }})
+	d := newDevice(t, n)
+	d.write(t, "first")
+	d.equal(t)
+	id := d.space.ID()
+	room := func() (used, limit int64) {
+		t.Helper()
+		used, limit, err := d.e.Room(t.Context(), id, dag.PublicKey{})
+		must(t, err)
+		return used, limit
+	}
+	if used, limit := room(); used != 0 || limit != 0 {
+		t.Errorf("without a quota %d of %d bytes are used", used, limit)
+	}
+	all.Store(1 << 20)
+	before, limit := room()
+	if before == 0 || limit != 1<<20 {
+		t.Errorf("%d of %d bytes are used", before, limit)
+	}
+	blk, err := d.blocks.Put(make([]byte, 100<<10))
+	must(t, err)
+	ids := []block.ID{blk, block.Sum([]byte("nobody has it"))}
+	if missing, err := d.e.Lacking(t.Context(), id, dag.PublicKey{}, ids); err != nil || len(missing) != 2 {
+		t.Errorf("it lacks %v, %v", missing, err)
+	}
+	missing, err := d.e.Upload(t.Context(), id, dag.PublicKey{}, ids[:1])
+	if err != nil || len(missing) != 0 {
+		t.Fatalf("%v, %v", missing, err)
+	}
+	if missing, err := d.e.Lacking(t.Context(), id, dag.PublicKey{}, ids); err != nil || !slices.Equal(missing, ids[1:]) {
+		t.Errorf("it lacks %v, %v", missing, err)
+	}
+	if used, _ := room(); used < before+100<<10 {
+		t.Errorf("%d bytes are used after %d and a block", used, before)
+	}
+	one.Store(512 << 10)
+	if _, limit := room(); limit != 512<<10 {
+		t.Errorf("the quota of which less is left is %d", limit)
+	}
+	if used, limit := n.set.Space(t.Context(), id, d.keys.Identity).Room(dag.PublicKey{1}); used != 0 || limit != 0 {
+		t.Errorf("a stranger hears of %d of %d bytes", used, limit)
+	}
+	if _, _, err := d.e.Room(t.Context(), id, dag.PublicKey{1}); !errors.Is(err, exchange.ErrOffline) {
+		t.Errorf("of another network: %v", err)
+	}
+}
