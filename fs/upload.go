@@ -230,7 +230,7 @@ func (r *Replica) UploadTo(networks []string) error {
 		}
 		u.past.slots &= stay
 		s.mu.Unlock()
-		if err := s.tellPastFrom(u, gone); err != nil {
+		if err := s.leavePast(u, gone); err != nil {
 			return err
 		}
 		s.mu.Lock()

@@ -29,7 +29,7 @@ const uploadingPast = 5
 // valueUploadsPast is the value of the index that says how far the log was looked through, for whom, and how many contents each network lacks.
 const valueUploadsPast = "uploads past"
 
-// pastLookFor bounds the time of one call of LookAtPast, but for the end of a batch.
+// pastLookFor bounds the time of one call of LookAtPast, but for one batch, and for the end of the last.
 const pastLookFor = 20 * time.Millisecond
 
 // pastUploads is what is known of that list without reading it. Under space.mu.
@@ -192,12 +192,13 @@ func (s *space) outdated(n *index.Inode) {
 		return
 	}
 	l := u.inodes[n.Ino]
+	if l.slots == 0 {
+		return
+	}
 	if id, _, err := block.IDFromCID(n.Base.Root); err != nil || !l.carry && !s.blocks.Has(id) {
 		return // it is not here: who has it gives it
 	}
-	if l.slots != 0 {
-		_ = s.lackPast(u, &pastContent{n.Base.Root, n.Base.LayoutBlock}, l) // it is reported
-	}
+	_ = s.lackPast(u, &pastContent{n.Base.Root, n.Base.LayoutBlock}, l) // it is reported
 }
 
 // lookAtPast has the log looked through for networks that are new.
@@ -211,7 +212,12 @@ func (u *uploads) lookAtPast(fresh uint32, carry bool) {
 // LookAtPast looks, for some 20 ms, through the log of batches for content that networks which are new lack, and that only history shows. It returns whether
 // there is more to look through.
 func (r *Replica) LookAtPast(ctx context.Context) (more bool, err error) {
-	s := r.s
+	until := time.Now().Add(pastLookFor)
+	return r.s.lookAtPast(ctx, func() bool { return time.Now().After(until) })
+}
+
+// lookAtPast is LookAtPast until enough says so, which is asked behind each batch.
+func (s *space) lookAtPast(ctx context.Context, enough func() bool) (more bool, err error) {
 	s.mu.Lock()
 	u, err := s.uploadList()
 	from, slots := uint64(0), uint32(0)
@@ -227,9 +233,9 @@ func (r *Replica) LookAtPast(ctx context.Context) (more bool, err error) {
 		object dag.ID
 	}
 	var list []found
-	until, next := time.Now().Add(pastLookFor), from
+	next := from
 	err = s.graph.Since(from, func(_, end uint64, b *dag.Batch, bodies [][]byte) error {
-		if time.Now().After(until) {
+		if next > from && enough() {
 			return errEnough
 		}
 		next = end
@@ -393,8 +399,8 @@ func (s *space) uploadedPast(u *uploads, slot int, d *Upload) {
 	s.setLackingPast(u, d.at, &c, was, l)
 }
 
-// tellPastFrom takes networks that are not used any more from the list. What they are to be told from by the next that has their place is over then.
-func (s *space) tellPastFrom(u *uploads, gone uint32) error {
+// leavePast takes networks that are not used any more from the list, before others get their slots.
+func (s *space) leavePast(u *uploads, gone uint32) error {
 	for after, n := uint64(0), uploadStep; n == uploadStep; {
 		n = 0
 		s.mu.Lock()

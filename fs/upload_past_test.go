@@ -390,6 +390,52 @@ func TestPastIsCarried(t *testing.T) {
 	}
 }
 
+// TestPastIsLookedAtOnce: a restart goes on where the log was looked through before, and until all of it was, what is lacked is not known.
+func TestPastIsLookedAtOnce(t *testing.T) {
+	th := newTestHome(t)
+	ino := th.create(th.root, "f", random(0, 100<<10))
+	th.flush()
+	const n = 8
+	for i := range n {
+		th.save(ino, random(uint64(i+1), 100<<10))
+		th.flush()
+	}
+	th.uploadTo("n")
+	steps := 0
+	look := func() (more bool) {
+		t.Helper()
+		s, r := th.personal()
+		more = must2(s.lookAtPast(context.Background(), func() bool { return true }))
+		steps++
+		if _, known := r.PastToUpload("n"); known == more {
+			t.Fatalf("what is lacked is known: %v, and there is more to look at: %v", known, more)
+		}
+		return more
+	}
+	for range n / 2 {
+		if !look() {
+			t.Fatalf("all was looked at in %d steps", steps)
+		}
+	}
+	th.must(th.checkpoint(context.Background()))
+	th.kill()
+	th.uploadTo("n")
+	for look() {
+	}
+	batches, _, _ := must2(th.namedSpace(PersonalName)).graph.Counters()
+	if uint64(steps) != batches {
+		t.Errorf("%d batches were looked at in %d steps", batches, steps)
+	}
+	if _, past := th.toUpload("n"); past != n {
+		t.Errorf("%d old contents to give", past)
+	}
+	th.reopen()
+	th.uploadTo("n")
+	if look() || steps != int(batches)+1 {
+		t.Error("a restart looks through it again")
+	}
+}
+
 // BenchmarkLookAtPast looks through the history of files that are in their changes, or (blocks) in blocks and were replaced, for a network that is new.
 func BenchmarkLookAtPast(b *testing.B) {
 	for name, size := range map[string]int{"small": 100, "blocks": 10 << 10} {
