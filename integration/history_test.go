@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -47,7 +48,17 @@ func TestNodeHasHistory(t *testing.T) {
 	b.Must("network", "add", node.Link)
 	b.Mount("--no-discovery")
 	b.Sync()
+	node.Kill()
 	b.Must("network", "add", other.Link)
+	b.Must("space", "network", "Personal", "add", other.netID())
+	b.eventually("what the network alone has that cannot be reached is told", func() error {
+		if out := b.Must("space", "network", "Personal"); !strings.Contains(out, "may be on another network") {
+			return errors.New(out)
+		}
+		return nil
+	})
+	b.Sync()
+	node.Start()
 	b.Must("space", "network", "Personal", "add", other.netID(), "--wait", "--timeout", "60s")
 	b.Must("space", "network", "Personal", "remove", node.netID())
 	b.Unmount()

@@ -214,9 +214,11 @@ func (w *waiting) look() (progress, error) {
 		ids, names := w.n.holdersOf(r.ID)
 		for i, id := range ids {
 			past, looked := r.PastToUpload(names[i])
+			waits, text := w.n.kept.get(pastOf{r.ID, id}, past)
+			past -= waits // nobody who is there gives them
 			if f, full := w.n.engine.Full(r.ID, id); full {
 				p.text = fmt.Sprintf("The quota on %s is used up (%s of %s); 'anyfs status' says more.", netconf.Name(id), formatBytes(int64(f.Used)), formatBytes(int64(f.Limit)))
-			} else if text := w.n.kept.text(r.ID, id); past > 0 && text != "" {
+			} else if past > 0 && text != "" {
 				p.text = fmt.Sprintf("On %s %s.", netconf.Name(id), text)
 			}
 			if w.n.engine.NodeOf(r.ID, id) {

@@ -250,7 +250,7 @@ func (h *home) networkFor(v *netView, r *fs.Replica, id netconf.ID, st *exchange
 			if r.OverQuota() {
 				x.Problem += "; until then nothing can be written into the space here beyond its cache limit (EDQUOT)"
 			}
-		} else if text := h.network.kept.text(r.ID, id); past > 0 && text != "" {
+		} else if _, text := h.network.kept.get(pastOf{r.ID, id}, past); text != "" {
 			x.Problem = text + "; " + x.text()
 		}
 	}

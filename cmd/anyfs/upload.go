@@ -29,9 +29,18 @@ type uploadTo struct {
 	name string
 }
 
-// uploads gives the networks of each space of which a node is connected and that lack something, and says how much of all of these is left. Each space is
-// told which ones it is on.
-func (n *network) uploads() (to []uploadTo, left, fetch int) {
+// toUpload is how much is to be given, and what it may hang on. Where that changes, it is tried again at once.
+type toUpload struct {
+	left   int    // contents, of networks of which a node is connected
+	fetch  int    // what comes may be what the nodes lack
+	reach  int    // networks of spaces of which a node is connected: one may have what another lacks
+	quotas uint64 // how often a network came to take no more, or more
+}
+
+// uploads gives the networks of each space of which a node is connected and that lack something, and says how much is left. Each space is told which ones
+// it is on.
+func (n *network) uploads() (to []uploadTo, now toUpload) {
+	now.quotas = n.engine.Quotas()
 	for _, r := range n.h.fs.Replicas() {
 		ids, names := n.holdersOf(r.ID)
 		if err := r.UploadTo(names); err != nil {
@@ -39,25 +48,29 @@ func (n *network) uploads() (to []uploadTo, left, fetch int) {
 			continue
 		}
 		for i, id := range ids {
+			if !n.engine.NodeOf(r.ID, id) {
+				continue
+			}
+			now.reach++
 			up, _ := r.ToUpload(names[i])
 			past, _ := r.PastToUpload(names[i])
-			if up+past > 0 && n.engine.NodeOf(r.ID, id) {
+			if up+past > 0 {
 				to = append(to, uploadTo{&r, id, names[i]})
-				left += up + past
-				fetch += r.ToFetch() // what comes may be what the nodes lack
+				now.left += up + past
+				now.fetch += r.ToFetch()
 			}
 		}
 	}
-	return to, left, fetch
+	return to, now
 }
 
 // upload gives the nodes of each space the content that they lack, until ctx ends: what is current of all spaces, then what only history shows.
 func (n *network) upload(ctx context.Context) {
 	tick := time.NewTicker(uploadEvery)
 	defer tick.Stop()
-	last, fetched, wait := 0, 0, uploadEvery
-	next, quotas := time.Now(), uint64(0)
-	past := pastUploads{n: n, after: map[pastOf]uint64{}, failed: map[dag.ID]time.Time{}}
+	var last toUpload
+	next, wait := time.Now(), uploadEvery
+	past := pastUploads{n: n, after: map[pastOf]uint64{}, failed: map[dag.ID]time.Time{}, waits: map[pastOf]int{}}
 	for {
 		select {
 		case <-ctx.Done():
@@ -65,14 +78,11 @@ func (n *network) upload(ctx context.Context) {
 		case <-tick.C:
 		}
 		past.look(ctx)
-		to, left, fetch := n.uploads()
-		now := n.engine.Quotas() // where a network takes more, it is given more at once
-		if left == 0 || left == last && fetch == fetched && now == quotas && time.Now().Before(next) {
+		to, now := n.uploads()
+		if now.left == 0 || now == last && time.Now().Before(next) {
 			continue
 		}
-		quotas = now
 		some := false
-		fetched = fetch
 		for _, give := range []func(context.Context, uploadTo) (bool, error){n.uploadSpace, past.give} {
 			for _, t := range to {
 				if ctx.Err() != nil {
@@ -89,8 +99,9 @@ func (n *network) upload(ctx context.Context) {
 		if wait = min(2*wait, uploadRest); some {
 			wait = uploadEvery
 		}
-		_, last, _ = n.uploads()
-		next = time.Now().Add(wait)
+		_, after := n.uploads()
+		last, next = now, time.Now().Add(wait)
+		last.left = after.left
 	}
 }
 

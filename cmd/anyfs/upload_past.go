@@ -31,6 +31,7 @@ type pastUploads struct {
 	n      *network
 	failed map[dag.ID]time.Time // when a space could not be looked through
 	after  map[pastOf]uint64    // up to where the list was gone through, where that was not to its end
+	waits  map[pastOf]int       // how many contents on the way there another network may be all to have
 
 	current map[netconf.ID]int // contents that are current and the networks lack when all are given that can be; nil between two rounds
 }
@@ -69,33 +70,48 @@ type pastOf struct {
 	id    netconf.ID
 }
 
-// pastKept says of what history is kept back for a quota.
+// pastKept says of spaces on networks what history does not go there now.
 type pastKept struct {
 	mu sync.Mutex
-	of map[pastOf]exchange.Full
+	of map[pastOf]keptBack
 }
 
-func (k *pastKept) set(of pastOf, f exchange.Full, yes bool) {
+// keptBack is why history does not go to a network, and what.
+type keptBack struct {
+	quota exchange.Full // is used so far that the rest is left to what is current; with a Limit of 0 it is not
+	waits int           // contents that another network may be all to have, which did not give them when all were gone through last
+}
+
+// note changes what is known of a space on a network.
+func (k *pastKept) note(of pastOf, fn func(*keptBack)) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	x := k.of[of]
+	if fn(&x); x == (keptBack{}) {
+		delete(k.of, of)
+		return
+	}
 	if k.of == nil {
-		k.of = map[pastOf]exchange.Full{}
+		k.of = map[pastOf]keptBack{}
 	}
-	if delete(k.of, of); yes {
-		k.of[of] = f
-	}
+	k.of[of] = x
 }
 
-// text says why history of a space does not go to a network; empty where nothing is kept back.
-func (k *pastKept) text(space dag.ID, id netconf.ID) string {
+// get gives how many of some contents that a network lacks this device cannot give now, and why they do not go there; empty where nothing is kept back.
+func (k *pastKept) get(of pastOf, past int) (waits int, text string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	f, kept := k.of[pastOf{space, id}]
-	if !kept {
-		return ""
+	x := k.of[of]
+	switch waits = min(x.waits, past); {
+	case past == 0:
+	case x.quota.Limit > 0:
+		text = fmt.Sprintf("old versions wait: %s of %s of the quota are used, and the rest is left to what is current; ask its operator for more, or let go of old "+
+			"versions with 'anyfs prune'", formatBytes(int64(x.quota.Used)), formatBytes(int64(x.quota.Limit)))
+	case waits > 0:
+		text = fmt.Sprintf("%s may be on another network of the space alone, which does not give them now; it has to be reached, or the space taken off it with --force",
+			count(waits, "old version"))
 	}
-	return fmt.Sprintf("old versions wait: %s of %s of the quota are used, and the rest is left to what is current; ask its operator for more, or let go of old versions "+
-		"with 'anyfs prune'", formatBytes(int64(f.Used)), formatBytes(int64(f.Limit)))
+	return waits, text
 }
 
 // errRest ends a round that goes on later.
@@ -106,7 +122,7 @@ func (p *pastUploads) give(ctx context.Context, t uploadTo) (some bool, err erro
 	of := pastOf{t.r.ID, t.id}
 	if left, _ := t.r.PastToUpload(t.name); left == 0 {
 		delete(p.after, of)
-		p.n.kept.set(of, exchange.Full{}, false)
+		p.n.kept.note(of, func(x *keptBack) { *x = keptBack{} })
 		return false, nil
 	}
 	r := pastRound{t: t, n: p.n, p: p, until: time.Now().Add(pastFor), held: map[block.ID]bool{}}
@@ -120,6 +136,9 @@ func (p *pastUploads) give(ctx context.Context, t uploadTo) (some bool, err erro
 			return some, err
 		}
 		for _, d := range list {
+			if time.Now().After(r.until) {
+				return some, nil
+			}
 			var whole bool
 			if d.Absent {
 				whole, err = r.carry(ctx, &d, lacks)
@@ -128,6 +147,7 @@ func (p *pastUploads) give(ctx context.Context, t uploadTo) (some bool, err erro
 			}
 			if errors.Is(err, errWaits) {
 				p.after[of] = d.Place()
+				p.waits[of]++
 				continue
 			}
 			if errors.Is(err, errRest) {
@@ -141,7 +161,10 @@ func (p *pastUploads) give(ctx context.Context, t uploadTo) (some bool, err erro
 			some = true
 		}
 		if p.after[of] = next; next == 0 {
+			waits := p.waits[of]
+			p.n.kept.note(of, func(x *keptBack) { x.waits = waits })
 			delete(p.after, of)
+			delete(p.waits, of)
 			return some, nil
 		}
 	}
@@ -281,7 +304,10 @@ func (r *pastRound) room(ctx context.Context, ids []block.ID) error {
 		}
 		f, full = exchange.Full{Used: uint64(used), Limit: uint64(limit)}, limit > 0 && used+more > limit-limit/pastRoom
 	}
-	if r.n.kept.set(of, f, full); full {
+	if !full {
+		f = exchange.Full{}
+	}
+	if r.n.kept.note(of, func(x *keptBack) { x.quota = f }); full {
 		return errRest
 	}
 	return nil
