@@ -109,11 +109,14 @@ func TestHistoryLeavesRoom(t *testing.T) {
 		a.Settle()
 	}
 	node.Start()
-	if r := a.Run("space", "network", "Personal", "--wait", "--timeout", "3s"); r.Code != 4 || !strings.Contains(r.Stderr, "old versions wait") {
+	a.eventually("status tells what waits", func() error {
+		if out := a.Must("status"); !strings.Contains(out, "old versions wait") {
+			return errors.New(out)
+		}
+		return nil
+	})
+	if r := a.Run("space", "network", "Personal", "--wait", "--timeout", "2s"); r.Code != 4 || !strings.Contains(r.Stderr, "old versions wait") {
 		t.Errorf("a wait for history beyond what a quota has room for: %+v", r)
-	}
-	if out := a.Must("status"); !strings.Contains(out, "old versions wait") {
-		t.Errorf("status:\n%s", out)
 	}
 	type onNetwork struct {
 		Contents int `json:"pending_contents"`
