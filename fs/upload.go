@@ -282,7 +282,6 @@ type Upload struct {
 	ino    uint64     // that shows it; 0: only history does
 	at     uint64     // its place in the list of these
 	root   cid.Cid
-	layout block.ID // of what only history shows
 }
 
 // Uploads gives up to most contents that the nodes of a network are not known to hold, those of inodes behind after; next is what to call it with

@@ -23,7 +23,7 @@ import (
 // older. So nothing walks the history at other times. What is pruned is not given, and leaves the list when it is met there.
 
 // uploadingPast is the directory that lists these contents: no inode has its number. The place of an entry is that of the first bits of its root, the next
-// free one where another has that; its name is as in the directory uploading, then ":", the CID of the root, and where there is one the layout's block.
+// free one where another has that; its name is as in the directory uploading, then ":" and the CID of the root.
 const uploadingPast = 5
 
 // valueUploadsPast is the value of the index that says how far the log was looked through, for whom, and how many contents each network lacks.
@@ -83,59 +83,41 @@ func (s *space) saveUploadsPast() {
 	}
 }
 
-// pastContent is a content that history shows.
-type pastContent struct {
-	root   cid.Cid
-	layout block.ID
-}
+// pastName is how the list names a content that history shows. A tree has the block of the layout too, as a leaf.
+func pastName(root cid.Cid, l lackedBy) string { return l.name() + ":" + root.KeyString() }
 
-func (c *pastContent) name(l lackedBy) string {
-	b := append([]byte(l.name()), ':')
-	b = append(b, c.root.Bytes()...)
-	if !c.layout.IsZero() {
-		b = append(b, c.layout[:]...)
-	}
-	return string(b)
-}
-
-func parsePastContent(name string) (c pastContent, l lackedBy, err error) {
+func parsePastName(name string) (root cid.Cid, l lackedBy, err error) {
 	who, what, _ := strings.Cut(name, ":")
-	n, root, err := cid.CidFromBytes([]byte(what))
-	if err == nil {
-		if rest := what[n:]; len(rest) == len(c.layout) {
-			copy(c.layout[:], rest)
-		} else if rest != "" {
-			err = errors.New("bytes behind it")
-		}
+	if root, err = cid.Cast([]byte(what)); err == nil {
+		_, _, err = block.IDFromCID(root)
 	}
 	if err != nil {
-		return c, l, fmt.Errorf("%w: old content that networks lack: %w", index.ErrCorrupt, err)
+		return cid.Undef, l, fmt.Errorf("%w: old content that networks lack: %w", index.ErrCorrupt, err)
 	}
-	c.root = root
-	return c, parseLackedBy(who), nil
+	return root, parseLackedBy(who), nil
 }
 
-// place is where the list has a content, if nothing else is there.
-func (c *pastContent) place() (uint64, error) {
-	id, _, err := block.IDFromCID(c.root)
-	return max(1, (binary.BigEndian.Uint64(id[:])^binary.BigEndian.Uint64(c.layout[:]))>>1), err
+// pastPlace is where the list has a content, if nothing else is there.
+func pastPlace(root cid.Cid) (uint64, error) {
+	id, _, err := block.IDFromCID(root)
+	return max(1, binary.BigEndian.Uint64(id[:])>>1), err
 }
 
 // pastAt gives what stands at a place of the list; ok is false where nothing does.
-func (s *space) pastAt(at uint64) (c pastContent, l lackedBy, ok bool, err error) {
+func (s *space) pastAt(at uint64) (root cid.Cid, l lackedBy, ok bool, err error) {
 	e, err := s.ix.EntryAt(uploadingPast, at)
 	if err == nil && e != nil {
 		ok = true
-		c, l, err = parsePastContent(e.Name)
+		root, l, err = parsePastName(e.Name)
 	}
 	if err != nil {
-		return c, l, false, s.damaged(err)
+		return root, l, false, s.damaged(err)
 	}
-	return c, l, ok, nil
+	return root, l, ok, nil
 }
 
 // setLackingPast lists a content at a place, or takes it from the list. was is what the list says of it.
-func (s *space) setLackingPast(u *uploads, at uint64, c *pastContent, was, l lackedBy) {
+func (s *space) setLackingPast(u *uploads, at uint64, root cid.Cid, was, l lackedBy) {
 	p := &u.past
 	if l.slots &= u.all(); l.slots == 0 {
 		l = lackedBy{}
@@ -149,25 +131,25 @@ func (s *space) setLackingPast(u *uploads, at uint64, c *pastContent, was, l lac
 	if l.slots == 0 {
 		s.ix.RemoveEntry(uploadingPast, at, &index.Entry{})
 	} else {
-		s.ix.SetEntry(uploadingPast, at, index.Entry{Name: c.name(l), Type: syscall.S_IFREG})
+		s.ix.SetEntry(uploadingPast, at, index.Entry{Name: pastName(root, l), Type: syscall.S_IFREG})
 	}
 	p.saved, s.unsaved = false, true
 }
 
 // lackPast lists a content that networks lack, beside those that are known to.
-func (s *space) lackPast(u *uploads, c *pastContent, l lackedBy) error {
-	at, err := c.place()
+func (s *space) lackPast(u *uploads, root cid.Cid, l lackedBy) error {
+	at, err := pastPlace(root)
 	for ; err == nil; at++ {
 		has, was, ok, err := s.pastAt(at)
 		if err != nil {
 			return err
 		}
-		if ok && has != *c {
+		if ok && has != root {
 			continue
 		}
 		l.slots |= was.slots
 		l.carry = l.carry || was.carry
-		s.setLackingPast(u, at, c, was, l)
+		s.setLackingPast(u, at, root, was, l)
 		return nil
 	}
 	return err
@@ -198,7 +180,7 @@ func (s *space) outdated(n *index.Inode) {
 	if id, _, err := block.IDFromCID(n.Base.Root); err != nil || !l.carry && !s.blocks.Has(id) {
 		return // it is not here: who has it gives it
 	}
-	_ = s.lackPast(u, &pastContent{n.Base.Root, n.Base.LayoutBlock}, l) // it is reported
+	_ = s.lackPast(u, n.Base.Root, l) // it is reported
 }
 
 // lookAtPast has the log looked through for networks that are new.
@@ -229,7 +211,7 @@ func (s *space) lookAtPast(ctx context.Context, enough func() bool) (more bool, 
 		return false, err
 	}
 	type found struct {
-		pastContent
+		root   cid.Cid
 		object dag.ID
 	}
 	var list []found
@@ -240,7 +222,7 @@ func (s *space) lookAtPast(ctx context.Context, enough func() bool) (more bool, 
 		}
 		next = end
 		return s.contentsOf(b, bodies, func(object dag.ID, c *tree.Content) error {
-			list = append(list, found{pastContent{c.Root, c.LayoutBlock}, object})
+			list = append(list, found{c.Root, object})
 			return nil
 		})
 	})
@@ -283,7 +265,7 @@ func (s *space) lookAtPast(ctx context.Context, enough func() bool) (more bool, 
 				continue // it is current: listed, or given
 			}
 		}
-		if err := s.lackPast(u, &c.pastContent, lackedBy{slots, carry}); err != nil {
+		if err := s.lackPast(u, c.root, lackedBy{slots, carry}); err != nil {
 			return false, err
 		}
 	}
@@ -312,9 +294,9 @@ func (r *Replica) PastUploads(ctx context.Context, network string, after uint64,
 			}
 			seen++
 			after = at
-			c, l, err := parsePastContent(e.Name)
+			root, l, err := parsePastName(e.Name)
 			if bad = errors.Join(bad, err); err == nil && l.slots>>slot&1 != 0 {
-				list = append(list, Upload{Carry: l.carry, at: at, root: c.root, layout: c.layout})
+				list = append(list, Upload{Carry: l.carry, at: at, root: root})
 			}
 			return true
 		})
@@ -352,15 +334,12 @@ func (r *Replica) PastUploads(ctx context.Context, network string, after uint64,
 // blocksOf lists the blocks of a content, as far as is known here of which it consists, and reports whether all are here.
 func (s *space) blocksOf(ctx context.Context, d *Upload) (whole bool, err error) {
 	d.Blocks, whole = nil, true
-	add := func(id block.ID) bool {
+	err = s.eachBlock(ctx, d.root, func(id block.ID) bool {
 		d.Blocks = append(d.Blocks, id)
 		whole = whole && s.blocks.Has(id)
 		return ctx.Err() == nil
-	}
-	if !d.layout.IsZero() {
-		add(d.layout)
-	}
-	switch err := s.eachBlock(ctx, d.root, add); {
+	})
+	switch {
 	case ctx.Err() != nil:
 		return false, ctx.Err()
 	case errors.Is(err, block.ErrAbsent):
@@ -378,7 +357,7 @@ func (r *Replica) PastNodes(ctx context.Context, d *Upload) error {
 	if !s.h.roomAhead() {
 		return ErrNoSpace
 	}
-	if err := s.fetchNodes(ctx, d.root, d.layout); err != nil {
+	if err := s.fetchNodes(ctx, d.root, block.ID{}); err != nil {
 		return err
 	}
 	_, err := s.blocksOf(ctx, d)
@@ -390,13 +369,13 @@ func (d *Upload) Place() uint64 { return d.at }
 
 // uploadedPast takes a content from the list for a network. Under mu.
 func (s *space) uploadedPast(u *uploads, slot int, d *Upload) {
-	c, was, ok, err := s.pastAt(d.at)
-	if err != nil || !ok || c.root != d.root {
+	root, was, ok, err := s.pastAt(d.at)
+	if err != nil || !ok || root != d.root {
 		return
 	}
 	l := was
 	l.slots &^= 1 << slot
-	s.setLackingPast(u, d.at, &c, was, l)
+	s.setLackingPast(u, d.at, root, was, l)
 }
 
 // leavePast takes networks that are not used any more from the list, before others get their slots.
@@ -413,12 +392,12 @@ func (s *space) leavePast(u *uploads, gone uint32) error {
 			return n < uploadStep
 		})
 		for i := 0; i < len(names) && err == nil; i++ {
-			var c pastContent
+			var root cid.Cid
 			var was lackedBy
-			if c, was, err = parsePastContent(names[i]); err == nil {
+			if root, was, err = parsePastName(names[i]); err == nil {
 				l := was
 				l.slots &^= gone
-				s.setLackingPast(u, ats[i], &c, was, l)
+				s.setLackingPast(u, ats[i], root, was, l)
 			}
 		}
 		s.mu.Unlock()
