@@ -102,7 +102,7 @@ func TestMend(t *testing.T) {
 }
 
 // randomWrites writes pages of a file here and there and publishes them, and returns what that cost beside what was written.
-func (th *testHome) randomWrites(t *testing.T, ino Ino, data []byte, r *mrand.Rand, publications, pages int) (written, sealed int64) {
+func (th *testHome) randomWrites(ino Ino, data []byte, r *mrand.Rand, publications, pages int) (written, sealed int64) {
 	s := th.spaceOf(ino)
 	before, _ := s.blocks.Bytes()
 	log := int64(s.log.Mark())
@@ -130,7 +130,7 @@ func TestRandomWritesCostLittle(t *testing.T) {
 	ino := th.create(th.root, "f", data)
 	th.flush()
 	th.tick(time.Minute)
-	written, sealed := th.randomWrites(t, ino, data, r, 4, 500)
+	written, sealed := th.randomWrites(ino, data, r, 4, 500)
 	if sealed > written*11/10 {
 		t.Errorf("the first %d bytes written cost %d", written, sealed)
 	}
@@ -140,7 +140,7 @@ func TestRandomWritesCostLittle(t *testing.T) {
 		rounds = 2
 	}
 	for range rounds {
-		written, sealed = th.randomWrites(t, ino, data, r, 2, 1500)
+		written, sealed = th.randomWrites(ino, data, r, 2, 1500)
 		t.Logf("%.2f sealed for each byte written", float64(sealed)/float64(written))
 		if sealed > written*22/10 {
 			t.Errorf("%d bytes written cost %d", written, sealed)
@@ -171,7 +171,7 @@ func TestSmallBlocksBecomeFewer(t *testing.T) {
 		return len(x.leaves)
 	}
 	before := leaves()
-	written, sealed := th.randomWrites(t, ino, data, r, 200, 4)
+	written, sealed := th.randomWrites(ino, data, r, 200, 4)
 	if n := leaves(); n > before+maxSmall+5 {
 		t.Errorf("%d blocks after 200 publications, %d before", n, before)
 	}
@@ -189,7 +189,7 @@ func TestPartsAreRead(t *testing.T) {
 	data := random(1, 3<<20)
 	ino := th.create(th.root, "f", data)
 	th.flush()
-	th.randomWrites(t, ino, data, r, 3, 60)
+	th.randomWrites(ino, data, r, 3, 60)
 	th.trunc(ino, 3<<20-5000)
 	th.must(th.Fallocate(context.Background(), ino, FallocPunchHole|FallocKeepSize, 1<<20, 100_000))
 	data = data[:3<<20-5000]

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/anyfs/anyfs/dag/block"
@@ -112,6 +113,16 @@ var oldWays = map[string]func(th *testHome, name string){
 		th.flush()
 		th.save(th.look(th.root, name), random(93, 100<<10))
 	},
+	"in parts, then replaced": func(th *testHome, name string) {
+		ino, data := th.look(th.root, name), random(96, 3<<20)
+		th.save(ino, data)
+		th.flush()
+		th.randomWrites(ino, data, rand.New(rand.NewPCG(7, 8)), 2, 60)
+		if b := (&contentModel{th: th}).inode(name).Base; b.LayoutBlock.IsZero() {
+			th.t.Fatal("the file is not in parts")
+		}
+		th.save(ino, random(97, 100<<10))
+	},
 	"restored over": func(th *testHome, name string) {
 		th.save(th.look(th.root, name), random(94, 100<<10))
 		th.flush()
@@ -169,6 +180,11 @@ func TestPastIsGiven(t *testing.T) {
 					vs := b.contents("Personal/" + way)
 					if got := b.versionBytes("Personal/"+way, vs[len(vs)-1].ID); !bytes.Equal(got, w) {
 						t.Errorf("%s, from %s: the first version reads otherwise", way, network)
+					}
+					for i, v := range vs {
+						if !bytes.Equal(b.versionBytes("Personal/"+way, v.ID), a.versionBytes("Personal/"+way, v.ID)) {
+							t.Errorf("%s, from %s: version %d reads otherwise", way, network, i)
+						}
 					}
 				}
 			}
