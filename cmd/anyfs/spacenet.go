@@ -21,7 +21,7 @@ func spaceNetworkCommand(e *env) *cli.Command {
 		Description: `A space can be on several networks at once. To move it to another one, put it on that too, wait until that holds everything, and take it off the
 old one. That needs nothing of the old one: it may be gone for good. NETWORK is an ID as 'anyfs network list' shows it, or its beginning.
 
---wait returns when the network (without add: each network of the space) holds all changes and all content. Where the space is on the network already,
+--wait returns when the network (without add: each network of the space) holds all changes and all content, also that of old versions. Where the space is on the network already,
 add does nothing but that.
 
 remove is refused where it might lose content: where no other network of the space holds all of it yet, and where this device let content go that nobody
