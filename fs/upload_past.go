@@ -227,6 +227,9 @@ func (s *space) lookAtPast(ctx context.Context, enough func() bool) (more bool, 
 		})
 	})
 	if more = errors.Is(err, errEnough); err != nil && !more {
+		if s.deleted() {
+			return false, ErrStale
+		}
 		return false, s.damaged(err)
 	}
 	s.mu.Lock()
