@@ -164,7 +164,8 @@ type Engine struct {
 	key     dag.PublicKey
 	account dag.PublicKey
 
-	running sync.WaitGroup // all goroutines but those of libp2p
+	running  sync.WaitGroup // all goroutines but those of libp2p
+	settling chan struct{}  // full while so many spaces are made durable as the disk does at once
 
 	up, down bucket
 	passed   passed        // by the relay
@@ -243,7 +244,7 @@ func New(opt Options) (*Engine, error) {
 		banned: make(map[peer.ID]time.Time), traffic: make(map[peer.ID]*traffic), guard: newGuard(), guests: make(map[dag.ID]*Guest), changed: make(chan struct{}),
 		missing: make(map[peer.ID]struct{}),
 		nodes:   make(map[peer.ID]*usedNode), sought: make(map[dag.ID]bool),
-		quit: make(chan struct{}), joins: make(chan struct{}, maxJoins),
+		quit: make(chan struct{}), joins: make(chan struct{}, maxJoins), settling: make(chan struct{}, maxSettling),
 	}
 	e.mapsOfMeeting()
 	e.up.quit, e.down.quit = e.quit, e.quit

@@ -17,6 +17,7 @@ import (
 )
 
 const (
+	maxSettling = 4                     // spaces that are made durable at once: more keep the disk no busier, and the processors from what is passed on
 	settleEvery = 50 * time.Millisecond // between two times that what others wrote is made durable
 	tickEvery   = 30 * time.Second      // between two looks at what came to nothing
 	openNode    = time.Second           // for a stream about a space that a node does not know to be common
@@ -153,7 +154,14 @@ func (sp *space) run(ctx context.Context) {
 			}
 		case <-due:
 			due, last, settling = nil, sp.e.clock.Now(), true
-			wg.Go(func() { settled <- sp.session.Settle() })
+			wg.Go(func() {
+				select {
+				case sp.e.settling <- struct{}{}:
+					defer func() { <-sp.e.settling }()
+					settled <- sp.session.Settle()
+				case <-ctx.Done():
+				}
+			})
 		case err := <-settled:
 			settling = false
 			if err != nil {
