@@ -328,7 +328,7 @@ func (e *Engine) talk(ctx context.Context, t *stream, r *remote) error {
 	err := e.hear(ctx, t, r)
 	cancel()
 	wg.Wait()
-	if outErr != nil && (err == nil || ctx.Err() != nil) {
+	if outErr != nil && !breach(err) && (err == nil || ctx.Err() != nil) { // a fault stays one, whatever the end of the stream did to what was being sent
 		err = outErr
 	}
 	return err
