@@ -1,6 +1,8 @@
 package session
 
 import (
+	"slices"
+
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/sync/wire"
 )
@@ -28,17 +30,28 @@ func (o outside) add(frame []byte, r dag.Result, err error) {
 	}
 }
 
-// outsides begins to count the records of a group; nil where the peer brings what it likes.
-func (s *Session) outsides(kind wire.Graph) (outside, error) {
-	if kind != wire.ACL || s.cfg.Member == nil || s.cfg.Reads() {
+// outsides begins to count the records of a group; nil where the peer brings what it likes. Once there were too many, one more is the peer's fault.
+func (s *Session) outsides(m *wire.Frames) (outside, error) {
+	if m.Graph != wire.ACL || s.cfg.Member == nil || s.cfg.Reads() {
 		return nil, nil
 	}
 	s.sp.mu.Lock()
-	defer s.sp.mu.Unlock()
-	if s.sp.outside >= maxOutside {
+	full := s.sp.outside >= maxOutside
+	s.sp.mu.Unlock()
+	if full && slices.ContainsFunc(m.Frames, s.fromOutside) {
 		return nil, fault("more than %d bytes of records of who is no member", maxOutside)
 	}
 	return outside{}, nil
+}
+
+// fromOutside reports whether a record is by nobody who is a member, and is not here yet.
+func (s *Session) fromOutside(frame []byte) bool {
+	b, _, err := dag.DecodeFrame(frame)
+	if err != nil || s.cfg.Member(b.Account, b.Device) {
+		return false
+	}
+	held, err := s.sp.graphs[wire.ACL].Has(b.ID())
+	return err == nil && !held
 }
 
 // counted adds what of a group is by nobody who is a member.

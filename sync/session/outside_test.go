@@ -12,8 +12,12 @@ import (
 // TestRecordsOfWhoIsNoMember: a peer that is no member, as one that was removed, brings of the access list what members wrote, and of itself and its like so much and no more, over
 // however many sessions; after a while a little more.
 func TestRecordsOfWhoIsNoMember(t *testing.T) {
-	from, to := newReplica(t, 0), newReplica(t, 1)
+	members, others, to := newReplica(t, 0), newReplica(t, 2), newReplica(t, 1)
 	write := func(a dag.Author, bytes int) []byte {
+		from := others
+		if a.Account == author(1).Account {
+			from = members
+		}
 		b, err := from.graphs[wire.ACL].Begin(a, nil, dag.ID{})
 		must(t, err)
 		_, err = b.Add(dag.ID{}, func(dag.Header) ([]byte, error) { return make([]byte, bytes), nil })
@@ -41,6 +45,7 @@ func TestRecordsOfWhoIsNoMember(t *testing.T) {
 	for range 20 { // a member wrote it
 		must(t, give(s, write(author(1), 1<<19)))
 	}
+	late := write(author(1), 10) // a member's, which comes when there is room for no others
 	taken, err := 0, error(nil)
 	for i := 0; i < 40 && err == nil; i++ {
 		if i%3 == 0 {
@@ -58,6 +63,13 @@ func TestRecordsOfWhoIsNoMember(t *testing.T) {
 	s = peer(false)
 	if err := give(s, write(author(2), 10)); !errors.Is(err, session.ErrPeer) {
 		t.Error("a new session takes more:", err)
+	}
+	s.Close()
+	s = peer(false)
+	before := held()
+	must(t, give(s, late))
+	if held() != before+1 {
+		t.Error("what members wrote is not taken any more")
 	}
 	s.Close()
 	member := peer(true)

@@ -10,7 +10,7 @@ import (
 
 // takeIn takes a group of batches into the graph. Meanwhile the session goes on sending.
 func (s *Session) takeIn(m *wire.Frames) error {
-	out, err := s.outsides(m.Graph)
+	out, err := s.outsides(m)
 	if err != nil {
 		return err
 	}
