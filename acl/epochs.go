@@ -73,23 +73,25 @@ func (s *Space) refresh() {
 // openEpochs opens each epoch whose key is not here yet, as far as this device can, and chooses the one to seal in.
 // A wrap that does not open, or holds a key that does not match the epoch's commitment, is void. mu is held.
 func (s *Space) openEpochs() {
-	came := s.came.Load() // before the state is taken: what comes then is looked at next time
-	defer s.seen.Store(came)
+	told := s.came.Load() // before the state is taken: what comes then is looked at next time
+	defer s.seen.Store(told)
 	st := s.list.State()
 	epochs := st.Epochs()
+	came := openedKeys{space: s.keys, of: make(map[dag.ID]seal.ReadKey)}
 	// From the newest on: it leads to those it follows by symmetric keys, so that one unwrapping does for all.
 	for i := len(epochs) - 1; i >= 0; i-- {
 		e := &epochs[i]
-		key, ok := s.keys.Held(e.ID)
+		key, ok := came.held(e.ID)
 		if !ok && e.Suite == list.Suite {
 			if key, ok = s.find(st, e); ok {
-				s.keys.Add(e.ID, key)
+				came.add(e.ID, key)
 			}
 		}
 		if ok {
-			s.openFollowed(st, e, key)
+			s.openFollowed(st, e, key, &came)
 		}
 	}
+	s.keys.AddAll(came.all)
 	current := dag.ID{}
 	for i := len(epochs) - 1; i >= 0 && current.IsZero(); i-- {
 		if sealable(st, &epochs[i]) && s.keys.SetCurrent(epochs[i].ID) == nil {
@@ -101,10 +103,29 @@ func (s *Space) openEpochs() {
 	s.emu.Unlock()
 }
 
+// openedKeys are keys that are about to be added to those of a space.
+type openedKeys struct {
+	space *seal.Space
+	of    map[dag.ID]seal.ReadKey
+	all   []seal.EpochKey
+}
+
+func (n *openedKeys) held(id dag.ID) (seal.ReadKey, bool) {
+	if k, ok := n.of[id]; ok {
+		return k, true
+	}
+	return n.space.Held(id)
+}
+
+func (n *openedKeys) add(id dag.ID, k seal.ReadKey) {
+	n.of[id] = k
+	n.all = append(n.all, seal.EpochKey{ID: id, Key: k})
+}
+
 // openFollowed opens the epochs that one follows, which all stand before it.
-func (s *Space) openFollowed(st *list.State, e *list.Epoch, key seal.ReadKey) {
+func (s *Space) openFollowed(st *list.State, e *list.Epoch, key seal.ReadKey, came *openedKeys) {
 	for _, f := range e.Follows {
-		if _, ok := s.keys.Held(f.Epoch); ok {
+		if _, ok := came.held(f.Epoch); ok {
 			continue
 		}
 		to, ok := st.Epoch(f.Epoch)
@@ -116,7 +137,7 @@ func (s *Space) openFollowed(st *list.State, e *list.Epoch, key seal.ReadKey) {
 			continue
 		}
 		if k := seal.ReadKey(b); s.matches(&to, k) {
-			s.keys.Add(f.Epoch, k)
+			came.add(f.Epoch, k)
 		}
 	}
 }

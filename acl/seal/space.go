@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"hash"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -34,6 +35,7 @@ type ring struct {
 	commitments map[[32]byte]*epoch
 	first       *epoch // keys the gear table and the name hash
 	current     *epoch
+	low         []*epoch // those with the lowest IDs, in order; at most MaxTags
 }
 
 // NewSpace returns the keyring of a space, without keys yet.
@@ -61,31 +63,52 @@ func (s *Space) keys() *ring {
 // ID is the space the keys belong to.
 func (s *Space) ID() dag.ID { return s.id }
 
+// EpochKey is the read key of an epoch.
+type EpochKey struct {
+	ID  dag.ID
+	Key ReadKey
+}
+
 // Add adds the key of an epoch. The first one that is added is the current one until SetCurrent names another; an epoch
 // that is known already stays as it is.
 //
 // The first epoch is the one whose id is the space's; until it is there the epoch that was added first stands in
 // for it. Its key, alone, keys GearTable and NameHash.
-func (s *Space) Add(id dag.ID, k ReadKey) {
+func (s *Space) Add(id dag.ID, k ReadKey) { s.AddAll([]EpochKey{{id, k}}) }
+
+// AddAll is Add for several, in their order: one by one each costs as much as all that are here.
+func (s *Space) AddAll(keys []EpochKey) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old := s.ring.Load()
-	if old.epochs[id] != nil {
+	keys = slices.DeleteFunc(slices.Clone(keys), func(k EpochKey) bool { return old.epochs[k.ID] != nil })
+	if len(keys) == 0 {
 		return
 	}
-	e := newEpoch(s.id, id, k, s.pools)
-	n := &ring{make(map[dag.ID]*epoch), make(map[[32]byte]*epoch), old.first, old.current}
+	n := &ring{make(map[dag.ID]*epoch, len(old.epochs)+len(keys)), make(map[[32]byte]*epoch, len(old.epochs)+len(keys)), old.first, old.current, slices.Clone(old.low)}
 	for id, e := range old.epochs {
 		n.epochs[id], n.commitments[e.commitment] = e, e
 	}
-	n.epochs[id], n.commitments[e.commitment] = e, e
-	if n.first == nil || id == s.id {
-		n.first = e
-	}
-	if n.current == nil {
-		n.current = e
+	for _, k := range keys {
+		if n.epochs[k.ID] == nil {
+			n.add(s.id, newEpoch(s.id, k.ID, k.Key, s.pools))
+		}
 	}
 	s.ring.Store(n)
+}
+
+// add adds an epoch to a ring that nobody else has yet.
+func (r *ring) add(space dag.ID, e *epoch) {
+	r.epochs[e.id], r.commitments[e.commitment] = e, e
+	if r.first == nil || e.id == space {
+		r.first = e
+	}
+	if r.current == nil {
+		r.current = e
+	}
+	at, _ := slices.BinarySearchFunc(r.low, e, func(a, b *epoch) int { return a.id.Compare(b.id) })
+	r.low = slices.Insert(r.low, at, e)
+	r.low = r.low[:min(len(r.low), MaxTags)]
 }
 
 // SetCurrent makes an epoch the one that new blocks are sealed in. It returns ErrNoKey where its key is absent.
@@ -97,7 +120,7 @@ func (s *Space) SetCurrent(id dag.ID) error {
 	if !ok {
 		return ErrNoKey
 	}
-	s.ring.Store(&ring{old.epochs, old.commitments, old.first, e})
+	s.ring.Store(&ring{old.epochs, old.commitments, old.first, e, old.low})
 	return nil
 }
 

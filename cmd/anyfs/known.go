@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/anyfs/anyfs/acl"
 	"github.com/anyfs/anyfs/dag"
@@ -23,6 +24,15 @@ type knownNames map[string][]string
 
 // foldName takes from a name what people don't see.
 func foldName(name string) string {
+	name = strings.Map(func(r rune) rune {
+		switch {
+		case unicode.Is(unicode.Variation_Selector, r), unicode.Is(unicode.Other_Default_Ignorable_Code_Point, r), unicode.Is(unicode.Cf, r):
+			return -1 // it is drawn as nothing
+		case r == '\u2800': // an empty pattern of Braille
+			return ' '
+		}
+		return r
+	}, name)
 	return strings.Join(strings.Fields(strings.ToLower(name)), " ")
 }
 

@@ -35,6 +35,9 @@ func TestKnownNames(t *testing.T) {
 	meet(1, who{mallory, " BOB "}, who{bob, "Bob"})
 	h = &home{disk: d, keys: keys}
 	meet(1, who{mallory, "bob"})
+	for _, unseen := range []string{"B\ufe0fob", "Bob\u034f", "Bo\u3164b", "Bob\U000e0100", "Bo\u200bb", "\u2800Bob", "\u115fBob"} { // drawn as Bob is
+		meet(1, who{mallory, unseen})
+	}
 	if err := h.accept(who{mallory, "Bob"}); err != nil {
 		t.Fatal(err)
 	}

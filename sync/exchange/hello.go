@@ -32,6 +32,7 @@ const (
 const (
 	maxHellos   = 64   // under way at once
 	maxPeerTags = 4096 // of one peer
+	firstTags   = 3072 // that are sent to one at first: the others are for what comes later
 	greetDelay  = 5 * time.Second
 	banTime     = 15 * time.Minute
 )
@@ -41,6 +42,7 @@ var (
 	errBye     = errors.New("exchange: the peer said bye")
 	errCrossed = errors.New("exchange: the peer was greeted at the same time")
 	errBanned  = errors.New("exchange: the peer broke the protocol before")
+	errTags    = errors.New("exchange: a connection has room for no more tags")
 )
 
 // remote is a peer with which a handshake is under way or done.
@@ -66,6 +68,10 @@ type remote struct {
 	offers  chan struct{} // full while the peer gives an access list to this node
 
 	toThem, toUs []byte // transcripts
+
+	// Of sendTags alone.
+	tagged map[wire.Tag]struct{} // that were sent, without those that prove nothing
+	filled int                   // of all that were sent
 
 	// What follows is guarded by Engine.mu.
 	after   *remote // has its place
@@ -322,7 +328,7 @@ func (e *Engine) talk(ctx context.Context, t *stream, r *remote) error {
 	err := e.hear(ctx, t, r)
 	cancel()
 	wg.Wait()
-	if outErr != nil && (err == nil || ctx.Err() != nil) {
+	if outErr != nil && !breach(err) && (err == nil || ctx.Err() != nil) { // a fault stays one, whatever the end of the stream did to what was being sent
 		err = outErr
 	}
 	return err
@@ -590,7 +596,11 @@ func (e *Engine) sendTags(ctx context.Context, t *stream, r *remote) error {
 				return err
 			}
 		}
-		if ms := e.newTags(r, first); len(ms) > 0 {
+		ms, err := e.newTags(r, first)
+		if err != nil {
+			return err
+		}
+		if len(ms) > 0 {
 			if err := t.write(ms...); err != nil {
 				return err
 			}
@@ -621,8 +631,9 @@ func (e *Engine) sendTags(ctx context.Context, t *stream, r *remote) error {
 	}
 }
 
-// newTags is the tags that were not sent yet. Each message has some that prove nothing, up to a power of two.
-func (e *Engine) newTags(r *remote, first bool) []wire.Message {
+// newTags is the tags that were not sent yet. Each message has some that prove nothing, up to a power of two. A peer takes so many on a connection: where there are more
+// spaces or keys at first, each space has as many as there is room for, and where more come later errTags says that it is to be greeted anew.
+func (e *Engine) newTags(r *remote, first bool) ([]wire.Message, error) {
 	e.mu.Lock()
 	var todo []*space
 	for id, sp := range e.spaces {
@@ -631,20 +642,32 @@ func (e *Engine) newTags(r *remote, first bool) []wire.Message {
 		}
 	}
 	e.mu.Unlock()
-	var tags []wire.Tag
+	if r.tagged == nil {
+		r.tagged = make(map[wire.Tag]struct{})
+	}
+	var fresh [][]wire.Tag
 	for _, sp := range todo {
 		all := sp.r.Tags(r.toThem)
 		e.mu.Lock()
-		if n := r.said[sp.id]; n < len(all) {
-			for _, t := range all {
-				tags = append(tags, t)
-			}
-			r.said[sp.id] = len(all)
-		}
+		some := r.said[sp.id] < len(all)
+		r.said[sp.id] = max(r.said[sp.id], len(all))
 		e.mu.Unlock()
+		var mine []wire.Tag
+		for _, t := range all {
+			if _, sent := r.tagged[t]; some && !sent {
+				mine = append(mine, t)
+			}
+		}
+		if len(mine) > 0 {
+			fresh = append(fresh, mine)
+		}
 	}
+	tags := level(fresh, firstTags)
 	if len(tags) == 0 && !first {
-		return nil
+		return nil, nil
+	}
+	for _, t := range tags {
+		r.tagged[t] = struct{}{}
 	}
 	mrand.Shuffle(len(tags), func(i, j int) { tags[i], tags[j] = tags[j], tags[i] })
 	var out []wire.Message
@@ -652,6 +675,9 @@ func (e *Engine) newTags(r *remote, first bool) []wire.Message {
 		n := wire.MinTags
 		for n < len(tags) && n < wire.MaxTags {
 			n *= 2
+		}
+		if r.filled += n; r.filled > maxPeerTags {
+			return nil, errTags
 		}
 		m := &wire.Tags{Tags: make([]wire.Tag, n)}
 		for i := range m.Tags {
@@ -663,7 +689,23 @@ func (e *Engine) newTags(r *remote, first bool) []wire.Message {
 		}
 		tags = tags[k:]
 		if out = append(out, m); len(tags) == 0 {
-			return out
+			return out, nil
 		}
 	}
+}
+
+// level takes at most so many of several lists, of each the first ones: of all as many, where they have them.
+func level(lists [][]wire.Tag, most int) (out []wire.Tag) {
+	for i := 0; len(out) < most; i++ {
+		before := len(out)
+		for _, l := range lists {
+			if i < len(l) && len(out) < most {
+				out = append(out, l[i])
+			}
+		}
+		if len(out) == before {
+			break
+		}
+	}
+	return out
 }

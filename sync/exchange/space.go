@@ -335,7 +335,7 @@ func (l *link) exchange(t *stream) error {
 	defer t.closeOn(ctx)()
 	wake := make(chan struct{}, 1)
 	l.end.Store(&cancel)
-	with := session.Peer{Name: l.r.id.String(), Device: l.r.key, Reads: l.member, Takes: l.takes(), Took: l.sp.r.Took, Wake: func() {
+	with := session.Peer{Name: l.r.id.String(), Device: l.r.key, Reads: l.member, Takes: l.takes(), Took: l.sp.r.Took, Member: l.sp.r.Member, Wake: func() {
 		select {
 		case wake <- struct{}{}:
 		default:

@@ -39,6 +39,10 @@ type Peer struct {
 	// Took hears that a group which Takes counted is through: as many bytes, whatever became of it. nil, or without Takes: nobody is told. It is called with no lock held.
 	Took func(bytes int)
 
+	// Member reports whether a device of an account is one of a member: of records of others a peer that may not have the files brings so much. nil: it brings
+	// what it likes.
+	Member func(account, device dag.PublicKey) bool
+
 	// Preview gives the record of the preview that this device made of the space, nil for none, which a peer that pulls files is told first;
 	// Hear takes the peer's, and says whether it is one. nil: the peer is told none, and none of its own is looked at.
 	Preview func() []byte

@@ -59,6 +59,7 @@ type Space struct {
 	stated   map[dag.PublicKey]*stated
 	unknown  int // of these, devices that have written nothing that is held
 	words    map[dag.PublicKey]*word
+	outside  int // bytes of records of who is no member that peers brought which are none
 	puller   [wire.Graphs]*Session
 	asked    [wire.Graphs]map[dag.ID]asking
 }

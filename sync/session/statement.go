@@ -158,6 +158,9 @@ func (sp *Space) covers(m *wire.Statement) (bool, error) {
 func (sp *Space) review(s *Session) {
 	sp.mu.Lock()
 	first := len(sp.sessions) > 0 && sp.sessions[0] == s
+	if first {
+		sp.outside = max(0, sp.outside-outsideAgain)
+	}
 	open := make(map[dag.PublicKey]*wire.Statement)
 	for device, st := range sp.stated {
 		if st.m != nil {

@@ -10,6 +10,10 @@ import (
 
 // takeIn takes a group of batches into the graph. Meanwhile the session goes on sending.
 func (s *Session) takeIn(m *wire.Frames) error {
+	out, err := s.outsides(m)
+	if err != nil {
+		return err
+	}
 	size := 0
 	for _, f := range m.Frames {
 		size += len(f)
@@ -34,11 +38,17 @@ func (s *Session) takeIn(m *wire.Frames) error {
 	s.mu.Unlock()
 
 	var t taken
-	err := d.g.IngestAll(m.Frames, func(r dag.Result, err error) error {
+	err = d.g.IngestAll(m.Frames, func(r dag.Result, err error) error {
 		n := len(m.Frames[0])
+		if out != nil {
+			out.add(m.Frames[0], r, err)
+		}
 		m.Frames = m.Frames[1:]
 		return t.add(r, n, err)
 	})
+	if len(out) > 0 {
+		s.counted(out)
+	}
 	if m.Graph == wire.ACL && t.accepted > 0 {
 		s.sp.cfg.Grown()
 	}
