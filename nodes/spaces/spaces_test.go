@@ -449,3 +449,67 @@ func TestTakeJudges(t *testing.T) {
 		t.Error("it is served to the wrong accounts")
 	}
 }
+
+// Blocks that a member gives one behind the other, of any length and in any parts, are kept and answered in their order; after false bytes nothing more is taken of
+// it, and what came before stays.
+func TestBlocksOneBehindTheOther(t *testing.T) {
+	n := newNode(t, t.TempDir(), spaces.Options{})
+	d := newDevice(t, n)
+	d.equal(t)
+	d.stop()
+	here := d.space.ID()
+	eventually(t, "the node knows that the device has gone", func() bool { return len(n.e.Status().Peers) == 0 })
+	s := newStranger(t, n, d.keys)
+	s.send(s.out, &wire.Spaces{IDs: wire.List[dag.ID]{here}})
+	m, err := s.visit.Read()
+	must(t, err)
+	if _, ok := m.(*wire.Served); !ok {
+		t.Fatalf("%T", m)
+	}
+	in, out := s.open(wire.ProtocolBlocks)
+	in.Limit = wire.MaxBody
+	s.send(out, &wire.Open{Space: here})
+	var ids []block.ID
+	give := func(request uint64, id block.ID, data []byte, part int) {
+		for rest := data; ; {
+			m := &wire.PutBlock{Request: request, ID: id, Data: rest[:min(len(rest), part)]}
+			rest = rest[len(m.Data):]
+			m.Left = uint64(len(rest))
+			s.send(out, m)
+			if len(rest) == 0 {
+				return
+			}
+		}
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for i, size := range []int{1, 100, 1 << 20, 0, 3 << 20, 5000, 1<<20 + 64<<10, 1<<20 + 64<<10 + 1, 200 << 10, 1 << 20, 7} {
+			data := bytes.Repeat([]byte{byte(i + 1)}, size)
+			ids = append(ids, block.Sum(data))
+			give(uint64(i), ids[i], data, []int{64 << 10, wire.MaxPart, 100 << 10}[i%3])
+		}
+	})
+	for i := range 11 {
+		m, err := in.Read()
+		must(t, err)
+		if a, ok := m.(*wire.HeldBlocks); !ok || a.Request != uint64(i) || a.Bits[0] != 1 {
+			t.Fatalf("block %d is answered %T %+v", i, m, m)
+		}
+	}
+	wg.Wait()
+	give(99, block.Sum([]byte("true")), []byte("false"), 1000) // a stream that ends takes with it what was not read
+	if m, err := in.Read(); err == nil {
+		t.Errorf("false bytes are answered %T %+v", m, m)
+	}
+	eventually(t, "it is left alone", func() bool { return len(s.host.Network().ConnsToPeer(s.to)) == 0 })
+	r := n.set.Space(t.Context(), here, d.keys.Identity)
+	defer r.Release()
+	for i, id := range ids {
+		if !r.Blocks.Has(id) {
+			t.Errorf("block %d is not there", i)
+		}
+	}
+	if r.Blocks.Has(block.Sum([]byte("true"))) {
+		t.Error("false bytes are kept")
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -36,8 +37,8 @@ func (e *Engine) takeBlocks(ctx context.Context, id peer.ID, t *stream) error {
 	if l.sp.r.Upload != nil {
 		t.in.Limit = wire.MaxPart + 1024
 	}
-	up := &upload{l: l}
-	defer up.end()
+	up := &upload{l: l, t: t}
+	var failed atomic.Pointer[error]
 	holds := make(chan struct{}, maxHolds)
 	requests := make(chan wire.Message, maxRequests)
 	ctx, cancel := context.WithCancelCause(l.ctx)
@@ -53,14 +54,11 @@ func (e *Engine) takeBlocks(ctx context.Context, id peer.ID, t *stream) error {
 		case *wire.GetBlock:
 		case *wire.PutBlock:
 			// It is taken here, so that a block that comes waits for none that goes.
-			var a *wire.HeldBlocks
-			if a, err = up.take(v); a == nil && err == nil {
-				continue
-			}
-			m = nil
-			if err == nil {
-				err = t.write(a)
-			}
+			m, err = nil, up.take(ctx, v, func(err error) {
+				failed.Store(&err)
+				cancel(err)
+				_ = t.Reset() // a read under way ends
+			})
 		case *wire.HasBlocks, *wire.Rely, *wire.Withdraw, *wire.Release, *wire.HasBatches:
 			if _, asks := m.(*wire.HasBatches); asks && !l.r.mesh {
 				err = unexpected(m)
@@ -91,6 +89,10 @@ func (e *Engine) takeBlocks(ctx context.Context, id peer.ID, t *stream) error {
 	cancel(err)
 	_ = t.Reset() // a write under way ends
 	wg.Wait()
+	up.end()
+	if why := failed.Load(); why != nil {
+		return *why
+	}
 	return err
 }
 

@@ -55,7 +55,8 @@ type remote struct {
 	relayed bool          // it is connected through a relay
 	meets   chan struct{} // a node: it may have to be told of other devices
 
-	giving atomic.Int32 // blocks that it gives to this node at the moment
+	giving  atomic.Int32  // blocks that it gives to this node at the moment
+	keeping chan struct{} // full while so many of these are hashed and written
 
 	entry *entry       // the handshake's stream, where the peer opened it
 	conn  network.Conn // the handshake's
@@ -107,7 +108,7 @@ type remote struct {
 func newRemote(ctx context.Context, cancel context.CancelFunc, id peer.ID, key dag.PublicKey, t *stream) *remote {
 	return &remote{
 		id: id, key: key, addr: t.Conn().RemoteMultiaddr(), entry: t.entry, conn: t.Conn(), ctx: ctx, cancel: cancel, ended: make(chan struct{}), tags: make(chan struct{}, 1),
-		relayed: relayed(t.Conn().RemoteMultiaddr()), meets: make(chan struct{}, 1),
+		relayed: relayed(t.Conn().RemoteMultiaddr()), keeping: make(chan struct{}, maxGiving), meets: make(chan struct{}, 1),
 		offers: make(chan struct{}, 1), copying: make(chan struct{}, 1),
 		theirs: make(map[wire.Tag]struct{}), said: make(map[dag.ID]int), common: make(map[dag.ID]bool), denied: make(map[dag.ID]denial), gone: make(map[dag.ID]bool),
 		invited: make(map[dag.ID]dag.PublicKey), unknown: make(map[dag.ID]bool), asked: make(map[*Guest]bool),

@@ -18,14 +18,11 @@ import (
 // maxUploads is how many blocks go to one node without its answer.
 const maxUploads = 16
 
-// What a node has in memory for blocks that come: so many of one device at once, whatever the spaces, and so much of each stream between two.
-const (
-	maxGiving  = 4
-	keptBuffer = 256 << 10
-)
+// maxGiving is how many blocks of one device a node takes at once, whatever the spaces, and how many more of them it hashes and writes.
+const maxGiving = 4
 
 // uploadBuffers are what blocks that come are put together in, of up to uploadBuffer bytes each: most blocks of files are of that size at most, and one
-// that grows part by part is copied and cleared several times. One is held while a block comes.
+// that grows part by part is copied and cleared several times. One is held while a block comes, and until it is kept.
 const uploadBuffer = 1<<20 + 64<<10
 
 var uploadBuffers = sync.Pool{New: func() any { b := make([]byte, 0, uploadBuffer); return &b }}
@@ -159,79 +156,129 @@ func (l *link) put(id block.ID, data []byte) (*blockWait, error) {
 	}
 }
 
-// upload is what came of a block on one stream of a device.
+// upload is what comes of blocks on one stream of a device. While one comes, the one before is hashed and written: so they are kept in their order, and a
+// node that has the root of a content has the rest of it.
 type upload struct {
 	l       *link
+	t       *stream
+	keeping sync.WaitGroup
+	keep    chan given // to the goroutine that keeps; nil until there is a block
+
+	given
+	left  uint64 // of it
+	begun bool
+}
+
+// given is a block that a device gave.
+type given struct {
 	request uint64
 	id      block.ID
 	data    []byte
-	pooled  *[]byte // has data; nil: it is the upload's own
-	left    uint64  // of it
-	begun   bool
+	pooled  *[]byte // has data; nil: it is too long for that
 }
 
-// end says that no block is coming any more.
+// release gives the buffer back.
+func (g *given) release() {
+	if g.pooled != nil {
+		uploadBuffers.Put(g.pooled)
+	}
+	*g = given{}
+}
+
+// end says that no block is coming any more, and waits for the one that is being kept.
 func (u *upload) end() {
+	u.came()
+	u.release()
+	if u.keep != nil {
+		close(u.keep)
+		u.keeping.Wait()
+	}
+}
+
+// came says that the block that was coming is here, or does not come.
+func (u *upload) came() {
 	if u.begun {
 		u.begun = false
 		u.l.giving.Store(false)
 		u.l.r.giving.Add(-1)
 	}
-	if u.pooled != nil {
-		uploadBuffers.Put(u.pooled)
-		u.pooled, u.data = nil, nil
-	}
 }
 
-// take takes bytes of a block. After the last it gives the answer.
-func (u *upload) take(m *wire.PutBlock) (*wire.HeldBlocks, error) {
-	keep := u.l.sp.r.Upload
-	if keep == nil {
-		return nil, unexpected(m)
+// take takes bytes of a block. After the last the block is kept and answered, by a goroutine that end waits for; fail is called with what that fails of, which
+// is to end ctx.
+func (u *upload) take(ctx context.Context, m *wire.PutBlock, fail func(error)) error {
+	if u.l.sp.r.Upload == nil {
+		return unexpected(m)
 	}
 	switch {
 	case !u.begun:
-		if uint64(len(m.Data))+m.Left > block.MaxSize {
-			return nil, fmt.Errorf("%w: a block of more than %d bytes", session.ErrPeer, block.MaxSize)
+		size := uint64(len(m.Data)) + m.Left
+		if size > block.MaxSize {
+			return fmt.Errorf("%w: a block of more than %d bytes", session.ErrPeer, block.MaxSize)
 		}
 		if u.l.r.giving.Add(1) > maxGiving {
 			u.l.r.giving.Add(-1)
-			return nil, errStreams
+			return errStreams
 		}
 		if !u.l.giving.CompareAndSwap(false, true) {
 			u.l.r.giving.Add(-1)
-			return nil, errStreams
+			return errStreams
 		}
-		u.request, u.id, u.begun, u.data = m.Request, m.ID, true, u.data[:0]
-		if size := uint64(len(m.Data)) + m.Left; size > keptBuffer && size <= uploadBuffer {
+		u.begun, u.given = true, given{request: m.Request, id: m.ID}
+		if size <= uploadBuffer {
 			u.pooled = uploadBuffers.Get().(*[]byte)
 			u.data = (*u.pooled)[:0]
 		}
 	case m.Request != u.request || m.ID != u.id || uint64(len(m.Data))+m.Left != u.left:
-		return nil, fmt.Errorf("%w: another block within one", session.ErrPeer)
+		return fmt.Errorf("%w: another block within one", session.ErrPeer)
 	}
 	u.data, u.left = append(u.data, m.Data...), m.Left
 	if m.Left > 0 {
-		return nil, nil
+		return nil
 	}
-	defer u.end()
-	a := &wire.HeldBlocks{Request: u.request, Bits: []byte{0}}
-	if block.Sum(u.data) != u.id {
-		return nil, fmt.Errorf("%w: it gave other bytes for a block", session.ErrPeer)
+	u.came()
+	if u.keep == nil {
+		u.keep = make(chan given)
+		u.keeping.Go(func() {
+			failed := false
+			for g := range u.keep {
+				if !failed {
+					if err := u.kept(&g); err != nil {
+						failed = true
+						fail(err)
+					}
+				}
+				g.release()
+				<-u.l.r.keeping
+			}
+		})
+	}
+	select {
+	case u.l.r.keeping <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	u.keep <- u.given // after the one before
+	u.given = given{}
+	return nil
+}
+
+// kept keeps a block, and answers for it.
+func (u *upload) kept(g *given) error {
+	a := &wire.HeldBlocks{Request: g.request, Bits: []byte{0}}
+	if block.Sum(g.data) != g.id {
+		return fmt.Errorf("%w: it gave other bytes for a block", session.ErrPeer)
 	}
 	err := ErrRefused
 	switch {
 	case u.l.r.mesh:
-		err = u.l.sp.r.Copy(u.id, u.data)
+		err = u.l.sp.r.Copy(g.id, g.data)
 	case u.l.member():
-		if err = keep(u.l.r.account, u.id, u.data); err == nil {
-			u.l.sp.copySoon(u.id)
+		if err = u.l.sp.r.Upload(u.l.r.account, g.id, g.data); err == nil {
+			u.l.sp.copySoon(g.id)
 		} else if errors.Is(err, ErrQuota) {
 			u.l.overQuota()
 		}
-	}
-	if cap(u.data) > keptBuffer {
-		u.data = nil // a device has a thousand streams
 	}
 	switch {
 	case err == nil:
@@ -240,5 +287,5 @@ func (u *upload) take(m *wire.PutBlock) (*wire.HeldBlocks, error) {
 	case !errors.Is(err, ErrRefused):
 		u.l.sp.e.log.Error("a block that a device gave is not kept", "space", u.l.sp.id.String(), "err", err)
 	}
-	return a, nil
+	return u.t.write(a)
 }

@@ -161,9 +161,8 @@ func TestBlocksThatComeAreBounded(t *testing.T) {
 	begin := func() error {
 		keep := func(dag.PublicKey, block.ID, []byte) error { return nil }
 		u := &upload{l: &link{r: r, sp: &space{r: &Replica{Upload: keep}}}}
-		_, err := u.take(&wire.PutBlock{Request: 1, Left: 1, Data: []byte("x")})
 		begun = append(begun, u)
-		return err
+		return u.take(t.Context(), &wire.PutBlock{Request: 1, Left: 1, Data: []byte("x")}, func(error) {})
 	}
 	for range maxGiving {
 		if err := begin(); err != nil {
