@@ -356,7 +356,7 @@ func (s *Set) Take(ctx context.Context, id dag.ID, account dag.PublicKey, frames
 	if !s.has(id) || s.opt.Admits != nil && !s.opt.Admits(account) {
 		return nil
 	}
-	return s.take(ctx, id, frames, func(role func(dag.PublicKey) list.Role) bool {
+	return s.take(ctx, id, frames, true, func(role func(dag.PublicKey) list.Role) bool {
 		return role(account) != list.RoleNone && (s.opt.Admits == nil || s.opt.Admits(account))
 	})
 }
@@ -372,11 +372,12 @@ func (s *Set) TakeCopy(ctx context.Context, id dag.ID, frames [][]byte) *exchang
 	if !s.has(id) {
 		return nil
 	}
-	return s.take(ctx, id, frames, func(func(dag.PublicKey) list.Role) bool { return true })
+	return s.take(ctx, id, frames, false, func(func(dag.PublicKey) list.Role) bool { return true })
 }
 
-// take merges an access list that proves itself, where its state lets it in.
-func (s *Set) take(ctx context.Context, id dag.ID, frames [][]byte, in func(role func(dag.PublicKey) list.Role) bool) *exchange.Replica {
+// take merges an access list that proves itself, where its state lets it in. One that is new and comes from a device is bounded by the quota: other nodes
+// have what was within it there.
+func (s *Set) take(ctx context.Context, id dag.ID, frames [][]byte, bounded bool, in func(role func(dag.PublicKey) list.Role) bool) *exchange.Replica {
 	l, err := list.Open(id, store.NewMem())
 	for i := 0; i < len(frames) && err == nil; i++ {
 		if err = l.Import(frames[i]); ctx.Err() != nil {
@@ -386,6 +387,16 @@ func (s *Set) take(ctx context.Context, id dag.ID, frames [][]byte, in func(role
 	if err != nil || l.State() == nil || !in(l.State().Role) {
 		s.opt.Log.Debug("a space is not taken", "err", err)
 		return nil
+	}
+	if bounded && s.opt.Quota != nil && !s.knows(id) {
+		owner, size := l.Payer(), int64(0)
+		for _, f := range frames {
+			size += int64(len(f))
+		}
+		if all, _ := s.opt.Quota(owner, id); s.use.crowded(owner, size, all) {
+			s.opt.Log.Debug("a space more is not taken for a quota", "space", id.String())
+			return nil
+		}
 	}
 	sp, err := s.get(id, true)
 	if sp != nil {
@@ -402,6 +413,7 @@ func (s *Set) take(ctx context.Context, id dag.ID, frames [][]byte, in func(role
 		return nil
 	}
 	sp.grown()
+	sp.settle()
 	s.mu.Lock()
 	_, known := s.known[id]
 	s.known[id] = struct{}{}
@@ -416,6 +428,14 @@ func (s *Set) take(ctx context.Context, id dag.ID, frames [][]byte, in func(role
 	sp.uses++ // the exchange's
 	s.mu.Unlock()
 	return s.replica(sp)
+}
+
+// knows reports whether a space is here, open or not.
+func (s *Set) knows(id dag.ID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, known := s.known[id]
+	return known
 }
 
 // get opens a space, until put gives it back; nil where it is not here and is not to be made. While one is opened, others are served.

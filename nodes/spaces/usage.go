@@ -43,7 +43,8 @@ type usage struct {
 	of     map[dag.ID]Usage  // with what is in flight
 	flying map[dag.ID]flight // spaces to which something is given at this moment
 	owners map[dag.PublicKey]int64
-	fresh  map[dag.ID]bool // not written yet
+	spaces map[dag.PublicKey]int // how many each has
+	fresh  map[dag.ID]bool       // not written yet
 }
 
 // load opens the database. One that is damaged is put aside: what a space takes is known again once it has been opened.
@@ -71,6 +72,7 @@ func (u *usage) open(path string) (err error) {
 	}()
 	u.blocks, u.log = 0, 0
 	u.db, u.of, u.flying, u.owners, u.fresh = db, make(map[dag.ID]Usage), make(map[dag.ID]flight), make(map[dag.PublicKey]int64), make(map[dag.ID]bool)
+	u.spaces = make(map[dag.PublicKey]int)
 	return db.View(func(tx kv.Tx) error {
 		var err error
 		scan := tx.Scan(usageBucket, nil, func(k, v []byte) bool {
@@ -107,6 +109,23 @@ func (u *usage) count(x Usage, sign int64) {
 	if u.owners[x.Owner] += sign * (x.Blocks + x.Log); u.owners[x.Owner] == 0 {
 		delete(u.owners, x.Owner)
 	}
+	if u.spaces[x.Owner] += int(sign); u.spaces[x.Owner] == 0 {
+		delete(u.spaces, x.Owner)
+	}
+}
+
+// A space takes some 54 KiB and 8 inodes beside what is counted, so who has a quota brings no more spaces than such ones fill it, and fewSpaces at least. A
+// list that is longer than that is taken within the quota alone.
+const (
+	spaceBytes = 64 << 10
+	fewSpaces  = 16
+)
+
+// crowded reports whether one more space, with an access list of so many bytes, is beyond what its owner may bring; all as for charge.
+func (u *usage) crowded(owner dag.PublicKey, list, all int64) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return all > 0 && (int64(u.spaces[owner]) >= max(fewSpaces, all/spaceBytes) || list > spaceBytes && u.owners[owner]+list > all)
 }
 
 // charge counts bytes of a block and of changes, unless that is beyond what the owner's spaces may take, or this one; 0 is no bound. They are in flight
@@ -160,7 +179,9 @@ func (u *usage) left(id dag.ID, owner dag.PublicKey, all, one int64) (used, limi
 func (u *usage) drop(id dag.ID) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.count(u.of[id], -1)
+	if x, ok := u.of[id]; ok {
+		u.count(x, -1)
+	}
 	delete(u.of, id)
 	u.fresh[id] = true
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/anyfs/anyfs/acl"
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/dag/block"
+	"github.com/anyfs/anyfs/dag/store"
 	"github.com/anyfs/anyfs/nodes/spaces"
 	"github.com/anyfs/anyfs/sync/exchange"
 )
@@ -298,5 +299,68 @@ func TestRoomOfAQuota(t *testing.T) {
 	}
 	if _, _, err := d.e.Room(t.Context(), id, dag.PublicKey{1}); !errors.Is(err, exchange.ErrOffline) {
 		t.Errorf("of another network: %v", err)
+	}
+}
+
+// Who has a quota brings as many spaces as fill it, empty ones too, and no access list that is longer than what is left. What is here goes on, and what another node
+// has comes.
+func TestSpacesWithinTheQuota(t *testing.T) {
+	quota := int64(20 * 64 << 10)
+	n := newNode(t, t.TempDir(), spaces.Options{Quota: func(dag.PublicKey, dag.ID) (int64, int64) { return quota, 0 }})
+	keys := newKeys(t)
+	take := func(members int) (taken bool, id dag.ID, frames [][]byte) {
+		sp, err := acl.CreateSpace(keys, store.NewMem(), nil)
+		must(t, err)
+		for range members {
+			_, err := sp.Invite(acl.Terms{Role: acl.RoleReader}, time.Unix(1<<30, 0), nil)
+			must(t, err)
+		}
+		must(t, sp.Export(func(f []byte) error { frames = append(frames, bytes.Clone(f)); return nil }))
+		r := n.set.Take(t.Context(), sp.ID(), keys.Identity, frames)
+		if r != nil {
+			r.Release()
+		}
+		return r != nil, sp.ID(), frames
+	}
+	for i := range 20 {
+		if ok, _, _ := take(0); !ok {
+			t.Fatalf("space %d is not taken", i)
+		}
+	}
+	ok, id, frames := take(0)
+	if ok {
+		t.Error("one more is taken")
+	}
+	if r := n.set.TakeCopy(t.Context(), id, frames); r == nil {
+		t.Error("of another node it is not taken")
+	} else {
+		r.Release()
+	}
+	if r := n.set.Take(t.Context(), id, keys.Identity, frames); r == nil {
+		t.Error("what is here is not taken any more")
+	} else {
+		r.Release()
+	}
+	quota = 100 * 64 << 10
+	if ok, _, _ := take(0); !ok {
+		t.Error("within a larger quota it is not taken")
+	}
+	used := int64(0)
+	for _, u := range n.set.Usages() {
+		used += u.Blocks + u.Log
+	}
+	if used < 22*1000 {
+		t.Errorf("%d bytes of 22 spaces are counted", used)
+	}
+	keys, quota = newKeys(t), 100<<10
+	if ok, _, _ := take(10); !ok {
+		t.Error("a list that has room is not taken")
+	}
+	if ok, _, f := take(300); ok {
+		n := 0
+		for _, f := range f {
+			n += len(f)
+		}
+		t.Errorf("a list of %d bytes is taken with 100 KiB left", n)
 	}
 }
