@@ -2,7 +2,7 @@
 
 // Package inside lets a test ask a process of the command how many goroutines it has, and what they do.
 //
-// No build of the product links it. TestSoak builds the command with it (go build -overlay). On SIGUSR1 the process writes the number of its
+// No build of the product links it. TestSoak builds the command with it (go build -overlay). On SIGUSR1 the process collects its garbage, and writes the number of its
 // goroutines and the bytes of its heap into the file PID in the folder that ANYFS_PROBE names, as JSON; on SIGUSR2 where its goroutines are and what
 // allocated its memory, as PID.goroutine and PID.heap.
 package inside
@@ -48,6 +48,8 @@ func init() {
 				continue
 			}
 			seq++
+			runtime.GC() // what is in use, and not how far the last collection is back; twice, as pools keep what they have for one
+			runtime.GC()
 			var m runtime.MemStats
 			runtime.ReadMemStats(&m)
 			live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
