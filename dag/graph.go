@@ -23,6 +23,10 @@ type Options struct {
 	// Room is called before batches from elsewhere are taken in, by who does that and with no lock held: it may wait until there
 	// is memory for them. nil: there always is.
 	Room func()
+
+	// Fits says whether there is room for a batch of so many bytes that waited for what it names and need wait no longer: one for which there is none is let go of
+	// with ErrQuota, and comes when it is asked for again. It is called with the graph locked for writing. nil: there always is.
+	Fits func(bytes int) bool
 }
 
 // Graph holds the batches of one space. It is safe for concurrent use.

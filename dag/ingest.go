@@ -144,6 +144,10 @@ func (g *Graph) release(ready []*parsed, res *Result) error {
 	for len(ready) > 0 {
 		f := ready[0]
 		ready = ready[1:]
+		if g.opt.Fits != nil && !g.opt.Fits(len(f.raw)) {
+			res.Rejected = append(res.Rejected, Rejection{f.id, ErrQuota})
+			continue
+		}
 		var ignored Result
 		status, _, err := g.takeOne(f, &ignored)
 		switch {

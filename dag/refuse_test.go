@@ -175,6 +175,46 @@ func TestPendingIsBounded(t *testing.T) {
 	}
 }
 
+// What waited for others and has no room when they are there is let go of, and can come again.
+func TestWaitingThatDoesNotFit(t *testing.T) {
+	from := newGraph(t)
+	var frames [][]byte
+	b, ids := put(t, from, author(1), "root ", dag.ID{})
+	for i := range 10 {
+		frame, err := from.Frame(b.ID())
+		must(t, err)
+		frames = append(frames, frame)
+		b, _ = put(t, from, author(1), fmt.Sprint(i), ids[0])
+	}
+	room := 3
+	to, err := dag.Open(space, store.NewMem(), dag.Anyone{}, dag.Options{Fits: func(bytes int) bool {
+		room--
+		return room >= 0 && bytes > 0
+	}})
+	must(t, err)
+	var last dag.Result
+	for _, f := range slices.Backward(frames) {
+		last, err = to.Ingest(bytes.Clone(f))
+		must(t, err)
+	}
+	if len(last.Released) != 3 || len(last.Rejected) != 1 || !errors.Is(last.Rejected[0].Err, dag.ErrQuota) {
+		t.Fatal(last)
+	}
+	for _, f := range frames[:5] { // nothing waited for these
+		_, err = to.Ingest(bytes.Clone(f))
+		must(t, err)
+	}
+	if batches, _, _ := to.Counters(); batches != 5 {
+		t.Errorf("it holds %d batches", batches)
+	}
+	room = 10
+	_, err = to.Ingest(bytes.Clone(frames[5]))
+	must(t, err)
+	if batches, _, _ := to.Counters(); batches != 10 {
+		t.Errorf("with room for all it holds %d batches", batches)
+	}
+}
+
 // gate is an Authorizer that refuses, or lacks records.
 type gate struct {
 	accept error

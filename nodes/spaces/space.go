@@ -192,6 +192,17 @@ func (sp *Space) takes(n int) bool {
 // up nobody's quota.
 func (sp *Space) took(n int) { sp.use.landed(sp.id, 0, int64(n), sp.measure) }
 
+// fits reports whether there is room for n bytes of changes that were counted and let go of when they came, before what they name: else a member that gives them in
+// that order has kept what it likes.
+func (sp *Space) fits(n int) bool {
+	owner, all, one := sp.bounds()
+	if all == 0 && one == 0 || sp.use.fits(sp.id, owner, int64(n), all, one, sp.measure) {
+		return true
+	}
+	sp.refused.Store(int64(n))
+	return false
+}
+
 // room says how much is used of the quota of which least is left, to who may give blocks.
 func (sp *Space) room(account dag.PublicKey) (used, limit int64) {
 	if sp.role(account) < list.RoleWriter || !sp.member(account) {

@@ -578,7 +578,7 @@ func (s *Set) openSpace(id dag.ID) (sp *Space, err error) {
 	if sp.log, err = store.Open(store.Options{Disk: s.disk, Dir: dir + "/batches", DB: db, Name: "files", Seal: store.Plain{}}); err != nil {
 		return sp, err
 	}
-	if sp.files, err = dag.Open(id, sp.log, sp.acl.Files(), dag.Options{}); err != nil {
+	if sp.files, err = dag.Open(id, sp.log, sp.acl.Files(), dag.Options{Fits: sp.fits}); err != nil {
 		return sp, err
 	}
 	b, err := s.openBlocks(id, dir+"/blocks", db)

@@ -149,6 +149,23 @@ func (u *usage) charge(id dag.ID, owner dag.PublicKey, blocks, changes, all, one
 	return true
 }
 
+// fits reports whether n bytes more are within the bounds of charge, by what the space takes at this moment; measure as for landed.
+func (u *usage) fits(id dag.ID, owner dag.PublicKey, n, all, one int64, measure func() *Usage) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	x, now := u.of[id], measure()
+	if now == nil {
+		return true
+	}
+	used := u.owners[owner]
+	if x.Owner == owner {
+		used -= x.Blocks + x.Log
+	}
+	f := u.flying[id]
+	mine := now.Blocks + now.Log + f.blocks + f.log
+	return (all == 0 || used+mine+n <= all) && (one == 0 || mine+n <= one)
+}
+
 // room says whether n bytes more are beyond a bound, and how much is used of that.
 func (u *usage) room(id dag.ID, owner dag.PublicKey, n, all, one int64) (used, limit int64, full bool) {
 	u.mu.Lock()

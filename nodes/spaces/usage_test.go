@@ -200,6 +200,52 @@ func TestChangesWithinTheQuota(t *testing.T) {
 	}
 }
 
+// What comes before what it names is no way round the quota: it waits, and is let go of where there is no room for it when the others are there.
+func TestQuotaOfChangesInAnyOrder(t *testing.T) {
+	var quota atomic.Int64
+	quota.Store(64 << 10)
+	n := newNode(t, t.TempDir(), spaces.Options{Quota: func(dag.PublicKey, dag.ID) (int64, int64) { return quota.Load(), 0 }})
+	d := newDevice(t, n)
+	d.write(t, "first")
+	d.equal(t)
+	d.stop()
+	r := n.set.Space(t.Context(), d.space.ID(), d.keys.Identity)
+	give := func(frame []byte) {
+		t.Helper()
+		if !r.Takes(len(frame)) {
+			return
+		}
+		must(t, r.Files.IngestAll([][]byte{frame}, func(_ dag.Result, err error) error { return err }))
+		r.Took(len(frame))
+	}
+	var frames [][]byte
+	for range 40 {
+		f, err := d.files.Frame(d.write(t, strings.Repeat("x", 4<<10)).ID())
+		must(t, err)
+		frames = append(frames, bytes.Clone(f))
+	}
+	for _, f := range slices.Backward(frames) {
+		give(bytes.Clone(f))
+	}
+	for _, f := range frames { // what was let go of comes again
+		give(bytes.Clone(f))
+	}
+	batches, _, _ := r.Files.Counters()
+	if u := n.set.Usages()[d.space.ID()]; batches < 10 || batches > 16 || u.Log+u.Blocks > 64<<10 {
+		t.Errorf("it holds %d batches of more than 4 KiB, and counts %+v", batches, u)
+	}
+	if _, limit, full := r.Quota(); !full || limit != 64<<10 {
+		t.Errorf("it says of a quota of %d bytes that it is full: %v", limit, full)
+	}
+	quota.Store(1 << 20)
+	for _, f := range frames {
+		give(bytes.Clone(f))
+	}
+	if batches, _, _ := r.Files.Counters(); batches != 41 {
+		t.Errorf("with room for all it holds %d batches", batches)
+	}
+}
+
 // A member that gives what is there already, or what nobody keeps, over and over, uses up nobody's quota, however many do at once; what one has in flight
 // is counted for the others.
 func TestQuotaCountsWhatIsKept(t *testing.T) {

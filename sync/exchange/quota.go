@@ -2,6 +2,7 @@ package exchange
 
 import (
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/anyfs/anyfs/dag"
@@ -28,7 +29,8 @@ func (l *link) overQuota() {
 	l.r.wakeTags()
 }
 
-// takes says whether changes of files that the peer gives are taken in; nil: all are. What other nodes give was within the quota there.
+// takes says whether changes of files that the peer gives are taken in; nil: all are. What other nodes give was within the quota there. After what was not, what comes
+// is not taken either while that has no room, though it be smaller: it names what was passed over.
 func (l *link) takes() func(bytes int) bool {
 	fn := l.sp.r.Takes
 	if fn == nil || l.sp.r.Quota == nil || l.r.mesh {
@@ -37,8 +39,12 @@ func (l *link) takes() func(bytes int) bool {
 	if _, _, full := l.sp.r.Quota(); full {
 		l.overQuota()
 	}
+	var passed atomic.Bool
 	return func(bytes int) bool {
-		ok := fn(bytes)
+		ok := !(passed.Load() && !fn(0)) && fn(bytes)
+		if bytes > 0 {
+			passed.Store(!ok)
+		}
 		if !ok && bytes > 0 { // else a lock of the session is held, and the device has been told
 			l.overQuota()
 		}
