@@ -43,6 +43,13 @@ func (c *cache[K, V]) put(k K, v V, bytes int) {
 	c.putLocked(k, sized[V]{v, bytes + cacheEntry})
 }
 
+// age keeps what was asked for since the age before last, and no more.
+func (c *cache[K, V]) age() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.old, c.young, c.bytes = c.young, make(map[K]sized[V]), 0
+}
+
 func (c *cache[K, V]) putLocked(k K, e sized[V]) {
 	if c.bytes+e.bytes > c.limit && len(c.young) > 0 {
 		c.old, c.young, c.bytes = c.young, make(map[K]sized[V]), 0

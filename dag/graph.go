@@ -95,6 +95,14 @@ func orDefault(n, d int) int {
 	return n
 }
 
+// Age lets go of what the graph has in memory only because it was asked for once, where that is before the last Age but one. Who calls it now and then has memory follow
+// what is used, and not all that ever was.
+func (g *Graph) Age() {
+	g.objects.age()
+	g.headsAt.age()
+	g.vectors.age()
+}
+
 // Space returns the space that the graph is of.
 func (g *Graph) Space() ID { return g.space }
 

@@ -434,6 +434,7 @@ func run(rt *rapid.T, withBans bool) {
 		"heal":    x.heal,
 		"ban":     x.ban,
 		"reopen":  x.reopen,
+		"age":     func(rt *rapid.T) { x.replicas[rapid.IntRange(0, len(x.replicas)-1).Draw(rt, "which")].g.Age() },
 		"":        x.check,
 	})
 	for _, rep := range x.replicas {

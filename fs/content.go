@@ -30,19 +30,21 @@ const (
 	inlineBytes   = 8 << 20
 )
 
-// cache is a small LRU by weight, safe for concurrent use.
+// cache is a small LRU by weight and age, safe for concurrent use.
 type cache[K comparable, V any] struct {
 	mu    sync.Mutex
 	max   int
 	sum   int
+	ages  uint32 // how often age was called
 	items map[K]*list.Element
-	order list.List
+	order list.List // of *cached, the one that was asked for last in front
 }
 
 type cached[K comparable, V any] struct {
 	key    K
 	value  V
 	weight int
+	age    uint32 // ages when it was asked for last
 }
 
 func newCache[K comparable, V any](max int) *cache[K, V] {
@@ -57,7 +59,9 @@ func (c *cache[K, V]) get(k K) (v V, ok bool) {
 		return v, false
 	}
 	c.order.MoveToFront(e)
-	return e.Value.(cached[K, V]).value, true
+	x := e.Value.(*cached[K, V])
+	x.age = c.ages
+	return x.value, true
 }
 
 func (c *cache[K, V]) put(k K, v V, weight int) {
@@ -69,16 +73,26 @@ func (c *cache[K, V]) put(k K, v V, weight int) {
 	if weight > c.max/2 {
 		return
 	}
-	c.items[k] = c.order.PushFront(cached[K, V]{k, v, weight})
+	c.items[k] = c.order.PushFront(&cached[K, V]{k, v, weight, c.ages})
 	for c.sum += weight; c.sum > c.max; {
 		c.drop(c.order.Back())
 	}
 }
 
 func (c *cache[K, V]) drop(e *list.Element) {
-	x := c.order.Remove(e).(cached[K, V])
+	x := c.order.Remove(e).(*cached[K, V])
 	c.sum -= x.weight
 	delete(c.items, x.key)
+}
+
+// age drops what was not asked for since the age before last.
+func (c *cache[K, V]) age() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ages++
+	for e := c.order.Back(); e != nil && c.ages-e.Value.(*cached[K, V]).age > 1; e = c.order.Back() {
+		c.drop(e)
+	}
 }
 
 // readContent fills p from offset off of a content, which at names where it is inline in a change.

@@ -34,6 +34,9 @@ func (th TestHome) Tick(d time.Duration) { th.tick(d) }
 // Checkpoint makes one.
 func (th TestHome) Checkpoint() error { return th.checkpoint(th.t.Context()) }
 
+// Age lets go of what was not asked for lately.
+func (th TestHome) Age() { th.age() }
+
 // PowerLoss opens, beside the running home, what a power loss now would leave: a random part of what was not synced.
 func (th TestHome) PowerLoss(rnd *rand.Rand) TestHome {
 	c := &testHome{t: th.t, sim: th.sim.CrashClone(rnd), keys: th.keys, root: th.root, rand: th.rand}

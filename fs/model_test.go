@@ -409,6 +409,8 @@ func TestAgainstModel(t *testing.T) {
 						}
 						th.Kill()
 					})
+				case 4:
+					restart("age", th.Age)
 				}
 				what, x, y := step(r, a, b, 1<<21)
 				script = append(script, fmt.Sprintf("%s: %s", what, errnoOf(x)))

@@ -34,6 +34,7 @@ const (
 	checkpointLatest = 10 * time.Second
 	fsyncPause       = 20 * time.Millisecond
 	trimAfter        = 5 * time.Second // without work the journal gives up what it does not need
+	ageEvery         = 5 * time.Minute // what was not asked for since then, or as long again, goes from memory
 )
 
 // hurry wakes the publisher at once.
@@ -440,12 +441,16 @@ func (f *fsyncs) busy() bool {
 func (h *Home) checkpointer(ctx context.Context) {
 	tick := time.NewTicker(flushEvery)
 	defer tick.Stop()
-	last, trimmed := time.Now(), false
+	last, trimmed, aged := time.Now(), false, time.Now()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		}
+		if time.Since(aged) >= ageEvery {
+			aged = time.Now()
+			h.age()
 		}
 		var weight int64
 		behind := false
@@ -477,6 +482,28 @@ func (h *Home) checkpointer(ctx context.Context) {
 			}
 		}
 		last, trimmed = time.Now(), false
+	}
+}
+
+// age lets go of what is in memory only because it was asked for once: a daemon that is on for weeks takes what the work of these minutes needs, not as much as all its
+// caches hold. A space that is busy keeps what it has of its tree until the next time.
+func (h *Home) age() {
+	h.manifests.age()
+	h.layouts.age()
+	h.inlines.age()
+	h.heads.age()
+	for _, s := range h.each() {
+		if s.graph == nil || !s.pubMu.TryLock() {
+			continue
+		}
+		s.graph.Age()
+		if s.in.st != nil {
+			s.in.st.age()
+		}
+		s.mu.Lock()
+		s.ix.Age()
+		s.mu.Unlock()
+		s.pubMu.Unlock()
 	}
 }
 

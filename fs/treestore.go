@@ -177,15 +177,20 @@ func (t *treeStore) keep(id dag.ID, o *tree.Object) {
 		return
 	}
 	if len(t.cache) >= cacheObjects || t.bytes >= cacheObjectBytes {
-		for k := range t.older {
-			if _, changing := t.set[k]; !changing {
-				delete(t.placed, k)
-			}
-		}
-		t.older, t.cache, t.bytes = t.cache, make(map[dag.ID]*tree.Object, cacheObjects), 0
+		t.age()
 	}
 	t.cache[id] = o
 	t.bytes += o.State.Memory()
+}
+
+// age keeps the objects that were asked for since the age before last, and no more.
+func (t *treeStore) age() {
+	for k := range t.older {
+		if _, changing := t.set[k]; !changing {
+			delete(t.placed, k)
+		}
+	}
+	t.older, t.cache, t.bytes = t.cache, make(map[dag.ID]*tree.Object, min(2*len(t.cache), cacheObjects)), 0
 }
 
 // Object implements tree.Store.

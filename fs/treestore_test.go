@@ -191,7 +191,7 @@ func TestTreeStore(t *testing.T) {
 			},
 			"restart": func(rt *rapid.T) {
 				h := who.Draw(rt, "who")
-				how := rapid.IntRange(0, 3).Draw(rt, "how")
+				how := rapid.IntRange(0, 4).Draw(rt, "how")
 				note(h, "restarts ", how)
 				switch how {
 				case 0:
@@ -201,6 +201,8 @@ func TestTreeStore(t *testing.T) {
 				case 2:
 					h.must(h.checkpoint(context.Background()))
 					h.kill()
+				case 3:
+					h.age()
 				}
 			},
 			"": func(rt *rapid.T) {

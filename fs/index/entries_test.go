@@ -63,6 +63,7 @@ func TestEntries(t *testing.T) {
 					done = nil
 				}
 			},
+			"age": func(*rapid.T) { x.Age() },
 			"": func(rt *rapid.T) {
 				k := spots.Draw(rt, "looked up")
 				e, _, err := x.Lookup(k.dir, hash(k), k.name)

@@ -179,6 +179,23 @@ func (x *Index) cacheInode(n *Inode) {
 	x.inodes[n.Ino] = n
 }
 
+// Age drops half of the clean records, whichever: who calls it now and then has memory follow what is used, as what is comes back.
+func (x *Index) Age() {
+	x.inodes, x.entries, x.objects = half(x.inodes), half(x.entries), half(x.objects)
+}
+
+// half is a map with half of what m holds: one that loses entries stays as large as it was.
+func half[K comparable, V any](m map[K]V) map[K]V {
+	to := make(map[K]V, len(m)/2)
+	for k, v := range m {
+		if len(to) >= len(m)/2 {
+			break
+		}
+		to[k] = v
+	}
+	return to
+}
+
 func (x *Index) cacheEntry(k entryKey, e *Entry) {
 	for kk := range x.entries {
 		if len(x.entries) < cacheEntries {

@@ -68,6 +68,7 @@ func TestObjects(t *testing.T) {
 					}
 				}
 			},
+			"age": func(*rapid.T) { x.Age() },
 			"freeze": func(rt *rapid.T) {
 				if done != nil {
 					return

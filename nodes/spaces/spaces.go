@@ -34,6 +34,7 @@ const (
 	dbName          = "space.db"
 	indexBytes      = 256 << 20 // what is reserved for an index: many are open
 	checkpointEvery = 2 * time.Second
+	ageEvery        = time.Minute // what was not asked for since then, or as long again, goes from memory: thousands are open
 	closeAfter      = time.Minute // what Options.CloseAfter is by itself
 	flushBlocks     = 128         // that are not in the index: who opens a space reads the header of each, from a cold disk one by one
 	closers         = 16          // spaces that are closed at once at the end
@@ -138,13 +139,22 @@ func (s *Set) Held() []dag.ID {
 func (s *Set) Run(ctx context.Context) error {
 	tick := time.NewTicker(min(checkpointEvery, s.opt.CloseAfter))
 	defer tick.Stop()
+	aged := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-tick.C:
 		}
+		old := time.Since(aged) >= ageEvery
+		if old {
+			aged = time.Now()
+		}
 		for _, sp := range s.all() {
+			if old {
+				sp.files.Age()
+				sp.acl.Graph().Age()
+			}
 			if err := sp.checkpoint(ctx); err != nil && ctx.Err() == nil {
 				s.opt.Log.Error("a checkpoint was not written", "space", sp.id.String(), "err", err)
 			}
