@@ -42,6 +42,8 @@ const (
 	meshMax   = time.Minute     // at most
 	meshGone  = time.Second     // what another node gave up
 	meshLook  = 2 * time.Second // between two looks at what another node is to be told
+	meshRest  = 500             // times what a look took are between two at least; a twenty-fifth where something has changed
+	meshChunk = 1024            // spaces that are looked at without letting others go on
 )
 
 var errNoNode = errors.New("exchange: it is no node of this network")
@@ -222,23 +224,56 @@ func (e *Engine) mesh(ctx context.Context, t *stream, r *remote) error {
 	}
 }
 
-// sendMesh tells another node of the configuration as it changes, and of the spaces here that it is to have.
+// sendMesh tells another node of the configuration as it changes, and of the spaces here that it is to have. To look through a hundred thousand of them for each of many nodes
+// takes its time: the longer, the longer until the next look.
 func (e *Engine) sendMesh(ctx context.Context, t *stream, r *remote, sent *[]byte) error {
-	for {
+	var due, rest time.Time
+	for woken := true; ; {
 		if err := e.sendConfig(t, sent); err != nil {
 			return err
 		}
-		var ids, gone wire.List[dag.ID]
-		held := e.opt.Mesh.Held()
-		e.mu.Lock()
-		for id := range r.gone {
-			if !r.common[id] {
-				gone = append(gone, id)
+		now, wait := e.clock.Now(), meshLook
+		switch {
+		case !now.Before(due), woken && !now.Before(rest):
+			gone, ids := e.meshNews(r, now)
+			took := e.clock.Now().Sub(now)
+			due, rest, woken = now.Add(max(meshLook, meshRest*took)), now.Add(meshRest/25*took), false
+			for some := range slices.Chunk(gone, wire.MaxIDs) {
+				if err := t.write(&wire.Absent{Graph: wire.ACL, IDs: some}); err != nil {
+					return err
+				}
 			}
+			for some := range slices.Chunk(ids, wire.MaxIDs) {
+				if err := t.write(&wire.Spaces{IDs: some}); err != nil {
+					return err
+				}
+			}
+		case woken:
+			wait = min(meshLook, rest.Sub(now))
 		}
-		clear(r.gone)
-		now := e.clock.Now()
-		for _, id := range held {
+		select {
+		case <-r.tags:
+			woken = true
+		case <-e.clock.After(wait):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// meshNews gives the spaces that another node is to hear are not given here any more, and those that it is to have.
+func (e *Engine) meshNews(r *remote, now time.Time) (gone, ids wire.List[dag.ID]) {
+	e.mu.Lock()
+	for id := range r.gone {
+		if !r.common[id] {
+			gone = append(gone, id)
+		}
+	}
+	clear(r.gone)
+	e.mu.Unlock()
+	for some := range slices.Chunk(e.opt.Mesh.Held(), meshChunk) {
+		e.mu.Lock()
+		for _, id := range some {
 			if r.common[id] || !e.opt.Mesh.Owner(r.key, id) {
 				continue
 			}
@@ -248,23 +283,8 @@ func (e *Engine) sendMesh(ctx context.Context, t *stream, r *remote, sent *[]byt
 			}
 		}
 		e.mu.Unlock()
-		for some := range slices.Chunk(gone, wire.MaxIDs) {
-			if err := t.write(&wire.Absent{Graph: wire.ACL, IDs: some}); err != nil {
-				return err
-			}
-		}
-		for some := range slices.Chunk(ids, wire.MaxIDs) {
-			if err := t.write(&wire.Spaces{IDs: some}); err != nil {
-				return err
-			}
-		}
-		select {
-		case <-r.tags:
-		case <-e.clock.After(meshLook):
-		case <-ctx.Done():
-			return nil
-		}
 	}
+	return gone, ids
 }
 
 // SpaceCame has the other nodes told of a space that came to this one.
