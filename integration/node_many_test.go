@@ -17,6 +17,8 @@ import (
 
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"golang.org/x/sys/unix"
@@ -239,8 +241,10 @@ func forgetCached(t testing.TB, dir string) {
 
 // asker is a device that asks a node for spaces, and uses none.
 type asker struct {
-	in    *wire.Reader
-	out   interface{ Write([]byte) (int, error) }
+	host  host.Host
+	to    peer.ID
+	raw   network.Stream // the visit
+	in    *wire.Reader   // of it
 	close func()
 }
 
@@ -258,7 +262,7 @@ func newAsker(t testing.TB, n *Node, k *acl.Keys) *asker {
 	check(t, h.Connect(ctx, *info))
 	s, err := h.NewStream(ctx, info.ID, protocol.ID(wire.ProtocolNode))
 	check(t, err)
-	a := &asker{wire.NewReader(s), s, sync.OnceFunc(func() { _ = h.Close() })}
+	a := &asker{h, info.ID, s, wire.NewReader(s), sync.OnceFunc(func() { _ = h.Close() })}
 	t.Cleanup(a.close)
 	nonce := [32]byte{1}
 	a.send(t, &wire.Hello{Version: wire.Version, Nonce: nonce})
@@ -284,7 +288,7 @@ func newAsker(t testing.TB, n *Node, k *acl.Keys) *asker {
 }
 
 func (a *asker) send(t testing.TB, m wire.Message) {
-	_, err := a.out.Write(wire.Append(nil, m))
+	_, err := a.raw.Write(wire.Append(nil, m))
 	check(t, err)
 }
 

@@ -79,6 +79,7 @@ func (s *Session) pull(m *wire.Pull) error {
 // for coming before something else.
 func (d *side) wanted(m *wire.Want) error {
 	d.s.sp.asks(d.s.cfg.Device, m.IDs)
+	d.eager.wanted(len(m.IDs))
 	for _, id := range m.IDs {
 		again := d.toAnswer(id)
 		if again {
@@ -154,6 +155,11 @@ func (d *side) next(reads bool) (wire.Message, error) {
 		if m, err := d.push(); m != nil || err != nil {
 			return m, err
 		}
+	}
+	if len(d.twice) > 0 {
+		m := &wire.Have{Graph: d.kind, IDs: d.twice}
+		d.twice = nil
+		return m, nil
 	}
 	if m := d.tell(); m != nil {
 		return m, nil
@@ -266,10 +272,10 @@ func (d *side) serveNext() (wire.Message, error) {
 }
 
 // push offers what is new: own batches whole, and of those from others the IDs, which cost little where the peer has them
-// from elsewhere.
+// from elsewhere; it has not where it is eager.
 func (d *side) push() (wire.Message, error) {
 	var p group
-	for len(d.queue) > 0 && d.queue[0].own {
+	for len(d.queue) > 0 && (d.queue[0].own || d.eager.on) {
 		id := d.queue[0].id
 		if !d.recent.has(id) {
 			frame, err := d.g.Frame(id)
@@ -281,6 +287,9 @@ func (d *side) push() (wire.Message, error) {
 			}
 			p.add(frame)
 			d.recent.add(id)
+			if !d.queue[0].own {
+				d.passes(d.queue[0])
+			}
 		} else {
 			d.owe = true
 		}
@@ -294,9 +303,7 @@ func (d *side) push() (wire.Message, error) {
 	for len(d.queue) > 0 && !d.queue[0].own && len(ids) < wire.MaxIDs {
 		if id := d.queue[0].id; !d.recent.has(id) {
 			ids = append(ids, id)
-			if d.s.sp.cfg.Timing != nil {
-				d.s.passing = append(d.s.passing, d.queue[0].at)
-			}
+			d.passes(d.queue[0])
 		} else {
 			d.owe = true
 		}
@@ -309,4 +316,11 @@ func (d *side) push() (wire.Message, error) {
 		return d.push()
 	}
 	return nil, nil
+}
+
+// passes notes that the peer is told of what came from another.
+func (d *side) passes(o offer) {
+	if d.s.sp.cfg.Timing != nil {
+		d.s.passing = append(d.s.passing, o.at)
+	}
 }

@@ -354,6 +354,7 @@ type side struct {
 	answering map[dag.ID]struct{} // these
 	repeats   int                 // of these, named again, since the last tick
 	absents   []dag.ID
+	eager     eager
 	durable   frontier
 	said      frontier
 	owe       bool // the peer sent something, and waits to hear that it is durable
@@ -366,6 +367,7 @@ type side struct {
 	blind      bool             // most of these were not here when they were last looked at, and nothing came since
 	recent     recent           // batches that it has, beside those
 	pulling    bool             // from the first probe, or the Pull, to the End
+	twice      []dag.ID         // that it pushed and were here already: it is told so
 	asker      *reconcile.Asker // this side probes
 	shared     *shared          // what its last probes found, for the peer's Pull
 	pulls      int              // since the last tick, or the last batch that was accepted
@@ -500,6 +502,9 @@ func (d *side) ended() error {
 // told takes what the peer took in from others.
 func (d *side) told(ids []dag.ID) error {
 	for _, id := range ids {
+		if d.recent.has(id) {
+			d.eager.wasted() // it had it from another, or it had been sent it
+		}
 		d.peerHas(id)
 	}
 	d.want(ids)

@@ -261,6 +261,14 @@ func (sp *Space) release(kind wire.Graph, id dag.ID) {
 	}
 }
 
+// isAsked reports whether s was asked for a batch.
+func (sp *Space) isAsked(kind wire.Graph, id dag.ID, s *Session) bool {
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	a, ok := sp.asked[kind][id]
+	return ok && a.s == s
+}
+
 // answered ends the asking for batches.
 func (sp *Space) answered(kind wire.Graph, id dag.ID) {
 	sp.mu.Lock()

@@ -77,8 +77,8 @@ func (s *Session) takeIn(m *wire.Frames) error {
 type taken struct {
 	ids                 []dag.ID // all but the refused
 	accepted            int
-	held                bool // some were here already
-	waiting             int  // bytes
+	held                []dag.ID // were here already
+	waiting             int      // bytes
 	missing, missingACL []dag.ID
 	refused             []error
 }
@@ -100,7 +100,7 @@ func (t *taken) add(r dag.Result, bytes int, err error) error {
 	case dag.Accepted:
 		t.accepted += 1 + len(r.Released)
 	case dag.Duplicate:
-		t.held = true
+		t.held = append(t.held, r.ID)
 	case dag.Pending:
 		t.waiting += bytes
 		t.missing = append(t.missing, r.Missing...)
@@ -127,6 +127,13 @@ func isFault(err error) bool {
 // took notes what became of a group that the peer sent.
 func (d *side) took(t *taken) error {
 	s := d.s
+	if !d.pulling { // what a Pull gives comes from several at times
+		for _, id := range t.held {
+			if len(d.twice) < wire.MaxIDs && !s.sp.isAsked(d.kind, id, s) {
+				d.twice = append(d.twice, id)
+			}
+		}
+	}
 	for _, id := range t.ids {
 		s.sp.answered(d.kind, id)
 		d.peerHas(id)
@@ -139,7 +146,7 @@ func (d *side) took(t *taken) error {
 			return fault("%d batches that nobody accepts, the last: %v", s.strikes, err)
 		}
 	}
-	if t.accepted > 0 || t.held {
+	if t.accepted > 0 || len(t.held) > 0 {
 		d.blind = false
 		d.owe = true // also of what came from another before: its sender waits to hear. Not of what waits here, or it is sent again
 	}
