@@ -99,7 +99,7 @@ func (s *space) relogged(ino uint64) bool {
 		_, d.logged = n.Written()
 	}
 	s.h.logged.Add(d.logged - was)
-	s.dirty[ino] = d
+	s.setDirty(ino, d)
 	return d.logged < was
 }
 
@@ -107,6 +107,7 @@ func (s *space) relogged(ino uint64) bool {
 func (s *space) undirty(ino uint64) {
 	s.h.logged.Add(-s.dirty[ino].logged)
 	delete(s.dirty, ino)
+	s.inOrder.Delete(ino)
 	s.forgetMate(ino)
 	delete(s.due, ino)
 	if s.in.waits.Load() {

@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -409,5 +410,47 @@ func TestWrittenWhilePublished(t *testing.T) {
 	}
 	if between == 0 {
 		t.Error("no write fell into a publication: nothing was tried")
+	}
+}
+
+// TestPublishedInOrder: of more files than a batch takes those that were made together are published together, in the order of their
+// numbers; and one that changes again before each publication keeps no other from it.
+func TestPublishedInOrder(t *testing.T) {
+	th := newTestHome(t)
+	s := th.spaceOf(th.root)
+	const n = 2*maxItems + maxItems/2
+	var first Ino
+	for i := range n {
+		if ino := th.create(th.root, fmt.Sprint(i), []byte{byte(i)}); i == 0 {
+			first = ino
+		}
+	}
+	all := func(uint64, dirtyState, *index.Inode) bool { return true }
+	var got []uint64
+	for range 2 {
+		items, _, left, err := s.capture(all)
+		th.must(err)
+		s.settle(items)
+		if !left {
+			t.Fatal("nothing is left")
+		}
+		for _, it := range items {
+			if it.n.Ino != rootDir {
+				got = append(got, it.n.Ino)
+			}
+			s.mu.Lock()
+			s.undirty(it.n.Ino)
+			s.mu.Unlock()
+		}
+		th.write(first, []byte("again"), 0) // it has the lowest number
+	}
+	if !slices.IsSorted(got) || got[len(got)-1]-got[0] > uint64(len(got)) {
+		t.Errorf("%d files with the numbers %d to %d are published, in another order than that", len(got), got[0], got[len(got)-1])
+	}
+	items, _, left, err := s.capture(all)
+	th.must(err)
+	s.settle(items)
+	if left || len(items) != n-len(got)+1 {
+		t.Errorf("%d of %d files are published at last", len(items), n-len(got)+1)
 	}
 }

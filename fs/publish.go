@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -285,9 +285,10 @@ func (s *space) capture(pick func(uint64, dirtyState, *index.Inode) bool) (items
 		}
 		return nil
 	}
+	from := uint64(0)
 	for ino, d := range s.eachDirty() {
 		if len(items) >= maxItems {
-			left = true
+			left, from = true, ino
 			break
 		}
 		if h, ok := s.held[ino]; ok && h.holds(now) {
@@ -321,6 +322,7 @@ func (s *space) capture(pick func(uint64, dirtyState, *index.Inode) bool) (items
 			return nil, 0, false, err
 		}
 	}
+	s.nextUp = from
 	slices.SortStableFunc(items, func(a, b item) int {
 		switch {
 		case a.n.IsDir() != b.n.IsDir():
@@ -342,17 +344,41 @@ func (s *space) capture(pick func(uint64, dirtyState, *index.Inode) bool) (items
 	return items, s.last, left, nil
 }
 
-// eachDirty gives what is dirty, in no order, or where the home is stepped in that of the numbers: the order is that of the changes.
+// eachDirty gives what is dirty in the order of the numbers, from where the last publication was full, and then from the first: what was
+// made together is published together, so that who takes it in has few pages of its index to change; and nothing waits without end for what
+// is written again and again. What is no longer dirty meanwhile is left out. Under mu.
 func (s *space) eachDirty() iter.Seq2[uint64, dirtyState] {
-	if !s.h.opt.Stepped {
-		return maps.All(s.dirty)
-	}
 	return func(yield func(uint64, dirtyState) bool) {
-		for _, ino := range slices.Sorted(maps.Keys(s.dirty)) {
+		first := s.nextUp
+		if s.eachDirtyFrom(first, math.MaxUint64, yield) && first > 0 {
+			s.eachDirtyFrom(0, first-1, yield)
+		}
+	}
+}
+
+// dirtyStep is how many numbers eachDirty looks up at a time. Ours to tune.
+const dirtyStep = 256
+
+func (s *space) eachDirtyFrom(from, to uint64, yield func(uint64, dirtyState) bool) (more bool) {
+	inos := make([]uint64, 0, min(dirtyStep, s.inOrder.Len()))
+	for {
+		inos = inos[:0]
+		s.inOrder.Ascend(from, func(ino uint64) bool {
+			if ino > to {
+				return false
+			}
+			inos = append(inos, ino)
+			return len(inos) < dirtyStep
+		})
+		for _, ino := range inos {
 			if d, ok := s.dirty[ino]; ok && !yield(ino, d) {
-				return
+				return false
 			}
 		}
+		if len(inos) < dirtyStep {
+			return true
+		}
+		from = inos[len(inos)-1] + 1
 	}
 }
 

@@ -569,7 +569,7 @@ func (s *space) recovered(ctx context.Context) error {
 			return s.damaged(err)
 		}
 		if n != nil && (len(n.Gone) > 0 || s.replaced(n)) {
-			s.dirty[ino] = dirtyState{first: s.h.now(), last: s.h.now()}
+			s.setDirty(ino, dirtyState{first: s.h.now(), last: s.h.now()})
 			continue
 		}
 		s.reclaim(ino)
@@ -643,7 +643,7 @@ func (s *space) ixDirty() error {
 			return s.damaged(err)
 		}
 		if n != nil && n.Dirty() {
-			s.dirty[ino] = dirtyState{first: now, last: now}
+			s.setDirty(ino, dirtyState{first: now, last: now})
 		} else if n != nil {
 			s.notePatched(n)
 		}

@@ -7,6 +7,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/tidwall/btree"
+
 	"github.com/anyfs/anyfs/acl"
 	"github.com/anyfs/anyfs/acl/seal"
 	"github.com/anyfs/anyfs/dag"
@@ -80,6 +82,8 @@ type space struct {
 	unsaved  bool // the index has something that no record of the journal says
 	refs     map[uint64]int64
 	dirty    map[uint64]dirtyState
+	inOrder  btree.Set[uint64] // of dirty the numbers
+	nextUp   uint64            // with this number of them the next publication begins
 	asides   map[asideKey]aside
 	inflight map[uint64]struct{} // inodes in the publication that is under way
 	settled  *sync.Cond          // on mu: inflight became empty
@@ -182,11 +186,17 @@ func (s *space) markDirty(n *index.Inode) {
 		d.first, d.seq = now, s.last
 	}
 	d.last, d.newest = now, s.last
-	s.dirty[n.Ino] = d
+	s.setDirty(n.Ino, d)
 	s.noteSibling(n)
 	if !ok {
 		s.h.wake()
 	}
+}
+
+// setDirty sets the state of an inode that has something to publish. Under mu.
+func (s *space) setDirty(ino uint64, d dirtyState) {
+	s.dirty[ino] = d
+	s.inOrder.Insert(ino)
 }
 
 func (s *space) record(k recordKind) *writer { return newRecord(s.buf, k, s.slot) }

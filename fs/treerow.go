@@ -11,19 +11,31 @@ import (
 
 // The keys and values of the rows of a treeStore.
 
-// nameKey is a name of a directory in keys: 32 bytes that say nothing of the name.
-func (t *treeStore) nameKey(dir dag.ID, name string) string {
-	b := make([]byte, 0, 64+len(name))
-	b = append(append(append(b, 0), dir[:]...), name...)
+// keyBytes is as much as a key takes whose parts are gathered without an allocation, and nameBytes what is hashed for one.
+const (
+	keyBytes  = 96
+	nameBytes = 33 + 255
+)
+
+// appendName appends a name of a directory as it is in keys: 32 bytes that say nothing of the name.
+func (t *treeStore) appendName(k []byte, dir dag.ID, name string) []byte {
+	var buf [nameBytes]byte
+	b := append(append(append(buf[:0], 0), dir[:]...), name...)
 	lo := t.hash.Hash64(b)
 	b[0] = 1
 	hi := t.hash.Hash64(b)
-	k := append(make([]byte, 0, 32), dir[:16]...)
-	return string(binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(k, lo), hi))
+	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(append(k, dir[:16]...), lo), hi)
+}
+
+// claimsKey is what the keys of all claims to a name begin with.
+func (t *treeStore) claimsKey(dir dag.ID, name string) string {
+	var buf [keyBytes]byte
+	return string(t.appendName(append(buf[:0], rowClaim...), dir, name))
 }
 
 func (t *treeStore) claimKey(dir dag.ID, name string, object dag.ID, link tree.Ref) string {
-	k := append([]byte(rowClaim+t.nameKey(dir, name)), object[:16]...)
+	var buf [keyBytes]byte
+	k := append(t.appendName(append(buf[:0], rowClaim...), dir, name), object[:16]...)
 	if link.Change != object || link.Place != 0 { // most objects have one link, made by the first operation of the root
 		k = append(binary.BigEndian.AppendUint32(k, link.Place), link.Change[:16]...)
 	}
@@ -31,10 +43,14 @@ func (t *treeStore) claimKey(dir dag.ID, name string, object dag.ID, link tree.R
 }
 
 func (t *treeStore) markKey(set tree.Set, dir dag.ID, name string) string {
-	return rowMark + string(byte(set)) + t.nameKey(dir, name)
+	var buf [keyBytes]byte
+	return string(t.appendName(append(append(buf[:0], rowMark...), byte(set)), dir, name))
 }
 
-func (t *treeStore) laterKey(n tree.DirName) string { return rowLater + t.nameKey(n.Dir, n.Name) }
+func (t *treeStore) laterKey(n tree.DirName) string {
+	var buf [keyBytes]byte
+	return string(t.appendName(append(buf[:0], rowLater...), n.Dir, n.Name))
+}
 
 func placeKey(object dag.ID) string { return rowPlace + string(object[:16]) }
 

@@ -72,7 +72,7 @@ const treeVersion = 2
 
 // Bounds of the objects that are kept in memory: of those asked for last, and as many before. What a round brings in fits in.
 const (
-	cacheObjects     = 6 << 10
+	cacheObjects     = 8 << 10
 	cacheObjectBytes = 8 << 20
 )
 
@@ -285,7 +285,7 @@ func (t *treeStore) Device(key dag.PublicKey) string {
 // Claims implements tree.Store.
 func (t *treeStore) Claims(dir dag.ID, name string) (out []tree.Claim, err error) {
 	in := rowClaim + string(dir[:16])
-	err = t.claims(in, rowClaim+t.nameKey(dir, name), func(_ string, c tree.Claim) bool {
+	err = t.claims(in, t.claimsKey(dir, name), func(_ string, c tree.Claim) bool {
 		out = append(out, c)
 		return true
 	})

@@ -44,6 +44,7 @@ type Bolt struct {
 	settled  bool  // the roots that were found are durable; changed by who has bbolt's writing transaction
 	reads    atomic.Int64
 	broken   atomic.Bool
+	readers  readers
 }
 
 var _ DB = (*Bolt)(nil)
@@ -165,16 +166,6 @@ func (b *Bolt) View(fn func(Tx) error) error {
 	return closed(err)
 }
 
-func (b *Bolt) view(fn func(Tx) error) (err error) {
-	t := boltTx{faults: debug.SetPanicOnFault(true), inBolt: true}
-	defer t.guard(&err)
-	return b.db.View(func(tx *bbolt.Tx) error {
-		err := t.run(tx, fn)
-		b.reads.Add(t.reads)
-		return err
-	})
-}
-
 func (b *Bolt) Update(fn func(Tx) error) error {
 	if b.broken.Load() {
 		return ErrBroken
@@ -197,6 +188,7 @@ func (b *Bolt) update(fn func(Tx) error) error {
 }
 
 func (b *Bolt) commit(fn func(Tx) error, committing *int) (err error) {
+	defer b.readers.hold()()
 	defer b.keepTrimmed()()
 	t := boltTx{faults: debug.SetPanicOnFault(true), inBolt: true}
 	defer t.guard(&err)
@@ -275,6 +267,7 @@ func (b *Bolt) Buckets() (names []string, err error) {
 // Check reads all pages and holds updates up meanwhile, about a second for each GB.
 func (b *Bolt) Check() error {
 	undo := errors.New("nothing to do")
+	defer b.readers.hold()()
 	err := guarded(func() error {
 		return b.db.Update(func(tx *bbolt.Tx) error {
 			f, err := os.Open(b.db.Path())
@@ -298,7 +291,10 @@ func (b *Bolt) Check() error {
 	return closed(err)
 }
 
-func (b *Bolt) Close() error { return b.db.Close() }
+func (b *Bolt) Close() error {
+	b.readers.hold()
+	return b.db.Close()
+}
 
 func closed(err error) error {
 	if errors.Is(err, berrors.ErrDatabaseNotOpen) {

@@ -28,6 +28,38 @@ type boltBucket struct {
 	last         []byte // the highest key so far, known after the first Put
 	known        bool
 	atEnd, other int // Puts beyond the highest key, and others
+
+	// Of a transaction that reads, which no write makes stale. A cursor that a scan uses is not there.
+	get, scan *bbolt.Cursor
+}
+
+// value is what bbolt's Get returns, without a cursor for each call.
+func (b *boltBucket) value(key []byte) []byte {
+	if b.b.Writable() {
+		return b.b.Get(key)
+	}
+	if b.get == nil {
+		b.get = b.b.Cursor()
+	}
+	if k, v := b.get.Seek(key); bytes.Equal(k, key) {
+		return v
+	}
+	return nil
+}
+
+// cursor gives one for a scan, which returns it when it has ended.
+func (b *boltBucket) cursor() *bbolt.Cursor {
+	c := b.scan
+	if b.scan = nil; c == nil {
+		c = b.b.Cursor()
+	}
+	return c
+}
+
+func (b *boltBucket) giveBack(c *bbolt.Cursor) {
+	if !b.b.Writable() {
+		b.scan = c
+	}
 }
 
 // run calls the caller's function.
@@ -118,7 +150,7 @@ func (t *boltTx) Get(bucket string, key []byte) (v []byte) {
 	t.touch()
 	t.call(func() {
 		if b := t.bucket(bucket, false); b != nil {
-			v = b.b.Get(key)
+			v = b.value(key)
 		}
 	})
 	return v
@@ -222,10 +254,11 @@ func (t *boltTx) Scan(bucket string, from []byte, fn func(k, v []byte) bool) err
 		if b == nil {
 			return
 		}
-		c := b.b.Cursor()
+		c := b.cursor()
 		for k, v := c.Seek(from); k != nil && t.visit(fn, k, v); {
 			k, v = c.Next()
 		}
+		b.giveBack(c)
 	})
 	return t.damage
 }
@@ -239,7 +272,7 @@ func (t *boltTx) ScanBack(bucket string, from []byte, fn func(k, v []byte) bool)
 		if b == nil {
 			return
 		}
-		c := b.b.Cursor()
+		c := b.cursor()
 		var k, v []byte
 		if from == nil {
 			k, v = c.Last()
@@ -251,6 +284,7 @@ func (t *boltTx) ScanBack(bucket string, from []byte, fn func(k, v []byte) bool)
 		for k != nil && t.visit(fn, k, v) {
 			k, v = c.Prev()
 		}
+		b.giveBack(c)
 	})
 	return t.damage
 }

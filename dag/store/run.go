@@ -59,14 +59,15 @@ func (k runKey) key(block uint32) []byte {
 	return binary.BigEndian.AppendUint32(p, block)
 }
 
-// findInRun appends the values under prefix to dst.
-func (s *Store) findInRun(tx kv.Tx, r *run, prefix uint64, dst []dag.Value) ([]dag.Value, error) {
+// findInRun appends the values under prefix to dst. It opens blocks in buf.
+func (s *Store) findInRun(tx kv.Tx, r *run, prefix uint64, dst []dag.Value, buf *[]byte) ([]dag.Value, error) {
 	n, _ := slices.BinarySearch(r.firsts, prefix) // the first block that begins at or above it
 	for b := max(n-1, 0); b < len(r.firsts) && r.firsts[b] <= prefix; b++ {
-		p, err := s.block(tx, r.runKey, uint32(b))
+		p, err := s.blockIn((*buf)[:0], tx, r.runKey, uint32(b))
 		if err != nil {
 			return nil, err
 		}
+		*buf = p
 		i, j := 0, len(p)/entryBytes
 		for i < j {
 			if m := (i + j) / 2; binary.BigEndian.Uint64(p[m*entryBytes:]) < prefix {
@@ -92,13 +93,16 @@ func decodeEntry(p []byte) entry {
 }
 
 // block reads and opens one block.
-func (s *Store) block(tx kv.Tx, k runKey, n uint32) ([]byte, error) {
+func (s *Store) block(tx kv.Tx, k runKey, n uint32) ([]byte, error) { return s.blockIn(nil, tx, k, n) }
+
+// blockIn is block, whose bytes it appends to dst.
+func (s *Store) blockIn(dst []byte, tx kv.Tx, k runKey, n uint32) ([]byte, error) {
 	bucket, key := s.name+bucketRuns, k.key(n)
 	sealed := tx.Get(bucket, key)
 	if sealed == nil {
 		return nil, fmt.Errorf("%w: block %d of run %d is missing", dag.ErrIndex, n, k.num)
 	}
-	p, err := s.open(bucket, key, sealed)
+	p, err := s.openIn(dst, bucket, key, sealed)
 	if err == nil && n < filterBlock && len(p)%entryBytes != 0 {
 		err = fmt.Errorf("%w: block %d of run %d", dag.ErrIndex, n, k.num)
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/dag/kv"
@@ -31,19 +32,26 @@ func (s *Store) Find(set dag.Set, prefix uint64, dst []dag.Value) ([]dag.Value, 
 	if s.frozen != nil {
 		dst = s.frozen.sets[set].find(prefix, dst)
 	}
-	var may [64]*run
-	runs := may[:0]
-	for _, r := range s.runs[set] {
-		if r.filter.has(prefix) {
-			runs = append(runs, r)
-		}
-	}
-	if len(runs) == 0 {
+	may := func(r *run) bool { return r.filter.has(prefix) }
+	first := slices.IndexFunc(s.runs[set], may)
+	if first < 0 {
 		return dst, nil
 	}
+	return s.findInRuns(s.runs[set][first:], prefix, dst)
+}
+
+// scratch is what Find opens blocks in.
+var scratch = sync.Pool{New: func() any { return new([]byte) }}
+
+func (s *Store) findInRuns(runs []*run, prefix uint64, dst []dag.Value) ([]dag.Value, error) {
+	buf := scratch.Get().(*[]byte)
+	defer scratch.Put(buf)
 	err := s.db.View(func(tx kv.Tx) (err error) {
 		for _, r := range runs {
-			if dst, err = s.findInRun(tx, r, prefix, dst); err != nil {
+			if !r.filter.has(prefix) {
+				continue
+			}
+			if dst, err = s.findInRun(tx, r, prefix, dst, buf); err != nil {
 				return err
 			}
 		}

@@ -35,7 +35,12 @@ func ad(bucket string, key []byte) []byte {
 }
 
 func (s *Store) open(bucket string, key, sealed []byte) ([]byte, error) {
-	p, err := s.seal.OpenLocal(nil, sealed, ad(bucket, key))
+	return s.openIn(nil, bucket, key, sealed)
+}
+
+// openIn is open, whose bytes it appends to dst.
+func (s *Store) openIn(dst []byte, bucket string, key, sealed []byte) ([]byte, error) {
+	p, err := s.seal.OpenLocal(dst, sealed, ad(bucket, key))
 	if err != nil {
 		return nil, fmt.Errorf("%w: value in %s: %w", dag.ErrIndex, bucket, err)
 	}

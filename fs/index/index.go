@@ -79,7 +79,11 @@ type Index struct {
 	perGen  int                 // genObjects
 	bare    map[uint64]bool     // of directories: whether nothing of them is stored; forgotten with each checkpoint
 	weight  int64               // of cur, roughly, in bytes
+	plain   []byte              // scratch for load
 }
+
+// maxPlain bounds what is kept of that.
+const maxPlain = 64 << 10
 
 // Open returns the index that db holds. Nothing is read yet.
 func Open(db kv.DB, seal Sealer) *Index {
@@ -249,6 +253,11 @@ func (x *Index) Object(id [32]byte) (uint64, error) {
 	if ino, ok := x.objects[id]; ok {
 		return ino, nil
 	}
+	return x.stored(id)
+}
+
+// stored is Object of what is not in memory.
+func (x *Index) stored(id [32]byte) (uint64, error) {
 	if !x.gens.may(id[:16]) {
 		return 0, nil
 	}
@@ -608,7 +617,7 @@ func (x *Index) VerifyStored(ctx context.Context, report func(error)) error {
 	return nil
 }
 
-// load reads one stored value, if it is there.
+// load reads one stored value, if it is there. fn must not keep the bytes.
 func (x *Index) load(bucket string, key []byte, fn func([]byte) error) error {
 	return x.db.View(func(tx kv.Tx) error {
 		v := tx.Get(bucket, key)
@@ -616,9 +625,12 @@ func (x *Index) load(bucket string, key []byte, fn func([]byte) error) error {
 			return nil
 		}
 		var ad [64]byte
-		b, err := x.seal.OpenLocal(nil, v, appendAD(ad[:0], bucket, key))
+		b, err := x.seal.OpenLocal(x.plain[:0], v, appendAD(ad[:0], bucket, key))
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrCorrupt, err)
+		}
+		if cap(b) <= maxPlain {
+			x.plain = b
 		}
 		return fn(b)
 	})

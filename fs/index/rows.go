@@ -217,9 +217,12 @@ func (r *Rows) page(in, prefix, from string) (rows []row, last string, err error
 		layers[0] = nil
 	}
 	var merged *btree.Map[string, []byte] // nil: nothing of rows changed
-	for _, l := range layers {
+	for i, l := range layers {
 		if l == nil {
 			continue
+		}
+		if len(rows) == 0 && merged == nil && i == len(layers)-1 {
+			return l.page(prefix, from)
 		}
 		n := 0
 		l.rows.Ascend(from, func(k string, v []byte) bool {
@@ -251,6 +254,24 @@ func (r *Rows) page(in, prefix, from string) (rows []row, last string, err error
 			rows = append(rows, row{k, v})
 		}
 		return true
+	})
+	return rows, last, nil
+}
+
+// page is that of a layer over which and under which nothing is.
+func (l *rowLayer) page(prefix, from string) (rows []row, last string, err error) {
+	n := 0
+	l.rows.Ascend(from, func(k string, v []byte) bool {
+		if !strings.HasPrefix(k, prefix) {
+			return false
+		}
+		if len(v) > 0 {
+			rows = append(rows, row{k, v})
+		}
+		if n++; n == rowStep {
+			last = k
+		}
+		return n < rowStep
 	})
 	return rows, last, nil
 }

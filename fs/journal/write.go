@@ -95,7 +95,9 @@ func (j *Journal) writeAllLocked() {
 func (j *Journal) writeChunk(c *chunk, synced Seq) error {
 	f := c.f
 	f.io.RLock() // only who writes changes them, so reading needs no more
-	b, pos, counter, padded := j.out[:0], f.pos, f.counter, f.padded
+	n := int64(len(c.buf))
+	b := slices.Grow(j.out[:0], int(headerBytes+n+frames(n)*frameOverhead+pageBytes))
+	pos, counter, padded := f.pos, f.counter, f.padded
 	if pos == headerBytes {
 		b = appendHeader(b, f.aead, &f.header)
 		pos = 0

@@ -86,12 +86,15 @@ func (t *Tree) Retract(changes ...Change) (*Delta, error) {
 
 func byObject(changes []Change) (map[dag.ID][]Change, []dag.ID) {
 	groups := make(map[dag.ID][]Change, len(changes))
-	var order []dag.ID
-	for _, c := range changes {
-		if groups[c.Object] == nil {
-			order = append(order, c.Object)
+	order := make([]dag.ID, 0, len(changes))
+	for i := range changes {
+		id := changes[i].Object
+		if g := groups[id]; g != nil {
+			groups[id] = append(g, changes[i])
+			continue
 		}
-		groups[c.Object] = append(groups[c.Object], c)
+		order = append(order, id)
+		groups[id] = changes[i : i+1 : i+1] // most have one, which needs no slice of its own
 	}
 	return groups, order
 }
