@@ -91,7 +91,6 @@ func (e *Engine) takeBlocks(ctx context.Context, id peer.ID, t *stream) error {
 	wg.Wait()
 	up.end()
 	l.sp.r.Blocks.Doubt() // who gets other bytes for a block ends its streams
-
 	if why := failed.Load(); why != nil {
 		return *why
 	}
