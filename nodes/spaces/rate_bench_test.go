@@ -71,7 +71,7 @@ func BenchmarkFileNode(b *testing.B) {
 		f := d.e.Fetcher(d.space.ID())
 		b.SetBytes(n * size)
 		before := cpu()
-		defer func() { b.ReportMetric(float64((cpu() - before).Milliseconds())/float64(b.N), "cpu-ms/op") }()
+		defer func() { b.ReportMetric(float64((cpu()-before).Milliseconds())/float64(b.N), "cpu-ms/op") }()
 		for b.Loop() {
 			var g errgroup.Group
 			g.SetLimit(32)
@@ -109,7 +109,7 @@ func BenchmarkFileNode(b *testing.B) {
 		_, _ = rand.NewChaCha8([32]byte{}).Read(data)
 		b.SetBytes(n * size)
 		before := cpu()
-		defer func() { b.ReportMetric(float64((cpu() - before).Milliseconds())/float64(b.N), "cpu-ms/op") }()
+		defer func() { b.ReportMetric(float64((cpu()-before).Milliseconds())/float64(b.N), "cpu-ms/op") }()
 		for b.Loop() {
 			for range n {
 				_, err := s.Write(data)
