@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -188,6 +189,28 @@ func TestBounds(t *testing.T) {
 		if err := c.Sign(key("network")); !errors.Is(err, ErrFormat) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// A configuration that nobody would read is not signed: each node is within its bounds, and all of them are too long.
+func TestTooLongToSign(t *testing.T) {
+	c := config(t, 1, "a")
+	for n := range 400 {
+		x := Node{Key: public(key(fmt.Sprint(n))), Kinds: Sync, Capacity: 1}
+		for k := range MaxAddrs {
+			x.Addresses = append(x.Addresses, fmt.Sprintf("/dns4/%02d.%s.example/tcp/7327", k, strings.Repeat("a", 200)))
+		}
+		c.Nodes = append(c.Nodes, x)
+	}
+	if err := c.Sign(key("network")); !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), "fewer addresses") {
+		t.Fatal(err)
+	}
+	c.Nodes = c.Nodes[:200]
+	if err := c.Sign(key("network")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Decode(c.Encode()); err != nil {
+		t.Fatal(err)
 	}
 }
 
