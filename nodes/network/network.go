@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"unicode/utf8"
 
 	"github.com/fxamacker/cbor/v2"
 	ma "github.com/multiformats/go-multiaddr"
@@ -227,6 +228,9 @@ func CheckAddresses(addrs []string) error {
 func checkAddr(s string) error {
 	if len(s) > MaxAddr {
 		return fmt.Errorf("an address of %d bytes; at most %d", len(s), MaxAddr)
+	}
+	if !utf8.ValidString(s) {
+		return fmt.Errorf("address %q is not UTF-8", s) // no text, and so not to be read back
 	}
 	a, err := ma.NewMultiaddr(s)
 	if err != nil {

@@ -181,6 +181,7 @@ func TestBounds(t *testing.T) {
 		"no address":   func(c *Config) { c.Nodes[0].Addresses = nil },
 		"a peer":       func(c *Config) { c.Nodes[0].Addresses = []string{c.Nodes[0].Multiaddrs()[0]} },
 		"an address":   func(c *Config) { c.Nodes[0].Addresses = []string{"localhost:80"} },
+		"not UTF-8":    func(c *Config) { c.Nodes[0].Addresses = []string{"/dns4/a\xff/tcp/80"} },
 		"another form": func(c *Config) { c.Nodes[0].Addresses = []string{"/ip4/192.0.2.1/tcp/07327"} },
 		"one twice":    func(c *Config) { c.Nodes = append(c.Nodes, c.Nodes[0]) },
 	} {
