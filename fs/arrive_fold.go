@@ -208,20 +208,29 @@ func (s *space) openBatch(at uint64, b *dag.Batch, bodies [][]byte, branched boo
 				continue
 			}
 		}
-		p, err := s.open(&e)
-		if errors.Is(err, seal.ErrNoKey) {
-			return nil, fmt.Errorf("change %s: %w", e.ID, err)
-		}
+		change, err := s.openChange(&e)
 		if err != nil {
-			p = nil // an empty operation for everybody
+			return nil, err
 		}
-		object := c.Object
-		if object.IsZero() {
-			object = e.ID
-		}
-		changes = append(changes, tree.Change{Object: object, At: tree.Stamp{ID: e.ID, Pos: e.Pos, Device: c.Device}, Payload: p})
+		changes = append(changes, change)
 	}
 	return changes, nil
+}
+
+// openChange opens a change for the tree. One that nobody can open is an empty operation, for everybody.
+func (s *space) openChange(e *dag.Entry) (tree.Change, error) {
+	p, err := s.open(e)
+	if errors.Is(err, seal.ErrNoKey) {
+		return tree.Change{}, fmt.Errorf("change %s: %w", e.ID, err)
+	}
+	if err != nil {
+		p = nil
+	}
+	object := e.Change.Object
+	if object.IsZero() {
+		object = e.ID
+	}
+	return tree.Change{Object: object, At: tree.Stamp{ID: e.ID, Pos: e.Pos, Device: e.Change.Device}, Payload: p}, nil
 }
 
 // lookAtObject has the names looked at under which the index shows an object: they may be others than those of the tree.

@@ -84,22 +84,13 @@ func (r *Replica) Undelivered(ctx context.Context, after uint64, most int) (list
 	s.mu.Lock()
 	inos, err := s.sendList()
 	if err == nil && len(inos) > 0 {
-		err = s.ix.Scan(sending, after, func(at uint64, e *index.Entry) bool {
-			if len(list) == most {
-				next = after
-				return false
-			}
-			after = at
+		next, err = s.scanPage(sending, after, most, func(_ uint64, e *index.Entry) {
 			d := Delivery{ino: e.Ino}
 			if n, err := s.ix.Inode(e.Ino); err == nil && n != nil && n.Base != nil {
 				d.root, d.layout = n.Base.Root, n.Base.LayoutBlock
 			}
 			list = append(list, d)
-			return true
 		})
-		if err != nil {
-			err = s.damaged(err)
-		}
 	}
 	s.mu.Unlock()
 	if err != nil {

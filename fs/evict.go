@@ -191,19 +191,7 @@ func (e *evicter) round(ctx context.Context) error {
 func (e *evicter) spare(ctx context.Context, p *pruner) error {
 	s := e.s
 	var bases []*tree.Content
-	keep := func(n *index.Inode) {
-		if n.Base != nil && n.Base.Root.Defined() {
-			bases = append(bases, n.Base)
-		}
-		if n.Ext != nil {
-			n.Ext.Range(0, math.MaxInt64, func(_ int64, x index.Extent) bool {
-				if x.Src.Kind == index.SourceBlock {
-					p.needed(x.Src.Block)
-				}
-				return true
-			})
-		}
-	}
+	keep := func(n *index.Inode) { bases = p.spareInode(n, bases) }
 	s.mu.Lock()
 	inos := make([]uint64, 0, len(s.dirty)+len(s.orphaned))
 	for _, set := range []map[uint64]struct{}{keys(s.dirty), s.orphaned, s.inflight, s.ign.inos} {

@@ -401,6 +401,22 @@ func (p *pruner) spareContent(ctx context.Context, c *tree.Content) error {
 // inodeStep is how many inodes are looked at under the lock at a time.
 const inodeStep = 256
 
+// spareInode takes out the blocks that an inode's extents show, and appends its content, if it has one, to bases.
+func (p *pruner) spareInode(n *index.Inode, bases []*tree.Content) []*tree.Content {
+	if n.Base != nil && n.Base.Root.Defined() {
+		bases = append(bases, n.Base)
+	}
+	if n.Ext != nil {
+		n.Ext.Range(0, math.MaxInt64, func(_ int64, x index.Extent) bool {
+			if x.Src.Kind == index.SourceBlock {
+				p.needed(x.Src.Block)
+			}
+			return true
+		})
+	}
+	return bases
+}
+
 func (p *pruner) spareInodes(ctx context.Context) error {
 	var bases []*tree.Content
 	for next, full := uint64(0), true; full; {
@@ -409,17 +425,7 @@ func (p *pruner) spareInodes(ctx context.Context) error {
 		p.s.mu.Lock()
 		err := p.s.ix.InodesFrom(next, func(n *index.Inode) bool {
 			next = n.Ino + 1
-			if n.Base != nil && n.Base.Root.Defined() {
-				bases = append(bases, n.Base)
-			}
-			if n.Ext != nil {
-				n.Ext.Range(0, math.MaxInt64, func(_ int64, x index.Extent) bool {
-					if x.Src.Kind == index.SourceBlock {
-						p.needed(x.Src.Block)
-					}
-					return true
-				})
-			}
+			bases = p.spareInode(n, bases)
 			count++
 			full = count == inodeStep
 			return !full

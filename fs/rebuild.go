@@ -2,11 +2,9 @@ package fs
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"syscall"
 
-	"github.com/anyfs/anyfs/acl/seal"
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/fs/index"
 	"github.com/anyfs/anyfs/fs/journal"
@@ -95,19 +93,11 @@ func (f *folder) add(b *dag.Batch, bodies [][]byte) (*tree.Delta, error) {
 			return nil, fmt.Errorf("change %s: %w", b.Changes[i], err)
 		}
 		e := dag.Entry{ID: b.Changes[i], Pos: dag.Pos{Clock: b.Clock, Batch: id, Place: uint32(i)}, Change: c, Batch: b}
-		p, err := f.s.open(&e)
-		if errors.Is(err, seal.ErrNoKey) {
-			return nil, fmt.Errorf("change %s: %w", e.ID, err)
-		}
+		change, err := f.s.openChange(&e)
 		if err != nil {
-			p = nil // an empty operation for everybody
+			return nil, err
 		}
-		object := c.Object
-		if object.IsZero() {
-			object = e.ID
-		}
-		change := tree.Change{Object: object, At: tree.Stamp{ID: e.ID, Pos: e.Pos, Device: c.Device}, Payload: p}
-		if f.st.AddChange(object, change.At, p) {
+		if f.st.AddChange(change.Object, change.At, change.Payload) {
 			changes = append(changes, change)
 		}
 	}

@@ -236,17 +236,29 @@ func (r *reader) end() error {
 	return nil
 }
 
+// owner is an owner where it is another than the space's.
+func (w *writer) owner(owned bool, uid, gid uint32) {
+	w.bool(owned)
+	if owned {
+		w.uint(uint64(uid))
+		w.uint(uint64(gid))
+	}
+}
+
+func (r *reader) owner() (owned bool, uid, gid uint32) {
+	if owned = r.bool(); owned {
+		uid, gid = uint32(r.uint()), uint32(r.uint())
+	}
+	return owned, uid, gid
+}
+
 func (c *createRecord) encode(w *writer) {
 	w.uint(c.Ino)
 	w.uint(c.Parent)
 	w.str(c.Name)
 	w.uint(uint64(c.Mode))
 	w.uint(uint64(c.Rdev))
-	w.bool(c.Owned)
-	if c.Owned {
-		w.uint(uint64(c.UID))
-		w.uint(uint64(c.GID))
-	}
+	w.owner(c.Owned, c.UID, c.GID)
 	w.int(c.Time)
 	w.str(c.Target)
 	w.str(c.Xattr)
@@ -257,9 +269,7 @@ func (c *createRecord) encode(w *writer) {
 func (c *createRecord) decode(r *reader) error {
 	c.Ino, c.Parent, c.Name = r.uint(), r.uint(), r.str()
 	c.Mode, c.Rdev = uint32(r.uint()), uint32(r.uint())
-	if c.Owned = r.bool(); c.Owned {
-		c.UID, c.GID = uint32(r.uint()), uint32(r.uint())
-	}
+	c.Owned, c.UID, c.GID = r.owner()
 	c.Time, c.Target, c.Xattr, c.Value, c.Takes = r.int(), r.str(), r.str(), r.bytes(), r.uint()
 	return r.end()
 }

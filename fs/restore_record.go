@@ -55,11 +55,7 @@ func (c *refsRecord) encode(w *writer) {
 	w.uint(c.Ino)
 	w.uint(uint64(c.Mode))
 	w.uint(uint64(c.Rdev))
-	w.bool(c.Owned)
-	if c.Owned {
-		w.uint(uint64(c.UID))
-		w.uint(uint64(c.GID))
-	}
+	w.owner(c.Owned, c.UID, c.GID)
 	w.int(c.Mtime)
 	w.int(c.Time)
 	w.str(c.Target)
@@ -77,9 +73,7 @@ func (c *refsRecord) encode(w *writer) {
 
 func (c *refsRecord) decode(r *reader) error {
 	c.Ino, c.Mode, c.Rdev = r.uint(), uint32(r.uint()), uint32(r.uint())
-	if c.Owned = r.bool(); c.Owned {
-		c.UID, c.GID = uint32(r.uint()), uint32(r.uint())
-	}
+	c.Owned, c.UID, c.GID = r.owner()
 	c.Mtime, c.Time, c.Target = r.int(), r.int(), r.str()
 	n := r.uint()
 	if n > uint64(len(r.b)) {

@@ -493,7 +493,11 @@ func (h *Home) age() {
 	h.inlines.age()
 	h.heads.age()
 	for _, s := range h.each() {
-		if s.graph == nil || !s.pubMu.TryLock() {
+		if s.graph == nil {
+			continue
+		}
+		s.blocks.Age()
+		if !s.pubMu.TryLock() {
 			continue
 		}
 		s.graph.Age()

@@ -284,6 +284,26 @@ type Upload struct {
 	root   cid.Cid
 }
 
+// scanPage calls fn for up to most entries of a directory of the index, from the place behind after on; next is the last of these places where there are more,
+// else 0. Under mu.
+func (s *space) scanPage(dir, after uint64, most int, fn func(at uint64, e *index.Entry)) (next uint64, err error) {
+	seen := 0
+	err = s.ix.Scan(dir, after, func(at uint64, e *index.Entry) bool {
+		if seen == most {
+			next = after
+			return false
+		}
+		seen++
+		after = at
+		fn(at, e)
+		return true
+	})
+	if err != nil {
+		return 0, s.damaged(err)
+	}
+	return next, nil
+}
+
 // Uploads gives up to most contents that the nodes of a network are not known to hold, those of inodes behind after; next is what to call it with
 // for more, 0 at the end. One of which something has yet to come here is left out.
 func (r *Replica) Uploads(ctx context.Context, network string, after uint64, most int) (list []Upload, next uint64, err error) {
@@ -291,30 +311,19 @@ func (r *Replica) Uploads(ctx context.Context, network string, after uint64, mos
 	s.mu.Lock()
 	u, err := s.uploadList()
 	var layouts []block.ID
-	seen := 0
 	if err == nil && u.slot(network) >= 0 && u.count[u.slot(network)] > 0 {
 		slot := u.slot(network)
-		err = s.ix.Scan(uploading, after, func(at uint64, e *index.Entry) bool {
-			if seen == most {
-				next = after
-				return false
-			}
-			seen++
-			after = at
+		next, err = s.scanPage(uploading, after, most, func(_ uint64, e *index.Entry) {
 			l := u.inodes[e.Ino]
 			if l.slots>>slot&1 == 0 {
-				return true
+				return
 			}
 			d, layout := Upload{ino: e.Ino, Carry: l.carry}, block.ID{}
 			if n, err := s.ix.Inode(e.Ino); err == nil && n != nil && n.Base != nil {
 				d.root, layout = n.Base.Root, n.Base.LayoutBlock
 			}
 			list, layouts = append(list, d), append(layouts, layout)
-			return true
 		})
-		if err != nil {
-			err = s.damaged(err)
-		}
 	}
 	s.mu.Unlock()
 	if err != nil {

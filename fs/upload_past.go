@@ -286,25 +286,18 @@ func (r *Replica) PastUploads(ctx context.Context, network string, after uint64,
 	s := r.s
 	s.mu.Lock()
 	u, err := s.uploadList()
-	seen, others := 0, false
+	others := false
 	if slot := u.slot(network); err == nil && slot >= 0 && u.past.count[slot] > 0 {
 		others = u.all() != 1<<slot
 		var bad error
-		err = s.ix.Scan(uploadingPast, after, func(at uint64, e *index.Entry) bool {
-			if seen == most {
-				next = after
-				return false
-			}
-			seen++
-			after = at
+		next, err = s.scanPage(uploadingPast, after, most, func(at uint64, e *index.Entry) {
 			root, l, err := parsePastName(e.Name)
 			if bad = errors.Join(bad, err); err == nil && l.slots>>slot&1 != 0 {
 				list = append(list, Upload{Carry: l.carry, at: at, root: root})
 			}
-			return true
 		})
-		if err = errors.Join(err, bad); err != nil {
-			err = s.damaged(err)
+		if err == nil && bad != nil {
+			err = s.damaged(bad)
 		}
 	}
 	s.mu.Unlock()

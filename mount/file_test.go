@@ -222,9 +222,7 @@ const caps = "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x
 
 // TestPrivileges holds that suid, sgid and security.capability go where Linux takes them away.
 func TestPrivileges(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("only root can write as another")
-	}
+	needRoot(t)
 	for name, open := range backends {
 		t.Run(name, func(t *testing.T) {
 			dir := mountOn(t, open(t), func(o *Options) { o.AllowOther = true }).dir

@@ -26,10 +26,23 @@ func needFUSE(t testing.TB) {
 		f.Close()
 		return
 	}
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("no FUSE in CI: %v", err)
+	without(t, "FUSE: "+err.Error())
+}
+
+// needRoot does the same where the test is not root.
+func needRoot(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		without(t, "root for the tests: only root can be another user")
 	}
-	t.Skipf("no FUSE here: %v", err)
+}
+
+func without(t testing.TB, what string) {
+	t.Helper()
+	if os.Getenv("CI") != "" {
+		t.Fatal("this machine lacks " + what)
+	}
+	t.Skip("this machine lacks " + what)
 }
 
 // testMount is a backend that is mounted for the time of a test.

@@ -210,9 +210,7 @@ func TestNoPrivileges(t *testing.T) {
 }
 
 func TestAllowOther(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("only root can be another")
-	}
+	needRoot(t)
 	for _, allow := range []bool{false, true} {
 		m := mountOn(t, newMem(), func(o *Options) { o.AllowOther = allow })
 		reach(t, filepath.Dir(m.dir))

@@ -126,6 +126,7 @@ func (s *Store) setLocked(id ID, p, old place) {
 	if old != (place{}) {
 		s.moves.Add(1)
 		s.overlay.cache.drop(id)
+		s.lately.drop(old)
 		s.countLocked(old, -1)
 	}
 	if p != (place{}) {

@@ -52,21 +52,27 @@ func (s *Store) GetLocal(id ID) ([]byte, error) { return s.GetBuffer(id, nil) }
 
 // GetBuffer is GetLocal into buf where its capacity is enough: 1 MiB of new memory costs more than reading and hashing.
 func (s *Store) GetBuffer(id ID, buf []byte) ([]byte, error) {
+	data, _, err := s.getVerified(id, buf)
+	return data, err
+}
+
+// getVerified is GetBuffer, and says where the block was.
+func (s *Store) getVerified(id ID, buf []byte) ([]byte, located, error) {
 	for {
 		at, err := s.locate(id)
 		if err != nil {
-			return nil, err
+			return nil, at, err
 		}
 		data, err := s.readPlace(at.g, id, at.p, buf)
 		if err == nil {
-			return data, nil
+			return data, at, nil
 		}
 		// Only what is still where it was found is damaged: evicted bytes are zeros, and a compacted file is gone.
 		if s.holdsAt(id, at) {
 			if errors.Is(err, ErrCorrupt) {
 				s.setBad(id, at.p)
 			}
-			return nil, err
+			return nil, at, err
 		}
 	}
 }
@@ -112,6 +118,7 @@ func (s *Store) holdsAt(id ID, at located) bool {
 }
 
 func (s *Store) setBad(id ID, p place) {
+	s.lately.drop(p)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.bad) < 1<<16 { // of more the disk is beyond repair by single blocks
@@ -121,15 +128,21 @@ func (s *Store) setBad(id ID, p place) {
 
 // readPlace reads and verifies the block at p of g, into buf where it fits.
 func (s *Store) readPlace(g *segment, id ID, p place, buf []byte) ([]byte, error) {
+	data, err := s.readBytes(g, id, p, buf)
+	if err == nil && Sum(data) != id {
+		return nil, fmt.Errorf("%w: %s: other bytes in %s at %d", ErrCorrupt, id, s.segmentName(p.seg), p.off)
+	}
+	return data, err
+}
+
+// readBytes is readPlace, but that it does not verify what it reads.
+func (s *Store) readBytes(g *segment, id ID, p place, buf []byte) ([]byte, error) {
 	data := slices.Grow(buf[:0], int(p.n))[:p.n]
 	if err := s.readAt(g, data, int64(p.off)+recordHeader); err != nil {
 		if missing(err) {
 			return nil, fmt.Errorf("%w: %s: %s ends before it, at %d, or is missing", ErrCorrupt, id, s.segmentName(p.seg), p.off)
 		}
 		return nil, fmt.Errorf("block: read %s: %w", id, err)
-	}
-	if Sum(data) != id {
-		return nil, fmt.Errorf("%w: %s: other bytes in %s at %d", ErrCorrupt, id, s.segmentName(p.seg), p.off)
 	}
 	return data, nil
 }

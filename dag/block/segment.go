@@ -64,6 +64,7 @@ func (s *Store) appendNew(id ID, data []byte, epoch uint64) (ok bool, err error)
 			s.overlay.stale = append(s.overlay.stale, old)
 		}
 		s.setLocked(id, p, old)
+		s.lately.add(p)
 	}); err != nil {
 		return false, fmt.Errorf("block: append %s: %w", id, err)
 	}

@@ -66,6 +66,8 @@ type Store struct {
 	bad     map[ID]place // found corrupt: the next Put appends the block anew
 	holds   map[ID]int
 
+	lately lately
+
 	// moves counts what makes a place that someone looked up earlier wrong: evictions, replacements, compactions.
 	moves atomic.Uint64
 
@@ -114,6 +116,7 @@ func Open(o Options) (*Store, error) {
 		holds:    map[ID]int{},
 	}
 	s.files.limit = o.OpenFiles
+	s.lately.min = minLately
 	s.overlay.init(&s.mu, o.CacheEntries)
 	s.fetching.by, s.fetching.flights = o.Fetch, map[ID]*flight{}
 	if err := s.recover(); err != nil {

@@ -37,6 +37,7 @@ func TestStress(t *testing.T) {
 
 func stress(t *testing.T, d disk.FS, db kv.DB) {
 	s := open(t, d, db)
+	s.lately.min = 1
 	const blocks = 120
 	length := 2 * time.Second
 	if testing.Short() {
@@ -101,6 +102,26 @@ func stress(t *testing.T, d disk.FS, db kv.DB) {
 			}
 		})
 	}
+	var given atomic.Int64
+	for w := range uint64(2) {
+		var buf []byte
+		loop(60+w, func(rnd *rand.Rand) {
+			n := rnd.IntN(blocks)
+			p, _, _ := s.lookup(dataID(n))
+			known := s.lately.has(p)
+			got, err := s.GetToGive(dataID(n), buf)
+			if errors.Is(err, ErrAbsent) {
+				return
+			}
+			if err != nil || !bytes.Equal(got, data(n)) {
+				t.Errorf("block %d is given as %d bytes, %v", n, len(got), err)
+				return
+			}
+			if buf = got; known {
+				given.Add(1)
+			}
+		})
+	}
 	loop(20, func(rnd *rand.Rand) {
 		ids := make([]ID, 20)
 		for i := range ids {
@@ -153,6 +174,9 @@ func stress(t *testing.T, d disk.FS, db kv.DB) {
 		time.Sleep(5 * time.Millisecond)
 	})
 	wg.Wait()
+	if given.Load() == 0 {
+		t.Error("no block was given without being hashed")
+	}
 	t.Logf("%d puts, %d reads, %d evictions, %d checkpoints, %d compactions, %d verified",
 		puts.Load(), reads.Load(), evictions.Load(), checkpoints.Load(), compactions.Load(), verified.Load())
 

@@ -98,6 +98,7 @@ func (s *Store) syncSegments() error {
 				continue
 			}
 			d.failed, d.full = true, true
+			s.Doubt() // the system may have dropped what it did not write
 			failed = append(failed, d.segment)
 			err = errors.Join(err, d.err)
 		}

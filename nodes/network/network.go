@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"unicode/utf8"
 
 	"github.com/fxamacker/cbor/v2"
 	ma "github.com/multiformats/go-multiaddr"
@@ -154,6 +155,10 @@ func (c *Config) Sign(key ed25519.PrivateKey) error {
 		return err
 	}
 	copy(c.Signature[:], ed25519.Sign(key, c.text()))
+	// Else nobody, this node included, would read it.
+	if n := len(c.Encode()); n > MaxBytes {
+		return fmt.Errorf("%w: %d nodes and their addresses take %d bytes of %d; let nodes go, or have them announce fewer addresses", ErrFormat, len(c.Nodes), n, MaxBytes)
+	}
 	return nil
 }
 
@@ -194,16 +199,27 @@ func (c *Config) check() error {
 		if i > 0 && dag.ID(c.Nodes[i-1].Key).Compare(dag.ID(n.Key)) >= 0 {
 			return fmt.Errorf("%w: nodes not in order", ErrFormat)
 		}
-		if n.Kinds&^Draining == 0 || n.Kinds >= kinds || n.Capacity == 0 || n.Capacity > MaxCapacity || len(n.Addresses) == 0 || len(n.Addresses) > MaxAddrs {
-			return fmt.Errorf("%w: node %s has kinds %d, capacity %d, %d addresses", ErrFormat, n.Peer(), n.Kinds, n.Capacity, len(n.Addresses))
+		if n.Kinds&^Draining == 0 || n.Kinds >= kinds || n.Capacity == 0 || n.Capacity > MaxCapacity {
+			return fmt.Errorf("%w: node %s has kinds %d, capacity %d", ErrFormat, n.Peer(), n.Kinds, n.Capacity)
 		}
-		for k, a := range n.Addresses {
-			if k > 0 && n.Addresses[k-1] >= a {
-				return fmt.Errorf("%w: addresses of node %s not in order", ErrFormat, n.Peer())
-			}
-			if err := checkAddr(a); err != nil {
-				return fmt.Errorf("%w: node %s: %w", ErrFormat, n.Peer(), err)
-			}
+		if err := CheckAddresses(n.Addresses); err != nil {
+			return fmt.Errorf("%w: node %s: %w", ErrFormat, n.Peer(), err)
+		}
+	}
+	return nil
+}
+
+// CheckAddresses says what keeps these, sorted and each once, from being the addresses of a node.
+func CheckAddresses(addrs []string) error {
+	if len(addrs) == 0 || len(addrs) > MaxAddrs {
+		return fmt.Errorf("%d addresses; a node has 1 to %d", len(addrs), MaxAddrs)
+	}
+	for k, a := range addrs {
+		if k > 0 && addrs[k-1] >= a {
+			return errors.New("addresses not in order")
+		}
+		if err := checkAddr(a); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -211,7 +227,10 @@ func (c *Config) check() error {
 
 func checkAddr(s string) error {
 	if len(s) > MaxAddr {
-		return fmt.Errorf("an address of %d bytes", len(s))
+		return fmt.Errorf("an address of %d bytes; at most %d", len(s), MaxAddr)
+	}
+	if !utf8.ValidString(s) {
+		return fmt.Errorf("address %q is not UTF-8", s) // no text, and so not to be read back
 	}
 	a, err := ma.NewMultiaddr(s)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -180,6 +181,7 @@ func TestBounds(t *testing.T) {
 		"no address":   func(c *Config) { c.Nodes[0].Addresses = nil },
 		"a peer":       func(c *Config) { c.Nodes[0].Addresses = []string{c.Nodes[0].Multiaddrs()[0]} },
 		"an address":   func(c *Config) { c.Nodes[0].Addresses = []string{"localhost:80"} },
+		"not UTF-8":    func(c *Config) { c.Nodes[0].Addresses = []string{"/dns4/a\xff/tcp/80"} },
 		"another form": func(c *Config) { c.Nodes[0].Addresses = []string{"/ip4/192.0.2.1/tcp/07327"} },
 		"one twice":    func(c *Config) { c.Nodes = append(c.Nodes, c.Nodes[0]) },
 	} {
@@ -188,6 +190,28 @@ func TestBounds(t *testing.T) {
 		if err := c.Sign(key("network")); !errors.Is(err, ErrFormat) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// A configuration that nobody would read is not signed: each node is within its bounds, and all of them are too long.
+func TestTooLongToSign(t *testing.T) {
+	c := config(t, 1, "a")
+	for n := range 400 {
+		x := Node{Key: public(key(fmt.Sprint(n))), Kinds: Sync, Capacity: 1}
+		for k := range MaxAddrs {
+			x.Addresses = append(x.Addresses, fmt.Sprintf("/dns4/%02d.%s.example/tcp/7327", k, strings.Repeat("a", 200)))
+		}
+		c.Nodes = append(c.Nodes, x)
+	}
+	if err := c.Sign(key("network")); !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), "fewer addresses") {
+		t.Fatal(err)
+	}
+	c.Nodes = c.Nodes[:200]
+	if err := c.Sign(key("network")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Decode(c.Encode()); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -204,6 +204,9 @@ func (n *Node) settle(ctx context.Context, listening []string) (*network.Config,
 		slices.Sort(addrs)
 		addrs = slices.Compact(addrs)
 	}
+	if err := network.CheckAddresses(addrs); err != nil {
+		return nil, fmt.Errorf("server: the addresses to reach this node at (--announce, or else those it listens at): %w", err)
+	}
 	if n.signer == nil {
 		return n.join(ctx, addrs)
 	}

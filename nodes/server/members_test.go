@@ -3,6 +3,7 @@ package server_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -123,6 +124,26 @@ func TestTokens(t *testing.T) {
 	}
 	if err := server.AskRemove(t.Context(), first.Dir, list0(two)); !errors.Is(err, server.ErrNoCoordinator) {
 		t.Errorf("a sync node removes: %v", err)
+	}
+}
+
+// What an operator announces that no node may have is said, before anybody is asked.
+func TestAnnouncedAddresses(t *testing.T) {
+	at, c, _ := coordinator(t)
+	token := tokenOf(t, at.Dir, time.Hour)
+	var many []string
+	for n := range network.MaxAddrs + 1 {
+		many = append(many, fmt.Sprintf("/ip4/203.0.113.%d/tcp/7328", n))
+	}
+	for name, announce := range map[string][]string{"many": many, "long": {"/dns4/" + strings.Repeat("a", network.MaxAddr) + "/tcp/7328"}, "none": {"example.org:7328"}} {
+		opt := member(t, network.Sync, c, token)
+		opt.Announce = announce
+		if err := refused(t, opt); err == nil || !strings.Contains(err.Error(), "--announce") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := start(t, server.Options{Dir: t.TempDir(), Listen: []string{loopback}, Kind: network.Coordinator, Announce: announce}); err == nil || !strings.Contains(err.Error(), "--announce") {
+			t.Errorf("%s, of a coordinator: %v", name, err)
+		}
 	}
 }
 

@@ -4,7 +4,9 @@ import (
 	"context"
 	"io"
 	"math/rand/v2"
+	"syscall"
 	"testing"
+	"time"
 
 	libp2p "github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/host"
@@ -45,12 +47,20 @@ func BenchmarkFileNode(b *testing.B) {
 		d := newDevice(b, newNode(b, b.TempDir(), spaces.Options{}))
 		d.equal(b)
 		b.SetBytes(n * size)
+		var used time.Duration
+		n := 0
 		for seed := uint64(1); b.Loop(); seed++ {
 			b.StopTimer()
 			ids := fill(d, seed)
+			before := cpu()
 			b.StartTimer()
 			upload(d, ids)
+			b.StopTimer()
+			used += cpu() - before
+			n++
+			b.StartTimer()
 		}
+		b.ReportMetric(float64(used.Milliseconds())/float64(n), "cpu-ms/op")
 	})
 	b.Run("download", func(b *testing.B) {
 		d := newDevice(b, newNode(b, b.TempDir(), spaces.Options{}))
@@ -60,6 +70,8 @@ func BenchmarkFileNode(b *testing.B) {
 		ahead := exchange.Prefetch(context.Background())
 		f := d.e.Fetcher(d.space.ID())
 		b.SetBytes(n * size)
+		before := cpu()
+		defer func() { b.ReportMetric(float64((cpu()-before).Milliseconds())/float64(b.N), "cpu-ms/op") }()
 		for b.Loop() {
 			var g errgroup.Group
 			g.SetLimit(32)
@@ -96,6 +108,8 @@ func BenchmarkFileNode(b *testing.B) {
 		data := make([]byte, size)
 		_, _ = rand.NewChaCha8([32]byte{}).Read(data)
 		b.SetBytes(n * size)
+		before := cpu()
+		defer func() { b.ReportMetric(float64((cpu()-before).Milliseconds())/float64(b.N), "cpu-ms/op") }()
 		for b.Loop() {
 			for range n {
 				_, err := s.Write(data)
@@ -105,4 +119,11 @@ func BenchmarkFileNode(b *testing.B) {
 		}
 		_ = s.Close()
 	})
+}
+
+// cpu is what the process has used of the processors.
+func cpu() time.Duration {
+	var u syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -19,9 +19,11 @@ import (
 // blocks keeps the content of a space: in segment files, or in a bucket.
 type blocks interface {
 	exchange.Blocks
+	GetBuffer(id block.ID, buf []byte) ([]byte, error)
 	PutHashed(id block.ID, data []byte) error
 	Bytes() (live, disk int64)
 	Len() int64
+	Age()
 	Freeze() (write func(kv.Tx) error, done func(ok bool))
 	Close() error
 }

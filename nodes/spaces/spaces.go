@@ -154,6 +154,7 @@ func (s *Set) Run(ctx context.Context) error {
 			if old {
 				sp.files.Age()
 				sp.acl.Graph().Age()
+				sp.blocks.Age()
 			}
 			if err := sp.checkpoint(ctx); err != nil && ctx.Err() == nil {
 				s.opt.Log.Error("a checkpoint was not written", "space", sp.id.String(), "err", err)

@@ -209,7 +209,7 @@ func TestNodeHoldsWhatAMemberBrings(t *testing.T) {
 		t.Error("it has other heads")
 	}
 	for i, id := range ids {
-		if b, err := r.Blocks.GetBuffer(id, nil); err != nil || len(b) != i*20_000 {
+		if b, err := r.Blocks.GetToGive(id, nil); err != nil || len(b) != i*20_000 {
 			t.Errorf("block %d: %d bytes, %v", i, len(b), err)
 		}
 	}

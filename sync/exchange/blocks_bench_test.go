@@ -3,7 +3,9 @@ package exchange_test
 import (
 	"context"
 	"io"
+	"syscall"
 	"testing"
+	"time"
 
 	libp2p "github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/host"
@@ -35,6 +37,8 @@ func BenchmarkBlocks(b *testing.B) {
 			ids = append(ids, id)
 		}
 		b.SetBytes(n * size)
+		before := cpu()
+		defer func() { b.ReportMetric(float64((cpu()-before).Milliseconds())/float64(b.N), "cpu-ms/op") }()
 		for b.Loop() {
 			var g errgroup.Group
 			g.SetLimit(32)
@@ -86,6 +90,8 @@ func BenchmarkBlocks(b *testing.B) {
 		must(b, err)
 		data := random(1, size)
 		b.SetBytes(n * size)
+		before := cpu()
+		defer func() { b.ReportMetric(float64((cpu()-before).Milliseconds())/float64(b.N), "cpu-ms/op") }()
 		for b.Loop() {
 			for range n {
 				_, err := s.Write(data)
@@ -95,4 +101,11 @@ func BenchmarkBlocks(b *testing.B) {
 		}
 		_ = s.Close()
 	})
+}
+
+// cpu is what the process has used of the processors.
+func cpu() time.Duration {
+	var u syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

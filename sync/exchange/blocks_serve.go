@@ -90,6 +90,7 @@ func (e *Engine) takeBlocks(ctx context.Context, id peer.ID, t *stream) error {
 	_ = t.Reset() // a write under way ends
 	wg.Wait()
 	up.end()
+	l.sp.r.Blocks.Doubt() // who gets other bytes for a block ends its streams
 	if why := failed.Load(); why != nil {
 		return *why
 	}
@@ -147,7 +148,7 @@ func (l *link) give(t *stream, m *wire.GetBlock, buf []byte) ([]byte, error) {
 	if !l.member() {
 		return buf, t.write(absent)
 	}
-	data, err := l.sp.r.Blocks.GetBuffer(m.ID, buf)
+	data, err := l.sp.r.Blocks.GetToGive(m.ID, buf)
 	if err != nil {
 		if !errors.Is(err, block.ErrAbsent) {
 			l.sp.e.log.Error("a block that a peer asked for does not read", "space", l.sp.id, "err", err)

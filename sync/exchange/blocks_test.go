@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -12,6 +13,9 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 
 	"github.com/anyfs/anyfs/dag/block"
+	"github.com/anyfs/anyfs/dag/disk"
+	"github.com/anyfs/anyfs/dag/kv"
+	"github.com/anyfs/anyfs/dag/store"
 	"github.com/anyfs/anyfs/sync/exchange"
 	"github.com/anyfs/anyfs/sync/wire"
 )
@@ -318,3 +322,45 @@ func TestSlowHolder(t *testing.T) {
 }
 
 const absentAfter = 4 * time.Second
+
+// A block was damaged on the disk just after it was put, and is given without being hashed again: who gets it leaves the giver alone for a while. The giver
+// doubts its disk from then on: the next who asks is told that the block is not here, and stays.
+func TestDamagedBlockIsGivenOnce(t *testing.T) {
+	_, _, rest, _ := with(t, 2)
+	d := disk.NewSim(nil)
+	blocks, err := block.Open(block.Options{Disk: d, Dir: "blocks", DB: kv.NewMem(), Seal: store.Plain{}})
+	must(t, err)
+	giver := newDevice(t, 1, 9, rest[0].d.addr("/tcp/"), rest[1].d.addr("/tcp/"))
+	rg := newReplica(t, giver, "one")
+	rg.Blocks = blocks
+	giver.e.Add(rg.Replica)
+	has := func(r *replica) bool {
+		return slices.ContainsFunc(r.d.e.Status().Spaces[0].Peers, func(p exchange.SpacePeer) bool { return p.ID == giver.e.Status().ID })
+	}
+	eventually(t, func() bool { return has(rest[0]) && has(rest[1]) })
+
+	const size = 1 << 20
+	id, err := blocks.Put(random(7, size))
+	must(t, err)
+	f, err := d.Open("blocks/000001.seg")
+	must(t, err)
+	defer f.Close()
+	info, err := f.Size()
+	must(t, err)
+	_, err = f.WriteAt(make([]byte, 16), info-size/2)
+	must(t, err)
+
+	fetch := func(r *replica) {
+		t.Helper()
+		if data, err := r.fetcher().Fetch(t.Context(), id); !errors.Is(err, block.ErrAbsent) {
+			t.Fatalf("%d bytes, %v", len(data), err)
+		}
+	}
+	fetch(rest[0])
+	eventually(t, func() bool { return !has(rest[0]) })
+	eventually(t, func() bool { _, err := blocks.GetToGive(id, nil); return errors.Is(err, block.ErrCorrupt) })
+	fetch(rest[1])
+	if !has(rest[1]) {
+		t.Error("the second who asked has left too")
+	}
+}

@@ -147,7 +147,8 @@ type Replica struct {
 // use, and its methods do what those of block.Store do.
 type Blocks interface {
 	Has(id block.ID) bool
-	GetBuffer(id block.ID, buf []byte) ([]byte, error)
+	GetToGive(id block.ID, buf []byte) ([]byte, error)
+	Doubt()
 	All(ctx context.Context, fn func(id block.ID, size int64) error) error
 	Sync(ctx context.Context) error
 	SetFetcher(f block.Fetcher)

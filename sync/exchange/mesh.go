@@ -243,10 +243,8 @@ func (e *Engine) sendMesh(ctx context.Context, t *stream, r *remote, sent *[]byt
 					return err
 				}
 			}
-			for some := range slices.Chunk(ids, wire.MaxIDs) {
-				if err := t.write(&wire.Spaces{IDs: some}); err != nil {
-					return err
-				}
+			if err := t.writeSpaces(ids); err != nil {
+				return err
 			}
 		case woken:
 			wait = min(meshLook, rest.Sub(now))

@@ -28,6 +28,12 @@ func (e *Engine) Near(space dag.ID, addrs []string) error {
 	e.mu.Lock()
 	gone := e.nearLocked(space, &infos)
 	e.mu.Unlock()
+	e.visitOthers(gone, infos)
+	return nil
+}
+
+// visitOthers ends the connections to nodes that are visited for nothing any more, and begins those to others.
+func (e *Engine) visitOthers(gone []peer.ID, infos []peer.AddrInfo) {
 	for _, id := range gone {
 		e.closePeer(id)
 	}
@@ -37,7 +43,6 @@ func (e *Engine) Near(space dag.ID, addrs []string) error {
 	e.mu.Lock()
 	e.kickNodes()
 	e.mu.Unlock()
-	return nil
 }
 
 // nearLocked notes which nodes are visited for a space, and gives those that are visited for nothing any more. It leaves out of infos what is beyond

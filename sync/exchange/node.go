@@ -155,15 +155,7 @@ func (e *Engine) SetNodes(nodes []Node) error {
 	}
 	e.full.keep(nodes)
 	e.mu.Unlock()
-	for _, id := range gone {
-		e.closePeer(id)
-	}
-	for _, info := range infos {
-		e.want(info, true)
-	}
-	e.mu.Lock()
-	e.kickNodes()
-	e.mu.Unlock()
+	e.visitOthers(gone, infos)
 	e.noteChange()
 	return nil
 }
@@ -396,10 +388,8 @@ func (e *Engine) sendWants(ctx context.Context, t *stream, r *remote) error {
 		if err := e.sendPlaces(t, r, ids); err != nil {
 			return err
 		}
-		for some := range slices.Chunk(ids, wire.MaxIDs) {
-			if err := t.write(&wire.Spaces{IDs: some}); err != nil {
-				return err
-			}
+		if err := t.writeSpaces(ids); err != nil {
+			return err
 		}
 		select {
 		case <-r.tags:

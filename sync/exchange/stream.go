@@ -2,6 +2,7 @@ package exchange
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 
+	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/sync/wire"
 )
 
@@ -140,6 +142,16 @@ func (t *stream) write(ms ...wire.Message) error {
 		t.out = wire.Append(t.out, m)
 	}
 	return t.flush()
+}
+
+// writeSpaces names spaces.
+func (t *stream) writeSpaces(ids []dag.ID) error {
+	for some := range slices.Chunk(ids, wire.MaxIDs) {
+		if err := t.write(&wire.Spaces{IDs: some}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (t *stream) flush() error {

@@ -71,7 +71,12 @@ func (e *Engine) nodeLinks(id dag.ID, network dag.PublicKey) (links []*link) {
 }
 
 // upload gives a node what it lacks, and says what it lacks then.
-func (l *link) upload(ctx context.Context, ids []block.ID) ([]block.ID, error) {
+func (l *link) upload(ctx context.Context, ids []block.ID) (missing []block.ID, err error) {
+	defer func() {
+		if err != nil {
+			l.sp.r.Blocks.Doubt() // a node that gets other bytes for a block ends the stream
+		}
+	}()
 	lacks, err := l.heldBlocks(ctx, ids)
 	if err != nil || len(lacks) == 0 {
 		return lacks, err
@@ -96,7 +101,7 @@ func (l *link) upload(ctx context.Context, ids []block.ID) ([]block.ID, error) {
 	}
 	var buf []byte
 	for _, id := range lacks {
-		data, err := l.sp.r.Blocks.GetBuffer(id, buf)
+		data, err := l.sp.r.Blocks.GetToGive(id, buf)
 		if errors.Is(err, block.ErrAbsent) {
 			continue
 		}
