@@ -106,17 +106,7 @@ type soak struct {
 func newSoak(t *testing.T, seed uint64, long bool) *soak {
 	t.Helper()
 	dir := t.TempDir()
-	// The objects that a device keeps in memory are as many as it had to do with, up to a bound that takes hours to come to: here they are few, so that what
-	// grows after some minutes is something else.
-	const store = "fs/treestore.go"
-	text := string(must(t)(os.ReadFile(filepath.Join("..", store))))
-	for was, now := range map[string]string{"cacheObjects     = 6 << 10\n": "cacheObjects     = 1 << 10\n", "cacheObjectBytes = 8 << 20\n": "cacheObjectBytes = 1 << 20\n"} {
-		if strings.Count(text, was) != 1 {
-			t.Fatalf("%s does not have %q once", store, was)
-		}
-		text = strings.Replace(text, was, now, 1)
-	}
-	binary := overlay(t, "probed", map[string]string{store: text,
+	binary := overlay(t, "probed", map[string]string{
 		"cmd/anyfs/main_probe.go": "package main\n\nimport _ \"github.com/anyfs/anyfs/integration/inside\"\n"})
 	s := &soak{t: t, seed: seed, rnd: rand.New(rand.NewPCG(seed, 0)), began: time.Now(), long: long, names: map[*Node]string{}, landed: map[string]int{},
 		serial: map[string]int{}, log: newSoakLog(t, dir, long)}
