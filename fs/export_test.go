@@ -35,7 +35,7 @@ func (th TestHome) Tick(d time.Duration) { th.tick(d) }
 func (th TestHome) Checkpoint() error { return th.checkpoint(th.t.Context()) }
 
 // Age lets go of what was not asked for lately.
-func (th TestHome) Age() { th.age() }
+func (th TestHome) Age() { _ = th.age() }
 
 // PowerLoss opens, beside the running home, what a power loss now would leave: a random part of what was not synced.
 func (th TestHome) PowerLoss(rnd *rand.Rand) TestHome {

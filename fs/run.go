@@ -442,6 +442,7 @@ func (h *Home) checkpointer(ctx context.Context) {
 	tick := time.NewTicker(flushEvery)
 	defer tick.Stop()
 	last, trimmed, aged := time.Now(), false, time.Now()
+	var busy []*space // that are to be aged still
 	for {
 		select {
 		case <-ctx.Done():
@@ -450,7 +451,9 @@ func (h *Home) checkpointer(ctx context.Context) {
 		}
 		if time.Since(aged) >= ageEvery {
 			aged = time.Now()
-			h.age()
+			busy = h.age()
+		} else {
+			busy = ageSpaces(busy)
 		}
 		var weight int64
 		behind := false
@@ -486,18 +489,29 @@ func (h *Home) checkpointer(ctx context.Context) {
 }
 
 // age lets go of what is in memory only because it was asked for once: a daemon that is on for weeks takes what the work of these minutes needs, not as much as all its
-// caches hold. A space that is busy keeps what it has of its tree until the next time.
-func (h *Home) age() {
+// caches hold. It gives the spaces that are at work at this moment, for ageSpaces.
+func (h *Home) age() (busy []*space) {
 	h.manifests.age()
 	h.layouts.age()
 	h.inlines.age()
 	h.heads.age()
-	for _, s := range h.each() {
+	all := h.each()
+	for _, s := range all {
+		if s.blocks != nil {
+			s.blocks.Age()
+		}
+	}
+	return ageSpaces(all)
+}
+
+// ageSpaces is age for graphs, trees and indexes, and gives the spaces that are at work: nobody waits for a publication here.
+func ageSpaces(spaces []*space) (busy []*space) {
+	for _, s := range spaces {
 		if s.graph == nil {
 			continue
 		}
-		s.blocks.Age()
 		if !s.pubMu.TryLock() {
+			busy = append(busy, s)
 			continue
 		}
 		s.graph.Age()
@@ -509,6 +523,7 @@ func (h *Home) age() {
 		s.mu.Unlock()
 		s.pubMu.Unlock()
 	}
+	return busy
 }
 
 // payload reads and opens one change's payload.
