@@ -1,6 +1,6 @@
 // Command count reads what go test -json wrote into the named files and says how many tests there were.
 //
-// It prints the output of every test and package that failed, what was skipped and why, then one line "N passed, N failed, N skipped". A test that
+// It prints the output of every test and package that failed, what was skipped and why, the first lines of each failure again, then one line "N passed, N failed, N skipped". A test that
 // stands in several files counts once: it failed when it failed in any, and passed when it passed in any other case. A
 // package that does not build, or ends without a result, counts as a failure. The exit code is 1 when anything failed or
 // when no test passed.
@@ -28,6 +28,7 @@ type tally struct {
 	result map[key]string // pass, fail or skip
 	output map[key][]string
 	failed []string
+	causes []string // of these, a line or a few each
 	why    map[key]string // of what was skipped
 	stray  []string       // lines that are no events
 }
@@ -129,6 +130,25 @@ func (t *tally) fail(k key, what string) {
 	}
 	t.result[k] = "fail"
 	t.failed = append(t.failed, "FAIL "+what+"\n"+strings.Join(t.output[k], ""))
+	t.causes = append(t.causes, "FAILED "+what+"\n"+cause(t.output[k]))
+}
+
+// cause gives the first that a test said, which is why it failed: what comes after, as logs of daemons, may be long.
+func cause(output []string) string {
+	const most, wide = 4, 400
+	var said strings.Builder
+	n := 0
+	for _, line := range output {
+		if line = strings.TrimRight(line, "\n"); !strings.Contains(line, ".go:") || n == most {
+			continue
+		}
+		n++
+		if len(line) > wide {
+			line = line[:wide] + "..."
+		}
+		said.WriteString(line + "\n")
+	}
+	return said.String()
 }
 
 // report prints the failures and the count, and gives the exit code.
@@ -151,6 +171,10 @@ func (t *tally) report(w io.Writer) int {
 	slices.Sort(skipped)
 	for _, s := range skipped {
 		fmt.Fprintln(w, s)
+	}
+	slices.Sort(t.causes)
+	for _, c := range t.causes { // again, since the end is what one sees first
+		fmt.Fprint(w, c)
 	}
 	fmt.Fprintf(w, "%d passed, %d failed, %d skipped\n", n["pass"], n["fail"], n["skip"])
 	if n["fail"] > 0 || n["pass"] == 0 {
