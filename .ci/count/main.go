@@ -28,7 +28,7 @@ type tally struct {
 	result map[key]string // pass, fail or skip
 	output map[key][]string
 	failed []string
-	causes []string // of these, a line or a few each
+	causes []string       // of these, a line or a few each
 	why    map[key]string // of what was skipped
 	stray  []string       // lines that are no events
 }
