@@ -37,7 +37,7 @@ type echo struct {
 	off     bool            // nothing can be done through the mount
 	watches map[uint64]bool // inodes that are watched
 	scanned time.Time
-	scan    time.Duration // what the last look for watches took
+	scan    time.Duration // what the last look for watches took of a processor
 }
 
 // echoed is a change that is being done once more.
@@ -53,7 +53,7 @@ type echoed struct {
 const (
 	maxEchoes  = 16384                  // events that wait; what more comes is not told
 	scanEvery  = 250 * time.Millisecond // between two looks for watches, at least
-	scanShare  = 50                     // a look may take this part of the time
+	scanShare  = 25                     // looks may take this part of a processor
 	echoBit    = 1 << 62                // with the highest bit: handles of what is not there any more, made up for its removal
 	echoFiller = 1<<63 | echoBit
 )
@@ -100,9 +100,8 @@ func (e *echo) batch(events []fs.Event, stop <-chan struct{}) {
 		return
 	}
 	if since := time.Since(e.scanned); since > max(scanEvery, scanShare*e.scan) {
-		began := time.Now()
-		e.watches = watchesOn(e.dev)
-		e.scanned, e.scan = time.Now(), time.Since(began)
+		e.scan = processorTime(func() { e.watches = watchesOn(e.dev) }) // not the time: where others work, who begins to watch would be found late
+		e.scanned = time.Now()
 	}
 	if len(e.watches) == 0 {
 		return

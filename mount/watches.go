@@ -2,8 +2,10 @@ package mount
 
 import (
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -59,4 +61,19 @@ func parseWatches(fdinfo string, sdev uint64, out map[uint64]bool) {
 			out[ino] = true
 		}
 	}
+}
+
+// processorTime is what a function that stays in its goroutine takes of a processor.
+func processorTime(fn func()) time.Duration {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var before, after unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &before); err != nil {
+		began := time.Now()
+		fn()
+		return time.Since(began)
+	}
+	fn()
+	_ = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &after)
+	return time.Duration(after.Nano() - before.Nano())
 }

@@ -38,3 +38,18 @@ func TestWatchesOn(t *testing.T) {
 		t.Errorf("%v", out)
 	}
 }
+
+// TestProcessorTime: what a look costs is what it takes of a processor: one that waited for others is not made rarer for it.
+func TestProcessorTime(t *testing.T) {
+	if took := processorTime(func() { time.Sleep(200 * time.Millisecond) }); took < 0 || took > 100*time.Millisecond {
+		t.Errorf("sleeping took %v of a processor", took)
+	}
+	n := 0
+	if took := processorTime(func() {
+		for began := time.Now(); time.Since(began) < 20*time.Millisecond; {
+			n++
+		}
+	}); took <= 0 {
+		t.Errorf("counting to %d took %v", n, took)
+	}
+}
