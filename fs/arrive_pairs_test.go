@@ -190,8 +190,8 @@ func TestConcurrentPairs(t *testing.T) {
 			x, y := &concurrentOps[i], &concurrentOps[j]
 			pair := x.name + " | " + y.name
 			if !t.Run(x.name+"/"+y.name, func(t *testing.T) {
-				if testing.Short() && (i+j)%5 != 0 {
-					return // a fifth is run
+				if testing.Short() && (i+j)%10 != 0 {
+					return // a tenth is run
 				}
 				d.t = t
 				for _, h := range d.all {

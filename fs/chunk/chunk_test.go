@@ -69,7 +69,11 @@ func slowNext(t *[256]uint64, p []byte, final bool) int {
 func TestNextIsItsDefinition(t *testing.T) {
 	table := testTable("definition")
 	c := New(table)
-	p := content("definition", 6<<20)
+	size := 6 << 20
+	if testing.Short() {
+		size = 1 << 20
+	}
+	p := content("definition", size)
 	for at := 0; at < len(p); {
 		n := c.Next(p[at:], true)
 		if want := slowNext(&table, p[at:], true); n != want {
