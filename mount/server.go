@@ -137,9 +137,9 @@ func (j *job) free() {
 func (j *job) await() bool {
 	j.waited = false
 	s, start := j.s, time.Now()
-	found := j.try(0)
+	found := false // else conn.Read tries first, too
 	if s.spins && s.spare.some.Load() && s.gap.Load() < int64(spinGap) {
-		for !found && time.Since(start) < spinFor {
+		for found = j.try(0); !found && time.Since(start) < spinFor; {
 			found = j.try(0)
 		}
 	}
