@@ -153,6 +153,9 @@ func (b *Builder) append(c *Change, o *object) (ID, error) {
 	if len(c.Payload) > MaxBytes {
 		return ID{}, errTooLong("payload")
 	}
+	if n := len(b.raw) + len(c.Payload); n > keepScratch && n > cap(b.raw) {
+		b.raw = slices.Grow(b.raw, MaxBytes+roomBeyond-len(b.raw)) // once: a batch that grows so long is likely to become full
+	}
 	b.raw = c.appendBody(b.raw)
 	r := reader{b: b.raw, off: from}
 	body := r.body()
@@ -248,6 +251,9 @@ func (g *Graph) followers(id ID) error {
 
 // keepScratch is the largest buffer that a graph keeps from one builder to the next.
 const keepScratch = 256 << 10
+
+// roomBeyond is for the change that a full batch does not take any more.
+const roomBeyond = 64 << 10
 
 // Abort gives the batch up. After Commit it does nothing.
 func (b *Builder) Abort() {

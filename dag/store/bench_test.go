@@ -121,6 +121,23 @@ func BenchmarkAppend(b *testing.B) {
 	}
 }
 
+// BenchmarkAppendFull makes batches that are full: 240 new objects, with the 4 KiB of a small file each.
+func BenchmarkAppendFull(b *testing.B) {
+	w := newWorld(b)
+	w.plain = make([]byte, 4096)
+	objects := make([]dag.ID, 240)
+	b.ReportAllocs()
+	start, n := cpu(), 0
+	for b.Loop() {
+		clear(objects)
+		w.batch(b, objects)
+		if n++; n%80 == 0 {
+			w.checkpoint(b)
+		}
+	}
+	report(b, w, cpu()-start, n*len(objects))
+}
+
 func report(b *testing.B, w *world, used time.Duration, changes int) {
 	b.ReportMetric(float64(used.Nanoseconds())/float64(changes), "cpu-ns/change")
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(changes), "ns/change")
