@@ -153,9 +153,7 @@ func (b *Builder) append(c *Change, o *object) (ID, error) {
 	if len(c.Payload) > MaxBytes {
 		return ID{}, errTooLong("payload")
 	}
-	if n := len(b.raw) + len(c.Payload); n > keepScratch && n > cap(b.raw) {
-		b.raw = slices.Grow(b.raw, MaxBytes+roomBeyond-len(b.raw)) // once: a batch that grows so long is likely to become full
-	}
+	b.grow(len(b.raw) + len(c.Payload))
 	b.raw = c.appendBody(b.raw)
 	r := reader{b: b.raw, off: from}
 	body := r.body()
@@ -249,11 +247,28 @@ func (g *Graph) followers(id ID) error {
 	return g.release(g.pending.arrived(id), &Result{})
 }
 
-// keepScratch is the largest buffer that a graph keeps from one builder to the next.
-const keepScratch = 256 << 10
+// keepScratch is the largest buffer that a graph keeps from one builder to the next. A batch of less than startScratch grows as it comes; roomBeyond is for the
+// change that a full one does not take any more.
+const (
+	keepScratch  = 256 << 10
+	startScratch = 32 << 10
+	roomBeyond   = 64 << 10
+)
 
-// roomBeyond is for the change that a full batch does not take any more.
-const roomBeyond = 64 << 10
+// grow makes room for n bytes in all, in two steps: to what the graph keeps, which it leaves to the next builder, and to what a full batch takes.
+func (b *Builder) grow(n int) {
+	room := keepScratch
+	switch {
+	case n <= max(cap(b.raw), startScratch), n > MaxBytes+roomBeyond:
+		return // append does it
+	case n > keepScratch:
+		room = MaxBytes + roomBeyond
+		if cap(b.raw) <= keepScratch {
+			b.g.scratch = b.raw
+		}
+	}
+	b.raw = append(make([]byte, 0, room), b.raw...)
+}
 
 // Abort gives the batch up. After Commit it does nothing.
 func (b *Builder) Abort() {
