@@ -2,8 +2,12 @@ package mount
 
 import (
 	"errors"
+	"log/slog"
 	"testing"
 	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 )
 
 // TestSpare gives the machine idle processors and takes them away: the leader looks for requests only while some stand idle, and what can't be read
@@ -60,5 +64,38 @@ func TestParseIdle(t *testing.T) {
 	}
 	if d, err := idleSince(); err != nil || d <= 0 {
 		t.Error(d, err)
+	}
+}
+
+// TestSleepsAtOnce holds that the leader asks for a request once before it sleeps, and once when there is one, where no processor stands idle.
+func TestSleepsAtOnce(t *testing.T) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	must(t, err)
+	defer unix.Close(pair[1])
+	dev, err := openDevice(pair[0])
+	must(t, err)
+	defer dev.close()
+	s := newServer(dev, fuse.NewDefaultRawFileSystem(), fuse.MountOptions{}, slog.New(slog.DiscardHandler), func() {})
+	s.spins = true
+	s.spare.some.Store(false)
+	j := s.newJob()
+	defer j.free()
+	asked, try := 0, j.try
+	j.try = func(fd uintptr) bool {
+		asked++
+		return try(fd)
+	}
+	sent := make(chan error, 1)
+	go func() {
+		time.Sleep(20 * time.Millisecond)
+		_, err := unix.Write(pair[1], make([]byte, 64))
+		sent <- err
+	}()
+	if !j.await() {
+		t.Error("there is no request")
+	}
+	must(t, <-sent)
+	if asked > 2 {
+		t.Errorf("it asked %d times", asked)
 	}
 }
