@@ -48,7 +48,7 @@ func TestBlackBox(t *testing.T) {
 	d.Eventually("what was removed stays so", func() error {
 		for i, h := range d.All {
 			if left, err := os.ReadDir(h.Personal()); err != nil || len(left) > 0 {
-				return fmt.Errorf("device %d: %v, %v", i, left, err)
+				return fmt.Errorf("device %d: %v, %v%s", i, left, err, box.stays(h))
 			}
 		}
 		return nil
@@ -59,6 +59,19 @@ func TestBlackBox(t *testing.T) {
 			t.Errorf("a log tells of errors, %v: %s", err, h.logTail())
 		}
 	}
+}
+
+// stays says of each file that is left what was done, and by whom, and of its case what the test did.
+func (b *blackBox) stays(h *Home) string {
+	var said strings.Builder
+	_ = filepath.WalkDir(h.Personal(), func(path string, e os.DirEntry, err error) error {
+		if err == nil && path != h.Personal() {
+			fmt.Fprintf(&said, "\n%s\n%s", path, h.Run("log", path).Stdout)
+			said.WriteString(strings.Join(b.logs[e.Name()], "\n"))
+		}
+		return nil
+	})
+	return said.String()
 }
 
 // setFlag sets a flag for the time of a test.
@@ -113,6 +126,7 @@ type blackBox struct {
 	l      *LAN
 	cases  int
 	counts map[string]int
+	logs   map[string][]string // of each case what was done, by the name of its folder
 }
 
 // boxValue is a line that was written.
@@ -150,14 +164,14 @@ type boxCase struct {
 
 func (b *blackBox) run(t *rapid.T, ops []boxOp) {
 	if b.counts == nil {
-		b.counts = map[string]int{}
+		b.counts, b.logs = map[string]int{}, map[string][]string{}
 	}
 	b.cases++
 	c := &boxCase{blackBox: b, t: t, dir: fmt.Sprintf("case %d", b.cases), groups: map[string]string{}}
 	b.l.SetAll(Cable{})
 	defer b.l.SetAll(Cable{})
 	defer func() {
-		if t.Failed() {
+		if b.logs[c.dir] = c.log; t.Failed() {
 			t.Logf("%s:\n%s", c.dir, strings.Join(c.log, "\n"))
 		}
 	}()
@@ -177,7 +191,9 @@ func (b *blackBox) run(t *rapid.T, ops []boxOp) {
 	}
 	c.rest()
 	c.judge()
-	// Something may come still: an end of a conflict that the devices had all seen alike before.
+	// A device may have ended a conflict, as the others did, after it made its mark: what it made for that may be on its way to one that shows the same. It comes before
+	// its next mark. Who removes a conflict copy while another device's like it is on its way has that one in its place.
+	c.rest()
 	var err error
 	for range 20 {
 		if err = os.RemoveAll(c.path(0, "")); err == nil {
