@@ -11,6 +11,12 @@ import (
 	berrors "go.etcd.io/bbolt/errors"
 )
 
+// The values of a transaction are kept in pieces of so many bytes: most transactions of a small space have little, and with many spaces there are many of them.
+const (
+	firstArena = 2 << 10
+	maxArena   = 64 << 10
+)
+
 type boltTx struct {
 	tx      *bbolt.Tx
 	buckets []*boltBucket // few: found by a walk
@@ -164,7 +170,7 @@ func (t *boltTx) Put(bucket string, key, value []byte) (err error) {
 		return err
 	}
 	if len(value) > cap(t.arena)-len(t.arena) {
-		t.arena = make([]byte, 0, max(64<<10, len(value)))
+		t.arena = make([]byte, 0, max(min(max(firstArena, 2*cap(t.arena)), maxArena), len(value)))
 	}
 	t.touch()
 	n := len(t.arena)
