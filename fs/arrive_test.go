@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"slices"
@@ -47,18 +48,34 @@ func (d *devices) sendSpace(from, to *space) {
 	must(from.acl.List().Export(func(f []byte) error { return to.acl.List().Import(f) }))
 	_, err := to.graph.Rejudge(nil)
 	must(err)
-	var have []dag.ID
-	for _, t := range to.graph.Tips() {
-		have = append(have, t.Batch)
-	}
-	must(from.graph.FramesSince(have, func(id dag.ID, frame []byte) error {
-		r, err := to.graph.Ingest(frame)
-		if err == nil && r.Status != dag.Accepted && r.Status != dag.Duplicate {
-			err = fmt.Errorf("batch %s: %v", id, r.Status)
-		}
-		return err
-	}))
+	to.takes(d.t, from.lackedBy(d.t, to))
 	must(to.arrive(ctx))
+}
+
+// lackedBy gives the frames of files that are here and not there.
+func (s *space) lackedBy(t testing.TB, to *space) (frames [][]byte) {
+	t.Helper()
+	var have []dag.ID
+	for _, tip := range to.graph.Tips() {
+		have = append(have, tip.Batch)
+	}
+	s.h.must0(t)(s.graph.FramesSince(have, func(_ dag.ID, frame []byte) error {
+		frames = append(frames, bytes.Clone(frame))
+		return nil
+	}))
+	return frames
+}
+
+// takes takes frames of files into the graph; the tree comes to them by arrive.
+func (s *space) takes(t testing.TB, frames [][]byte) {
+	t.Helper()
+	for _, f := range frames {
+		r, err := s.graph.Ingest(f)
+		if err == nil && r.Status != dag.Accepted && r.Status != dag.Duplicate {
+			err = fmt.Errorf("batch %s: %v", r.ID, r.Status)
+		}
+		s.h.must0(t)(err)
+	}
 }
 
 func (h *Home) must0(t testing.TB) func(error) {
@@ -281,14 +298,7 @@ func TestDurableStays(t *testing.T) {
 	a.create(a.root, "f", []byte("held by both"))
 	from, to := must2(a.namedSpace(PersonalName)), must2(b.namedSpace(PersonalName))
 	a.must(from.publishAll(t.Context()))
-	var have []dag.ID
-	for _, tip := range to.graph.Tips() {
-		have = append(have, tip.Batch)
-	}
-	a.must(from.graph.FramesSince(have, func(_ dag.ID, frame []byte) error {
-		_, err := to.graph.Ingest(frame)
-		return err
-	}))
+	to.takes(t, from.lackedBy(t, to))
 	want := to.graph.Heads()
 	for _, r := range b.Replicas() {
 		b.must(r.Durable())

@@ -1,12 +1,9 @@
 package fs
 
 import (
-	"bytes"
 	"context"
 	"slices"
 	"testing"
-
-	"github.com/anyfs/anyfs/dag"
 )
 
 // crossed gives each of two devices what the other had published, at once: each ends the conflicts of that before it hears how the other did.
@@ -16,24 +13,9 @@ func (d *devices) crossed(a, b *testHome) {
 	sa, sb := must2(a.namedSpace(PersonalName)), must2(b.namedSpace(PersonalName))
 	a.must(sa.publishAll(ctx))
 	b.must(sb.publishAll(ctx))
-	frames := func(from, to *space) (out [][]byte) {
-		var have []dag.ID
-		for _, t := range to.graph.Tips() {
-			have = append(have, t.Batch)
-		}
-		a.must(from.graph.FramesSince(have, func(_ dag.ID, f []byte) error {
-			out = append(out, bytes.Clone(f))
-			return nil
-		}))
-		return out
-	}
-	toB, toA := frames(sa, sb), frames(sb, sa)
-	for _, f := range toB {
-		must2(sb.graph.Ingest(f))
-	}
-	for _, f := range toA {
-		must2(sa.graph.Ingest(f))
-	}
+	toB, toA := sa.lackedBy(d.t, sb), sb.lackedBy(d.t, sa)
+	sb.takes(d.t, toB)
+	sa.takes(d.t, toA)
 	a.must(sa.arrive(ctx))
 	b.must(sb.arrive(ctx))
 }
