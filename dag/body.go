@@ -1,6 +1,9 @@
 package dag
 
-import "bytes"
+import (
+	"bytes"
+	"sync"
+)
 
 type bodyKind uint8
 
@@ -150,10 +153,35 @@ type hasher struct {
 
 func newHasher(b *Batch) *hasher {
 	h := &hasher{heads: make([]byte, 0, 160), buf: make([]byte, 0, 1024)}
-	h.heads = appendChangeHead(h.heads, b.Clock, b.Device, false)
+	h.begin(b)
+	return h
+}
+
+// begin begins with the changes of a batch.
+func (h *hasher) begin(b *Batch) {
+	h.heads = appendChangeHead(h.heads[:0], b.Clock, b.Device, false)
 	h.root = len(h.heads)
 	h.heads = appendChangeHead(h.heads, b.Clock, b.Device, true)
+	h.bytes = 0
+}
+
+// hashers are for who hashes a batch and is done with it.
+var hashers = sync.Pool{New: func() any { return newHasher(new(Batch)) }}
+
+// maxHasher is the longest buffer that is kept for others.
+const maxHasher = 64 << 10
+
+// borrowHasher is newHasher for who gives it back by done.
+func borrowHasher(b *Batch) *hasher {
+	h := hashers.Get().(*hasher)
+	h.begin(b)
 	return h
+}
+
+func (h *hasher) done() {
+	if cap(h.buf) <= maxHasher {
+		hashers.Put(h)
+	}
 }
 
 // encode returns the canonical encoding of the change, valid until the next call.

@@ -57,7 +57,8 @@ func (f *parsed) encodings() [][]byte {
 	}
 	arena := make([]byte, 0, n)
 	out := make([][]byte, len(f.bodies))
-	h := newHasher(f.batch)
+	h := borrowHasher(f.batch)
+	defer h.done()
 	for i := range f.bodies {
 		if f.bodies[i].kind != forgottenBody {
 			from := len(arena)
@@ -130,7 +131,8 @@ func parseFrame(p []byte) (*parsed, error) {
 
 // identify computes the links and the ID.
 func (f *parsed) identify() error {
-	h := newHasher(f.batch)
+	h := borrowHasher(f.batch)
+	defer h.done()
 	for i := range f.bodies {
 		b := &f.bodies[i]
 		if b.kind == forgottenBody {

@@ -156,6 +156,14 @@ func (m *model) check(t *rapid.T, g *dag.Graph, v *view) {
 		if !bytes.Equal(dag.EncodeFrame(b, bodies), m.frames[b.ID()]) {
 			return errors.New("another frame")
 		}
+		head, err := g.Head(b.ID())
+		if err != nil {
+			return err
+		}
+		b.Changes = nil
+		if got := dag.EncodeFrame(head, nil); head.ID() != order[len(order)-1] || !bytes.Equal(got, dag.EncodeFrame(b, nil)) {
+			return errors.New("another head")
+		}
 		return nil
 	}))
 	if !slices.Equal(order, v.order) {

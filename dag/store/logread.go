@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync"
 
 	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/dag/disk"
@@ -61,26 +62,28 @@ func (h *recordHeader) record(at uint64, frame []byte) dag.Record {
 	return dag.Record{At: at, End: at + recordHead + uint64(h.size), ID: h.id, Head: int(h.head), Frame: frame}
 }
 
+// firstReads are buffers for what is read before a record's size is known: most are no longer.
+var firstReads = sync.Pool{New: func() any { return new([4096]byte) }}
+
 // read reads and checks a whole record.
 func (l *log) read(at uint64) (dag.Record, error) {
 	f, err := l.file(at)
 	if err != nil {
 		return dag.Record{}, err
 	}
-	p := make([]byte, 4096)
-	n, err := f.ReadAt(p, int64(at%segmentBytes))
+	first := firstReads.Get().(*[4096]byte)
+	defer firstReads.Put(first)
+	n, err := f.ReadAt(first[:], int64(at%segmentBytes))
 	if n < recordHead {
 		return dag.Record{}, l.errRecord(at, noEOF(err))
 	}
-	h, ok := parseRecordHeader(p)
+	h, ok := parseRecordHeader(first[:])
 	if !ok {
 		return dag.Record{}, l.errRecord(at, nil)
 	}
 	need := recordHead + int(h.size)
-	if n < need {
-		whole := make([]byte, need)
-		copy(whole, p[:n])
-		p = whole
+	p := make([]byte, need)
+	if copy(p, first[:n]) < need {
 		if err := readFull(f, p[n:], int64(at%segmentBytes)+int64(n)); err != nil {
 			return dag.Record{}, l.errRecord(at, err)
 		}

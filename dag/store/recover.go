@@ -44,7 +44,7 @@ func (l *log) recover(from logState) error {
 // rewrite writes again what the scan found from a position on. It may be in the system's cache alone, where a sync that
 // failed left it marked as written: then no later sync would bring it to the disk.
 func (l *log) rewrite(from uint64) error {
-	buf := make([]byte, walkBuffer)
+	var buf []byte // most have little to write again
 	for n := from >> segmentBits; n <= l.end>>segmentBits; n++ {
 		at, stop := from%segmentBytes, uint64(segmentBytes)
 		if n == l.end>>segmentBits {
@@ -59,7 +59,11 @@ func (l *log) rewrite(from uint64) error {
 			return err
 		}
 		for stop = min(stop, uint64(size)); at < stop; {
-			p := buf[:min(uint64(len(buf)), stop-at)]
+			size := min(walkBuffer, stop-at)
+			if uint64(len(buf)) < size {
+				buf = make([]byte, size)
+			}
+			p := buf[:size]
 			if err := readFull(f, p, int64(at)); err != nil {
 				return err
 			}

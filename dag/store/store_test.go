@@ -159,10 +159,15 @@ func TestDamage(t *testing.T) {
 	must(t, checkpoint(h.st, h.o.DB, true))
 	want, err := dump(h.g)
 	must(t, err)
+	frames := make(map[dag.ID][]byte)
+	must(t, h.g.Batches(func(b *dag.Batch, _ [][]byte) error {
+		frames[b.ID()], err = h.g.Frame(b.ID())
+		return err
+	}))
 	f, err := sim.Open("batches/files-000000.log")
 	must(t, err)
 	var b [1]byte
-	found := 0
+	found, kept := 0, 0
 	for off := int64(0); off < h.st.Bytes(); off += 1 + rnd.Int64N(20) {
 		f.ReadAt(b[:], off)
 		f.WriteAt([]byte{b[0] ^ 1<<(off%8)}, off)
@@ -171,6 +176,15 @@ func TestDamage(t *testing.T) {
 		if got, err := dump(g); err == nil && got != want || err != nil && !errors.Is(err, dag.ErrCorrupt) {
 			t.Fatalf("flipped at %d: %v", off, err)
 		}
+		// No peer is sent what is damaged: it would hold that against the sender.
+		for id, frame := range frames {
+			switch got, err := g.Frame(id); {
+			case errors.Is(err, dag.ErrCorrupt):
+				kept++
+			case err != nil || !bytes.Equal(got, frame):
+				t.Fatalf("flipped at %d: %v is given as another: %v", off, id, err)
+			}
+		}
 		if err := g.Verify(nil); errors.Is(err, dag.ErrCorrupt) {
 			found++
 		} else {
@@ -178,8 +192,8 @@ func TestDamage(t *testing.T) {
 		}
 		f.WriteAt(b[:], off)
 	}
-	if found < 50 {
-		t.Error(found)
+	if found < 50 || kept < 50 {
+		t.Errorf("found %d, kept from others %d", found, kept)
 	}
 	must(t, h.g.Verify(nil))
 }

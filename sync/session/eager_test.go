@@ -72,3 +72,32 @@ func TestEager(t *testing.T) {
 		t.Errorf("%d were asked for again, in 100; %d frames were sent", n, k)
 	}
 }
+
+// Who is sent batches from the start asks for none; where it has them from elsewhere, it is sent few in vain.
+func TestEagerFromTheStart(t *testing.T) {
+	writer, hub, reader := newReplica(t, 0), newReplica(t, 1), newReplica(t, 2)
+	all := []*replica{writer, hub, reader}
+	links := []*link{connect(t, writer, hub), join(t, hub, reader, true)}
+	settle(t, all, links)
+	c := &counted{l: links[1], kinds: map[string]int{}}
+	write := func(n int) {
+		t.Helper()
+		for range n {
+			writer.write(1)
+			settle(t, all, links)
+		}
+		same(t, all)
+	}
+	write(100)
+	if n, m, k := c.since("*wire.Want"), c.since("*wire.Have"), c.frames(); n != 0 || m != 0 || k != 100 {
+		t.Errorf("%d were asked for and %d told of; %d frames of 100 were sent", n, m, k)
+	}
+
+	links = append(links, connect(t, writer, reader))
+	settle(t, all, links)
+	c.frames()
+	write(100)
+	if n := c.frames(); n > 3 {
+		t.Errorf("%d of 100 were sent to who had them from another", n)
+	}
+}

@@ -94,7 +94,7 @@ func (d *side) wanted(m *wire.Want) error {
 		at := len(d.answers)
 		d.addAnswer(id)
 		for n := uint64(0); n < m.Back && len(d.answers) < maxBefore; n++ {
-			b, _, err := d.g.Batch(id)
+			b, err := d.g.Head(id)
 			if err != nil || b.Prev.IsZero() || d.toAnswer(b.Prev) || d.recent.has(b.Prev) {
 				break
 			}

@@ -32,6 +32,7 @@ type Peer struct {
 	Device dag.PublicKey // the peer's
 	Reads  func() bool   // whether the peer may have the files; nil: it may
 	Wake   func()        // Next has something; called by any goroutine, and is quick
+	Eager  bool          // the peer is sent what came from others from the start, not only once it has asked for some
 
 	// Takes reports whether so many more bytes of batches of files by the peer are to be taken in, and counts them; 0 asks whether any are. What is
 	// not taken is no fault of the peer, and is not asked for: another session begins where it is taken again. nil: all are.
@@ -86,7 +87,7 @@ func (sp *Space) New(p Peer) *Session {
 	}
 	s := &Session{sp: sp, cfg: p, stated: make(map[dag.PublicKey]uint64), log: sp.cfg.Log.With("peer", p.Name, "space", sp.cfg.ID)}
 	for kind := range s.sides {
-		s.sides[kind] = side{s: s, kind: wire.Graph(kind), g: sp.graphs[kind]}
+		s.sides[kind] = side{s: s, kind: wire.Graph(kind), g: sp.graphs[kind], eager: eager{on: p.Eager}}
 	}
 	if sp.node(p.Device) {
 		sp.mu.Lock()
@@ -543,7 +544,7 @@ func (d *side) compactSent() {
 		last := make(map[dag.PublicKey]uint64) // clocks
 		of := make(map[dag.ID]*dag.Batch)
 		for _, id := range d.sent {
-			if b, _, err := d.g.Batch(id); err == nil {
+			if b, err := d.g.Head(id); err == nil {
 				of[id] = b
 				last[b.Device] = max(last[b.Device], b.Clock)
 			}

@@ -164,10 +164,13 @@ type link struct {
 	record  *[2][]byte     // what each end sent; nil: it is not kept
 }
 
-func connect(t rapid.TB, a, b *replica) *link {
+func connect(t rapid.TB, a, b *replica) *link { return join(t, a, b, false) }
+
+// join connects two, of which the first sends the second what comes from others from the start where it is eager.
+func join(t rapid.TB, a, b *replica, eager bool) *link {
 	l := &link{t: t, ends: [2]*replica{a, b}, frames: map[dag.ID]int{}, kinds: map[string]int{}}
 	for i, r := range l.ends {
-		l.s[i] = r.space.New(session.Peer{Name: fmt.Sprint(l.ends[1-i].n), Device: author(l.ends[1-i].n).Device, Wake: func() {}})
+		l.s[i] = r.space.New(session.Peer{Name: fmt.Sprint(l.ends[1-i].n), Device: author(l.ends[1-i].n).Device, Wake: func() {}, Eager: eager && i == 0})
 		r.unsaid = true
 	}
 	return l
