@@ -41,7 +41,12 @@ func (b *Batch) SigningBytes() []byte {
 // digest hashes an encoding, without making all of it where it is long: whoever sent a batch is not known yet.
 func (b *Batch) digest(f form) ID {
 	if len(b.Changes) <= fewChanges {
-		return Sum(b.append(make([]byte, 0, b.room()), f))
+		var few [1024]byte // on the stack; most are shorter
+		p := few[:0]
+		if n := b.room(); n > len(few) {
+			p = make([]byte, 0, n)
+		}
+		return Sum(b.append(p, f))
 	}
 	buf := b.appendHead(make([]byte, 0, 2048+b.headRoom()), f)
 	buf = appendHead(append(buf, "\x67changes"...), majorArray, uint64(len(b.Changes)))

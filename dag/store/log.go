@@ -32,6 +32,7 @@ type log struct {
 
 	buf     []byte // of the appender, as is what follows
 	advance uint64 // position up to which the last segment is written in advance
+	ahead   uint64 // how much that was, the last time
 
 	syncs syncs
 }
@@ -186,7 +187,11 @@ func (l *log) fileFor(at uint64) (disk.File, error) {
 	return l.files[at>>segmentBits], nil
 }
 
-const prewriteBytes = 256 << 10
+// What is written ahead doubles from the least to the most: a node may open thousands of logs for a change each.
+const (
+	leastAhead = 16 << 10
+	mostAhead  = 256 << 10
+)
 
 // prewrite fills the file with zeros some way ahead of a record: while syncs are small and frequent, they cost half as much
 // where the file does not grow. A full disk is no error here.
@@ -194,7 +199,10 @@ func (l *log) prewrite(f disk.File, at, end uint64) {
 	if at>>segmentBits == l.advance>>segmentBits && end <= l.advance {
 		return
 	}
-	n := min(prewriteBytes, segmentBytes-at%segmentBytes)
+	for l.ahead = min(max(2*l.ahead, leastAhead), mostAhead); l.ahead < end-at && l.ahead < mostAhead; {
+		l.ahead *= 2
+	}
+	n := min(l.ahead, segmentBytes-at%segmentBytes)
 	if n < end-at || f.Allocate(int64(at%segmentBytes), int64(n)) != nil {
 		return
 	}

@@ -49,11 +49,17 @@ type Space struct {
 
 	ckpt sync.Mutex // one checkpoint at a time
 	gone bool       // guarded by ckpt: it is closed
-	last struct {   // guarded by ckpt: what the last one covered
-		acl, files store.Mark
-		blocks     int64
-	}
+	last marks      // guarded by ckpt: what the last one covered
+	seen marks      // guarded by ckpt: at the last tick
 }
+
+// marks is how far a space's logs go.
+type marks struct {
+	acl, files store.Mark
+	blocks     int64
+}
+
+func (sp *Space) marks() marks { return marks{sp.aclLog.Mark(), sp.log.Mark(), sp.blocks.Len()} }
 
 func (sp *Space) close() error {
 	var err error
@@ -233,7 +239,7 @@ func (sp *Space) opened() {
 	if b, ok := sp.blocks.(*block.Store); !ok || !b.Synced() || sp.aclLog.Dirty()+sp.log.Dirty() > 0 {
 		return
 	}
-	sp.last.acl, sp.last.files, sp.last.blocks = sp.aclLog.Mark(), sp.log.Mark(), sp.blocks.Len()
+	sp.last = sp.marks()
 	sp.settle()
 }
 
@@ -249,6 +255,23 @@ func (sp *Space) measure() *Usage {
 	return &Usage{sp.acl.Payer(), blocks, sp.aclLog.Bytes() + sp.log.Bytes()}
 }
 
+// tick writes the indexes where that is due: when there are new blocks or much else that is new, when nothing came since the last tick, and at each lateTicks-th, of
+// which each space has its own. With a change now and then to each of thousands of spaces a transaction each time would cost as much as taking it in.
+func (sp *Space) tick(ctx context.Context, n int) error {
+	sp.ckpt.Lock()
+	defer sp.ckpt.Unlock()
+	now := sp.marks()
+	if sp.gone || now == sp.last {
+		return nil
+	}
+	quiet, turn := now == sp.seen, (n+int(sp.id[0]))%lateTicks == 0
+	sp.seen = now
+	if !quiet && !turn && now.blocks == sp.last.blocks && sp.aclLog.Dirty()+sp.log.Dirty() < fewDirty {
+		return nil
+	}
+	return sp.write(ctx)
+}
+
 // checkpoint writes the indexes, where there is something new.
 func (sp *Space) checkpoint(ctx context.Context) error {
 	sp.ckpt.Lock()
@@ -256,8 +279,12 @@ func (sp *Space) checkpoint(ctx context.Context) error {
 	if sp.gone {
 		return nil
 	}
-	now := sp.last
-	now.acl, now.files, now.blocks = sp.aclLog.Mark(), sp.log.Mark(), sp.blocks.Len()
+	return sp.write(ctx)
+}
+
+// write is checkpoint. ckpt is held.
+func (sp *Space) write(ctx context.Context) error {
+	now := sp.marks()
 	if now == sp.last {
 		return nil
 	}

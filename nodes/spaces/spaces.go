@@ -34,6 +34,8 @@ const (
 	dbName          = "space.db"
 	indexBytes      = 256 << 20 // what is reserved for an index: many are open
 	checkpointEvery = 2 * time.Second
+	lateTicks       = 5           // of these, after which a space is written that is written to all the time
+	fewDirty        = 256 << 10   // bytes that are to go into the index, with which it can wait so long
 	ageEvery        = time.Minute // what was not asked for since then, or as long again, goes from memory: thousands are open
 	closeAfter      = time.Minute // what Options.CloseAfter is by itself
 	flushBlocks     = 128         // that are not in the index: who opens a space reads the header of each, from a cold disk one by one
@@ -140,7 +142,7 @@ func (s *Set) Run(ctx context.Context) error {
 	tick := time.NewTicker(min(checkpointEvery, s.opt.CloseAfter))
 	defer tick.Stop()
 	aged := time.Now()
-	for {
+	for n := 0; ; n++ {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -156,7 +158,7 @@ func (s *Set) Run(ctx context.Context) error {
 				sp.acl.Graph().Age()
 				sp.blocks.Age()
 			}
-			if err := sp.checkpoint(ctx); err != nil && ctx.Err() == nil {
+			if err := sp.tick(ctx, n); err != nil && ctx.Err() == nil {
 				s.opt.Log.Error("a checkpoint was not written", "space", sp.id.String(), "err", err)
 			}
 		}

@@ -126,6 +126,9 @@ func (d *side) popAnswer() {
 
 // wanting returns the next Want, nil where there is nothing to ask for, or the peer has enough to answer.
 func (d *side) wanting() wire.Message {
+	if len(d.wants) == 0 {
+		return nil
+	}
 	m := &wire.Want{Graph: d.kind}
 	for len(d.wants) > 0 && len(m.IDs) < wire.MaxIDs {
 		w := d.wants[0]
