@@ -13,8 +13,12 @@ import (
 
 // How the tree follows the graph: batch by batch as they stand in the log, and with each the names that are to be looked at.
 
-// foldBytes is about how many bytes of batches a round takes in.
-const foldBytes = 1 << 20
+// foldBytes is about how many bytes of batches a round takes in, and foldChanges how many changes: no more than the tree keeps objects in
+// memory of, as the plan of the round asks for each, and one that is gone is folded from its history.
+const (
+	foldBytes   = 1 << 20
+	foldChanges = cacheObjects - cacheObjects/8
+)
 
 // errEnough ends a walk that goes on later.
 var errEnough = errors.New("fs: enough for now")
@@ -35,9 +39,9 @@ func (s *space) foldArrived(ctx context.Context) (all, end bool, err error) {
 	if err != nil {
 		return false, false, err
 	}
-	end, bytes := true, 0
+	end, bytes, changes := true, 0, 0
 	err = s.graph.Since(in.st.next, func(at, next uint64, b *dag.Batch, bodies [][]byte) error {
-		if bytes >= foldBytes {
+		if bytes >= foldBytes || changes >= foldChanges {
 			end = false
 			return errEnough
 		}
@@ -49,6 +53,7 @@ func (s *space) foldArrived(ctx context.Context) (all, end bool, err error) {
 			in.st.end(next)
 			return nil
 		}
+		changes += len(bodies)
 		return s.foldBatch(at, next, b, bodies, branched[b.Device])
 	})
 	if err != nil && !errors.Is(err, errEnough) {

@@ -177,12 +177,12 @@ func (s *space) attr(n *index.Inode) Attr {
 
 // markDirty notes that an inode has something to publish.
 func (s *space) markDirty(n *index.Inode) {
-	now := s.h.now()
 	d, ok := s.dirty[n.Ino]
+	if !ok && !n.Dirty() {
+		return
+	}
+	now := s.h.now()
 	if !ok {
-		if !n.Dirty() {
-			return
-		}
 		d.first, d.seq = now, s.last
 	}
 	d.last, d.newest = now, s.last

@@ -261,7 +261,8 @@ func (x *Index) stored(id [32]byte) (uint64, error) {
 	if !x.gens.may(id[:16]) {
 		return 0, nil
 	}
-	ino, err := x.loadObject(id[:16])
+	key := [16]byte(id[:]) // a copy goes onto the heap, not id itself: most that are asked for are not stored
+	ino, err := x.loadObject(key[:])
 	if err == nil {
 		for k := range x.objects {
 			if len(x.objects) < cacheObjects {
