@@ -190,25 +190,7 @@ func (r *Rows) page(in, prefix, from string) (rows []row, last string, err error
 		}
 	}
 	if !bare {
-		err = r.db.View(func(tx kv.Tx) error {
-			var bad error
-			err := tx.Scan(bucketRows, []byte(from), func(k, v []byte) bool {
-				if !bytes.HasPrefix(k, []byte(prefix)) {
-					return false
-				}
-				var b []byte
-				if b, bad = r.open(k, v); bad != nil {
-					return false
-				}
-				rows = append(rows, row{string(k), b})
-				if len(rows) == rowStep {
-					last = rows[rowStep-1].key
-				}
-				return len(rows) < rowStep
-			})
-			return errors.Join(err, bad)
-		})
-		if err != nil {
+		if rows, last, err = r.stored(prefix, from); err != nil {
 			return nil, "", err
 		}
 	}
@@ -216,13 +198,46 @@ func (r *Rows) page(in, prefix, from string) (rows []row, last string, err error
 	if r.cur.wiped {
 		layers[0] = nil
 	}
+	if len(rows) == 0 && layers[0] == nil {
+		rows, last = r.cur.page(prefix, from)
+		return rows, last, nil
+	}
+	return r.merge(layers, rows, last, prefix, from)
+}
+
+// stored is page of what the database has.
+func (r *Rows) stored(prefix, from string) (rows []row, last string, err error) {
+	err = r.db.View(func(tx kv.Tx) error {
+		var bad error
+		err := tx.Scan(bucketRows, []byte(from), func(k, v []byte) bool {
+			if !bytes.HasPrefix(k, []byte(prefix)) {
+				return false
+			}
+			var b []byte
+			if b, bad = r.open(k, v); bad != nil {
+				return false
+			}
+			rows = append(rows, row{string(k), b})
+			if len(rows) == rowStep {
+				last = rows[rowStep-1].key
+			}
+			return len(rows) < rowStep
+		})
+		return errors.Join(err, bad)
+	})
+	return rows, last, err
+}
+
+// merge is page of what layers lie over rows that are stored, up to last.
+func (r *Rows) merge(layers [2]*rowLayer, rows []row, last, prefix, from string) ([]row, string, error) {
 	var merged *btree.Map[string, []byte] // nil: nothing of rows changed
 	for i, l := range layers {
 		if l == nil {
 			continue
 		}
 		if len(rows) == 0 && merged == nil && i == len(layers)-1 {
-			return l.page(prefix, from)
+			rows, last := l.page(prefix, from)
+			return rows, last, nil
 		}
 		n := 0
 		l.rows.Ascend(from, func(k string, v []byte) bool {
@@ -259,7 +274,7 @@ func (r *Rows) page(in, prefix, from string) (rows []row, last string, err error
 }
 
 // page is that of a layer over which and under which nothing is.
-func (l *rowLayer) page(prefix, from string) (rows []row, last string, err error) {
+func (l *rowLayer) page(prefix, from string) (rows []row, last string) {
 	n := 0
 	l.rows.Ascend(from, func(k string, v []byte) bool {
 		if !strings.HasPrefix(k, prefix) {
@@ -273,7 +288,7 @@ func (l *rowLayer) page(prefix, from string) (rows []row, last string, err error
 		}
 		return n < rowStep
 	})
-	return rows, last, nil
+	return rows, last
 }
 
 // Freeze begins a checkpoint, as Index.Freeze does; done needs no lock.

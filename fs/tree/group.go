@@ -91,12 +91,7 @@ func (g *group) nodes() ([]Node, error) {
 	if len(g.claims) == 0 {
 		return nil, nil
 	}
-	if len(g.claims) == 1 && !g.claims[0].Split {
-		c := &g.claims[0]
-		n := Node{Name: g.name, Kind: c.Kind, Object: c.Object, Link: c.Link}
-		if c.Kind == KindDir {
-			n.Dirs = []dag.ID{c.Object}
-		}
+	if n, ok := g.one(); ok {
 		return []Node{n}, nil
 	}
 	dir, files, err := g.split()
@@ -118,6 +113,19 @@ func (g *group) nodes() ([]Node, error) {
 		items = slices.Insert(slices.Delete(items, i, i+1), 0, top)
 	}
 	return g.assign(out, items)
+}
+
+// one returns the entry of a group that has one claim, which nothing rivals; ok is false for any other.
+func (g *group) one() (n Node, ok bool) {
+	if len(g.claims) != 1 || g.claims[0].Split {
+		return Node{}, false
+	}
+	c := &g.claims[0]
+	n = Node{Name: g.name, Kind: c.Kind, Object: c.Object, Link: c.Link}
+	if c.Kind == KindDir {
+		n.Dirs = []dag.ID{c.Object}
+	}
+	return n, true
 }
 
 // split makes the node of the directories, and returns the claims of the others.

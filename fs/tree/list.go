@@ -63,8 +63,8 @@ func (t *Tree) List(dir dag.ID) ([]Node, error) {
 }
 
 func (t *Tree) listClass(class []dag.ID) ([]Node, error) {
-	names := make(map[string][]Claim)
-	var order []string
+	var claims []Claim
+	var order []namedClaim
 	for _, dir := range class {
 		o, err := t.store.Object(dir)
 		if err != nil {
@@ -79,19 +79,40 @@ func (t *Tree) listClass(class []dag.ID) ([]Node, error) {
 		}
 		if err := t.store.Children(dir, func(name string, c Claim) bool {
 			if birth.Compare(c.Pos) < 0 {
-				if names[name] == nil {
-					order = append(order, name)
-				}
-				names[name] = append(names[name], c)
+				order = append(order, namedClaim{name, len(claims)})
+				claims = append(claims, c)
 			}
 			return true
 		}); err != nil {
 			return nil, err
 		}
 	}
+	slices.SortFunc(order, func(a, b namedClaim) int {
+		if c := strings.Compare(a.name, b.name); c != 0 {
+			return c
+		}
+		return a.at - b.at
+	})
 	out := make([]Node, 0, len(order))
-	for _, name := range order {
-		g := group{t, class, name, names[name]}
+	for len(order) > 0 {
+		name, n := order[0].name, 1
+		for n < len(order) && order[n].name == name {
+			n++
+		}
+		g := group{t: t, class: class, name: name}
+		if n == 1 { // as mostly
+			at := order[0].at
+			g.claims = claims[at : at+1 : at+1]
+		} else {
+			for _, o := range order[:n] {
+				g.claims = append(g.claims, claims[o.at])
+			}
+		}
+		order = order[n:]
+		if one, ok := g.one(); ok {
+			out = append(out, one)
+			continue
+		}
 		ns, err := g.nodes()
 		if err != nil {
 			return nil, err
@@ -100,6 +121,12 @@ func (t *Tree) listClass(class []dag.ID) ([]Node, error) {
 	}
 	slices.SortFunc(out, func(a, b Node) int { return strings.Compare(a.Name, b.Name) })
 	return out, nil
+}
+
+// namedClaim is a name of a directory, and the place of one of its claims in a list.
+type namedClaim struct {
+	name string
+	at   int
 }
 
 // Class returns the directory objects that are shown as one with dir, the oldest first. Where no directories are merged
