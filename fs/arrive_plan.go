@@ -64,12 +64,13 @@ func (s *space) planArrival(published bool) (events []Event, seq journal.Seq, mo
 	in := &s.in
 	in.st.held = true
 	defer func() { in.st.held = false }()
+	names := in.sortedNames()
+	n := min(len(names), foldChanges) // most names are of one object, in a round that takes much in
 	a := &arrival{
 		s: s, t: in.t, st: in.st, now: s.h.now(), seq: max(s.last, 1),
-		seen: map[tree.DirName]bool{}, inos: map[dag.ID]uint64{}, want: map[spot]*tree.Node{}, shows: map[spot]*index.Entry{},
-		inodes: map[uint64]*index.Inode{}, fresh: map[uint64]bool{}, stays: map[uint64]bool{}, empty: map[uint64]bool{}, listed: map[dag.ID]bool{}, wait: map[tree.DirName]struct{}{}, leave: map[spot]bool{}, next: s.nextIno,
+		seen: make(map[tree.DirName]bool, n), inos: make(map[dag.ID]uint64, n), want: make(map[spot]*tree.Node, n), shows: map[spot]*index.Entry{},
+		inodes: make(map[uint64]*index.Inode, n), fresh: make(map[uint64]bool, n), stays: map[uint64]bool{}, empty: map[uint64]bool{}, listed: map[dag.ID]bool{}, wait: map[tree.DirName]struct{}{}, leave: map[spot]bool{}, next: s.nextIno,
 	}
-	names := in.sortedNames()
 	done := 0
 	for ; done < len(names) && a.size < maxArrival; done++ {
 		a.work = append(a.work, names[done])
@@ -578,7 +579,7 @@ func (a *arrival) check() error {
 		}
 		dropped[at] = true
 	}
-	added := map[spot]bool{}
+	added := make(map[spot]bool, len(a.rec.Add))
 	for _, d := range a.rec.Add {
 		at := spot{d.Dir, d.Name}
 		e, err := a.entry(at)

@@ -344,11 +344,10 @@ func (x *Index) entryAt(parent, hash uint64) (*Entry, error) {
 // isBare reports whether no entry of a directory is stored, as long as that is known: one that is new gets many names, and none of them is
 // worth a look.
 func (x *Index) isBare(dir uint64) (bool, error) {
-	bare, known := x.bare[dir]
-	if known {
+	if bare, known := x.bare[dir]; known {
 		return bare, nil
 	}
-	bare = true
+	bare := true
 	err := x.db.View(func(tx kv.Tx) error {
 		return tx.Scan(bucketEntries, appendEntryKey(nil, dir, 0), func(k, _ []byte) bool {
 			bare = binary.BigEndian.Uint64(k) != dir

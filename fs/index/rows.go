@@ -155,12 +155,12 @@ func (r *Rows) ScanIn(in, prefix string, fn func(key string, value []byte) bool)
 // isBare reports whether nothing is stored that begins with a prefix. mu is held, so that no checkpoint ends meanwhile.
 func (r *Rows) isBare(prefix string) (bool, error) {
 	r.bareMu.Lock()
-	bare, known := r.bare[prefix]
+	is, known := r.bare[prefix]
 	r.bareMu.Unlock()
 	if known {
-		return bare, nil
+		return is, nil
 	}
-	bare = true
+	bare := true
 	err := r.db.View(func(tx kv.Tx) error {
 		return tx.Scan(bucketRows, []byte(prefix), func(k, _ []byte) bool {
 			bare = !bytes.HasPrefix(k, []byte(prefix))

@@ -61,7 +61,7 @@ func (t *Tree) Root() dag.ID { return t.root }
 // lists Children of removed directories only. For a directory move it reads the moves above it in the order (usually none) and
 // the objects on the way up from the new place, and writes the moves whose effect changed.
 func (t *Tree) Apply(changes ...Change) (*Delta, error) {
-	u := newUpdate(t)
+	u := newUpdate(t, len(changes))
 	groups, order := byObject(changes)
 	for _, id := range order {
 		if err := u.fold(id, groups[id]); err != nil {
@@ -74,7 +74,7 @@ func (t *Tree) Apply(changes ...Change) (*Delta, error) {
 // Retract takes changes out again, with everything that has them in its past. Their histories hold them no more. It costs a
 // fold of their objects, and all moves where a directory or a move is among them.
 func (t *Tree) Retract(changes ...Change) (*Delta, error) {
-	u := newUpdate(t)
+	u := newUpdate(t, len(changes))
 	groups, order := byObject(changes)
 	for _, id := range order {
 		if err := u.unfold(id, groups[id]); err != nil {
@@ -112,9 +112,10 @@ type update struct {
 	merges  map[DirName]struct{}
 }
 
-func newUpdate(t *Tree) *update {
+// newUpdate begins an operation of so many changes.
+func newUpdate(t *Tree, changes int) *update {
 	return &update{
-		t: t, old: make(map[dag.ID]*Object), dropped: make(map[Order]struct{}), names: make(map[DirName]struct{}),
+		t: t, old: make(map[dag.ID]*Object, changes), dropped: make(map[Order]struct{}), names: make(map[DirName]struct{}, changes),
 		merges: make(map[DirName]struct{}),
 	}
 }

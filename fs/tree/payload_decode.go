@@ -32,9 +32,8 @@ func DecodePayload(b []byte, self dag.ID, parents []dag.ID) (*Payload, error) {
 		d.fail("payload")
 	}
 	p := &Payload{Kind: Kind(d.uint(uint64(kindEnd)-1, "kind")), Time: d.int("time")}
-	ids := make([]dag.ID, 1+len(parents), 1+len(parents)+8)
-	ids[0] = self
-	copy(ids[1:], parents)
+	var few [8]dag.ID // as mostly: on the stack
+	ids := append(append(few[:0], self), parents...)
 	for range d.array(MaxPayload/34, "ids") {
 		ids = append(ids, d.id("id"))
 	}

@@ -40,13 +40,21 @@ func (v *View) Size() int64 {
 
 // View resolves the candidates of a file. The zero View is that of a file without content operations: empty.
 func (s *State) View() View {
+	if len(s.values) == 1 && !s.values[0].replaced { // as mostly
+		v := View{Main: s.contentValue(0)}
+		v.Mtime, v.Behind = v.Main.Mtime, []Ref{v.Main.Ref}
+		if s.MtimeSet {
+			v.Mtime = s.Mtime
+		}
+		return v
+	}
 	all := s.Contents()
 	if len(all) == 0 {
 		return View{Mtime: s.Mtime}
 	}
 	last := len(all) - 1
 	v := View{Main: all[last], Mtime: all[last].Mtime}
-	if last == 0 { // as mostly
+	if last == 0 {
 		v.Behind = []Ref{v.Main.Ref}
 		if s.MtimeSet {
 			v.Mtime = s.Mtime
