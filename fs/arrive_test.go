@@ -368,3 +368,42 @@ func TestWriteToWhatGetsAnotherLink(t *testing.T) {
 		}
 	}
 }
+
+// TestRoundFitsInMemory: a round takes in no more objects than the tree keeps in memory, however small their changes are. Else the plan of
+// the round folds some from their history again.
+func TestRoundFitsInMemory(t *testing.T) {
+	const files = cacheObjects + cacheObjects/16
+	d := newDevices(t, 2)
+	a, b := d.all[0], d.all[1]
+	for i := range files {
+		must2(a.Mknod(a.root, fmt.Sprint(i), 0100644, 0, Cred{1000, 1000}))
+	}
+	from, to := must2(a.namedSpace(PersonalName)), must2(b.namedSpace(PersonalName))
+	must(t, from.publishAll(t.Context()))
+	must(t, from.acl.List().Export(func(f []byte) error { return to.acl.List().Import(f) }))
+	_, err := to.graph.Rejudge(nil)
+	must(t, err)
+	to.takes(t, from.lackedBy(t, to))
+
+	to.pubMu.Lock()
+	defer to.pubMu.Unlock()
+	all, rounds := 0, 0
+	for end, start := false, uint64(0); !end; rounds++ {
+		_, end, err = to.foldArrived(t.Context())
+		must(t, err)
+		came := 0
+		must(t, to.graph.Since(start, func(at, _ uint64, _ *dag.Batch, bodies [][]byte) error {
+			if at < to.in.st.next {
+				came += len(bodies)
+			}
+			return nil
+		}))
+		if came > cacheObjects {
+			t.Errorf("round %d took in %d changes, more than the %d objects that are kept", rounds, came, cacheObjects)
+		}
+		all, start = all+came, to.in.st.next
+	}
+	if all < files || rounds < 2 {
+		t.Errorf("%d changes came in %d rounds", all, rounds)
+	}
+}
