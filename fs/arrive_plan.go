@@ -435,6 +435,14 @@ func (a *arrival) waiting() (map[spot]bool, error) {
 			}
 		}
 		if want := a.want[at]; want != nil {
+			dealing, err := a.dealing(want.Object)
+			if err != nil {
+				return nil, err
+			}
+			if dealing {
+				waits[at] = true
+				continue
+			}
 			n, err := a.owner(want.Object)
 			if err != nil {
 				return nil, err
@@ -451,6 +459,32 @@ func (a *arrival) waiting() (map[spot]bool, error) {
 		}
 	}
 	return waits, nil
+}
+
+// dealing reports whether an object is a conflict copy of which a person has just removed or moved a twin that this device made, and the
+// publication of that will say so.
+func (a *arrival) dealing(object dag.ID) (bool, error) {
+	twins, err := a.t.Twins(object)
+	if err != nil {
+		return false, err
+	}
+	for _, t := range twins {
+		ino, err := a.s.ix.Object(t)
+		if err != nil {
+			return false, a.s.damaged(err)
+		}
+		if ino == 0 {
+			continue
+		}
+		n, err := a.s.ix.Inode(ino)
+		if err != nil {
+			return false, a.s.damaged(err)
+		}
+		if n != nil && (len(n.Gone) > 0 || slices.ContainsFunc(n.Links, func(l index.Link) bool { return l.Dirty != 0 })) {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // busy reports whether an inode has changes that are not published, or is being written.

@@ -10,7 +10,7 @@ import (
 
 // Conflicts that came with others' changes are ended before they show: what the tree would show as a conflict copy, or as the merge
 // of several texts, is published so, and becomes files like any other. Each device that can write does it; what two do at once is the
-// same, and shows once.
+// same, and shows once. So is what comes of a conflict copy that a person has dealt with when only another device's equal one was known.
 
 // maxSettled bounds the changes of one batch that ends conflicts.
 const maxSettled = dag.MaxChanges / 2
@@ -24,8 +24,7 @@ func (s *space) settleConflicts() (bool, error) {
 	in := &s.in
 	var drafts []*tree.Draft
 	touched := map[dag.ID]bool{}
-	err := in.t.Unsettled(func(at tree.DirName) error {
-		plan, err := in.t.PlanSettle(at)
+	take := func(plan *tree.Plan, err error) error {
 		if errors.Is(err, tree.ErrUnknown) || errors.Is(err, tree.ErrNotExist) {
 			return nil // of a later version, or what a value lay over is gone: it stays as it is shown
 		}
@@ -44,7 +43,11 @@ func (s *space) settleConflicts() (bool, error) {
 			return errEnough
 		}
 		return nil
-	})
+	}
+	err := in.t.Dealt(func(object dag.ID) error { return take(in.t.PlanDealt(object)) })
+	if err == nil {
+		err = in.t.Unsettled(func(at tree.DirName) error { return take(in.t.PlanSettle(at)) })
+	}
 	if err != nil && !errors.Is(err, errEnough) || len(drafts) == 0 {
 		return false, err
 	}

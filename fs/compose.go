@@ -46,6 +46,7 @@ func (c *composer) compose() bool {
 		o.payload.Ops = append(o.payload.Ops, c.missed(o.object, o.payload.Ops)...)
 	}
 	if len(n.Links) == 0 && n.Ino != rootDir {
+		c.deals()
 		if !fresh && len(c.payload.Ops) > 0 {
 			c.payload.Ops = append(c.payload.Ops, c.missed(n.Object, c.payload.Ops)...)
 		}
@@ -80,10 +81,37 @@ func (c *composer) compose() bool {
 		c.op(tree.Op{Kind: tree.OpMtime, Mtime: n.Mtime})
 	}
 	c.xattrs(fresh)
+	c.deals()
 	if c.item.content != nil {
 		c.content()
 	}
 	return true
+}
+
+// deals notes with what is removed or moved that a person has dealt with it, where it is a conflict copy.
+func (c *composer) deals() {
+	n := c.item.n
+	if _, ok := n.Xattr(tree.ConflictXattr); !ok && !slices.ContainsFunc(n.DirtyXattrs, func(d index.XattrDirty) bool {
+		return d.Name == tree.ConflictXattr
+	}) {
+		return
+	}
+	deal := func(object dag.ID, p *tree.Payload) {
+		if object.IsZero() || len(p.Ops) == 0 {
+			return
+		}
+		st, _, err := c.s.stateOf(object)
+		if err != nil {
+			return // the fold's error is reported by whoever reads the history
+		}
+		if o, ok := st.Deal(p.Ops); ok {
+			p.Ops = append(p.Ops, o)
+		}
+	}
+	deal(n.Object, &c.payload)
+	for i := range c.others {
+		deal(c.others[i].object, &c.others[i].payload)
+	}
 }
 
 // content puts the content operation.

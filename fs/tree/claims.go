@@ -66,7 +66,7 @@ func (u *update) claim(id dag.ID) error {
 			}
 		}
 	}
-	return nil
+	return u.twins(id, now)
 }
 
 // touch notes that the entry of a name may have changed. A name that a conflict copy could have changes what the copies of the

@@ -151,7 +151,7 @@ func (w *planner) move(n *Node, parent dag.ID, name string) error {
 		return err
 	}
 	w.plan.of(n.Object).op(s.Move(n.Link, parent, name))
-	return nil
+	return w.deal(n)
 }
 
 // PlanExchange swaps two entries.

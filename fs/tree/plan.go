@@ -257,6 +257,9 @@ func (s *State) attributes(d *Draft) {
 		d.op(Op{Kind: OpOwner, UID: s.UID, GID: s.GID})
 	}
 	for _, name := range sortedKeys(s.Xattrs) {
+		if name == DealtXattr {
+			continue // nobody has dealt with the other
+		}
 		d.op(Op{Kind: OpXattr, Name: name, Value: s.Xattrs[name]})
 	}
 }
@@ -328,7 +331,26 @@ func (w *planner) removeNode(n *Node) error {
 	if n.Loser == ContentLoser {
 		tw.Loser, tw.Content = ContentLoser, n.Content
 	}
-	return w.remove(tw)
+	if err := w.remove(tw); err != nil {
+		return err
+	}
+	return w.deal(n)
+}
+
+// deal notes that a person has dealt with an entry, where it is a conflict copy, removing or moving it.
+func (w *planner) deal(n *Node) error {
+	if n.Loser == ContentLoser {
+		return nil // it is no file of its own yet
+	}
+	s, err := w.state(n.Object)
+	if err != nil {
+		return err
+	}
+	d := w.plan.of(n.Object)
+	if o, ok := s.Deal(d.Ops); ok {
+		d.op(o)
+	}
+	return nil
 }
 
 // Complete fills in what the patches of a Missing value lie over, from the history of its object. It goes through that twice:

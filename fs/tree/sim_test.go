@@ -17,9 +17,9 @@ import (
 
 var simSpace = dag.Sum([]byte("a space"))
 
-// markOf finds the mark of a conflict copy in what is told of a file: it comes when the copy becomes a file of its own, and no person
-// sees it.
-var markOf = regexp.MustCompile(regexp.QuoteMeta(ConflictXattr) + `="(\\.|[^"\\])*"`)
+// markOf finds the marks of a conflict copy in what is told of a file: one comes when the copy becomes a file of its own, and one when
+// that is moved, and no person sees them.
+var markOf = regexp.MustCompile(` ?` + regexp.QuoteMeta(ConflictXattr) + `(\.dealt)?="(\\.|[^"\\])*"`)
 
 func shown(what string) string { return markOf.ReplaceAllString(what, "") }
 

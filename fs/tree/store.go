@@ -112,4 +112,6 @@ const (
 	SetRivals
 	// SetLimbo has the directories (and the empty name) that something was placed in while they were not known.
 	SetLimbo
+	// SetDealt has what is left of conflict copies that a person has dealt with (Tree.Dealt).
+	SetDealt
 )

@@ -1,0 +1,394 @@
+package tree
+
+import (
+	"bytes"
+	"errors"
+	"slices"
+
+	"github.com/anyfs/anyfs/dag"
+)
+
+// Two devices that end one conflict at once make the same conflict copy twice: a link has two placements of one name (of a file that
+// lost its name), or there are two objects of one name and content, twins (of a losing content). Who removes or moves the copy may
+// know of one only. He says in the same change that he dealt with it (DealtXattr), and what else there is of that copy goes the same
+// way when it comes: a device publishes that like the end of a conflict. So the fold knows nothing of it, and every version shows the
+// same tree.
+//
+// What was changed since it was made is no twin, and stays.
+
+// DealtXattr is the attribute of a conflict copy that a person has removed, renamed or moved. No person can give its name.
+const DealtXattr = ".conflict.dealt"
+
+const dealtVersion = 1
+
+// dealtValue is the value of the attribute: the name that the copy had.
+func dealtValue(name string) []byte {
+	var e encoder
+	e.array(2)
+	e.uint(dealtVersion)
+	e.str(name)
+	return e.b
+}
+
+// copyName returns the name that the mark of a conflict copy gives it, whatever it is called now.
+func (s *State) copyName() (string, bool) {
+	v, ok := s.Xattrs[ConflictXattr]
+	if !ok || s.Kind == KindDir || s.Kind == KindNone || len(s.Links) == 0 {
+		return "", false
+	}
+	c, ok := ParseConflict(v)
+	return c.Name, ok
+}
+
+// dealt reports whether a person has dealt with the copy of that name.
+func (s *State) dealt(name string) bool {
+	v, ok := s.Xattrs[DealtXattr]
+	return ok && bytes.Equal(v, dealtValue(name))
+}
+
+// Deal returns the operation that goes with a person's operations on an object when they remove or move a link by which it is a
+// conflict copy. ok is false when they don't.
+func (s *State) Deal(ops []Op) (o Op, ok bool) {
+	name, is := s.copyName()
+	if !is || s.dealt(name) {
+		return Op{}, false
+	}
+	for i := range ops {
+		switch o := &ops[i]; o.Kind {
+		case OpXattr:
+			if o.Name == DealtXattr {
+				return Op{}, false
+			}
+		case OpMove, OpUnlink:
+			l := s.linkAt(o.Link)
+			ok = ok || l != nil && l.Shown().Name == name
+		}
+	}
+	return Op{Kind: OpXattr, Name: DealtXattr, Value: dealtValue(name)}, ok
+}
+
+// untouched returns the link of a copy that was made as an object, where both are as they were made; else nil.
+func (s *State) untouched(name string) *Link {
+	if s.Kind != KindFile {
+		return nil
+	}
+	for _, v := range s.values {
+		if !v.replaced && v.Ref.Change != s.Object {
+			return nil
+		}
+	}
+	for _, l := range s.LiveLinks() {
+		if len(l.Values) == 1 && l.ID.Change == s.Object && l.Values[0].Ref == l.ID && l.Values[0].Name == name {
+			return l
+		}
+	}
+	return nil
+}
+
+// doubled returns the link of a copy that a person dealt with, where that is at the copy's name by several placements; else nil.
+func (s *State) doubled() *Link {
+	name, ok := s.copyName()
+	if !ok || !s.dealt(name) {
+		return nil
+	}
+	for _, l := range s.LiveLinks() {
+		if len(l.Values) > 1 && l.Shown().Name == name {
+			return l
+		}
+	}
+	return nil
+}
+
+// Twins are listed as claims, to the empty name in an object that there is not, which the copies' name gives. Split is set in those of
+// objects that a person dealt with, and the kind is that of a file in those of copies that are as they were made.
+
+func twinsOf(name string) dag.ID { return dag.Sum([]byte("anyfs/tree/twins/1" + name)) }
+
+// The names of the members of SetDealt.
+const (
+	dealtTwins = "-" // of a list of twins, in which some are to go
+	dealtLink  = ""  // of an object that has a doubled link
+)
+
+func twinClaim(o *Object) (twins dag.ID, c Claim, ok bool) {
+	if o == nil {
+		return dag.ID{}, Claim{}, false
+	}
+	s := o.State
+	name, ok := s.copyName()
+	if !ok {
+		return dag.ID{}, Claim{}, false
+	}
+	c = claimBy(s, Ref{Change: s.Object}, s.Links[0].Shown())
+	c.Kind, c.Split = KindNone, s.dealt(name)
+	if !c.Split && s.untouched(name) != nil {
+		c.Kind = KindFile
+	}
+	return twinsOf(name), c, true
+}
+
+// twins keeps the list of twins that an object is in, and SetDealt.
+func (u *update) twins(id dag.ID, now *Object) error {
+	st := u.t.store
+	old := u.old[id]
+	was, is := old != nil && old.State.doubled() != nil, now.State.doubled() != nil
+	if was != is {
+		if err := st.SetMark(SetDealt, id, dealtLink, is); err != nil {
+			return err
+		}
+	}
+	from, before, had := twinClaim(old)
+	to, after, has := twinClaim(now)
+	if had == has && from == to && before == after {
+		return nil
+	}
+	if had {
+		if err := st.DeleteClaim(from, "", before.Object, before.Link); err != nil {
+			return err
+		}
+	}
+	if has {
+		if err := st.SetClaim(to, "", after); err != nil {
+			return err
+		}
+	}
+	if had && (!has || from != to) {
+		if err := u.judgeTwins(from); err != nil {
+			return err
+		}
+	}
+	if has {
+		return u.judgeTwins(to)
+	}
+	return nil
+}
+
+func (u *update) judgeTwins(twins dag.ID) error {
+	claims, err := u.t.store.Claims(twins, "")
+	if err != nil {
+		return err
+	}
+	dealt, left := false, false
+	for i := range claims {
+		dealt = dealt || claims[i].Split
+		left = left || claims[i].Kind == KindFile
+	}
+	return u.t.store.SetMark(SetDealt, twins, dealtTwins, dealt && left)
+}
+
+// Twins returns the other objects that have the mark of the same conflict copy, removed ones too.
+func (t *Tree) Twins(object dag.ID) ([]dag.ID, error) {
+	s, err := t.State(object)
+	if err != nil || s == nil {
+		return nil, err
+	}
+	name, ok := s.copyName()
+	if !ok {
+		return nil, nil
+	}
+	claims, err := t.store.Claims(twinsOf(name), "")
+	var out []dag.ID
+	for i := range claims {
+		if claims[i].Object != object {
+			out = append(out, claims[i].Object)
+		}
+	}
+	return out, err
+}
+
+// Dealt calls fn for the objects that may be what is left of a conflict copy which a person has dealt with.
+func (t *Tree) Dealt(fn func(object dag.ID) error) error {
+	var marks []DirName
+	if err := t.store.Marks(SetDealt, func(dir dag.ID, name string) bool {
+		marks = append(marks, DirName{dir, name})
+		return true
+	}); err != nil {
+		return err
+	}
+	slices.SortFunc(marks, func(a, b DirName) int { return a.Dir.Compare(b.Dir) })
+	for _, m := range marks {
+		if m.Name == dealtLink {
+			if err := fn(m.Dir); err != nil {
+				return err
+			}
+			continue
+		}
+		claims, err := t.store.Claims(m.Dir, "")
+		if err != nil {
+			return err
+		}
+		claims = slices.Clone(claims)
+		slices.SortFunc(claims, func(a, b Claim) int { return a.Object.Compare(b.Object) })
+		for i := range claims {
+			if claims[i].Kind != KindFile {
+				continue
+			}
+			if err := fn(claims[i].Object); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// PlanDealt has what is left of a conflict copy go the way of the one that a person has dealt with: a twin is removed, and of a doubled
+// link the second placement counts no more. The plan is empty where something is not as the device made it that ended the conflict.
+func (t *Tree) PlanDealt(object dag.ID) (*Plan, error) {
+	w := t.planner()
+	s, err := w.state(object)
+	if err != nil {
+		return nil, err
+	}
+	name, ok := s.copyName()
+	if !ok {
+		return w.plan, nil
+	}
+	if s.dealt(name) {
+		if l := s.doubled(); l != nil {
+			err = w.undouble(s, l)
+		}
+		return w.plan, err
+	}
+	l := s.untouched(name)
+	if l == nil {
+		return w.plan, nil
+	}
+	mine, err := t.madeCopy(object)
+	if err != nil || len(mine) == 0 {
+		return w.plan, err
+	}
+	claims, err := t.store.Claims(twinsOf(name), "")
+	if err != nil {
+		return nil, err
+	}
+	for i := range claims {
+		if !claims[i].Split || claims[i].Object == object {
+			continue
+		}
+		other, err := t.madeCopy(claims[i].Object)
+		if err != nil {
+			return nil, err
+		}
+		if slices.EqualFunc(mine, other, equalContent) {
+			w.unlink(s, l.ID)
+			break
+		}
+	}
+	return w.plan, nil
+}
+
+// madeCopy returns the contents, one patch over the other, of an object that a device made as a conflict copy; none of what was made
+// otherwise. Only the end of a conflict makes an object by a change that sets the mark last, behind the content.
+func (t *Tree) madeCopy(object dag.ID) ([]*Content, error) {
+	var out []*Content
+	err := t.store.History(object, func(at Stamp, p *Payload) error {
+		if at.ID != object {
+			return nil
+		}
+		if p == nil || len(p.Ops) < 3 || p.Ops[0].Kind != OpLink {
+			return errFound
+		}
+		last := len(p.Ops) - 1
+		mark := &p.Ops[last]
+		if mark.Kind != OpXattr || mark.Name != ConflictXattr {
+			return errFound
+		}
+		if c, ok := ParseConflict(mark.Value); !ok || c.Name != p.Ops[0].Name {
+			return errFound
+		}
+		for i := last - 1; i > 0 && p.Ops[i].Kind == OpContent; i-- {
+			out = append(out, p.Ops[i].Content)
+		}
+		return errFound
+	})
+	if errors.Is(err, errFound) {
+		err = nil
+	}
+	return out, err
+}
+
+// errFound ends a walk through a history.
+var errFound = errors.New("tree: found")
+
+func equalContent(a, b *Content) bool {
+	return a.Size == b.Size && bytes.Equal(a.Inline, b.Inline) && a.Root.Equals(b.Root) && a.LayoutBlock == b.LayoutBlock &&
+		slices.Equal(a.Layout, b.Layout) && a.IsPatch() == b.IsPatch() && slices.EqualFunc(a.Patch, b.Patch, func(x, y Edit) bool {
+		return x.Off == y.Off && x.Len == y.Len && bytes.Equal(x.Bytes, y.Bytes)
+	})
+}
+
+// undouble puts a link where it would be if the copy's name had been given to it once.
+func (w *planner) undouble(s *State, l *Link) error {
+	once, err := w.t.foldOnce(s.Object)
+	if err != nil {
+		return err
+	}
+	to := once.linkAt(l.ID)
+	if to == nil {
+		return nil
+	}
+	for _, live := range once.LiveLinks() {
+		if live.ID != l.ID {
+			continue
+		}
+		if p, now := live.Shown(), l.Shown(); p.Parent != now.Parent || p.Name != now.Name {
+			w.plan.of(s.Object).op(s.Move(l.ID, p.Parent, p.Name))
+		}
+		return nil
+	}
+	w.unlink(s, l.ID)
+	return nil
+}
+
+// placedCopy says what a device that ended a conflict did to a link: of the placement that lost it made one by the copy's name.
+type placedCopy struct {
+	link, lost Ref
+	parent     dag.ID
+	name       string
+}
+
+// foldOnce folds an object as if of the placements by which several devices gave a link the same copy's name there were the first only,
+// and all that replaced or removed one of them had done that to the first.
+func (t *Tree) foldOnce(id dag.ID) (*State, error) {
+	s := t.newState(id)
+	first, same := map[placedCopy]Ref{}, map[Ref]Ref{}
+	err := t.store.History(id, func(at Stamp, p *Payload) error {
+		if p == nil {
+			return s.Apply(at, nil)
+		}
+		q := *p
+		q.Ops = slices.Clone(p.Ops)
+		name := ""
+		for i := range q.Ops {
+			if o := &q.Ops[i]; o.Kind == OpXattr && o.Name == ConflictXattr {
+				if c, ok := ParseConflict(o.Value); ok {
+					name = c.Name
+				}
+			}
+		}
+		for i := range q.Ops {
+			o := &q.Ops[i]
+			if o.Kind != OpMove && o.Kind != OpUnlink {
+				continue
+			}
+			if o.Kind == OpMove && name != "" && o.Name == name && len(o.Over) > 0 {
+				r := Ref{at.ID, uint32(i)}
+				key := placedCopy{o.Link, o.Over[len(o.Over)-1], o.Parent, name}
+				if f, again := first[key]; again {
+					same[r] = f
+					*o = Op{} // nothing, in its place
+					continue
+				}
+				first[key] = r
+			}
+			o.Over = slices.Clone(o.Over)
+			for k, r := range o.Over {
+				if f, ok := same[r]; ok {
+					o.Over[k] = f
+				}
+			}
+		}
+		return s.Apply(at, &q)
+	})
+	return s, err
+}
