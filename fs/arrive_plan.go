@@ -41,7 +41,8 @@ type arrival struct {
 	empty map[uint64]bool // directories that others take the place of
 	stays map[uint64]bool // directories that can't move yet
 	wait  map[tree.DirName]struct{}
-	leave map[spot]bool // what is ignored here, and nobody else has a say in
+	deals map[dag.ID]bool // objects of which a name was removed or moved here, and that is not published; nil: not looked up yet
+	leave map[spot]bool   // what is ignored here, and nobody else has a say in
 	rec   arriveRecord
 	out   []Event
 }
@@ -435,7 +436,7 @@ func (a *arrival) waiting() (map[spot]bool, error) {
 			}
 		}
 		if want := a.want[at]; want != nil {
-			dealing, err := a.dealing(want.Object)
+			dealing, err := a.dealing(want)
 			if err != nil {
 				return nil, err
 			}
@@ -461,30 +462,35 @@ func (a *arrival) waiting() (map[spot]bool, error) {
 	return waits, nil
 }
 
-// dealing reports whether an object is a conflict copy of which a person has just removed or moved a twin that this device made, and the
+// dealing reports whether a node is a conflict copy of which a person has just removed or moved a twin that this device made, and the
 // publication of that will say so.
-func (a *arrival) dealing(object dag.ID) (bool, error) {
-	twins, err := a.t.Twins(object)
-	if err != nil {
+func (a *arrival) dealing(want *tree.Node) (bool, error) {
+	if want.Kind != tree.KindFile {
+		return false, nil
+	}
+	twins, err := a.t.Twins(want.Object)
+	if err != nil || len(twins) == 0 {
 		return false, err
 	}
-	for _, t := range twins {
-		ino, err := a.s.ix.Object(t)
-		if err != nil {
-			return false, a.s.damaged(err)
-		}
-		if ino == 0 {
-			continue
-		}
-		n, err := a.s.ix.Inode(ino)
-		if err != nil {
-			return false, a.s.damaged(err)
-		}
-		if n != nil && (len(n.Gone) > 0 || slices.ContainsFunc(n.Links, func(l index.Link) bool { return l.Dirty != 0 })) {
-			return true, nil
+	if a.deals == nil {
+		a.deals = map[dag.ID]bool{}
+		for ino := range a.s.eachDirty() {
+			n, err := a.s.ix.Inode(ino)
+			if err != nil {
+				return false, a.s.damaged(err)
+			}
+			if n == nil {
+				continue
+			}
+			for i := range n.Gone {
+				a.deals[n.Gone[i].Object] = true
+			}
+			if slices.ContainsFunc(n.Links, func(l index.Link) bool { return l.Dirty != 0 }) {
+				a.deals[n.Object] = true
+			}
 		}
 	}
-	return false, nil
+	return slices.ContainsFunc(twins, func(id dag.ID) bool { return a.deals[id] }), nil
 }
 
 // busy reports whether an inode has changes that are not published, or is being written.

@@ -1,8 +1,11 @@
 package fs
 
 import (
+	"bytes"
 	"context"
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -20,38 +23,193 @@ func (d *devices) crossed(a, b *testHome) {
 	b.must(sb.arrive(ctx))
 }
 
-// TestCopyRemovedBeforeItsTwin: two devices end a conflict by equal copies, which show as one. Who removes the copy before the other device's has come
-// gets that in its place (TREE.md, section 12), on all devices alike; removed once more it stays away.
-func TestCopyRemovedBeforeItsTwin(t *testing.T) {
-	d := newDevices(t, 2)
+// crossedCopy makes a conflict on two devices, which both end it before they hear of one another, and gives the name of the copy, in case.
+func (d *devices) crossedCopy(make func(a, b *testHome)) string {
+	d.t.Helper()
 	a, b := d.all[0], d.all[1]
-	a.create(a.dir0(a.root, "case"), "f", []byte("first\n"))
+	a.create(a.dir0(a.root, "case"), "old", []byte("first\n"))
+	a.create(a.root, "other", []byte("other\n"))
 	d.settle()
-	a.write(a.in("case/f"), []byte("by a\n"), 0)
-	b.write(b.in("case/f"), []byte("by b\n"), 0)
+	d.sendBlocks(a, b)
+	d.sendBlocks(b, a)
+	make(a, b)
 	d.crossed(a, b)
 	d.same()
-	removeAll := func() []string {
-		names := a.list(a.in("case"))
-		for _, n := range names {
-			a.must(a.Unlink(a.in("case"), n))
+	return d.copyIn(a, "case")
+}
+
+// copyIn gives the name of the one conflict copy in a folder.
+func (d *devices) copyIn(h *testHome, dir string) (name string) {
+	d.t.Helper()
+	for _, n := range h.list(h.in(dir)) {
+		if strings.Contains(n, " (conflict ") {
+			if name != "" {
+				d.t.Fatalf("%s has the copies %q and %q", dir, name, n)
+			}
+			name = n
 		}
-		a.must(a.Rmdir(a.root, "case"))
-		return names
 	}
-	names := removeAll()
-	if len(names) != 2 {
-		t.Fatalf("there is %q, and no conflict copy", names)
+	if name == "" {
+		d.t.Fatalf("%q in %s, and no conflict copy", h.list(h.in(dir)), dir)
 	}
-	d.settle()
-	d.same()
-	if left := a.list(a.in("case")); len(left) != 1 || left[0] == "f" || !slices.Contains(names, left[0]) {
-		t.Fatalf("of %q there is %q again", names, left)
+	return name
+}
+
+// copiesOf are ways in which two devices make a conflict at once: of contents, and of names.
+var copiesOf = map[string]func(a, b *testHome){
+	"contents": func(a, b *testHome) {
+		a.write(a.in("case/old"), []byte("by a\n"), 0)
+		b.write(b.in("case/old"), []byte("by b\n"), 0)
+	},
+	"large contents": func(a, b *testHome) {
+		a.write(a.in("case/old"), bytes.Repeat([]byte("by a\n"), 9000), 0)
+		b.write(b.in("case/old"), bytes.Repeat([]byte("by b\n"), 9000), 0)
+	},
+	"files": func(a, b *testHome) {
+		a.create(a.in("case"), "f", []byte("by a\n"))
+		b.create(b.in("case"), "f", []byte("by b\n"))
+	},
+	"symlinks": func(a, b *testHome) {
+		must2(a.Symlink(a.in("case"), "f", "a", Cred{1000, 1000}))
+		must2(b.Symlink(b.in("case"), "f", "b", Cred{1000, 1000}))
+	},
+	"a file and a folder": func(a, b *testHome) {
+		a.create(a.in("case"), "f", []byte("by a\n"))
+		b.dir0(b.in("case"), "f")
+	},
+}
+
+// TestCopyRemovedBeforeItsTwin: two devices end a conflict by equal copies, which show as one. What a person does to the copy before the other
+// device's has come is what becomes of both.
+func TestCopyRemovedBeforeItsTwin(t *testing.T) {
+	resolve := func(keep Keep) func(h *testHome, name string) {
+		return func(h *testHome, name string) { must2(h.ResolveConflict("Personal/case/"+name, keep)) }
 	}
-	removeAll()
-	d.settle()
-	d.same()
-	if left := a.list(a.root); len(left) != 0 {
-		t.Errorf("%q came back a second time", left)
+	for does, do := range map[string]func(h *testHome, name string){
+		"unlink": func(h *testHome, name string) { h.must(h.Unlink(h.in("case"), name)) },
+		"rename": func(h *testHome, name string) { h.must(h.Rename(h.in("case"), name, h.in("case"), "mine", 0)) },
+		"move":   func(h *testHome, name string) { h.must(h.Rename(h.in("case"), name, h.root, name, 0)) },
+		"rename and remove": func(h *testHome, name string) {
+			h.must(h.Rename(h.in("case"), name, h.root, "x", 0))
+			h.publishes()
+			h.must(h.Unlink(h.root, "x"))
+		},
+		"rename over":        func(h *testHome, name string) { h.must(h.Rename(h.in("case"), name, h.root, "other", 0)) },
+		"exchange":           func(h *testHome, name string) { h.must(h.Rename(h.in("case"), name, h.root, "other", RenameExchange)) },
+		"resolve, keep this": resolve(KeepThis),
+		"resolve, keep that": resolve(KeepThat),
+		"resolve, keep both": resolve(KeepBoth),
+		"remove the folder":  func(h *testHome, name string) { h.removeAll("Personal/case") },
+		"move, then remove the folder": func(h *testHome, name string) {
+			h.must(h.Rename(h.in("case"), name, h.root, "mine", 0))
+			h.removeAll("Personal/case")
+		},
+	} {
+		for of, make := range copiesOf {
+			if of == "a file and a folder" && does == "resolve, keep this" {
+				continue // what a folder has can't be taken
+			}
+			for who := range 2 {
+				for _, how := range []string{"published", "not published", "in steps", "killed"} {
+					t.Run(fmt.Sprintf("%s/%s by %d, %s", does, of, who, how), func(t *testing.T) {
+						d := newDevices(t, 2)
+						name := d.crossedCopy(make)
+						h, other := d.all[who], d.all[1-who]
+						do(h, name)
+						want := d.tree(h)
+						switch how {
+						case "not published": // the other's comes first
+							s := must2(h.namedSpace(PersonalName))
+							h.takes(other)
+							if got := d.tree(h); !slices.Equal(got, want) {
+								t.Fatalf("the device shows\n  %s\nwant\n  %s", strings.Join(got, "\n  "), strings.Join(want, "\n  "))
+							}
+							h.must(s.publishAll(context.Background()))
+						case "in steps":
+							d.send(h, other)
+							d.send(other, h)
+						case "killed":
+							h.must(h.SyncAll(context.Background()))
+							h.kill()
+						}
+						d.settle()
+						d.same(want...)
+					})
+				}
+			}
+		}
+	}
+}
+
+// takes takes what another device has published.
+func (th *testHome) takes(other *testHome) {
+	th.t.Helper()
+	s := must2(th.namedSpace(PersonalName))
+	s.takes(th.t, must2(other.namedSpace(PersonalName)).lackedBy(th.t, s))
+	th.must(s.arrive(context.Background()))
+}
+
+// TestTwinThatIsTouched: of a copy that one device removed, the other's is kept where something was done to it that a removal does not go
+// before.
+func TestTwinThatIsTouched(t *testing.T) {
+	for does, do := range map[string]func(h *testHome, name string){
+		"write":  func(h *testHome, name string) { h.write(h.in("case/"+name), []byte("edited\n"), 0) },
+		"rename": func(h *testHome, name string) { h.must(h.Rename(h.in("case"), name, h.in("case"), "kept", 0)) },
+		"move":   func(h *testHome, name string) { h.must(h.Rename(h.in("case"), name, h.root, name, 0)) },
+		"link":   func(h *testHome, name string) { must2(h.Link(h.in("case/"+name), h.in("case"), "kept")) },
+	} {
+		for _, of := range []string{"contents", "large contents", "files"} {
+			for who := range 2 {
+				t.Run(fmt.Sprintf("%s/%s by %d", does, of, who), func(t *testing.T) {
+					d := newDevices(t, 2)
+					name := d.crossedCopy(copiesOf[of])
+					h, other := d.all[who], d.all[1-who]
+					do(h, name)
+					want := d.tree(h)
+					if does == "link" { // what has a name more keeps that
+						want = slices.DeleteFunc(want, func(l string) bool { return strings.Contains(l, name) })
+					}
+					other.must(other.Unlink(other.in("case"), name))
+					d.settle()
+					d.same(want...)
+				})
+			}
+		}
+	}
+}
+
+// TestCopyRestoredBeforeItsTwin: a copy that was removed and restored is there, however that crosses the other device's.
+func TestCopyRestoredBeforeItsTwin(t *testing.T) {
+	ctx := context.Background()
+	for _, of := range []string{"contents", "large contents", "files", "symlinks"} {
+		for _, when := range []string{"before it came", "after it came", "after it went"} {
+			for _, aside := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s, %s, aside %v", of, when, aside), func(t *testing.T) {
+					d := newDevices(t, 2)
+					name := d.crossedCopy(copiesOf[of])
+					a, b := d.all[0], d.all[1]
+					path, to := "Personal/case/"+name, ""
+					want := d.tree(a)
+					a.must(a.Unlink(a.in("case"), name))
+					switch when {
+					case "after it came":
+						d.send(b, a)
+					case "after it went":
+						d.settle()
+					}
+					if aside {
+						to = path
+					}
+					must2(a.Restore(ctx, path, "", to))
+					d.settle()
+					d.same(want...)
+					a.must(a.Unlink(a.in("case"), name))
+					d.settle()
+					if left := b.list(b.in("case")); slices.Contains(left, name) {
+						t.Errorf("removed again there is %q", left)
+					}
+				})
+			}
+		}
 	}
 }

@@ -30,20 +30,32 @@ func dealtValue(name string) []byte {
 	return e.b
 }
 
+// dealtName returns the name of the copy that a person has dealt with.
+func (s *State) dealtName() (string, bool) {
+	v, ok := s.Xattrs[DealtXattr]
+	if !ok || s.Kind == KindDir || len(s.Links) == 0 {
+		return "", false
+	}
+	d := decoder{b: v}
+	d.fixed(2, "dealt")
+	version := d.uint(dealtVersion, "version")
+	name := string(d.bytes(MaxName, "name"))
+	return name, d.done() == nil && version == dealtVersion && ValidName(name)
+}
+
 // copyName returns the name that the mark of a conflict copy gives it, whatever it is called now.
 func (s *State) copyName() (string, bool) {
 	v, ok := s.Xattrs[ConflictXattr]
-	if !ok || s.Kind == KindDir || s.Kind == KindNone || len(s.Links) == 0 {
+	if !ok || s.Kind == KindDir || len(s.Links) == 0 {
 		return "", false
 	}
 	c, ok := ParseConflict(v)
 	return c.Name, ok
 }
 
-// dealt reports whether a person has dealt with the copy of that name.
 func (s *State) dealt(name string) bool {
-	v, ok := s.Xattrs[DealtXattr]
-	return ok && bytes.Equal(v, dealtValue(name))
+	was, ok := s.dealtName()
+	return ok && was == name
 }
 
 // Deal returns the operation that goes with a person's operations on an object when they remove or move a link by which it is a
@@ -85,18 +97,18 @@ func (s *State) untouched(name string) *Link {
 	return nil
 }
 
-// doubled returns the link of a copy that a person dealt with, where that is at the copy's name by several placements; else nil.
-func (s *State) doubled() *Link {
-	name, ok := s.copyName()
-	if !ok || !s.dealt(name) {
+// doubled returns the links of a copy that a person dealt with which have several placements, one of them by the copy's name.
+func (s *State) doubled() (out []*Link) {
+	name, ok := s.dealtName()
+	if !ok {
 		return nil
 	}
 	for _, l := range s.LiveLinks() {
-		if len(l.Values) > 1 && l.Shown().Name == name {
-			return l
+		if len(l.Values) > 1 && slices.ContainsFunc(l.Values, func(p Placement) bool { return p.Name == name }) {
+			out = append(out, l)
 		}
 	}
-	return nil
+	return out
 }
 
 // Twins are listed as claims, to the empty name in an object that there is not, which the copies' name gives. Split is set in those of
@@ -110,55 +122,63 @@ const (
 	dealtLink  = ""  // of an object that has a doubled link
 )
 
-func twinClaim(o *Object) (twins dag.ID, c Claim, ok bool) {
+// twinClaims returns the claims of an object in lists of twins.
+func twinClaims(o *Object) (out []placedClaim) {
 	if o == nil {
-		return dag.ID{}, Claim{}, false
+		return nil
 	}
 	s := o.State
+	was, dealt := s.dealtName()
 	name, ok := s.copyName()
-	if !ok {
-		return dag.ID{}, Claim{}, false
+	if !dealt && !ok {
+		return nil
 	}
-	c = claimBy(s, Ref{Change: s.Object}, s.Links[0].Shown())
-	c.Kind, c.Split = KindNone, s.dealt(name)
-	if !c.Split && s.untouched(name) != nil {
-		c.Kind = KindFile
+	c := claimBy(s, Ref{Change: s.Object}, s.Links[0].Shown())
+	c.Kind = KindNone
+	if dealt {
+		c.Split = true
+		out = append(out, placedClaim{dir: twinsOf(was), c: c})
 	}
-	return twinsOf(name), c, true
+	if ok && !(dealt && was == name) {
+		if c.Split = false; s.untouched(name) != nil {
+			c.Kind = KindFile
+		}
+		out = append(out, placedClaim{dir: twinsOf(name), c: c})
+	}
+	return out
 }
 
-// twins keeps the list of twins that an object is in, and SetDealt.
+// twins keeps the lists of twins that an object is in, and SetDealt.
 func (u *update) twins(id dag.ID, now *Object) error {
 	st := u.t.store
 	old := u.old[id]
-	was, is := old != nil && old.State.doubled() != nil, now.State.doubled() != nil
-	if was != is {
-		if err := st.SetMark(SetDealt, id, dealtLink, is); err != nil {
+	if old != nil && old.State.doubled() != nil || now.State.doubled() != nil {
+		ops, err := u.t.once(now.State)
+		if err == nil {
+			err = st.SetMark(SetDealt, id, dealtLink, len(ops) > 0)
+		}
+		if err != nil {
 			return err
 		}
 	}
-	from, before, had := twinClaim(old)
-	to, after, has := twinClaim(now)
-	if had == has && from == to && before == after {
+	before, after := twinClaims(old), twinClaims(now)
+	if slices.Equal(before, after) {
 		return nil
 	}
-	if had {
-		if err := st.DeleteClaim(from, "", before.Object, before.Link); err != nil {
+	for _, c := range before {
+		if err := st.DeleteClaim(c.dir, "", c.c.Object, c.c.Link); err != nil {
 			return err
 		}
 	}
-	if has {
-		if err := st.SetClaim(to, "", after); err != nil {
+	for _, c := range after {
+		if err := st.SetClaim(c.dir, "", c.c); err != nil {
 			return err
 		}
 	}
-	if had && (!has || from != to) {
-		if err := u.judgeTwins(from); err != nil {
+	for _, c := range append(before, after...) {
+		if err := u.judgeTwins(c.dir); err != nil {
 			return err
 		}
-	}
-	if has {
-		return u.judgeTwins(to)
 	}
 	return nil
 }
@@ -239,15 +259,17 @@ func (t *Tree) PlanDealt(object dag.ID) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	name, ok := s.copyName()
-	if !ok {
+	ops, err := t.once(s)
+	if err != nil {
+		return nil, err
+	}
+	if len(ops) > 0 {
+		w.plan.of(object).ops(ops...)
 		return w.plan, nil
 	}
-	if s.dealt(name) {
-		if l := s.doubled(); l != nil {
-			err = w.undouble(s, l)
-		}
-		return w.plan, err
+	name, ok := s.copyName()
+	if !ok || s.dealt(name) {
+		return w.plan, nil
 	}
 	l := s.untouched(name)
 	if l == nil {
@@ -317,27 +339,33 @@ func equalContent(a, b *Content) bool {
 	})
 }
 
-// undouble puts a link where it would be if the copy's name had been given to it once.
-func (w *planner) undouble(s *State, l *Link) error {
-	once, err := w.t.foldOnce(s.Object)
+// once returns the operations that put doubled links where they would be if the copy's name had been given to them once.
+func (t *Tree) once(s *State) (ops []Op, err error) {
+	links := s.doubled()
+	if links == nil {
+		return nil, nil
+	}
+	once, err := t.foldOnce(s.Object)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	to := once.linkAt(l.ID)
-	if to == nil {
-		return nil
-	}
-	for _, live := range once.LiveLinks() {
-		if live.ID != l.ID {
+	live := once.LiveLinks()
+	var gone []Ref
+	for _, l := range links {
+		if once.linkAt(l.ID) == nil {
+			continue // it was forgotten
+		}
+		i := slices.IndexFunc(live, func(k *Link) bool { return k.ID == l.ID })
+		if i < 0 {
+			ops = append(ops, s.Unlink(l.ID, gone...)...)
+			gone = append(gone, l.ID)
 			continue
 		}
-		if p, now := live.Shown(), l.Shown(); p.Parent != now.Parent || p.Name != now.Name {
-			w.plan.of(s.Object).op(s.Move(l.ID, p.Parent, p.Name))
+		if p, now := live[i].Shown(), l.Shown(); p.Parent != now.Parent || p.Name != now.Name {
+			ops = append(ops, s.Move(l.ID, p.Parent, p.Name))
 		}
-		return nil
 	}
-	w.unlink(s, l.ID)
-	return nil
+	return ops, nil
 }
 
 // placedCopy says what a device that ended a conflict did to a link: of the placement that lost it made one by the copy's name.
