@@ -41,7 +41,7 @@ type arrival struct {
 	empty map[uint64]bool // directories that others take the place of
 	stays map[uint64]bool // directories that can't move yet
 	wait  map[tree.DirName]struct{}
-	deals map[dag.ID]bool // objects of which a name was removed or moved here, and that is not published; nil: not looked up yet
+	deals map[dag.ID]bool // unpublishedNames; nil: not looked up yet
 	leave map[spot]bool   // what is ignored here, and nobody else has a say in
 	rec   arriveRecord
 	out   []Event
@@ -462,10 +462,10 @@ func (a *arrival) waiting() (map[spot]bool, error) {
 	return waits, nil
 }
 
-// dealing reports whether a node is a conflict copy of which a person has just removed or moved a twin that this device made, and the
-// publication of that will say so.
+// dealing reports whether a node is a conflict copy that a person has just removed or moved, by the same object or by a twin that this
+// device made, and the publication of that will say so.
 func (a *arrival) dealing(want *tree.Node) (bool, error) {
-	if want.Kind != tree.KindFile {
+	if want.Kind == tree.KindDir {
 		return false, nil
 	}
 	twins, err := a.t.Twins(want.Object)
@@ -473,24 +473,32 @@ func (a *arrival) dealing(want *tree.Node) (bool, error) {
 		return false, err
 	}
 	if a.deals == nil {
-		a.deals = map[dag.ID]bool{}
-		for ino := range a.s.eachDirty() {
-			n, err := a.s.ix.Inode(ino)
-			if err != nil {
-				return false, a.s.damaged(err)
-			}
-			if n == nil {
-				continue
-			}
-			for i := range n.Gone {
-				a.deals[n.Gone[i].Object] = true
-			}
-			if slices.ContainsFunc(n.Links, func(l index.Link) bool { return l.Dirty != 0 }) {
-				a.deals[n.Object] = true
-			}
+		if a.deals, err = a.s.unpublishedNames(); err != nil {
+			return false, err
 		}
 	}
 	return slices.ContainsFunc(twins, func(id dag.ID) bool { return a.deals[id] }), nil
+}
+
+// unpublishedNames gives the objects of which a name was removed or moved here, and that is not published. Under mu.
+func (s *space) unpublishedNames() (map[dag.ID]bool, error) {
+	out := map[dag.ID]bool{}
+	for ino := range s.eachDirty() {
+		n, err := s.ix.Inode(ino)
+		if err != nil {
+			return nil, s.damaged(err)
+		}
+		if n == nil || s.isIgnoredInode(ino) {
+			continue
+		}
+		for i := range n.Gone {
+			out[n.Gone[i].Object] = true
+		}
+		if slices.ContainsFunc(n.Links, func(l index.Link) bool { return l.Dirty != 0 && !l.ID.Change.IsZero() }) {
+			out[n.Object] = true
+		}
+	}
+	return out, nil
 }
 
 // busy reports whether an inode has changes that are not published, or is being written.

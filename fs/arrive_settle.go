@@ -24,6 +24,7 @@ func (s *space) settleConflicts() (bool, error) {
 	in := &s.in
 	var drafts []*tree.Draft
 	touched := map[dag.ID]bool{}
+	var waits map[dag.ID]bool // what has lost a name here, or moved, and that is not published: what it is in conflict with goes by that
 	take := func(plan *tree.Plan, err error) error {
 		if errors.Is(err, tree.ErrUnknown) || errors.Is(err, tree.ErrNotExist) {
 			return nil // of a later version, or what a value lay over is gone: it stays as it is shown
@@ -31,8 +32,16 @@ func (s *space) settleConflicts() (bool, error) {
 		if err != nil {
 			return err
 		}
+		if len(plan.Drafts) > 0 && waits == nil {
+			s.mu.Lock()
+			waits, err = s.unpublishedNames()
+			s.mu.Unlock()
+			if err != nil {
+				return err
+			}
+		}
 		for _, d := range plan.Drafts {
-			if touched[d.Object] {
+			if touched[d.Object] || waits[d.Object] {
 				return nil // with the next batch
 			}
 		}

@@ -46,13 +46,13 @@ func (c *composer) compose() bool {
 		o.payload.Ops = append(o.payload.Ops, c.missed(o.object, o.payload.Ops)...)
 	}
 	if len(n.Links) == 0 && n.Ino != rootDir {
-		c.deals()
 		if !fresh && len(c.payload.Ops) > 0 {
 			c.payload.Ops = append(c.payload.Ops, c.missed(n.Object, c.payload.Ops)...)
 		}
 		if c.item.replaced && c.item.content != nil {
 			c.content()
 		}
+		c.deals()
 		return true // removed: the rest concerns nobody
 	}
 	for i := range n.Links {
@@ -81,14 +81,14 @@ func (c *composer) compose() bool {
 		c.op(tree.Op{Kind: tree.OpMtime, Mtime: n.Mtime})
 	}
 	c.xattrs(fresh)
-	c.deals()
 	if c.item.content != nil {
 		c.content()
 	}
+	c.deals()
 	return true
 }
 
-// deals notes with what is removed or moved that a person has dealt with it, where it is a conflict copy.
+// deals notes with what is removed, moved or written that a person has dealt with it, where it is a conflict copy.
 func (c *composer) deals() {
 	n := c.item.n
 	if _, ok := n.Xattr(tree.ConflictXattr); !ok && !slices.ContainsFunc(n.DirtyXattrs, func(d index.XattrDirty) bool {

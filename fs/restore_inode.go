@@ -276,8 +276,11 @@ func (r *restorer) reviveOne(src *source, at place) (ino uint64, err error) {
 		if ino, err = r.tryRevive(src, at); !errors.Is(err, errAgain) {
 			return ino, err
 		}
-		// Someone else was at it meanwhile. What he did is published before it is looked at again.
+		// Someone else was at it meanwhile. What he did is published before it is looked at again, and what others did is taken in.
 		if err := src.s.publishAll(r.ctx); err != nil {
+			return 0, err
+		}
+		if err := src.s.arrive(r.ctx); err != nil {
 			return 0, err
 		}
 	}

@@ -16,7 +16,7 @@ import (
 //
 // What was changed since it was made is no twin, and stays.
 
-// DealtXattr is the attribute of a conflict copy that a person has removed, renamed or moved. No person can give its name.
+// DealtXattr is the attribute of a conflict copy that a person has removed, renamed, moved or written to. No person can give its name.
 const DealtXattr = ".conflict.dealt"
 
 const dealtVersion = 1
@@ -59,7 +59,7 @@ func (s *State) dealt(name string) bool {
 }
 
 // Deal returns the operation that goes with a person's operations on an object when they remove or move a link by which it is a
-// conflict copy. ok is false when they don't.
+// conflict copy, or write to one that was made as a file of its own. ok is false when they don't.
 func (s *State) Deal(ops []Op) (o Op, ok bool) {
 	name, is := s.copyName()
 	if !is || s.dealt(name) {
@@ -74,6 +74,8 @@ func (s *State) Deal(ops []Op) (o Op, ok bool) {
 		case OpMove, OpUnlink:
 			l := s.linkAt(o.Link)
 			ok = ok || l != nil && l.Shown().Name == name
+		case OpContent:
+			ok = ok || s.untouched(name) != nil
 		}
 	}
 	return Op{Kind: OpXattr, Name: DealtXattr, Value: dealtValue(name)}, ok
@@ -196,7 +198,7 @@ func (u *update) judgeTwins(twins dag.ID) error {
 	return u.t.store.SetMark(SetDealt, twins, dealtTwins, dealt && left)
 }
 
-// Twins returns the other objects that have the mark of the same conflict copy, removed ones too.
+// Twins returns the objects that have the mark of the same conflict copy as one that has it: itself, and others, removed ones too.
 func (t *Tree) Twins(object dag.ID) ([]dag.ID, error) {
 	s, err := t.State(object)
 	if err != nil || s == nil {
@@ -209,9 +211,7 @@ func (t *Tree) Twins(object dag.ID) ([]dag.ID, error) {
 	claims, err := t.store.Claims(twinsOf(name), "")
 	var out []dag.ID
 	for i := range claims {
-		if claims[i].Object != object {
-			out = append(out, claims[i].Object)
-		}
+		out = append(out, claims[i].Object)
 	}
 	return out, err
 }
