@@ -1,0 +1,204 @@
+package tree
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/anyfs/anyfs/dag"
+)
+
+// This file simulates devices that end conflicts as soon as they see them, as TREE.md says, and people who do something to the copies.
+
+// ends publishes the ends of all conflicts that a replica sees, and reports whether there were any.
+func (r *replica) ends(time int64) bool {
+	r.t.Helper()
+	for round := range 32 {
+		all := &Plan{}
+		touched := map[dag.ID]bool{}
+		take := func(p *Plan, err error) error {
+			if err != nil {
+				return err
+			}
+			for _, d := range p.Drafts {
+				if touched[d.Object] {
+					return nil
+				}
+			}
+			for _, d := range p.Drafts {
+				touched[d.Object] = !d.Object.IsZero()
+			}
+			all.Drafts = append(all.Drafts, p.Drafts...)
+			return nil
+		}
+		err := r.tree.Dealt(func(id dag.ID) error { return take(r.tree.PlanDealt(id)) })
+		if err == nil {
+			err = r.tree.Unsettled(func(at DirName) error { return take(r.tree.PlanSettle(at)) })
+		}
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if len(all.Drafts) == 0 {
+			return round > 0
+		}
+		r.publish(all, time)
+	}
+	r.t.Fatal("the ends of conflicts have none")
+	return false
+}
+
+// movedByPeople counts the moves of an object that were not to end a conflict.
+func (r *replica) movedByPeople(id dag.ID) (n int) {
+	for _, c := range r.store.history[id] {
+		isEnd := slices.ContainsFunc(c.p.Ops, func(o Op) bool { return o.Kind == OpXattr && o.Name == ConflictXattr })
+		for _, o := range c.p.Ops {
+			if o.Kind == OpMove && !isEnd {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// sets is what a store holds of twins, to compare.
+func sets(m *MemStore) string {
+	var out []string
+	for k := range m.marks {
+		if k.set == SetDealt {
+			out = append(out, fmt.Sprintf("%x %q", k.dir[:4], k.name))
+		}
+	}
+	for dir, names := range m.claims {
+		for _, c := range names[""] {
+			out = append(out, fmt.Sprintf("%x %x %v %v", dir[:4], c.Object[:4], c.Kind, c.Split))
+		}
+	}
+	slices.Sort(out)
+	return strings.Join(out, "\n")
+}
+
+var copyNames = regexp.MustCompile(`[^/]*\(conflict [^/]*`)
+
+// TestTwins: devices end conflicts at once, and people remove, rename and change the copies. In the end all show the same, nothing that was
+// written is lost, and no copy is at its name of which all that people did was to remove or move it.
+func TestTwins(t *testing.T) {
+	dealt, twice := 0, 0
+	for seed := range uint64(max(*schedules/4, 1)) {
+		choose := seeded(*firstSeed + seed)
+		f := &failing{TB: t, seed: *firstSeed + seed}
+		s := newSchedule(f, choose, 2+choose(3))
+		f.script = s.script
+		s.script.names = simNames[:1+choose(2)]
+		s.together(choose(2))
+		for i := range choose(3) { // files that all write to
+			s.script.kinds = []int{0}
+			s.script.act(s.replicas[0])
+			s.send(0)
+			if i > 0 {
+				continue
+			}
+			for k := range s.replicas {
+				for len(s.inbox[k]) > 0 {
+					s.deliver(k)
+				}
+			}
+		}
+		s.script.kinds = [][]int{{4, 5, 6}, {0, 1, 10, 4}, {0, 1, 4, 5, 14, 13, 10, 3, 17}, {0, 4, 7, 12, 2, 16}}[seed%4]
+		gone, kept := map[string]bool{}, map[string]bool{} // names of copies: removed or moved, and anything else
+		for range 8 + choose(32) {
+			i := choose(len(s.replicas))
+			r := s.replicas[i]
+			if choose(2) == 0 { // what has come is taken in, and conflicts end
+				for len(s.inbox[i]) > 0 && choose(8) != 0 {
+					s.deliver(i)
+				}
+				r.ends(s.script.time)
+				s.send(i)
+				continue
+			}
+			r.ends(s.script.time)
+			var copies []spot
+			for _, e := range r.spots() {
+				if strings.Contains(e.Name, "(conflict ") && e.Kind != KindDir {
+					copies = append(copies, e)
+				}
+			}
+			if len(copies) > 0 && choose(4) != 0 {
+				e := copies[choose(len(copies))]
+				var p *Plan
+				var err error
+				to := simNames[choose(3)]
+				if choose(2) == 0 {
+					to = "nowhere"
+					p, err = r.tree.PlanRemove(e.dir, e.Name)
+				} else {
+					p, err = r.tree.PlanRename(e.dir, e.Name, r.tree.Root(), to)
+				}
+				if err != nil {
+					f.Fatal(err)
+				}
+				s.script.log = append(s.script.log, fmt.Sprintf("device %d: away with %s, to %s", i, e.path, to))
+				gone[e.Name] = true
+				dealt++
+				r.publish(p, s.script.time)
+			} else {
+				n := len(s.script.log)
+				s.script.act(r)
+				for _, l := range s.script.log[n:] {
+					for _, name := range copyNames.FindAllString(l, -1) {
+						kept[name] = true
+					}
+				}
+			}
+			s.send(i)
+		}
+		for rest := false; !rest; {
+			for i := range s.replicas {
+				for len(s.inbox[i]) > 0 {
+					s.deliver(i)
+				}
+			}
+			rest = true
+			for i, r := range s.replicas {
+				if r.ends(s.script.time) {
+					rest = false
+					s.send(i)
+				}
+			}
+		}
+		for _, r := range s.replicas[1:] {
+			if got, want := sets(r.store), sets(s.replicas[0].store); got != want {
+				f.Fatalf("one replica holds of twins\n%s\nanother\n%s", got, want)
+			}
+		}
+		s.check(1)
+		for i, r := range s.replicas {
+			for _, e := range r.spots() {
+				st, err := r.tree.State(e.Object)
+				if err != nil {
+					f.Fatal(err)
+				}
+				// What was written to it elsewhere, by whatever name, brings it back, and so may where others have put it.
+				if slices.ContainsFunc(st.values, func(v *value) bool { return v.Ref.Change != e.Object }) || r.movedByPeople(e.Object) > 1 {
+					continue
+				}
+				if gone[e.Name] && !slices.ContainsFunc(slices.Collect(maps.Keys(kept)), func(n string) bool { return strings.Contains(n, e.Name) }) {
+					f.Fatalf("replica %d shows %s again", i, e.path)
+				}
+			}
+		}
+		for _, o := range s.replicas[0].store.objects {
+			for _, l := range o.State.Links {
+				if len(l.Values) > 1 {
+					twice++
+				}
+			}
+		}
+	}
+	if t.Logf("%d copies were removed or moved, %d links have several placements", dealt, twice); *schedules >= 1000 && (dealt == 0 || twice == 0) {
+		t.Error("what the schedules are for did not happen")
+	}
+}
