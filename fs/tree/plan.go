@@ -3,6 +3,7 @@ package tree
 import (
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/anyfs/anyfs/dag"
 )
@@ -257,7 +258,7 @@ func (s *State) attributes(d *Draft) {
 		d.op(Op{Kind: OpOwner, UID: s.UID, GID: s.GID})
 	}
 	for _, name := range sortedKeys(s.Xattrs) {
-		if name == DealtXattr {
+		if strings.HasPrefix(name, DealtPrefix) {
 			continue // nobody has dealt with the other
 		}
 		d.op(Op{Kind: OpXattr, Name: name, Value: s.Xattrs[name]})

@@ -19,7 +19,7 @@ var simSpace = dag.Sum([]byte("a space"))
 
 // markOf finds the marks of a conflict copy in what is told of a file: one comes when the copy becomes a file of its own, and one when
 // that is moved, and no person sees them.
-var markOf = regexp.MustCompile(` ?` + regexp.QuoteMeta(ConflictXattr) + `(\.dealt)?="(\\.|[^"\\])*"`)
+var markOf = regexp.MustCompile(` ?` + regexp.QuoteMeta(ConflictXattr) + `(\.dealt\.[0-9a-f]*)?="(\\.|[^"\\])*"`)
 
 func shown(what string) string { return markOf.ReplaceAllString(what, "") }
 

@@ -2,45 +2,68 @@ package tree
 
 import (
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"slices"
+	"strings"
 
 	"github.com/anyfs/anyfs/dag"
 )
 
 // Two devices that end one conflict at once make the same conflict copy twice: a link has two placements of one name (of a file that
 // lost its name), or there are two objects of one name and content, twins (of a losing content). Who removes or moves the copy may
-// know of one only. He says in the same change that he dealt with it (DealtXattr), and what else there is of that copy goes the same
+// know of one only. He says in the same change that he dealt with it (DealtPrefix), and what else there is of that copy goes the same
 // way when it comes: a device publishes that like the end of a conflict. So the fold knows nothing of it, and every version shows the
 // same tree.
 //
 // What was changed since it was made is no twin, and stays.
 
-// DealtXattr is the attribute of a conflict copy that a person has removed, renamed, moved or written to. No person can give its name.
-const DealtXattr = ".conflict.dealt"
+// DealtPrefix begins the names of the attributes of a conflict copy that a person has removed, renamed, moved or written to: one for each
+// name by which it was a copy. No person can give such a name.
+const DealtPrefix = ".conflict.dealt."
 
-const dealtVersion = 1
+const (
+	dealtVersion = 1
+	maxDealt     = 64 // attributes of an object that count
+)
 
-// dealtValue is the value of the attribute: the name that the copy had.
-func dealtValue(name string) []byte {
+// dealtXattr returns the name and the value of the attribute for a name of a copy.
+func dealtXattr(copyName string) (name string, value []byte) {
+	sum := dag.Sum([]byte("anyfs/tree/dealt/1" + copyName))
 	var e encoder
 	e.array(2)
 	e.uint(dealtVersion)
-	e.str(name)
-	return e.b
+	e.str(copyName)
+	return DealtPrefix + hex.EncodeToString(sum[:8]), e.b
 }
 
-// dealtName returns the name of the copy that a person has dealt with.
-func (s *State) dealtName() (string, bool) {
-	v, ok := s.Xattrs[DealtXattr]
-	if !ok || s.Kind == KindDir || len(s.Links) == 0 {
-		return "", false
+// dealtNames returns the names of copies that a person has dealt with, sorted by their attributes.
+func (s *State) dealtNames() (out []string) {
+	if s.Kind == KindDir || len(s.Links) == 0 || len(s.Xattrs) == 0 {
+		return nil
 	}
-	d := decoder{b: v}
-	d.fixed(2, "dealt")
-	version := d.uint(dealtVersion, "version")
-	name := string(d.bytes(MaxName, "name"))
-	return name, d.done() == nil && version == dealtVersion && ValidName(name)
+	for _, x := range sortedKeys(s.Xattrs) {
+		if !strings.HasPrefix(x, DealtPrefix) {
+			continue
+		}
+		d := decoder{b: s.Xattrs[x]}
+		d.fixed(2, "dealt")
+		d.uint(dealtVersion, "version")
+		name := string(d.bytes(MaxName, "name"))
+		if d.done() == nil && s.dealt(name) {
+			if out = append(out, name); len(out) == maxDealt {
+				break
+			}
+		}
+	}
+	return out
+}
+
+// dealt reports whether a person has dealt with the copy of that name.
+func (s *State) dealt(copyName string) bool {
+	name, value := dealtXattr(copyName)
+	v, ok := s.Xattrs[name]
+	return ok && bytes.Equal(v, value)
 }
 
 // copyName returns the name that the mark of a conflict copy gives it, whatever it is called now.
@@ -53,11 +76,6 @@ func (s *State) copyName() (string, bool) {
 	return c.Name, ok
 }
 
-func (s *State) dealt(name string) bool {
-	was, ok := s.dealtName()
-	return ok && was == name
-}
-
 // Deal returns the operation that goes with a person's operations on an object when they remove or move a link by which it is a
 // conflict copy, or write to one that was made as a file of its own. ok is false when they don't.
 func (s *State) Deal(ops []Op) (o Op, ok bool) {
@@ -65,10 +83,11 @@ func (s *State) Deal(ops []Op) (o Op, ok bool) {
 	if !is || s.dealt(name) {
 		return Op{}, false
 	}
+	x, value := dealtXattr(name)
 	for i := range ops {
 		switch o := &ops[i]; o.Kind {
 		case OpXattr:
-			if o.Name == DealtXattr {
+			if o.Name == x {
 				return Op{}, false
 			}
 		case OpMove, OpUnlink:
@@ -78,7 +97,7 @@ func (s *State) Deal(ops []Op) (o Op, ok bool) {
 			ok = ok || s.untouched(name) != nil
 		}
 	}
-	return Op{Kind: OpXattr, Name: DealtXattr, Value: dealtValue(name)}, ok
+	return Op{Kind: OpXattr, Name: x, Value: value}, ok
 }
 
 // untouched returns the link of a copy that was made as an object, where both are as they were made; else nil.
@@ -101,12 +120,12 @@ func (s *State) untouched(name string) *Link {
 
 // doubled returns the links of a copy that a person dealt with which have several placements, one of them by the copy's name.
 func (s *State) doubled() (out []*Link) {
-	name, ok := s.dealtName()
-	if !ok {
+	names := s.dealtNames()
+	if names == nil {
 		return nil
 	}
 	for _, l := range s.LiveLinks() {
-		if len(l.Values) > 1 && slices.ContainsFunc(l.Values, func(p Placement) bool { return p.Name == name }) {
+		if len(l.Values) > 1 && slices.ContainsFunc(l.Values, func(p Placement) bool { return slices.Contains(names, p.Name) }) {
 			out = append(out, l)
 		}
 	}
@@ -130,18 +149,18 @@ func twinClaims(o *Object) (out []placedClaim) {
 		return nil
 	}
 	s := o.State
-	was, dealt := s.dealtName()
+	dealt := s.dealtNames()
 	name, ok := s.copyName()
-	if !dealt && !ok {
+	if dealt == nil && !ok {
 		return nil
 	}
 	c := claimBy(s, Ref{Change: s.Object}, s.Links[0].Shown())
 	c.Kind = KindNone
-	if dealt {
-		c.Split = true
+	c.Split = true
+	for _, was := range dealt {
 		out = append(out, placedClaim{dir: twinsOf(was), c: c})
 	}
-	if ok && !(dealt && was == name) {
+	if ok && !slices.Contains(dealt, name) {
 		if c.Split = false; s.untouched(name) != nil {
 			c.Kind = KindFile
 		}
