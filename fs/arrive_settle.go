@@ -21,46 +21,23 @@ func (s *space) settleConflicts() (bool, error) {
 	if s.acl.Writable() != nil {
 		return false, nil
 	}
-	in := &s.in
-	var drafts []*tree.Draft
-	touched := map[dag.ID]bool{}
-	var waits map[dag.ID]bool // what has lost a name here, or moved, and that is not published: what it is in conflict with goes by that
-	take := func(plan *tree.Plan, err error) error {
-		if errors.Is(err, tree.ErrUnknown) || errors.Is(err, tree.ErrNotExist) {
-			return nil // of a later version, or what a value lay over is gone: it stays as it is shown
-		}
-		if err != nil {
-			return err
-		}
-		if len(plan.Drafts) > 0 && waits == nil {
+	var names map[dag.ID]bool
+	plan, err := s.in.t.PlanEnds(maxSettled, func(object dag.ID) (bool, error) {
+		if names == nil {
+			var err error
 			s.mu.Lock()
-			waits, err = s.unpublishedNames()
+			names, err = s.unpublishedNames()
 			s.mu.Unlock()
 			if err != nil {
-				return err
+				return false, err
 			}
 		}
-		for _, d := range plan.Drafts {
-			if touched[d.Object] || waits[d.Object] {
-				return nil // with the next batch
-			}
-		}
-		for _, d := range plan.Drafts {
-			touched[d.Object] = !d.Object.IsZero()
-		}
-		if drafts = append(drafts, plan.Drafts...); len(drafts) >= maxSettled {
-			return errEnough
-		}
-		return nil
-	}
-	err := in.t.Dealt(func(object dag.ID) error { return take(in.t.PlanDealt(object)) })
-	if err == nil {
-		err = in.t.Unsettled(func(at tree.DirName) error { return take(in.t.PlanSettle(at)) })
-	}
-	if err != nil && !errors.Is(err, errEnough) || len(drafts) == 0 {
+		return names[object], nil
+	})
+	if err != nil || len(plan.Drafts) == 0 {
 		return false, err
 	}
-	if err := s.commitDrafts(drafts); err != nil {
+	if err := s.commitDrafts(plan.Drafts); err != nil {
 		return false, fmt.Errorf("end conflicts: %w", err)
 	}
 	return true, nil

@@ -56,27 +56,30 @@ func (d *devices) copyIn(h *testHome, dir string) (name string) {
 }
 
 // copiesOf are ways in which two devices make a conflict at once: of contents, and of names.
-var copiesOf = map[string]func(a, b *testHome){
-	"contents": func(a, b *testHome) {
+var copiesOf = []struct {
+	what string
+	make func(a, b *testHome)
+}{
+	{"contents", func(a, b *testHome) {
 		a.write(a.in("case/old"), []byte("by a\n"), 0)
 		b.write(b.in("case/old"), []byte("by b\n"), 0)
-	},
-	"large contents": func(a, b *testHome) {
+	}},
+	{"large contents", func(a, b *testHome) {
 		a.write(a.in("case/old"), bytes.Repeat([]byte("by a\n"), 9000), 0)
 		b.write(b.in("case/old"), bytes.Repeat([]byte("by b\n"), 9000), 0)
-	},
-	"files": func(a, b *testHome) {
+	}},
+	{"files", func(a, b *testHome) {
 		a.create(a.in("case"), "f", []byte("by a\n"))
 		b.create(b.in("case"), "f", []byte("by b\n"))
-	},
-	"symlinks": func(a, b *testHome) {
+	}},
+	{"symlinks", func(a, b *testHome) {
 		must2(a.Symlink(a.in("case"), "f", "a", Cred{1000, 1000}))
 		must2(b.Symlink(b.in("case"), "f", "b", Cred{1000, 1000}))
-	},
-	"a file and a folder": func(a, b *testHome) {
+	}},
+	{"a file and a folder", func(a, b *testHome) {
 		a.create(a.in("case"), "f", []byte("by a\n"))
 		b.dir0(b.in("case"), "f")
-	},
+	}},
 }
 
 // TestCopyRemovedBeforeItsTwin: two devices end a conflict by equal copies, which show as one. What a person does to the copy before the other
@@ -85,57 +88,57 @@ func TestCopyRemovedBeforeItsTwin(t *testing.T) {
 	resolve := func(keep Keep) func(h *testHome, name string) {
 		return func(h *testHome, name string) { must2(h.ResolveConflict("Personal/case/"+name, keep)) }
 	}
-	for does, do := range map[string]func(h *testHome, name string){
-		"unlink": func(h *testHome, name string) { h.must(h.Unlink(h.in("case"), name)) },
-		"rename": func(h *testHome, name string) { h.must(h.Rename(h.in("case"), name, h.in("case"), "mine", 0)) },
-		"move":   func(h *testHome, name string) { h.must(h.Rename(h.in("case"), name, h.root, name, 0)) },
-		"rename and remove": func(h *testHome, name string) {
+	for i, does := range []struct {
+		what string
+		do   func(h *testHome, name string)
+	}{
+		{"unlink", func(h *testHome, name string) { h.must(h.Unlink(h.in("case"), name)) }},
+		{"rename", func(h *testHome, name string) { h.must(h.Rename(h.in("case"), name, h.in("case"), "mine", 0)) }},
+		{"move", func(h *testHome, name string) { h.must(h.Rename(h.in("case"), name, h.root, name, 0)) }},
+		{"rename and remove", func(h *testHome, name string) {
 			h.must(h.Rename(h.in("case"), name, h.root, "x", 0))
 			h.publishes()
 			h.must(h.Unlink(h.root, "x"))
-		},
-		"rename over":        func(h *testHome, name string) { h.must(h.Rename(h.in("case"), name, h.root, "other", 0)) },
-		"exchange":           func(h *testHome, name string) { h.must(h.Rename(h.in("case"), name, h.root, "other", RenameExchange)) },
-		"resolve, keep this": resolve(KeepThis),
-		"resolve, keep that": resolve(KeepThat),
-		"resolve, keep both": resolve(KeepBoth),
-		"remove the folder":  func(h *testHome, name string) { h.removeAll("Personal/case") },
-		"move, then remove the folder": func(h *testHome, name string) {
+		}},
+		{"rename over", func(h *testHome, name string) { h.must(h.Rename(h.in("case"), name, h.root, "other", 0)) }},
+		{"exchange", func(h *testHome, name string) { h.must(h.Rename(h.in("case"), name, h.root, "other", RenameExchange)) }},
+		{"resolve, keep this", resolve(KeepThis)},
+		{"resolve, keep that", resolve(KeepThat)},
+		{"resolve, keep both", resolve(KeepBoth)},
+		{"remove the folder", func(h *testHome, name string) { h.removeAll("Personal/case") }},
+		{"move, then remove the folder", func(h *testHome, name string) {
 			h.must(h.Rename(h.in("case"), name, h.root, "mine", 0))
 			h.removeAll("Personal/case")
-		},
+		}},
 	} {
-		for of, make := range copiesOf {
-			if of == "a file and a folder" && does == "resolve, keep this" {
+		for j, of := range copiesOf {
+			if of.what == "a file and a folder" && does.what == "resolve, keep this" {
 				continue // what a folder has can't be taken
 			}
 			for who := range 2 {
-				for _, how := range []string{"published", "not published", "in steps", "killed"} {
-					t.Run(fmt.Sprintf("%s/%s by %d, %s", does, of, who, how), func(t *testing.T) {
-						d := newDevices(t, 2)
-						name := d.crossedCopy(make)
-						h, other := d.all[who], d.all[1-who]
-						do(h, name)
-						want := d.tree(h)
-						switch how {
-						case "not published": // the other's comes first
-							s := must2(h.namedSpace(PersonalName))
-							h.takes(other)
-							if got := d.tree(h); !slices.Equal(got, want) {
-								t.Fatalf("the device shows\n  %s\nwant\n  %s", strings.Join(got, "\n  "), strings.Join(want, "\n  "))
-							}
-							h.must(s.publishAll(context.Background()))
-						case "in steps":
-							d.send(h, other)
-							d.send(other, h)
-						case "killed":
-							h.must(h.SyncAll(context.Background()))
-							h.kill()
+				how := []string{"published", "not published", "in steps", "killed"}[(i+j+2*who)%4]
+				t.Run(fmt.Sprintf("%s/%s by %d, %s", does.what, of.what, who, how), func(t *testing.T) {
+					d := newDevices(t, 2)
+					name := d.crossedCopy(of.make)
+					h, other := d.all[who], d.all[1-who]
+					does.do(h, name)
+					want := d.tree(h)
+					switch how {
+					case "not published": // the other's comes first
+						h.takes(other)
+						if got := d.tree(h); !slices.Equal(got, want) {
+							t.Fatalf("the device shows\n  %s\nwant\n  %s", strings.Join(got, "\n  "), strings.Join(want, "\n  "))
 						}
-						d.settle()
-						d.same(want...)
-					})
-				}
+					case "in steps":
+						d.send(h, other)
+						d.send(other, h)
+					case "killed":
+						h.must(h.SyncAll(context.Background()))
+						h.kill()
+					}
+					d.settle()
+					d.same(want...)
+				})
 			}
 		}
 	}
@@ -158,11 +161,11 @@ func TestTwinThatIsTouched(t *testing.T) {
 		"move":   func(h *testHome, name string) { h.must(h.Rename(h.in("case"), name, h.root, name, 0)) },
 		"link":   func(h *testHome, name string) { must2(h.Link(h.in("case/"+name), h.in("case"), "kept")) },
 	} {
-		for _, of := range []string{"contents", "large contents", "files"} {
+		for _, of := range copiesOf[:3] {
 			for who := range 2 {
-				t.Run(fmt.Sprintf("%s/%s by %d", does, of, who), func(t *testing.T) {
+				t.Run(fmt.Sprintf("%s/%s by %d", does, of.what, who), func(t *testing.T) {
 					d := newDevices(t, 2)
-					name := d.crossedCopy(copiesOf[of])
+					name := d.crossedCopy(of.make)
 					h, other := d.all[who], d.all[1-who]
 					do(h, name)
 					want := d.tree(h)
@@ -181,12 +184,12 @@ func TestTwinThatIsTouched(t *testing.T) {
 // TestCopyRestoredBeforeItsTwin: a copy that was removed and restored is there, however that crosses the other device's.
 func TestCopyRestoredBeforeItsTwin(t *testing.T) {
 	ctx := context.Background()
-	for _, of := range []string{"contents", "large contents", "files", "symlinks"} {
+	for _, of := range copiesOf[:4] {
 		for _, when := range []string{"before it came", "after it came", "after it went"} {
 			for _, aside := range []bool{false, true} {
-				t.Run(fmt.Sprintf("%s, %s, aside %v", of, when, aside), func(t *testing.T) {
+				t.Run(fmt.Sprintf("%s, %s, aside %v", of.what, when, aside), func(t *testing.T) {
 					d := newDevices(t, 2)
-					name := d.crossedCopy(copiesOf[of])
+					name := d.crossedCopy(of.make)
 					a, b := d.all[0], d.all[1]
 					path, to := "Personal/case/"+name, ""
 					want := d.tree(a)

@@ -1,6 +1,7 @@
 package tree
 
 import (
+	"errors"
 	"slices"
 
 	"github.com/anyfs/anyfs/dag"
@@ -99,4 +100,73 @@ func (t *Tree) PlanSettle(at DirName) (*Plan, error) {
 		}
 	}
 	return w.plan, nil
+}
+
+// PlanEnds ends the conflicts that a publication can end (PlanSettle, PlanDealt), as many as go into one batch of about most changes: it is
+// empty when none is left. waits says of an object that something of it is to be published before: what it is in conflict with is left
+// as it is until then. So is what a later version of the format changed, or lies over what is gone.
+func (t *Tree) PlanEnds(most int, waits func(object dag.ID) (bool, error)) (*Plan, error) {
+	all := &Plan{}
+	touched := map[dag.ID]bool{}
+	// add takes a plan that stands for the given objects beside those that it changes.
+	add := func(p *Plan, objects ...dag.ID) error {
+		for _, d := range p.Drafts {
+			if !d.Object.IsZero() {
+				objects = append(objects, d.Object)
+			}
+		}
+		for _, id := range objects {
+			if touched[id] {
+				return nil // with the next batch
+			}
+			if wait, err := waits(id); err != nil || wait {
+				return err
+			}
+		}
+		for _, d := range p.Drafts {
+			touched[d.Object] = !d.Object.IsZero()
+		}
+		if all.Drafts = append(all.Drafts, p.Drafts...); len(all.Drafts) >= most {
+			return errFound
+		}
+		return nil
+	}
+	stays := func(err error) bool { return errors.Is(err, ErrUnknown) || errors.Is(err, ErrNotExist) }
+	err := t.Dealt(func(object dag.ID) error {
+		p, err := t.PlanDealt(object)
+		if stays(err) {
+			return nil
+		}
+		if err != nil || len(p.Drafts) == 0 {
+			return err
+		}
+		return add(p)
+	})
+	if err == nil {
+		err = t.Unsettled(func(at DirName) error {
+			p, err := t.PlanSettle(at)
+			if stays(err) {
+				return nil
+			}
+			if err != nil || len(p.Drafts) == 0 {
+				return err
+			}
+			nodes, err := t.Group(at.Dir, at.Name)
+			if err != nil {
+				return err
+			}
+			var rivals []dag.ID
+			for i := range nodes {
+				rivals = append(rivals, nodes[i].Object)
+				for _, tw := range nodes[i].Twins {
+					rivals = append(rivals, tw.Object)
+				}
+			}
+			return add(p, rivals...)
+		})
+	}
+	if errors.Is(err, errFound) {
+		err = nil
+	}
+	return all, err
 }
