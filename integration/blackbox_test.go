@@ -194,9 +194,8 @@ func (b *blackBox) run(t *rapid.T, ops []boxOp) {
 	}
 	c.rest()
 	c.judge()
-	// A device may have ended a conflict, as the others did, after it made its mark: what it made for that may be on its way to one that shows the same. It comes before
-	// its next mark. Who removes a conflict copy while another device's like it is on its way has that one in its place.
-	c.rest()
+	// A device may have ended a conflict, as the others did, after it made its mark: what it made for that may be on its way to one that shows the same. It goes with
+	// what is removed here.
 	var err error
 	for range 20 {
 		if err = os.RemoveAll(c.path(0, "")); err == nil {
