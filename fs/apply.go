@@ -3,6 +3,7 @@ package fs
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/anyfs/anyfs/dag"
@@ -380,10 +381,14 @@ func attributesOver(seq journal.Seq, n, o *index.Inode) {
 	}
 }
 
-// unionDirty marks every attribute that either inode has, or had and lost unpublished.
+// unionDirty marks every attribute that either inode has, or had and lost unpublished, but for those that say of an object what people did
+// to it as a conflict copy: they stay with it.
 func unionDirty(seq journal.Seq, a, b []index.Xattr, c []index.XattrDirty) []index.XattrDirty {
 	var out []index.XattrDirty
 	add := func(name string) {
+		if strings.HasPrefix(name, tree.DealtPrefix) {
+			return
+		}
 		for i := range out {
 			if out[i].Name == name {
 				return

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/anyfs/anyfs/dag"
 )
@@ -334,7 +335,7 @@ func (t *Tree) PlanSave(temp dag.ID, dir dag.ID, name string, seen []Ref) (*Plan
 	}
 	if to != nil {
 		for _, x := range sortedKeys(to.State.Xattrs) {
-			if _, keep := from.Xattrs[x]; !keep {
+			if _, keep := from.Xattrs[x]; !keep && !strings.HasPrefix(x, DealtPrefix) {
 				d.op(Op{Kind: OpXattr, Name: x, Remove: true})
 			}
 		}
