@@ -176,7 +176,16 @@ func (w *World) operate(n *node) {
 	dir := func() string { return dirs[w.rnd.IntN(len(dirs))] }
 	var what string
 	var err error
-	switch k := w.rnd.IntN(20); k {
+	k := w.rnd.IntN(20)
+	if w.seed%8 >= 4 && w.rnd.IntN(3) == 0 {
+		// In half of the seeds people do something to the conflict copies that they see.
+		if c := must2(n.home.Conflicts("Personal")); len(c) > 0 {
+			what, err = n.deal(&c[w.rnd.IntN(len(c))], file())
+			k = -1
+		}
+	}
+	switch k {
+	case -1:
 	case 0, 1, 2:
 		f := file()
 		long := 0
@@ -228,6 +237,34 @@ func (w *World) operate(n *node) {
 		w.result.Done++
 	} else if !slices.ContainsFunc(harmless, func(h error) bool { return errors.Is(err, h) }) {
 		failf("device %d %s: %w", n.i, what, err)
+	}
+}
+
+// deal removes, renames, resolves or writes to a conflict copy.
+func (n *node) deal(c *fs.Conflict, to string) (what string, err error) {
+	rel := func(p string) string { return strings.TrimPrefix(p, "Personal/") }
+	name := rel(c.Path)
+	stem, _, _ := strings.Cut(path.Base(name), " (conflict ")
+	n.w.join(stem, path.Base(name))
+	n.w.join(stem, path.Base(c.Original))
+	switch k := n.w.rnd.IntN(6); k {
+	case 0, 1:
+		return "unlinks " + name, n.unlink(name)
+	case 2:
+		return "renames " + name + " to " + to, n.rename(name, to)
+	case 3:
+		return "writes " + name, n.write(name, 0, true)
+	default:
+		n.lose(stem)
+		keep := fs.Keep(n.w.rnd.IntN(3))
+		if r, err := n.home.ResolveConflict(c.Path, keep); err == nil {
+			for _, to := range append(r.Renamed, r.Path) {
+				n.w.join(stem, path.Base(to))
+			}
+		} else if !errors.Is(err, fs.ErrNoConflict) && !errors.Is(err, fs.ErrFolder) && !errors.Is(err, fs.ErrSeveral) {
+			return "resolves " + name, err
+		}
+		return fmt.Sprintf("resolves %s by %d", name, keep), nil
 	}
 }
 
