@@ -66,7 +66,7 @@ var copyNames = regexp.MustCompile(`[^/]*\(conflict [^/]*`)
 // written is lost, and no copy is at its name of which all that people did was to remove or move it.
 func TestTwins(t *testing.T) {
 	dealt, twice := 0, 0
-	for seed := range uint64(max(*schedules/4, 1)) {
+	for seed := range uint64(max(*schedules/8, 1)) {
 		choose := seeded(*firstSeed + seed)
 		f := &failing{TB: t, seed: *firstSeed + seed}
 		s := newSchedule(f, choose, 2+choose(3))
