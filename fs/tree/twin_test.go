@@ -86,7 +86,7 @@ func TestTwins(t *testing.T) {
 				}
 			}
 		}
-		s.script.kinds = [][]int{{4, 5, 6}, {0, 1, 10, 4}, {0, 1, 4, 5, 14, 13, 10, 3, 17}, {0, 4, 7, 12, 2, 16}}[seed%4]
+		s.script.kinds = [][]int{{4, 5, 6}, {0, 1, 10, 4}, {0, 1, 4, 5, 14, 13, 10, 3, 17}, {0, 4, 7, 12, 2, 16}}[f.seed%4]
 		gone := map[string]int{}  // names of copies that were removed or moved, and how often moved
 		kept := map[string]bool{} // and of those to which anything else was done
 		for range 8 + choose(32) {
@@ -103,7 +103,8 @@ func TestTwins(t *testing.T) {
 			r.ends(s.script.time)
 			var copies []spot
 			for _, e := range r.spots() {
-				if strings.Contains(e.Name, "(conflict ") && e.Kind != KindDir {
+				// Rivals in two folders that show as one are not ended: what is done to their copies is no deal.
+				if strings.Contains(e.Name, "(conflict ") && e.Kind != KindDir && !e.Conflict {
 					copies = append(copies, e)
 				}
 			}
