@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/anyfs/anyfs/acl"
@@ -15,10 +17,30 @@ import (
 // What the access list of a space means for its files: who may not write has it read-only, batches are judged again when the list
 // grows, and a space to which somebody was invited comes into the root.
 
+// rights are what the access list lets this device do in a space. Each operation asks for them, so they are kept where no lock is waited for.
+type rights struct {
+	taking   sync.Mutex // so that what is older never comes last
+	readOnly atomic.Bool
+	role     atomic.Uint32 // an acl.Role: who has read here that it may write can
+}
+
+// shown is the role that holds for what is done here now.
+func (r *rights) shown() acl.Role { return acl.Role(r.role.Load()) }
+
+func (r *rights) take(a *acl.Space) {
+	r.taking.Lock()
+	defer r.taking.Unlock()
+	role := a.Role() // what may be written is asked of a list at least as new
+	r.readOnly.Store(!a.MayWrite())
+	r.role.Store(uint32(role))
+}
+
 // watchACL follows the access list of a space from now on. It is called once, before anyone can write to it.
 func (s *space) watchACL() {
-	s.readOnly.Store(!s.acl.MayWrite())
+	s.rights.take(s.acl)
+	s.modes = s.rights.readOnly.Load()
 	s.acl.Watch(func() {
+		s.rights.take(s.acl)
 		s.aclNews.Store(true)
 		s.h.wakeArriver()
 	})
@@ -36,8 +58,8 @@ func (s *space) followACL() {
 		return
 	}
 	s.grown()
-	only := !s.acl.MayWrite()
-	if s.readOnly.Swap(only) != only {
+	if only := s.rights.readOnly.Load(); s.modes != only {
+		s.modes = only
 		if s.acl.Revoked() {
 			s.h.opt.Log.Warn("this device was revoked", "space", s.id.String())
 		}
@@ -110,7 +132,7 @@ func SameSpace(a, b Ino) bool { return !isView(a) && !isView(b) && a>>slotShift 
 // change is space for an operation that changes something: ErrReadOnly where this account may not.
 func (h *Home) change(ino Ino) (*space, uint64, error) {
 	s, local, err := h.space(ino)
-	if err == nil && (s.readOnly.Load() || s.pre.shown.Load()) {
+	if err == nil && (s.rights.readOnly.Load() || s.pre.shown.Load()) {
 		return nil, 0, ErrReadOnly
 	}
 	return s, local, err

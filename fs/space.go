@@ -59,7 +59,8 @@ type space struct {
 	lack    lacking                       // blocks that nobody had a moment ago
 	pol     atomic.Pointer[ContentPolicy] // nil: the zero policy
 
-	readOnly atomic.Bool // by the account's role
+	rights   rights
+	modes    bool        // the mode bits that were told last say that it is read-only; under follow
 	aclNews  atomic.Bool // the access list has grown, and what that means is not seen to
 	unjudged bool        // the tree holds what the graph put in quarantine; under pubMu
 	doubtMu  sync.Mutex
@@ -158,7 +159,7 @@ func (s *space) attr(n *index.Inode) Attr {
 	if n.Owned {
 		a.UID, a.GID = n.UID, n.GID
 	}
-	if s.readOnly.Load() && n.Type() != syscall.S_IFLNK {
+	if s.rights.readOnly.Load() && n.Type() != syscall.S_IFLNK {
 		a.Mode &^= 0222
 	}
 	switch n.Type() {

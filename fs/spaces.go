@@ -257,7 +257,7 @@ func (s *space) info(name string) SpaceInfo {
 		}
 		return i
 	}
-	i := SpaceInfo{Slot: s.slot, ID: s.id.String(), Name: name, Role: s.acl.Role().String(), State: "local"}
+	i := SpaceInfo{Slot: s.slot, ID: s.id.String(), Name: name, Role: s.rights.shown().String(), State: "local"}
 	if other := s.acl.OneToOne(); other != nil {
 		i.With = acl.FormatIdentity(other.Identity)
 	}
@@ -305,7 +305,7 @@ func (h *Home) renameSpace(old, name string, flags uint32) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
-	if h.home.readOnly.Load() {
+	if h.home.rights.readOnly.Load() {
 		return fmt.Errorf("rename a space: %w", ErrReadOnly)
 	}
 	h.spaceMu.Lock()

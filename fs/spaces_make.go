@@ -158,7 +158,7 @@ func (h *Home) createSpace(name, label string, twin dag.ID, open func(dag.Store)
 		return SpaceInfo{}, err
 	}
 	home := h.home
-	if home.readOnly.Load() {
+	if home.rights.readOnly.Load() {
 		return SpaceInfo{}, fmt.Errorf("make a space: %w", ErrReadOnly)
 	}
 	home.mu.Lock()

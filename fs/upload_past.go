@@ -310,12 +310,12 @@ func (r *Replica) PastUploads(ctx context.Context, network string, after uint64,
 		if err != nil {
 			return nil, 0, err
 		}
-		if whole && !s.readOnly.Load() {
+		if whole && !s.rights.readOnly.Load() {
 			continue
 		}
 		d.Blocks = nil
 		root, _, err := block.IDFromCID(d.root)
-		if err != nil || s.readOnly.Load() || !d.Carry && !(others && s.blocks.Has(root)) { // it may have been let go of under the promise of another network
+		if err != nil || s.rights.readOnly.Load() || !d.Carry && !(others && s.blocks.Has(root)) { // it may have been let go of under the promise of another network
 			continue
 		}
 		if pruned, err := s.isPruned(d.root); err != nil {

@@ -45,7 +45,7 @@ func (h *Home) virtualXattr(ino Ino, name string) ([]byte, error) {
 			return nil, ErrNoAttr
 		}
 		if name == "role" {
-			return []byte(s.acl.Role().String()), nil
+			return []byte(s.rights.shown().String()), nil
 		}
 		return []byte(membersText(s.acl.Members())), nil
 	}

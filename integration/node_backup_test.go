@@ -61,20 +61,23 @@ func TestNodeBackup(t *testing.T) {
 		t.Fatalf("%v, %v", st, err)
 	}
 
-	// Killed at any moment, while a device writes, it is the backup that it was or has more.
-	kills := 0
-	for i := range 12 {
+	// Killed at any moment of what it takes here, while a device writes, it is the backup that it was or has more.
+	kills, takes := 0, 120*time.Millisecond
+	for i := 0; i < 60 && kills < 8; i++ {
 		if err := os.WriteFile(a.Personal("while it is backed up"), bytes.Repeat([]byte{byte(i)}, 100<<10), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		c := exec.Command(Binary, "node", "backup", "--dir", node.Dir, file)
+		start := time.Now()
 		if err := c.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(rand.N(120 * time.Millisecond))
+		time.Sleep(rand.N(takes))
 		_ = c.Process.Kill()
 		if c.Wait() != nil {
 			kills++
+		} else {
+			takes = max(time.Since(start)/2, time.Millisecond) // it had ended already, and what comes is made to meet it earlier
 		}
 		if out, err := exec.Command(Binary, "node", "restore", "--check", file).CombinedOutput(); err != nil {
 			t.Fatalf("after a kill: %v: %s", err, out)
