@@ -160,6 +160,7 @@ func TestHeldHome(t *testing.T) {
 // TestHeldDatabase holds that a daemon waits for a database that a dying process has open, says that it takes long, and gives up in
 // the end with a reason.
 func TestHeldDatabase(t *testing.T) {
+	t.Parallel() // it mostly waits
 	NeedFUSE(t)
 	h := NewHome(t)
 	h.Must("init")

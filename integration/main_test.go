@@ -1,10 +1,13 @@
 package integration
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"testing"
 )
 
@@ -26,6 +29,11 @@ func testMain(m *testing.M) int {
 	defer os.RemoveAll(dir)
 	Binary = filepath.Join(dir, "anyfs")
 	if err := buildBinary(Binary); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	// What runs in parallel here mostly waits: more of it at once than small machines have processors. The command line, which is read later, wins.
+	if err := flag.Set("test.parallel", strconv.Itoa(max(4, runtime.GOMAXPROCS(0)))); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}

@@ -116,6 +116,7 @@ func writerEvery(t *testing.T, pause time.Duration, dir string, seed uint64) (st
 // A network of several nodes: who never met the one who wrote has everything, whichever nodes fail; a disk that was lost is made good by the replicas; a node
 // that comes takes its part over, and one that is drained gives all away, under load.
 func TestNetworkOfSeveralNodes(t *testing.T) {
+	t.Parallel() // it mostly waits
 	NeedFUSE(t)
 	began := time.Now()
 	step := func(what string) { t.Logf("%6.1f s: %s", time.Since(began).Seconds(), what) }

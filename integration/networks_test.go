@@ -346,6 +346,7 @@ func TestMoveWhatIsOnANetworkAlone(t *testing.T) {
 // A quota bounds content and changes together. A mirror goes on writing, and status says what does not go to the network, and why. A space on demand, of which
 // nothing can go any more, refuses with EDQUOT what is beyond its limit; nothing that was written is lost, and with a larger quota all goes on.
 func TestQuotaAtTheMount(t *testing.T) {
+	t.Parallel() // it mostly waits
 	NeedFUSE(t)
 	const quota = 3 << 20
 	node := NewNode(t)

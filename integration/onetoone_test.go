@@ -218,6 +218,7 @@ func paid(all []NodeSpace, id, account string) bool {
 // TestOneToOneDeclined: who is offered a one-to-one space declines it, and hears no more of it, also after a restart, and the other hears nothing of that; it can be
 // taken all the same. What is not declined is offered after a restart while the other is away.
 func TestOneToOneDeclined(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s := newSharing(t, 2)
 	alice, bob := s.All[0], s.All[1]
 	s.two(alice, bob)

@@ -14,6 +14,7 @@ import (
 // A network of a coordinator, three sync nodes and a file node is parted between its replicas, with a device on each side, and both devices go on,
 // also with the same files. When it is joined again, the devices and the replicas are equal within a minute, and nothing is lost.
 func TestPartitionOfReplicas(t *testing.T) {
+	t.Parallel() // it mostly waits
 	NeedFUSE(t)
 	l := NewLAN(t, 7)
 	node := func(kind string, h *Host, flags ...string) *Node {

@@ -131,6 +131,7 @@ func TestHolePunched(t *testing.T) {
 // TestRelayAndBack: devices that are kept apart by a firewall use the relay, connect directly within a while when it is gone, and use the relay again
 // when it is back; what they write meanwhile comes.
 func TestRelayAndBack(t *testing.T) {
+	t.Parallel() // it mostly waits
 	net := NewInternet(t, NoNAT, Cone, Cone)
 	net.Shut(1, true)
 	n := NewNodeOn(t, net.Hosts[0])
@@ -153,6 +154,7 @@ func TestRelayAndBack(t *testing.T) {
 
 // TestRelayInviteOnly: the relay of an invitation-only node serves nobody whom the operator does not know, with an invitation neither.
 func TestRelayInviteOnly(t *testing.T) {
+	t.Parallel() // it mostly waits
 	net := NewInternet(t, NoNAT, Symmetric, Symmetric)
 	n := NewNodeOn(t, net.Hosts[0], "--invite-only")
 	alice, bob := NewHome(t), NewHome(t)
@@ -206,6 +208,7 @@ func TestRelayInviteOnly(t *testing.T) {
 // TestPairThroughNetwork: a new device that shares no local network with the one that shows the code is let in over the relay of a node, by the code
 // and the network's link, or by the ticket alone. The node gets to know nothing of it.
 func TestPairThroughNetwork(t *testing.T) {
+	t.Parallel() // it mostly waits
 	net := NewInternet(t, NoNAT, Symmetric, Symmetric, Symmetric)
 	n := NewNodeOn(t, net.Hosts[0])
 	d := netDevices(t, n, net.Hosts[1])

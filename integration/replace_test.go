@@ -29,6 +29,7 @@ func (r replaced) how(space string) string {
 // TestReplaceOwnAccount: the secret of an account may be known. One command puts a new one in its place: where it owns the space at once, elsewhere after its owner
 // lets the new one in; who has the old secret alone gets nothing more.
 func TestReplaceOwnAccount(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s := newSharing(t, 3)
 	alice, bob, carol := s.All[0], s.All[1], s.All[2]
 	s.write(bob, "Personal/diary", "dear diary")

@@ -18,6 +18,7 @@ func (h *Host) ip(t testing.TB, args ...string) {
 // TestRoaming: a device whose network comes up after its daemon, goes away, and gives it another address, finds the others each time
 // within seconds.
 func TestRoaming(t *testing.T) {
+	t.Parallel() // it mostly waits
 	l := NewLAN(t, 2)
 	roams := l.Hosts[1]
 	roams.ip(t, "addr", "flush", "dev", "lan0")

@@ -103,6 +103,7 @@ func TestStatusWaitForPeer(t *testing.T) {
 
 // TestStatusWaitShows: on a terminal status --wait shows how far it is, also while nothing moves, and says why nothing will.
 func TestStatusWaitShows(t *testing.T) {
+	t.Parallel() // it mostly waits
 	d := NewDevices(t, 2)
 	a, b := d.All[0], d.All[1]
 	d.Same()
