@@ -27,17 +27,21 @@ import (
 // What a node of many spaces needs: little on the disk beside what is in them, as good as nothing in memory for those that nobody asks for, little for
 // those in use, and no descriptor, memory or write to the disk of one that was read and is not used any more.
 func TestManySpaces(t *testing.T) {
-	const many, use = 2000, 500
+	many := 2000
+	const use = 500
+	if testing.Short() {
+		many = 1000
+	}
 	dir := t.TempDir()
 	set, err := spaces.Open(spaces.Options{Dir: dir})
 	must(t, err)
 	keys := newKeys(t)
 	ids := make([]dag.ID, many)
-	var next atomic.Int64
+	var next atomic.Int32
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			for i := next.Add(1) - 1; i < many; i = next.Add(1) - 1 {
+			for i := int(next.Add(1)) - 1; i < many; i = int(next.Add(1)) - 1 {
 				sp, err := acl.CreateSpace(keys, store.NewMem(), nil)
 				if err != nil {
 					t.Error(err)
@@ -104,7 +108,7 @@ func TestManySpaces(t *testing.T) {
 		return dag.ID(h.Sum(nil))
 	}
 	wrote := content()
-	if each := onDisk / many; each > 64<<10 {
+	if each := onDisk / int64(many); each > 64<<10 {
 		t.Errorf("a space of some KiB takes %d KiB of the disk", each>>10)
 	}
 
@@ -136,7 +140,7 @@ func TestManySpaces(t *testing.T) {
 		release = append(release, r.Release)
 	}
 	heap2, files2 := look()
-	t.Logf("on the disk %d KiB each; unused %d bytes of memory each, in use %d KiB and %d descriptors", onDisk/many>>10, (heap1-heap0)/many, (heap2-heap1)/use>>10, (files2-files1)/use)
+	t.Logf("on the disk %d KiB each; unused %d bytes of memory each, in use %d KiB and %d descriptors", onDisk/int64(many)>>10, (heap1-heap0)/many, (heap2-heap1)/use>>10, (files2-files1)/use)
 	if each := (heap2 - heap1) / use; each > 48<<10 || files2-files1 > 4*use+8 {
 		t.Errorf("in use, a space takes %d KiB; %d have %d descriptors", each>>10, use, files2-files1)
 	}
