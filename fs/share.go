@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -17,30 +16,30 @@ import (
 // What the access list of a space means for its files: who may not write has it read-only, batches are judged again when the list
 // grows, and a space to which somebody was invited comes into the root.
 
-// rights are what the access list lets this device do in a space. Each operation asks for them, so they are kept where no lock is waited for.
+// rights are what the access list lets this device do in a space, as far as that was seen to: who reads here that it may write can. Each operation asks
+// for them, so they are kept where no lock is waited for.
 type rights struct {
-	taking   sync.Mutex // so that what is older never comes last
 	readOnly atomic.Bool
-	role     atomic.Uint32 // an acl.Role: who has read here that it may write can
+	role     atomic.Uint32 // an acl.Role
 }
 
 // shown is the role that holds for what is done here now.
 func (r *rights) shown() acl.Role { return acl.Role(r.role.Load()) }
 
-func (r *rights) take(a *acl.Space) {
-	r.taking.Lock()
-	defer r.taking.Unlock()
+// take reports whether it may write now and might not before, or the other way round. It makes the newest state of the list, so it is not for
+// each record of many. Under follow, or before anyone else has the space.
+func (r *rights) take(a *acl.Space) (changed bool) {
 	role := a.Role() // what may be written is asked of a list at least as new
-	r.readOnly.Store(!a.MayWrite())
+	only := !a.MayWrite()
+	changed = r.readOnly.Swap(only) != only
 	r.role.Store(uint32(role))
+	return changed
 }
 
 // watchACL follows the access list of a space from now on. It is called once, before anyone can write to it.
 func (s *space) watchACL() {
 	s.rights.take(s.acl)
-	s.modes = s.rights.readOnly.Load()
 	s.acl.Watch(func() {
-		s.rights.take(s.acl)
 		s.aclNews.Store(true)
 		s.h.wakeArriver()
 	})
@@ -58,12 +57,11 @@ func (s *space) followACL() {
 		return
 	}
 	s.grown()
-	if only := s.rights.readOnly.Load(); s.modes != only {
-		s.modes = only
+	if s.rights.take(s.acl) {
 		if s.acl.Revoked() {
 			s.h.opt.Log.Warn("this device was revoked", "space", s.id.String())
 		}
-		if !only {
+		if !s.rights.readOnly.Load() {
 			s.arriveAgain() // conflicts that were left to others
 		}
 		// Mode bits say whether the space can be written to.

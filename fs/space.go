@@ -60,7 +60,6 @@ type space struct {
 	pol     atomic.Pointer[ContentPolicy] // nil: the zero policy
 
 	rights   rights
-	modes    bool        // the mode bits that were told last say that it is read-only; under follow
 	aclNews  atomic.Bool // the access list has grown, and what that means is not seen to
 	unjudged bool        // the tree holds what the graph put in quarantine; under pubMu
 	doubtMu  sync.Mutex
