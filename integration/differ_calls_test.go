@@ -17,14 +17,16 @@ import (
 type caller struct {
 	rnd   *rand.Rand
 	creds []cred
-	// What there is to call upon: paths, those of directories, and slots in use.
+	// What there is to call upon: paths, those of directories, slots in use, and extended attributes.
 	paths, dirs []string
 	slots       []int
+	xattrs      [][2]string // a path and a name each
 }
 
 // know looks at what there is, so that not all calls fail.
 func (c *caller) know(a *actor) {
-	c.paths, c.dirs, c.slots = nil, []string{"."}, nil
+	c.paths, c.dirs, c.slots, c.xattrs = nil, []string{"."}, nil, nil
+	list := make([]byte, 1000)
 	for i, fd := range a.slots {
 		if fd >= 0 {
 			c.slots = append(c.slots, i)
@@ -36,6 +38,13 @@ func (c *caller) know(a *actor) {
 				return nil
 			}
 			c.paths = append(c.paths, p)
+			if n, err := unix.Llistxattr(p, list); err == nil {
+				for name := range strings.SplitSeq(strings.TrimSuffix(string(list[:n]), "\x00"), "\x00") {
+					if name != "" {
+						c.xattrs = append(c.xattrs, [2]string{p, name})
+					}
+				}
+			}
 			if e.IsDir() {
 				c.dirs = append(c.dirs, p)
 			}
@@ -240,7 +249,6 @@ func (c *caller) next() *call {
 	case 31:
 		return is(func(a *actor) (string, error) { return none(unix.Fsync(a.fd(slot))) }, "fsync slot %d", slot)
 	case 32, 38, 39:
-		on(p)
 		return c.xattr(k, p)
 	case 33:
 		on(p)
@@ -343,7 +351,13 @@ func (c *caller) xattr(k *call, p string) *call {
 	name := pick(c, []string{"user.a", "user.a", "user.a", "user.a", "user.b", "user.b", "trusted.c", "trusted.c", "security.d", "user.", "nothing", "user." + longName[:250], "user." + longName[:251]})
 	value := []byte(strings.Repeat("v", c.of(0, 1, 100)))
 	flags := c.of(0, 0, 0, 0, unix.XATTR_CREATE, unix.XATTR_REPLACE, unix.XATTR_CREATE|unix.XATTR_REPLACE)
-	switch c.rnd.IntN(5) {
+	do := c.rnd.IntN(5)
+	if do >= 3 && len(c.xattrs) > 0 && c.chance(2) {
+		x := pick(c, c.xattrs)
+		p, name = x[0], x[1]
+	}
+	k.paths = []string{p}
+	switch do {
 	case 0:
 		k.text = fmt.Sprintf("lsetxattr %.40q %.20s %d %d", p, name, len(value), flags)
 		k.run = func(*actor) (string, error) { return none(unix.Lsetxattr(p, name, value, flags)) }
