@@ -2,6 +2,7 @@ package spaces
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"sync"
 	"sync/atomic"
@@ -42,6 +43,7 @@ type Space struct {
 	blocks blocks
 	use    *usage
 
+	judged  atomic.Int64 // records of the access list that the files were judged by
 	retired atomic.Bool  // it is about to be removed
 	refused atomic.Int64 // bytes of what was last refused for a quota; 0: nothing was
 	uses    int          // guarded by Set.mu: how often get gave it and put did not take it back
@@ -53,13 +55,15 @@ type Space struct {
 	seen marks      // guarded by ckpt: at the last tick
 }
 
-// marks is how far a space's logs go.
+// marks is how far a space's logs go, and the judging of its files.
 type marks struct {
-	acl, files store.Mark
-	blocks     int64
+	acl, files     store.Mark
+	blocks, judged int64
 }
 
-func (sp *Space) marks() marks { return marks{sp.aclLog.Mark(), sp.log.Mark(), sp.blocks.Len()} }
+func (sp *Space) marks() marks {
+	return marks{sp.aclLog.Mark(), sp.log.Mark(), sp.blocks.Len(), sp.judged.Load()}
+}
 
 func (sp *Space) close() error {
 	var err error
@@ -118,9 +122,50 @@ func (sp *Space) durable() error {
 
 // grown judges the files again, after the access list has grown.
 func (sp *Space) grown() {
-	if _, err := sp.files.Rejudge(nil); err != nil {
+	if err := sp.judge(); err != nil {
 		sp.opt.Log.Error("files are not judged again", "space", sp.id.String(), "err", err)
 	}
+}
+
+func (sp *Space) judge() error {
+	by := sp.acl.Records() // what comes meanwhile may have been asked or not
+	_, err := sp.files.Rejudge(nil)
+	if err == nil {
+		sp.judged.Store(int64(by))
+	}
+	return err
+}
+
+// Under judgedKey in judgedBucket of a space's database stands how many records of the access list the files that are indexed there were judged by (8, big-endian).
+const (
+	judgedBucket = "space"
+	judgedKey    = "judged"
+)
+
+// judgeOpened judges the files again where the list has grown since they were judged last, by what the database has of it: a crash, or the end of the process, came
+// between. No batch is read where nothing in the list ends a right, and nothing is in quarantine.
+func (sp *Space) judgeOpened() error {
+	before := int64(-1) // an earlier version wrote it
+	err := sp.db.View(func(tx kv.Tx) error {
+		if v := tx.Get(judgedBucket, []byte(judgedKey)); len(v) == 8 {
+			before = int64(binary.BigEndian.Uint64(v))
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	now, st := int64(sp.acl.Records()), sp.acl.State()
+	doubt := before != now && (st != nil && st.Ended() || sp.files.QuarantineLen() > 0)
+	if !doubt {
+		before = now
+	}
+	sp.judged.Store(before)
+	sp.last.judged = before
+	if doubt {
+		sp.grown() // what can't be read keeps nobody from the rest: it is tried again when the list grows, or the space is opened
+	}
+	return nil
 }
 
 // upload keeps a block of who may write in the space.
@@ -239,7 +284,9 @@ func (sp *Space) opened() {
 	if b, ok := sp.blocks.(*block.Store); !ok || !b.Synced() || sp.aclLog.Dirty()+sp.log.Dirty() > 0 {
 		return
 	}
+	judged := sp.last.judged
 	sp.last = sp.marks()
+	sp.last.judged = judged
 	sp.settle()
 }
 
@@ -304,7 +351,7 @@ func (sp *Space) write(ctx context.Context) error {
 				return err
 			}
 		}
-		return nil
+		return tx.Put(judgedBucket, []byte(judgedKey), binary.BigEndian.AppendUint64(nil, uint64(now.judged)))
 	})
 	doneFiles(err == nil)
 	doneACL(err == nil)
