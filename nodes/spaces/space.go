@@ -281,7 +281,7 @@ func (sp *Space) quota() (used, limit int64, full bool) {
 
 // opened notes what the last checkpoint covers, where that is all that is there: most spaces are opened to be read, and a checkpoint takes the disk's time.
 func (sp *Space) opened() {
-	if b, ok := sp.blocks.(*block.Store); !ok || !b.Synced() || sp.aclLog.Dirty()+sp.log.Dirty() > 0 {
+	if b, ok := sp.blocks.(*block.Store); !ok || !b.Synced() || sp.dirty() > 0 {
 		return
 	}
 	judged := sp.last.judged
@@ -303,8 +303,9 @@ func (sp *Space) measure() *Usage {
 }
 
 // tick writes the indexes where that is due: when there are new blocks or much else that is new, when nothing came since the last tick, and at each lateTicks-th, of
-// which each space has its own. With a change now and then to each of thousands of spaces a transaction each time would cost as much as taking it in.
-func (sp *Space) tick(ctx context.Context, n int) error {
+// which each space has its own. With a change now and then to each of thousands of spaces a transaction each time would cost as much as taking it in. full: the memory
+// is wanted, and nothing waits.
+func (sp *Space) tick(ctx context.Context, n int, full bool) error {
 	sp.ckpt.Lock()
 	defer sp.ckpt.Unlock()
 	now := sp.marks()
@@ -313,11 +314,15 @@ func (sp *Space) tick(ctx context.Context, n int) error {
 	}
 	quiet, turn := now == sp.seen, (n+int(sp.id[0]))%lateTicks == 0
 	sp.seen = now
-	if !quiet && !turn && now.blocks == sp.last.blocks && sp.aclLog.Dirty()+sp.log.Dirty() < fewDirty {
+	if !full && !quiet && !turn && now.blocks == sp.last.blocks && sp.dirty() < fewDirty {
+		sp.settle() // what other nodes give is counted by nobody else
 		return nil
 	}
 	return sp.write(ctx)
 }
+
+// dirty is about how many bytes of memory a checkpoint frees.
+func (sp *Space) dirty() int { return sp.aclLog.Dirty() + sp.log.Dirty() }
 
 // checkpoint writes the indexes, where there is something new.
 func (sp *Space) checkpoint(ctx context.Context) error {

@@ -64,7 +64,10 @@ func TestTicks(t *testing.T) {
 	tick := func() (wrote bool) {
 		t.Helper()
 		before := sp.last
-		check(sp.tick(t.Context(), n))
+		check(sp.tick(t.Context(), n, false))
+		if u := set.Usages()[own.ID()]; u.Log != sp.aclLog.Bytes()+sp.log.Bytes() {
+			t.Fatalf("%d bytes are counted of %d", u.Log, sp.aclLog.Bytes()+sp.log.Bytes())
+		}
 		n++
 		return sp.last != before
 	}
@@ -108,7 +111,19 @@ func TestTicks(t *testing.T) {
 	if !tick() {
 		t.Error("a block is not written at once")
 	}
-	if n := sp.log.Dirty() + sp.aclLog.Dirty(); n > 0 {
+
+	pass()
+	for _, most := range []int{sp.dirty() + 1<<20, 1} {
+		bring(1)
+		before := sp.last
+		set.manyDirty = most
+		set.tick(t.Context(), n)
+		n++
+		if wrote := sp.last != before; wrote != (most == 1) {
+			t.Errorf("with %d bytes of at most %d of all spaces in memory it is written: %v", sp.dirty(), most, wrote)
+		}
+	}
+	if n := sp.dirty(); n > 0 {
 		t.Errorf("%d bytes are not written in the end", n)
 	}
 }
