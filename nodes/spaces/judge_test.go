@@ -2,65 +2,44 @@ package spaces
 
 import (
 	"bytes"
-	"crypto/rand"
 	"os"
 	"testing"
 	"time"
 
 	"github.com/anyfs/anyfs/acl"
 	"github.com/anyfs/anyfs/dag"
-	"github.com/anyfs/anyfs/dag/disk"
 	"github.com/anyfs/anyfs/dag/store"
 )
 
 // Files are judged by the access list that is held, whatever of it came behind the last checkpoint, or while one was written: a node that is killed, or stopped, does not
 // pass on what the list has against, nor keep back what it has not.
 func TestJudgedAfterRestart(t *testing.T) {
-	check := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	newKeys := func() *acl.Keys {
-		account, err := acl.NewAccount(rand.Reader)
-		check(err)
-		d, err := disk.OS(t.TempDir())
-		check(err)
-		keys, err := acl.InitKeys(d, account, "a device", nil, nil)
-		check(err)
-		return keys
-	}
 	now := time.Unix(1<<30, 0)
-	alice, bob := newKeys(), newKeys()
+	alice, bob := newKeys(t), newKeys(t)
 	own, err := acl.CreateSpace(alice, store.NewMem(), nil)
-	check(err)
-	access := func() (frames [][]byte) {
-		check(own.Export(func(f []byte) error { frames = append(frames, bytes.Clone(f)); return nil }))
-		return frames
-	}
+	check(t, err)
 	link, err := own.Invite(acl.Terms{Role: acl.RoleWriter, Open: true}, now, nil)
-	check(err)
+	check(t, err)
 	guest, err := acl.NewGuest(bob, link, "Bob", nil)
-	check(err)
-	check(guest.Take(access(), true, now))
+	check(t, err)
+	check(t, guest.Take(accessOf(t, own), true, now))
 	for _, f := range guest.Answer() {
 		_, err := own.List().Graph().Ingest(f)
-		check(err)
+		check(t, err)
 	}
 	files, err := dag.Open(own.ID(), store.NewMem(), own.Files(), dag.Options{})
-	check(err)
+	check(t, err)
 	b, err := files.Begin(bob.Author(), own.Heads(), own.Epoch())
-	check(err)
+	check(t, err)
 	_, err = b.Add(dag.ID{}, func(dag.Header) ([]byte, error) { return []byte("sealed"), nil })
-	check(err)
+	check(t, err)
 	batch, err := b.Commit()
-	check(err)
+	check(t, err)
 	frame, err := files.Frame(batch.ID())
-	check(err)
-	member := access()
-	check(own.Remove(bob.Identity, nil, nil)) // of whom it has heard nothing
-	removal := access()[len(member):]
+	check(t, err)
+	member := accessOf(t, own)
+	check(t, own.Remove(bob.Identity, nil, nil)) // of whom it has heard nothing
+	removal := accessOf(t, own)[len(member):]
 
 	for _, c := range []struct {
 		name           string
@@ -73,41 +52,41 @@ func TestJudgedAfterRestart(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
 			set, err := Open(Options{Dir: dir})
-			check(err)
+			check(t, err)
 			r := set.Take(t.Context(), own.ID(), alice.Identity, member)
 			if r == nil {
 				t.Fatal("the space is not taken")
 			}
 			_, err = r.Files.Ingest(bytes.Clone(frame))
-			check(err)
+			check(t, err)
 			r.Release()
-			check(set.Close())
+			check(t, set.Close())
 
 			set, err = Open(Options{Dir: dir})
-			check(err)
+			check(t, err)
 			if r = set.Space(t.Context(), own.ID(), alice.Identity); r == nil || len(r.Files.Heads()) != 1 {
 				t.Fatal("what a member wrote does not count")
 			}
-			check(r.ACL.IngestAll(removal, func(_ dag.Result, err error) error { return err }))
+			check(t, r.ACL.IngestAll(removal, func(_ dag.Result, err error) error { return err }))
 			if c.window {
-				check(set.all()[0].checkpoint(t.Context()))
+				check(t, set.all()[0].checkpoint(t.Context()))
 			}
 			r.Grown()
-			check(r.Durable())
+			check(t, r.Durable())
 			if len(r.Files.Heads()) != 0 {
 				t.Fatal("what nobody named in the removal counts")
 			}
 			left := dir
 			if c.killed {
 				left = t.TempDir()
-				check(os.CopyFS(left, os.DirFS(dir)))
+				check(t, os.CopyFS(left, os.DirFS(dir)))
 			}
 			r.Release()
-			check(set.Close())
+			check(t, set.Close())
 
 			for range 2 {
 				set, err = Open(Options{Dir: left})
-				check(err)
+				check(t, err)
 				if r = set.Space(t.Context(), own.ID(), alice.Identity); r == nil {
 					t.Fatal("the space is gone")
 				}
@@ -115,7 +94,7 @@ func TestJudgedAfterRestart(t *testing.T) {
 					t.Errorf("%d batches count that the list has against", n)
 				}
 				r.Release()
-				check(set.Close())
+				check(t, set.Close())
 			}
 		})
 	}

@@ -318,7 +318,7 @@ func (sp *Space) tick(ctx context.Context, n int, full bool) error {
 		sp.settle() // what other nodes give is counted by nobody else
 		return nil
 	}
-	return sp.write(ctx)
+	return sp.write(ctx, false)
 }
 
 // dirty is about how many bytes of memory a checkpoint frees.
@@ -331,16 +331,22 @@ func (sp *Space) checkpoint(ctx context.Context) error {
 	if sp.gone {
 		return nil
 	}
-	return sp.write(ctx)
+	return sp.write(ctx, true)
 }
 
-// write is checkpoint. ckpt is held.
-func (sp *Space) write(ctx context.Context) error {
+// write is checkpoint. ckpt is held. Without wait nothing is waited for that is on its way to a bucket: that takes minutes where a bucket fails, and other spaces wait.
+func (sp *Space) write(ctx context.Context, wait bool) error {
 	now := sp.marks()
 	if now == sp.last {
 		return nil
 	}
-	if err := sp.blocks.Sync(ctx); err != nil {
+	var err error
+	if far, ok := sp.blocks.(*s3blocks.Store); ok && !wait {
+		err = far.Save()
+	} else {
+		err = sp.blocks.Sync(ctx)
+	}
+	if err != nil {
 		return err
 	}
 	if err := sp.durable(); err != nil {
@@ -350,7 +356,7 @@ func (sp *Space) write(ctx context.Context) error {
 	writeFiles, doneFiles := sp.log.Freeze()
 	writeACL, doneACL := sp.aclLog.Freeze()
 	writeBlocks, doneBlocks := sp.blocks.Freeze()
-	err := sp.db.Update(func(tx kv.Tx) error {
+	err = sp.db.Update(func(tx kv.Tx) error {
 		for _, write := range []func(kv.Tx) error{writeACL, writeFiles, writeBlocks} {
 			if err := write(tx); err != nil {
 				return err
