@@ -609,14 +609,14 @@ func (s *Set) openSpace(id dag.ID) (sp *Space, err error) {
 	if sp.files, err = dag.Open(id, sp.log, sp.acl.Files(), dag.Options{Fits: sp.fits}); err != nil {
 		return sp, err
 	}
-	if err := sp.judgeOpened(); err != nil {
-		return sp, err
-	}
 	b, err := s.openBlocks(id, dir+"/blocks", db)
 	if err != nil {
 		return sp, err
 	}
 	sp.blocks = b
+	if err := sp.judgeOpened(); err != nil {
+		return sp, err
+	}
 	sp.opened()
 	db.Trim()
 	return sp, nil
