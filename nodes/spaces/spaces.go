@@ -40,7 +40,7 @@ const (
 	ageEvery        = time.Minute // what was not asked for since then, or as long again, goes from memory: thousands are open
 	closeAfter      = time.Minute // what Options.CloseAfter is by itself
 	flushBlocks     = 128         // that are not in the index: who opens a space reads the header of each, from a cold disk one by one
-	closers         = 16          // spaces that are closed at once at the end
+	closers         = 16          // spaces that are closed at once at the end, and written at once where the memory is wanted
 	takes           = 4           // access lists of strangers that are judged at once: each is in memory
 )
 
@@ -177,11 +177,33 @@ func (s *Set) tick(ctx context.Context, n int) {
 	for _, sp := range all {
 		bytes += sp.dirty()
 	}
-	for _, sp := range all {
-		if err := sp.tick(ctx, n, bytes > s.manyDirty); err != nil && ctx.Err() == nil {
+	full, atOnce := bytes > s.manyDirty, 1
+	if full {
+		atOnce = closers
+	}
+	each(all, atOnce, func(sp *Space) {
+		if err := sp.tick(ctx, n, full); err != nil && ctx.Err() == nil {
 			s.opt.Log.Error("a checkpoint was not written", "space", sp.id.String(), "err", err)
 		}
+	})
+}
+
+// each calls fn for spaces, for so many at once: each waits for the disk.
+func each(all []*Space, atOnce int, fn func(*Space)) {
+	var wg sync.WaitGroup
+	todo := make(chan *Space)
+	for range min(atOnce, len(all)) {
+		wg.Go(func() {
+			for sp := range todo {
+				fn(sp)
+			}
+		})
 	}
+	for _, sp := range all {
+		todo <- sp
+	}
+	close(todo)
+	wg.Wait()
 }
 
 // Close makes all durable and gives the spaces up. Nobody uses them any more.
@@ -190,27 +212,15 @@ func (s *Set) Close() error {
 	s.closed = true
 	s.mu.Unlock()
 	s.opens.Wait()
-	// Thousands may be open, and each waits for the disk.
-	var wg sync.WaitGroup
 	var mu sync.Mutex
 	var err error
-	todo := make(chan *Space)
-	for range closers {
-		wg.Go(func() {
-			for sp := range todo {
-				if one := errors.Join(sp.checkpoint(context.Background()), sp.close()); one != nil {
-					mu.Lock()
-					err = errors.Join(err, one)
-					mu.Unlock()
-				}
-			}
-		})
-	}
-	for _, sp := range s.all() {
-		todo <- sp
-	}
-	close(todo)
-	wg.Wait()
+	each(s.all(), closers, func(sp *Space) {
+		if one := errors.Join(sp.checkpoint(context.Background()), sp.close()); one != nil {
+			mu.Lock()
+			err = errors.Join(err, one)
+			mu.Unlock()
+		}
+	})
 	return errors.Join(err, s.use.save(), s.use.db.Close())
 }
 

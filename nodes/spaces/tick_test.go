@@ -147,6 +147,42 @@ func TestTicks(t *testing.T) {
 	}
 }
 
+// Where the memory is wanted, many spaces are written at once: one that takes long holds up no other.
+func TestTicksAtOnce(t *testing.T) {
+	set, err := Open(Options{Dir: t.TempDir()})
+	check(t, err)
+	set.manyDirty = 1
+	for range 2 {
+		keys := newKeys(t)
+		own, err := acl.CreateSpace(keys, store.NewMem(), nil)
+		check(t, err)
+		r := set.Take(t.Context(), own.ID(), keys.Identity, accessOf(t, own))
+		if r == nil {
+			t.Fatal("the space is not taken")
+		}
+		r.Release()
+	}
+	slow, other := set.all()[0], set.all()[1]
+	slow.ckpt.Lock()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		set.tick(t.Context(), 0)
+	}()
+	for end := time.Now().Add(20 * time.Second); other.dirty() > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Error("it waits for the other")
+			break
+		}
+	}
+	slow.ckpt.Unlock()
+	<-done
+	if n := slow.dirty(); n > 0 {
+		t.Errorf("%d bytes are not written", n)
+	}
+	check(t, set.Close())
+}
+
 // What is on its way to a bucket keeps no index from being written, of its own space and of others; who closes the space waits for it.
 func TestTickWhileBucketFails(t *testing.T) {
 	asked, answer := make(chan struct{}, 1), make(chan struct{})
