@@ -36,7 +36,7 @@ const (
 	checkpointEvery = 2 * time.Second
 	lateTicks       = 5           // of these, after which a space is written that is written to all the time
 	fewDirty        = 256 << 10   // bytes that are to go into the index, with which it can wait so long
-	manyDirty       = 64 << 20    // bytes of all spaces, with more than which none waits
+	manyDirty       = 128 << 20   // bytes of all spaces, with more than which none waits
 	ageEvery        = time.Minute // what was not asked for since then, or as long again, goes from memory: thousands are open
 	closeAfter      = time.Minute // what Options.CloseAfter is by itself
 	flushBlocks     = 128         // that are not in the index: who opens a space reads the header of each, from a cold disk one by one
