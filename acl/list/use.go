@@ -27,6 +27,13 @@ func (l *List) Heads() []dag.ID {
 	return l.heads
 }
 
+// Records is how many records the newest state is made of. It never falls.
+func (l *List) Records() int {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return len(l.order)
+}
+
 // State is the newest state; nil while no record has come. It does not change any more: each new record makes another.
 func (l *List) State() *State {
 	l.rlock()

@@ -194,16 +194,22 @@ const (
 )
 
 // prewrite fills the file with zeros some way ahead of a record: while syncs are small and frequent, they cost half as much
-// where the file does not grow. A full disk is no error here.
+// where the file does not grow. A full disk is no error here, and what of the zeros it took goes: there is little left for all that is on it.
 func (l *log) prewrite(f disk.File, at, end uint64) {
-	if at>>segmentBits == l.advance>>segmentBits && end <= l.advance {
+	had := max(at, l.advance) // in the segment of at, which ends no earlier
+	if end <= had {
 		return
 	}
 	for l.ahead = min(max(2*l.ahead, leastAhead), mostAhead); l.ahead < end-at && l.ahead < mostAhead; {
 		l.ahead *= 2
 	}
 	n := min(l.ahead, segmentBytes-at%segmentBytes)
-	if n < end-at || f.Allocate(int64(at%segmentBytes), int64(n)) != nil {
+	if n < end-at {
+		return
+	}
+	if f.Allocate(int64(at%segmentBytes), int64(n)) != nil {
+		_ = f.Truncate(int64(had % segmentBytes)) // or it is cut when the log is opened
+		l.ahead = 0
 		return
 	}
 	l.advance = at + n
@@ -225,7 +231,7 @@ func (l *log) bytes() int64 {
 // close gives the files up. What was written in advance goes, or each log that is not in use would take that much.
 func (l *log) close() error {
 	var err error
-	if n := len(l.files); n > 0 && l.advance > l.end && l.advance>>segmentBits == uint64(n-1) && l.end>>segmentBits == uint64(n-1) {
+	if n := len(l.files); n > 0 && l.advance > l.end && l.end>>segmentBits == uint64(n-1) {
 		err = l.files[n-1].Truncate(int64(l.end % segmentBytes))
 	}
 	for _, f := range l.files {

@@ -377,7 +377,7 @@ func (s *Store) Sync(ctx context.Context) error {
 	if err := s.wait(ctx); err != nil {
 		return err
 	}
-	return s.save()
+	return s.Save()
 }
 
 // wait waits for what is on its way now.
@@ -398,7 +398,8 @@ func (s *Store) wait(ctx context.Context) error {
 	return nil
 }
 
-func (s *Store) save() error {
+// Save makes durable what the index has not of what is in the bucket, and waits for nothing that is on its way.
+func (s *Store) Save() error {
 	s.saving.Lock()
 	defer s.saving.Unlock()
 	s.mu.Lock()
@@ -530,7 +531,7 @@ func (s *Store) Close() error {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
-	return errors.Join(s.wait(context.Background()), s.save())
+	return errors.Join(s.wait(context.Background()), s.Save())
 }
 
 // Remove removes all objects of a space, whatever an index says. What it could not remove is there still.

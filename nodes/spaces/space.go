@@ -2,6 +2,7 @@ package spaces
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"sync"
 	"sync/atomic"
@@ -42,6 +43,7 @@ type Space struct {
 	blocks blocks
 	use    *usage
 
+	judged  atomic.Int64 // records of the access list that the files were judged by
 	retired atomic.Bool  // it is about to be removed
 	refused atomic.Int64 // bytes of what was last refused for a quota; 0: nothing was
 	uses    int          // guarded by Set.mu: how often get gave it and put did not take it back
@@ -53,13 +55,15 @@ type Space struct {
 	seen marks      // guarded by ckpt: at the last tick
 }
 
-// marks is how far a space's logs go.
+// marks is how far a space's logs go, and the judging of its files.
 type marks struct {
-	acl, files store.Mark
-	blocks     int64
+	acl, files     store.Mark
+	blocks, judged int64
 }
 
-func (sp *Space) marks() marks { return marks{sp.aclLog.Mark(), sp.log.Mark(), sp.blocks.Len()} }
+func (sp *Space) marks() marks {
+	return marks{sp.aclLog.Mark(), sp.log.Mark(), sp.blocks.Len(), sp.judged.Load()}
+}
 
 func (sp *Space) close() error {
 	var err error
@@ -118,9 +122,50 @@ func (sp *Space) durable() error {
 
 // grown judges the files again, after the access list has grown.
 func (sp *Space) grown() {
-	if _, err := sp.files.Rejudge(nil); err != nil {
+	if err := sp.judge(); err != nil {
 		sp.opt.Log.Error("files are not judged again", "space", sp.id.String(), "err", err)
 	}
+}
+
+func (sp *Space) judge() error {
+	by := sp.acl.Records() // what comes meanwhile may have been asked or not
+	_, err := sp.files.Rejudge(nil)
+	if err == nil {
+		sp.judged.Store(int64(by))
+	}
+	return err
+}
+
+// Under judgedKey in judgedBucket of a space's database stands how many records of the access list the files that are indexed there were judged by (8, big-endian).
+const (
+	judgedBucket = "space"
+	judgedKey    = "judged"
+)
+
+// judgeOpened judges the files again where the list has grown since they were judged last, by what the database has of it: a crash, or the end of the process, came
+// between. No batch is read where nothing in the list ends a right, and nothing is in quarantine.
+func (sp *Space) judgeOpened() error {
+	before := int64(-1) // an earlier version wrote it
+	err := sp.db.View(func(tx kv.Tx) error {
+		if v := tx.Get(judgedBucket, []byte(judgedKey)); len(v) == 8 {
+			before = int64(binary.BigEndian.Uint64(v))
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	now, st := int64(sp.acl.Records()), sp.acl.State()
+	doubt := before != now && (st != nil && st.Ended() || sp.files.QuarantineLen() > 0)
+	if !doubt {
+		before = now
+	}
+	sp.judged.Store(before)
+	sp.last.judged = before
+	if doubt {
+		sp.grown() // what can't be read keeps nobody from the rest: it is tried again when the list grows, or the space is opened
+	}
+	return nil
 }
 
 // upload keeps a block of who may write in the space.
@@ -236,10 +281,12 @@ func (sp *Space) quota() (used, limit int64, full bool) {
 
 // opened notes what the last checkpoint covers, where that is all that is there: most spaces are opened to be read, and a checkpoint takes the disk's time.
 func (sp *Space) opened() {
-	if b, ok := sp.blocks.(*block.Store); !ok || !b.Synced() || sp.aclLog.Dirty()+sp.log.Dirty() > 0 {
+	if b, ok := sp.blocks.(*block.Store); !ok || !b.Synced() || sp.dirty() > 0 {
 		return
 	}
+	judged := sp.last.judged
 	sp.last = sp.marks()
+	sp.last.judged = judged
 	sp.settle()
 }
 
@@ -256,8 +303,9 @@ func (sp *Space) measure() *Usage {
 }
 
 // tick writes the indexes where that is due: when there are new blocks or much else that is new, when nothing came since the last tick, and at each lateTicks-th, of
-// which each space has its own. With a change now and then to each of thousands of spaces a transaction each time would cost as much as taking it in.
-func (sp *Space) tick(ctx context.Context, n int) error {
+// which each space has its own. With a change now and then to each of thousands of spaces a transaction each time would cost as much as taking it in. full: the memory
+// is wanted, and nothing waits.
+func (sp *Space) tick(ctx context.Context, n int, full bool) error {
 	sp.ckpt.Lock()
 	defer sp.ckpt.Unlock()
 	now := sp.marks()
@@ -266,11 +314,15 @@ func (sp *Space) tick(ctx context.Context, n int) error {
 	}
 	quiet, turn := now == sp.seen, (n+int(sp.id[0]))%lateTicks == 0
 	sp.seen = now
-	if !quiet && !turn && now.blocks == sp.last.blocks && sp.aclLog.Dirty()+sp.log.Dirty() < fewDirty {
+	if !full && !quiet && !turn && now.blocks == sp.last.blocks && sp.dirty() < fewDirty {
+		sp.settle() // what other nodes give is counted by nobody else
 		return nil
 	}
-	return sp.write(ctx)
+	return sp.write(ctx, false)
 }
+
+// dirty is about how many bytes of memory a checkpoint frees.
+func (sp *Space) dirty() int { return sp.aclLog.Dirty() + sp.log.Dirty() }
 
 // checkpoint writes the indexes, where there is something new.
 func (sp *Space) checkpoint(ctx context.Context) error {
@@ -279,16 +331,22 @@ func (sp *Space) checkpoint(ctx context.Context) error {
 	if sp.gone {
 		return nil
 	}
-	return sp.write(ctx)
+	return sp.write(ctx, true)
 }
 
-// write is checkpoint. ckpt is held.
-func (sp *Space) write(ctx context.Context) error {
+// write is checkpoint. ckpt is held. Without wait nothing is waited for that is on its way to a bucket: that takes minutes where a bucket fails, and other spaces wait.
+func (sp *Space) write(ctx context.Context, wait bool) error {
 	now := sp.marks()
 	if now == sp.last {
 		return nil
 	}
-	if err := sp.blocks.Sync(ctx); err != nil {
+	var err error
+	if far, ok := sp.blocks.(*s3blocks.Store); ok && !wait {
+		err = far.Save()
+	} else {
+		err = sp.blocks.Sync(ctx)
+	}
+	if err != nil {
 		return err
 	}
 	if err := sp.durable(); err != nil {
@@ -298,13 +356,13 @@ func (sp *Space) write(ctx context.Context) error {
 	writeFiles, doneFiles := sp.log.Freeze()
 	writeACL, doneACL := sp.aclLog.Freeze()
 	writeBlocks, doneBlocks := sp.blocks.Freeze()
-	err := sp.db.Update(func(tx kv.Tx) error {
+	err = sp.db.Update(func(tx kv.Tx) error {
 		for _, write := range []func(kv.Tx) error{writeACL, writeFiles, writeBlocks} {
 			if err := write(tx); err != nil {
 				return err
 			}
 		}
-		return nil
+		return tx.Put(judgedBucket, []byte(judgedKey), binary.BigEndian.AppendUint64(nil, uint64(now.judged)))
 	})
 	doneFiles(err == nil)
 	doneACL(err == nil)

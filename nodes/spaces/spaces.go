@@ -36,10 +36,11 @@ const (
 	checkpointEvery = 2 * time.Second
 	lateTicks       = 5           // of these, after which a space is written that is written to all the time
 	fewDirty        = 256 << 10   // bytes that are to go into the index, with which it can wait so long
+	manyDirty       = 128 << 20   // bytes of all spaces, with more than which none waits
 	ageEvery        = time.Minute // what was not asked for since then, or as long again, goes from memory: thousands are open
 	closeAfter      = time.Minute // what Options.CloseAfter is by itself
 	flushBlocks     = 128         // that are not in the index: who opens a space reads the header of each, from a cold disk one by one
-	closers         = 16          // spaces that are closed at once at the end
+	closers         = 16          // spaces that are closed at once at the end, and written at once where the memory is wanted
 	takes           = 4           // access lists of strangers that are judged at once: each is in memory
 )
 
@@ -78,6 +79,8 @@ type Set struct {
 	finding chan struct{}
 	found   atomic.Pointer[dag.ID] // where Find found a block last
 
+	manyDirty int // manyDirty, but in tests
+
 	placing sync.Mutex // guards words; no lock is taken under it
 	words   map[dag.ID]placed
 
@@ -107,7 +110,7 @@ func Open(opt Options) (*Set, error) {
 	if err := d.MkdirAll(folder); err != nil {
 		return nil, fmt.Errorf("spaces: open %s: %w", opt.Dir, err)
 	}
-	s := &Set{opt: opt, disk: d, taking: make(chan struct{}, takes), finding: make(chan struct{}, finders), open: make(map[dag.ID]*Space), opening: make(map[dag.ID]chan struct{})}
+	s := &Set{opt: opt, disk: d, manyDirty: manyDirty, taking: make(chan struct{}, takes), finding: make(chan struct{}, finders), open: make(map[dag.ID]*Space), opening: make(map[dag.ID]chan struct{})}
 	if err := s.use.load(opt.Dir, opt.Log); err != nil {
 		return nil, fmt.Errorf("spaces: open %s: %w", opt.Dir, err)
 	}
@@ -152,21 +155,55 @@ func (s *Set) Run(ctx context.Context) error {
 		if old {
 			aged = time.Now()
 		}
-		for _, sp := range s.all() {
-			if old {
+		if old {
+			for _, sp := range s.all() {
 				sp.files.Age()
 				sp.acl.Graph().Age()
 				sp.blocks.Age()
 			}
-			if err := sp.tick(ctx, n); err != nil && ctx.Err() == nil {
-				s.opt.Log.Error("a checkpoint was not written", "space", sp.id.String(), "err", err)
-			}
 		}
+		s.tick(ctx, n)
 		s.closeIdle(ctx, time.Now().Add(-s.opt.CloseAfter))
 		if err := s.use.save(); err != nil {
 			s.opt.Log.Error("what spaces take is not written down", "err", err)
 		}
 	}
+}
+
+// tick writes the indexes that are due at the n-th tick.
+func (s *Set) tick(ctx context.Context, n int) {
+	all := s.all()
+	bytes := 0
+	for _, sp := range all {
+		bytes += sp.dirty()
+	}
+	full, atOnce := bytes > s.manyDirty, 1
+	if full {
+		atOnce = closers
+	}
+	each(all, atOnce, func(sp *Space) {
+		if err := sp.tick(ctx, n, full); err != nil && ctx.Err() == nil {
+			s.opt.Log.Error("a checkpoint was not written", "space", sp.id.String(), "err", err)
+		}
+	})
+}
+
+// each calls fn for spaces, for so many at once: each waits for the disk.
+func each(all []*Space, atOnce int, fn func(*Space)) {
+	var wg sync.WaitGroup
+	todo := make(chan *Space)
+	for range min(atOnce, len(all)) {
+		wg.Go(func() {
+			for sp := range todo {
+				fn(sp)
+			}
+		})
+	}
+	for _, sp := range all {
+		todo <- sp
+	}
+	close(todo)
+	wg.Wait()
 }
 
 // Close makes all durable and gives the spaces up. Nobody uses them any more.
@@ -175,27 +212,15 @@ func (s *Set) Close() error {
 	s.closed = true
 	s.mu.Unlock()
 	s.opens.Wait()
-	// Thousands may be open, and each waits for the disk.
-	var wg sync.WaitGroup
 	var mu sync.Mutex
 	var err error
-	todo := make(chan *Space)
-	for range closers {
-		wg.Go(func() {
-			for sp := range todo {
-				if one := errors.Join(sp.checkpoint(context.Background()), sp.close()); one != nil {
-					mu.Lock()
-					err = errors.Join(err, one)
-					mu.Unlock()
-				}
-			}
-		})
-	}
-	for _, sp := range s.all() {
-		todo <- sp
-	}
-	close(todo)
-	wg.Wait()
+	each(s.all(), closers, func(sp *Space) {
+		if one := errors.Join(sp.checkpoint(context.Background()), sp.close()); one != nil {
+			mu.Lock()
+			err = errors.Join(err, one)
+			mu.Unlock()
+		}
+	})
 	return errors.Join(err, s.use.save(), s.use.db.Close())
 }
 
@@ -599,6 +624,9 @@ func (s *Set) openSpace(id dag.ID) (sp *Space, err error) {
 		return sp, err
 	}
 	sp.blocks = b
+	if err := sp.judgeOpened(); err != nil {
+		return sp, err
+	}
 	sp.opened()
 	db.Trim()
 	return sp, nil

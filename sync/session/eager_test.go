@@ -101,3 +101,36 @@ func TestEagerFromTheStart(t *testing.T) {
 		t.Errorf("%d of 100 were sent to who had them from another", n)
 	}
 }
+
+// Who is connected to several that send it batches from the start is sent a long one once, and few others more often.
+func TestEagerFromSeveral(t *testing.T) {
+	for _, c := range []struct{ size, twice int }{{100, 2}, {200 << 10, 0}} {
+		writer, reader := newReplica(t, 0), newReplica(t, 1)
+		all := []*replica{writer, reader}
+		var links, ends []*link
+		for n := range 3 {
+			hub := newReplica(t, 2+n)
+			all = append(all, hub)
+			links = append(links, connect(t, writer, hub))
+			ends = append(ends, join(t, hub, reader, true))
+		}
+		links = append(links, ends...)
+		settle(t, all, links)
+		writer.size = c.size
+		const many = 30
+		for range many {
+			writer.write(1)
+			settle(t, all, links)
+		}
+		same(t, all)
+		sent := 0
+		for _, l := range ends {
+			for _, n := range l.frames {
+				sent += n
+			}
+		}
+		if sent > many+c.twice {
+			t.Errorf("%d batches of %d bytes were sent %d times, not %d more at most", many, c.size, sent, c.twice)
+		}
+	}
+}

@@ -285,7 +285,7 @@ func (d *side) push() (wire.Message, error) {
 			if err != nil {
 				return nil, err
 			}
-			if !p.fits(frame) {
+			if !p.fits(frame) || !d.queue[0].own && !d.eager.sends(len(frame)) {
 				break
 			}
 			p.add(frame)

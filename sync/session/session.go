@@ -32,7 +32,7 @@ type Peer struct {
 	Device dag.PublicKey // the peer's
 	Reads  func() bool   // whether the peer may have the files; nil: it may
 	Wake   func()        // Next has something; called by any goroutine, and is quick
-	Eager  bool          // the peer is sent what came from others from the start, not only once it has asked for some
+	Eager  bool          // the peer is sent what came from others from the start, but for long batches, not only once it has asked for some
 
 	// Takes reports whether so many more bytes of batches of files by the peer are to be taken in, and counts them; 0 asks whether any are. What is
 	// not taken is no fault of the peer, and is not asked for: another session begins where it is taken again. nil: all are.
@@ -87,7 +87,7 @@ func (sp *Space) New(p Peer) *Session {
 	}
 	s := &Session{sp: sp, cfg: p, stated: make(map[dag.PublicKey]uint64), log: sp.cfg.Log.With("peer", p.Name, "space", sp.cfg.ID)}
 	for kind := range s.sides {
-		s.sides[kind] = side{s: s, kind: wire.Graph(kind), g: sp.graphs[kind], eager: eager{on: p.Eager}}
+		s.sides[kind] = side{s: s, kind: wire.Graph(kind), g: sp.graphs[kind], eager: eager{on: p.Eager, early: p.Eager}}
 	}
 	if sp.node(p.Device) {
 		sp.mu.Lock()

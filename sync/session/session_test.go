@@ -53,6 +53,7 @@ type replica struct {
 	events  bool                 // Step has work
 	unsaid  bool
 	writes  int
+	size    int // of what it writes, at least
 	keys    int // drawn
 	whole   int // tips that are sent whole; 0: the usual number
 	life    int // which it is in: it does not write the same bytes in two
@@ -131,7 +132,7 @@ func (r *replica) writeAs(kind, n int) {
 	must(r.t, err)
 	r.writes++
 	_, err = b.Add(dag.ID{}, func(dag.Header) ([]byte, error) {
-		return fmt.Appendf(nil, "%d of %d, %d", r.writes, n, r.life), nil
+		return append(fmt.Appendf(nil, "%d of %d, %d", r.writes, n, r.life), make([]byte, r.size)...), nil
 	})
 	must(r.t, err)
 	_, err = b.Commit()
