@@ -102,7 +102,7 @@ func (t *Tree) PlanSettle(at DirName) (*Plan, error) {
 	return w.plan, nil
 }
 
-// PlanEnds ends the conflicts that a publication can end (PlanSettle, PlanDealt), as many as go into one batch of about most changes: it is
+// PlanEnds ends the conflicts that a publication can end (PlanSettle, Dealt), as many as go into one batch of about most changes: it is
 // empty when none is left. waits says of an object that something of it is to be published before: what it is in conflict with is left
 // as it is until then. So is what a later version of the format changed, or lies over what is gone.
 func (t *Tree) PlanEnds(most int, waits func(object dag.ID) (bool, error)) (*Plan, error) {
@@ -132,8 +132,9 @@ func (t *Tree) PlanEnds(most int, waits func(object dag.ID) (bool, error)) (*Pla
 		return nil
 	}
 	stays := func(err error) bool { return errors.Is(err, ErrUnknown) || errors.Is(err, ErrNotExist) }
+	deal := dealer{t, map[dag.ID]dag.ID{}}
 	err := t.Dealt(func(object dag.ID) error {
-		p, err := t.PlanDealt(object)
+		p, err := deal.plan(object)
 		if stays(err) {
 			return nil
 		}

@@ -24,7 +24,8 @@ const DealtPrefix = ".conflict.dealt."
 
 const (
 	dealtVersion = 1
-	maxDealt     = 64 // attributes of an object that count
+	maxDealt     = 8  // attributes of an object that count
+	maxTwins     = 64 // objects that count as copies by one name: each device that ends a conflict makes one
 )
 
 // dealtXattr returns the name and the value of the attribute for a name of a copy.
@@ -197,6 +198,9 @@ func (u *update) twins(id dag.ID, now *Object) error {
 		}
 	}
 	for _, c := range append(before, after...) {
+		if slices.Contains(before, c) && slices.Contains(after, c) {
+			continue
+		}
 		if err := u.judgeTwins(c.dir); err != nil {
 			return err
 		}
@@ -214,10 +218,11 @@ func (u *update) judgeTwins(twins dag.ID) error {
 		dealt = dealt || claims[i].Split
 		left = left || claims[i].Kind == KindFile
 	}
-	return u.t.store.SetMark(SetDealt, twins, dealtTwins, dealt && left)
+	return u.t.store.SetMark(SetDealt, twins, dealtTwins, dealt && left && len(claims) <= maxTwins)
 }
 
-// Twins returns the objects that have the mark of the same conflict copy as one that has it: itself, and others, removed ones too.
+// Twins returns the objects that have the mark of the same conflict copy as one that has it: itself, and others, removed ones too; itself
+// alone where there are more than of any that devices make.
 func (t *Tree) Twins(object dag.ID) ([]dag.ID, error) {
 	s, err := t.State(object)
 	if err != nil || s == nil {
@@ -228,6 +233,9 @@ func (t *Tree) Twins(object dag.ID) ([]dag.ID, error) {
 		return nil, nil
 	}
 	claims, err := t.store.Claims(twinsOf(name), "")
+	if len(claims) > maxTwins {
+		return []dag.ID{object}, err
+	}
 	var out []dag.ID
 	for i := range claims {
 		out = append(out, claims[i].Object)
@@ -270,9 +278,16 @@ func (t *Tree) Dealt(fn func(object dag.ID) error) error {
 	return nil
 }
 
-// PlanDealt has what is left of a conflict copy go the way of the one that a person has dealt with: a twin is removed, and of a doubled
-// link the second placement counts no more. The plan is empty where something is not as the device made it that ended the conflict.
-func (t *Tree) PlanDealt(object dag.ID) (*Plan, error) {
+// dealer plans what becomes of what is left of conflict copies. It looks at the beginning of each object once.
+type dealer struct {
+	t    *Tree
+	made map[dag.ID]dag.ID
+}
+
+// plan has what is left of a conflict copy go the way of the one that a person has dealt with: a twin is removed, and of a doubled link
+// the second placement counts no more. The plan is empty where something is not as the device made it that ended the conflict.
+func (d *dealer) plan(object dag.ID) (*Plan, error) {
+	t := d.t
 	w := t.planner()
 	s, err := w.state(object)
 	if err != nil {
@@ -294,8 +309,8 @@ func (t *Tree) PlanDealt(object dag.ID) (*Plan, error) {
 	if l == nil {
 		return w.plan, nil
 	}
-	mine, err := t.madeCopy(object)
-	if err != nil || len(mine) == 0 {
+	mine, err := d.madeCopy(object)
+	if err != nil || mine.IsZero() {
 		return w.plan, err
 	}
 	claims, err := t.store.Claims(twinsOf(name), "")
@@ -306,11 +321,11 @@ func (t *Tree) PlanDealt(object dag.ID) (*Plan, error) {
 		if !claims[i].Split || claims[i].Object == object {
 			continue
 		}
-		other, err := t.madeCopy(claims[i].Object)
+		other, err := d.madeCopy(claims[i].Object)
 		if err != nil {
 			return nil, err
 		}
-		if slices.EqualFunc(mine, other, equalContent) {
+		if mine == other {
 			w.unlink(s, l.ID)
 			break
 		}
@@ -318,11 +333,16 @@ func (t *Tree) PlanDealt(object dag.ID) (*Plan, error) {
 	return w.plan, nil
 }
 
-// madeCopy returns the contents, one patch over the other, of an object that a device made as a conflict copy; none of what was made
-// otherwise. Only the end of a conflict makes an object by a change that sets the mark last, behind the content.
-func (t *Tree) madeCopy(object dag.ID) ([]*Content, error) {
-	var out []*Content
-	err := t.store.History(object, func(at Stamp, p *Payload) error {
+// madeCopy returns a hash of what a device made as a conflict copy by an object: where it put it, the copy's name and the lost one, and the
+// contents, one patch over the other, with their times. (Which object kept the name may be seen differently.) It is zero for what was made
+// otherwise. Only the end of a conflict makes an object by a change that sets the mark last, behind the content. The name alone does not
+// tell: it has 20 bits of a hash, and copies in many folders may have one.
+func (d *dealer) madeCopy(object dag.ID) (dag.ID, error) {
+	if sum, ok := d.made[object]; ok {
+		return sum, nil
+	}
+	var sum dag.ID
+	err := d.t.store.History(object, func(at Stamp, p *Payload) error {
 		if at.ID != object {
 			return nil
 		}
@@ -334,29 +354,33 @@ func (t *Tree) madeCopy(object dag.ID) ([]*Content, error) {
 		if mark.Kind != OpXattr || mark.Name != ConflictXattr {
 			return errFound
 		}
-		if c, ok := ParseConflict(mark.Value); !ok || c.Name != p.Ops[0].Name {
+		c, ok := ParseConflict(mark.Value)
+		if !ok || c.Name != p.Ops[0].Name {
 			return errFound
 		}
-		for i := last - 1; i > 0 && p.Ops[i].Kind == OpContent; i-- {
-			out = append(out, p.Ops[i].Content)
+		var e encoder
+		e.bytes(p.Ops[0].Parent[:])
+		e.str(c.Lost)
+		e.str(c.Name)
+		i := last
+		for ; i > 1 && p.Ops[i-1].Kind == OpContent; i-- {
+			e.int(p.Ops[i-1].Mtime)
+			e.content(p.Ops[i-1].Content)
+		}
+		if i < last {
+			sum = dag.Sum(e.b)
 		}
 		return errFound
 	})
-	if errors.Is(err, errFound) {
-		err = nil
+	if err != nil && !errors.Is(err, errFound) {
+		return sum, err
 	}
-	return out, err
+	d.made[object] = sum
+	return sum, nil
 }
 
 // errFound ends a walk through a history.
 var errFound = errors.New("tree: found")
-
-func equalContent(a, b *Content) bool {
-	return a.Size == b.Size && bytes.Equal(a.Inline, b.Inline) && a.Root.Equals(b.Root) && a.LayoutBlock == b.LayoutBlock &&
-		slices.Equal(a.Layout, b.Layout) && a.IsPatch() == b.IsPatch() && slices.EqualFunc(a.Patch, b.Patch, func(x, y Edit) bool {
-		return x.Off == y.Off && x.Len == y.Len && bytes.Equal(x.Bytes, y.Bytes)
-	})
-}
 
 // once returns the operations that put doubled links where they would be if the copy's name had been given to them once.
 func (t *Tree) once(s *State) (ops []Op, err error) {

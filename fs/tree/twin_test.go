@@ -186,3 +186,104 @@ func TestTwins(t *testing.T) {
 		t.Error("what the schedules are for did not happen")
 	}
 }
+
+// copyDraft is what the end of a conflict makes of a losing content in a folder.
+func copyDraft(dir dag.ID, name, text string, mtime int64) *Draft {
+	c := Conflict{Of: dag.Sum([]byte("kept")), Lost: "f", Name: name}
+	return &Draft{Kind: KindFile, Ops: []Op{
+		{Kind: OpLink, Parent: dir, Name: name},
+		{Kind: OpContent, Mtime: mtime, Content: &Content{Size: int64(len(text)), Inline: []byte(text)}},
+		{Kind: OpXattr, Name: ConflictXattr, Value: c.Value()},
+	}}
+}
+
+// TestEqualCopyOfAnother: a copy does not go with one of its name that is another file's: in another folder, or with another content or time.
+func TestEqualCopyOfAnother(t *testing.T) {
+	const name = "f (conflict device 0 2026-01-01 AAAA)"
+	for _, twin := range []bool{false, true} {
+		for _, of := range []string{"folder", "time", "text"} {
+			r := newReplica(t, 0, simDevices(1))
+			p, err := r.tree.PlanCreate(r.tree.Root(), "dir", KindDir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			dir := r.publish(p, 1).changes[0].object
+			one := r.publish(&Plan{Drafts: []*Draft{copyDraft(r.tree.Root(), name, "text", 5)}}, 1).changes[0].object
+			// What a person does to one, the other being unheard of.
+			s, err := r.tree.State(one)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ops := s.Unlink(s.Links[0].ID)
+			deal, ok := s.Deal(ops)
+			if !ok {
+				t.Fatal("the copy is none")
+			}
+			r.publish(&Plan{Drafts: []*Draft{{Object: one, Ops: append(ops, deal)}}}, 2)
+			other := copyDraft(r.tree.Root(), name, "text", 5)
+			other.Ops = slices.Insert(other.Ops, 1, Op{Kind: OpMode, Mode: 0600}) // another change than the first
+			if !twin {
+				switch of {
+				case "folder":
+					other.Ops[0].Parent = dir
+				case "time":
+					other.Ops[2].Mtime++
+				case "text":
+					other.Ops[2].Content.Inline = []byte("else")
+				}
+			}
+			r.publish(&Plan{Drafts: []*Draft{other}}, 3)
+			if got := r.ends(4); got != twin {
+				t.Errorf("another %s: a copy goes: %v, want %v", of, got, twin)
+			}
+		}
+	}
+}
+
+// TestForgedCopies: whoever makes many objects that claim to be one copy, some of them dealt with, makes devices look at each once at most; and
+// at none where they are more than any devices make.
+func TestForgedCopies(t *testing.T) {
+	for _, n := range []int{maxTwins / 2, maxTwins} {
+		r := newReplica(t, 0, simDevices(1))
+		const name = "f (conflict device 0 2026-01-01 AAAA)"
+		x, value := dealtXattr(name)
+		p := &Plan{}
+		for i := range n {
+			left, dealt := copyDraft(r.tree.Root(), name, "left "+fmt.Sprint(i), 5), copyDraft(r.tree.Root(), name, "dealt "+fmt.Sprint(i), 5)
+			dealt.Ops = slices.Insert(dealt.Ops, 1, Op{Kind: OpXattr, Name: x, Value: value})
+			p.Drafts = append(p.Drafts, left, dealt)
+		}
+		b := r.publish(p, 1)
+		c := &countingStore{MemStore: r.store}
+		tree, err := NewTree(simSpace, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := dealer{tree, map[dag.ID]dag.ID{}}
+		looked := 0
+		if err := tree.Dealt(func(object dag.ID) error {
+			looked++
+			p, err := d.plan(object)
+			if err == nil && len(p.Drafts) > 0 {
+				t.Errorf("of %d copies one goes that is like no other", 2*n)
+			}
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		want := 0
+		if n < maxTwins {
+			want = n
+		}
+		if looked != want || c.history > 2*want {
+			t.Errorf("of %d forged copies: %d looked at and %d histories read; want %d and at most %d", 2*n, looked, c.history, want, 2*want)
+		}
+		twins, err := tree.Twins(b.changes[0].object)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n == maxTwins && len(twins) != 1 || n < maxTwins && len(twins) != 2*n {
+			t.Errorf("%d of %d forged copies are twins", len(twins), 2*n)
+		}
+	}
+}
