@@ -216,3 +216,55 @@ func TestCopyRestoredBeforeItsTwin(t *testing.T) {
 		}
 	}
 }
+
+// TestTwinThatIsTouchedUnpublished: what a person does to a copy stays where the news that another device removed its twin comes before that is
+// published; and a file that is open and has no name any more disturbs nothing.
+func TestTwinThatIsTouchedUnpublished(t *testing.T) {
+	for does, do := range map[string]func(h *testHome, name string) (gone bool){
+		"write": func(h *testHome, name string) bool { h.write(h.in("case/"+name), []byte("edited\n"), 0); return false },
+		"rename": func(h *testHome, name string) bool {
+			h.must(h.Rename(h.in("case"), name, h.in("case"), "kept", 0))
+			return false
+		},
+		"write and rename": func(h *testHome, name string) bool {
+			h.write(h.in("case/"+name), []byte("edited\n"), 0)
+			h.must(h.Rename(h.in("case"), name, h.root, "kept", 0))
+			return false
+		},
+		"link": func(h *testHome, name string) bool {
+			must2(h.Link(h.in("case/"+name), h.in("case"), "kept"))
+			return true
+		},
+		"save over it": func(h *testHome, name string) bool {
+			h.create(h.in("case"), "tmp", []byte("saved\n"))
+			h.must(h.Rename(h.in("case"), "tmp", h.in("case"), name, 0))
+			return false
+		},
+		"unlink and make anew": func(h *testHome, name string) bool {
+			h.must(h.Unlink(h.in("case"), name))
+			h.create(h.in("case"), name, []byte("anew\n"))
+			return false
+		},
+	} {
+		for _, at := range []int{0, 2} {
+			for who := range 2 {
+				t.Run(fmt.Sprintf("%s/%s by %d", does, copiesOf[at].what, who), func(t *testing.T) {
+					d := newDevices(t, 2)
+					name := d.crossedCopy(copiesOf[at].make)
+					h, other := d.all[who], d.all[1-who]
+					other.must(other.Unlink(other.in("case"), name))
+					must2(other.namedSpace(PersonalName)).publishAll(context.Background())
+					gone := do(h, name)
+					want := d.tree(h)
+					if gone {
+						want = slices.DeleteFunc(want, func(l string) bool { return strings.Contains(l, name) })
+					}
+					h.takes(other)
+					h.takes(other)
+					d.settle()
+					d.same(want...)
+				})
+			}
+		}
+	}
+}
