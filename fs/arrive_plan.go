@@ -480,10 +480,11 @@ func (a *arrival) dealing(want *tree.Node) (bool, error) {
 	return slices.ContainsFunc(twins, func(id dag.ID) bool { return a.deals[id] }), nil
 }
 
-// unpublishedNames gives the objects of which a name was removed or moved here, and that is not published. Under mu.
+// unpublishedNames gives the objects of which a name was removed or moved here, and that is not published. It looks at what was touched
+// since it looked last, and what it found then: an import has much that is dirty. Under mu.
 func (s *space) unpublishedNames() (map[dag.ID]bool, error) {
 	out := map[dag.ID]bool{}
-	for ino := range s.eachDirty() {
+	for ino := range s.touched {
 		n, err := s.ix.Inode(ino)
 		if err != nil {
 			return nil, s.damaged(err)
@@ -491,15 +492,24 @@ func (s *space) unpublishedNames() (map[dag.ID]bool, error) {
 		if n == nil || s.isIgnoredInode(ino) {
 			continue
 		}
+		if !renamed(n) {
+			delete(s.touched, ino)
+			continue
+		}
 		for i := range n.Gone {
 			out[n.Gone[i].Object] = true
 		}
-		if slices.ContainsFunc(n.Links, func(l index.Link) bool { return l.Dirty != 0 && !l.ID.Change.IsZero() }) {
+		if slices.ContainsFunc(n.Links, movedLink) {
 			out[n.Object] = true
 		}
 	}
 	return out, nil
 }
+
+func renamed(n *index.Inode) bool { return len(n.Gone) > 0 || slices.ContainsFunc(n.Links, movedLink) }
+
+// movedLink reports whether a link that is published was moved, and that is not.
+func movedLink(l index.Link) bool { return l.Dirty != 0 && !l.ID.Change.IsZero() }
 
 // busy reports whether an inode has changes that are not published, or is being written.
 func (a *arrival) busy(n *index.Inode) bool {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -44,6 +45,7 @@ func (d *devices) sendSpace(from, to *space) {
 	d.t.Helper()
 	ctx := context.Background()
 	must := from.h.must0(d.t)
+	from.checkNames(d.t)
 	must(from.publishAll(ctx))
 	must(from.acl.List().Export(func(f []byte) error { return to.acl.List().Import(f) }))
 	_, err := to.graph.Rejudge(nil)
@@ -69,12 +71,30 @@ func (s *space) lackedBy(t testing.TB, to *space) (frames [][]byte) {
 // takes takes frames of files into the graph; the tree comes to them by arrive.
 func (s *space) takes(t testing.TB, frames [][]byte) {
 	t.Helper()
+	s.checkNames(t)
 	for _, f := range frames {
 		r, err := s.graph.Ingest(f)
 		if err == nil && r.Status != dag.Accepted && r.Status != dag.Duplicate {
 			err = fmt.Errorf("batch %s: %v", r.ID, r.Status)
 		}
 		s.h.must0(t)(err)
+	}
+}
+
+// checkNames checks that unpublishedNames, which looks at what was touched, finds what is in all that is dirty.
+func (s *space) checkNames(t testing.TB) {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	got, err := s.unpublishedNames()
+	s.h.must0(t)(err)
+	for ino := range s.dirty {
+		s.noteTouched(ino)
+	}
+	want, err := s.unpublishedNames()
+	s.h.must0(t)(err)
+	if !maps.Equal(got, want) {
+		t.Fatalf("the unpublished names of %v were found, of %v there are", slices.Collect(maps.Keys(got)), slices.Collect(maps.Keys(want)))
 	}
 }
 

@@ -108,6 +108,7 @@ func (s *space) undirty(ino uint64) {
 	s.h.logged.Add(-s.dirty[ino].logged)
 	delete(s.dirty, ino)
 	s.inOrder.Delete(ino)
+	delete(s.touched, ino)
 	s.forgetMate(ino)
 	delete(s.due, ino)
 	if s.in.waits.Load() {

@@ -559,7 +559,7 @@ func (s *space) applyPublished(seq journal.Seq, r *publishedRecord) error {
 			s.undirty(n.Ino)
 		} else if d, ok := s.dirty[n.Ino]; ok {
 			d.first = d.last
-			s.dirty[n.Ino] = d
+			s.setDirty(n.Ino, d)
 			if p.Content >= 0 {
 				s.recount(n)
 			}

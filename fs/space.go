@@ -82,8 +82,9 @@ type space struct {
 	unsaved  bool // the index has something that no record of the journal says
 	refs     map[uint64]int64
 	dirty    map[uint64]dirtyState
-	inOrder  btree.Set[uint64] // of dirty the numbers
-	nextUp   uint64            // with this number of them the next publication begins
+	inOrder  btree.Set[uint64]   // of dirty the numbers
+	touched  map[uint64]struct{} // of dirty those of which a name may have been removed or moved: touched since unpublishedNames looked
+	nextUp   uint64              // with this number of them the next publication begins
 	asides   map[asideKey]aside
 	inflight map[uint64]struct{} // inodes in the publication that is under way
 	settled  *sync.Cond          // on mu: inflight became empty
@@ -197,6 +198,15 @@ func (s *space) markDirty(n *index.Inode) {
 func (s *space) setDirty(ino uint64, d dirtyState) {
 	s.dirty[ino] = d
 	s.inOrder.Insert(ino)
+	s.noteTouched(ino)
+}
+
+// noteTouched has unpublishedNames look at a dirty inode. Under mu.
+func (s *space) noteTouched(ino uint64) {
+	if s.touched == nil {
+		s.touched = make(map[uint64]struct{})
+	}
+	s.touched[ino] = struct{}{}
 }
 
 func (s *space) record(k recordKind) *writer { return newRecord(s.buf, k, s.slot) }
