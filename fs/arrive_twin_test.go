@@ -268,3 +268,40 @@ func TestTwinThatIsTouchedUnpublished(t *testing.T) {
 		}
 	}
 }
+
+// TestUnpublishedNames: what ends conflicts finds what was removed or renamed here among much that is dirty, also where that was made while
+// the file was being published; and it looks at what is dirty once.
+func TestUnpublishedNames(t *testing.T) {
+	th := newTestHome(t)
+	s := th.spaceOf(th.root)
+	th.create(th.root, "published", nil)
+	th.flush()
+	for i := range 100 {
+		th.create(th.root, fmt.Sprint(i), nil)
+	}
+	names := func(want, left int) {
+		t.Helper()
+		s.checkNames(t)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		got, err := s.unpublishedNames()
+		th.must(err)
+		if len(got) != want || len(s.touched) != left {
+			t.Fatalf("%d objects have names to publish, and %d inodes are looked at again; want %d and %d", len(got), len(s.touched), want, left)
+		}
+	}
+	names(0, 0)
+	th.must(th.Rename(th.root, "published", th.root, "renamed", 0))
+	names(1, 1)
+	s.commitUnnoted(t)
+	th.must(th.Rename(th.root, "1", th.root, "one", 0))
+	th.must(th.Unlink(th.root, "2"))
+	names(1, 1)
+	s.pubMu.Lock()
+	err := s.note(context.Background())
+	s.pubMu.Unlock()
+	th.must(err)
+	names(2, 2)
+	th.flush()
+	names(0, 0)
+}
