@@ -190,12 +190,25 @@ func (b *Builder) append(c *Change, o *object) (ID, error) {
 // Commit signs the batch, appends it to the store and applies it. It is durable after the store's Sync. A batch without
 // changes is not made: Abort. What fails leaves the graph as it was, and ends the builder too.
 func (b *Builder) Commit() (*Batch, error) {
-	if b.done {
-		return nil, ErrClosed
-	}
-	if len(b.bodies) == 0 {
+	if !b.done && len(b.bodies) == 0 {
 		b.Abort()
 		return nil, errors.New("dag: commit: a batch without changes")
+	}
+	return b.commit()
+}
+
+// Join is Commit of a batch without changes. All that counts here lies in its past, and so counts wherever the batch does.
+func (b *Builder) Join() (*Batch, error) {
+	if !b.done && len(b.bodies) > 0 {
+		b.Abort()
+		return nil, errors.New("dag: join: a batch with changes")
+	}
+	return b.commit()
+}
+
+func (b *Builder) commit() (*Batch, error) {
+	if b.done {
+		return nil, ErrClosed
 	}
 	b.done = true
 	batch, err := b.finish()

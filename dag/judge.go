@@ -9,12 +9,12 @@ type Judged struct {
 	Result           // of batches that had waited for access records
 }
 
-// Rejudge asks the Authorizer again for the batches of the accounts and devices that affects names (nil: of all), and takes
-// out of the state what counts no more, and in what counts again. It reads every batch of theirs, and for each batch whose
-// verdict changed the logs of its objects. Batches that waited for access records are tried again.
+// Rejudge asks the Authorizer again for the batches of the accounts and devices that affects names (nil: of all), and of those of
+// which some did not count, and takes out of the state what counts no more, and in what counts again. It reads every batch of
+// theirs, and for each batch whose verdict changed the logs of its objects. Batches that waited for access records are tried again.
 //
-// What it did is durable with the store's next checkpoint. The list may have been checkpointed alone, so after a crash its
-// owner calls it again, for all.
+// So affects need only name those of whom some batch may not count now. What it did is durable with the store's next checkpoint. The
+// list may have been checkpointed alone, so after a crash its owner calls it again.
 func (g *Graph) Rejudge(affects func(account, device PublicKey) bool) (Judged, error) {
 	j, err := g.rejudge(affects)
 	g.events.deliver()
@@ -24,7 +24,11 @@ func (g *Graph) Rejudge(affects func(account, device PublicKey) bool) (Judged, e
 func (g *Graph) rejudge(affects func(account, device PublicKey) bool) (j Judged, err error) {
 	g.write.Lock()
 	defer g.write.Unlock()
-	asked := func(c *chain) bool { return affects == nil || affects(c.account, c.device) }
+	doubted := make(map[uint32]bool)
+	for _, h := range g.held {
+		doubted[h.chain] = true
+	}
+	asked := func(c *chain) bool { return affects == nil || doubted[c.num] || affects(c.account, c.device) }
 	if err := g.judge(asked, &j); err != nil {
 		return j, err
 	}

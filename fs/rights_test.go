@@ -7,15 +7,14 @@ import (
 	"testing"
 
 	"github.com/anyfs/anyfs/acl"
+	"github.com/anyfs/anyfs/dag"
 	"github.com/anyfs/anyfs/dag/store"
 )
 
-// TestRoleThatIsShownHolds: who reads its role can do at once what that says, and no more: while a change of roles waits for what the device is at, the role is the one
-// before, and so is what can be done.
-func TestRoleThatIsShownHolds(t *testing.T) {
-	th := newTestHome(t)
-	owner := th.someone()
-	theirs := must2(acl.CreateSpace(owner, store.NewMem(), nil))
+// guest has a home be in a space of another account, as a reader. It returns the other's list, and what brings that to the home.
+func (th *testHome) guest(name string) (theirs *acl.Space, heard func()) {
+	th.t.Helper()
+	theirs = must2(acl.CreateSpace(th.someone(), store.NewMem(), nil))
 	link := must2(theirs.Invite(acl.Terms{Role: acl.RoleReader}, th.clock(), nil))
 	guest := must2(acl.NewGuest(th.keys, link, "guest", nil))
 	list := func() (frames [][]byte) {
@@ -27,7 +26,19 @@ func TestRoleThatIsShownHolds(t *testing.T) {
 		th.must(theirs.List().Import(f))
 	}
 	th.must(theirs.Approve(theirs.Requests()[0].ID, acl.RoleNone, th.clock(), nil))
-	must2(th.Join("Team", theirs.ID(), list()))
+	must2(th.Join(name, theirs.ID(), list()))
+	return theirs, func() {
+		for _, f := range list() {
+			th.must(th.Home.spaceOf(theirs.ID()).acl.List().Import(f))
+		}
+	}
+}
+
+// TestRoleThatIsShownHolds: who reads its role can do at once what that says, and no more: while a change of roles waits for what the device is at, the role is the one
+// before, and so is what can be done.
+func TestRoleThatIsShownHolds(t *testing.T) {
+	th := newTestHome(t)
+	theirs, heard := th.guest("Team")
 	s, root := th.Home.spaceOf(theirs.ID()), must2(th.SpaceRoot("Team"))
 
 	now := func(role acl.Role, name string, want error) {
@@ -48,9 +59,7 @@ func TestRoleThatIsShownHolds(t *testing.T) {
 		want := map[bool]error{true: nil, false: ErrReadOnly}
 		s.follow.Lock() // the device is at something else
 		th.must(theirs.ChangeRole(th.keys.Identity, role, nil))
-		for _, f := range list() {
-			th.must(s.acl.List().Import(f))
-		}
+		heard()
 		now(before, fmt.Sprint("not yet ", i), want[before > acl.RoleReader])
 		s.follow.Unlock()
 		s.followACL()
@@ -58,3 +67,55 @@ func TestRoleThatIsShownHolds(t *testing.T) {
 		before = role
 	}
 }
+
+// TestUnheardCountsOnceItMay: what was published by who had not heard that it might not counts for all when it may again, and not only with what it writes next; it takes
+// one batch, however often the list grows.
+func TestUnheardCountsOnceItMay(t *testing.T) {
+	th := newTestHome(t)
+	theirs, heard := th.guest("Team")
+	s, root, me := th.Home.spaceOf(theirs.ID()), must2(th.SpaceRoot("Team")), th.keys.Identity
+	others := must2(dag.Open(theirs.ID(), store.NewMem(), theirs.Files(), dag.Options{}))
+	role := func(r acl.Role) {
+		t.Helper()
+		th.must(theirs.ChangeRole(me, r, others.Heads()))
+	}
+	hear := func() { heard(); s.followACL() }
+	want := func(what string, batches uint64, hidden int) {
+		t.Helper()
+		th.must(s.graph.Batches(func(b *dag.Batch, _ [][]byte) error { return errOf(others.Ingest(must2(s.graph.Frame(b.ID())))) }))
+		must2(others.Rejudge(nil))
+		if n, _, _ := s.graph.Counters(); n != batches || others.QuarantineLen() != hidden {
+			t.Fatalf("%s: %d batches, of which others hide %d; want %d and %d", what, n, others.QuarantineLen(), batches, hidden)
+		}
+	}
+	role(acl.RoleWriter)
+	hear()
+	th.create(root, "heard", []byte("heard"))
+	th.flush()
+	want("as a writer", 1, 0)
+	role(acl.RoleReader)
+	th.create(root, "unheard", []byte("unheard"))
+	th.flush()
+	want("unheard", 2, 1)
+	hear()
+	want("heard of it", 2, 1)
+	role(acl.RoleWriter)
+	hear()
+	want("a writer again", 3, 0)
+	role(acl.RoleAdmin)
+	hear()
+	want("an admin", 3, 0)
+
+	role(acl.RoleReader)
+	th.create(root, "unheard too", nil)
+	th.flush()
+	hear()
+	role(acl.RoleWriter)
+	heard()
+	th.reopen() // it ended before it saw to that
+	s = th.Home.spaceOf(theirs.ID())
+	s.followACL()
+	want("opened as a writer", 5, 0)
+}
+
+func errOf[T any](_ T, err error) error { return err }

@@ -68,6 +68,49 @@ func (s *space) followACL() {
 		s.h.emit(Event{Inode: s.ino(rootDir), Whole: true})
 	}
 	s.h.spacesChanged()
+	if err := s.joinUnheard(); err != nil {
+		s.aclNews.Store(true)
+		s.h.report(fmt.Sprintf("space %s: publish what was written before this account might not", s.id), err)
+	}
+}
+
+// joinUnheard publishes a batch without changes where the last that this device published counts here alone: it had not heard that it might not write, and may again.
+// What it wrote counts for all by that, and not only with whatever it writes next. Without a key that waits for the record that brings one.
+func (s *space) joinUnheard() error {
+	l, me := s.acl.List(), s.h.keys.Author()
+	if s.rights.readOnly.Load() || !l.State().Doubtful(me.Account) {
+		return nil
+	}
+	s.pubMu.Lock()
+	defer s.pubMu.Unlock()
+	unheard := false
+	for _, tip := range s.graph.Tips() {
+		if tip.Device != me.Device {
+			continue
+		}
+		last, err := s.graph.Head(tip.Batch)
+		if err != nil {
+			return err
+		}
+		unheard = unheard || !l.Heard(last)
+	}
+	if !unheard {
+		return nil
+	}
+	if err := s.ready(); err != nil {
+		if s.acl.Writable() != nil {
+			return nil
+		}
+		return err
+	}
+	if !l.Heard(&dag.Batch{Account: me.Account, Device: me.Device, ACL: s.acl.Heads()}) {
+		return nil
+	}
+	b, err := s.graph.Begin(me, s.acl.Heads(), s.acl.Epoch())
+	if err == nil {
+		_, err = b.Join()
+	}
+	return err
 }
 
 // grown judges the batches of files again, after the access list has grown.
@@ -83,7 +126,8 @@ func (s *space) grown() {
 func (s *space) judgeFiles() error {
 	s.pubMu.Lock()
 	defer s.pubMu.Unlock()
-	judged, err := s.graph.Rejudge(s.doubtful())
+	st := s.acl.List().State()
+	judged, err := s.graph.Rejudge(func(account, _ dag.PublicKey) bool { return st.Doubtful(account) })
 	if err == nil && len(judged.Quarantined) > 0 {
 		s.unjudged = true
 	}
@@ -99,29 +143,6 @@ func (s *space) judgeFiles() error {
 	s.in.mu.Unlock()
 	s.h.wakeArriver()
 	return nil
-}
-
-// doubtful says of whom batches may be judged otherwise than before: of all the others nothing is read.
-func (s *space) doubtful() func(account, device dag.PublicKey) bool {
-	st := s.acl.List().State()
-	s.doubtMu.Lock()
-	defer s.doubtMu.Unlock()
-	if s.doubted == nil {
-		s.doubted = map[dag.PublicKey]bool{}
-	}
-	before := make(map[dag.PublicKey]bool, len(s.doubted))
-	for a := range s.doubted {
-		before[a] = true
-	}
-	return func(account, _ dag.PublicKey) bool {
-		now := st.Doubtful(account)
-		if now {
-			s.doubtMu.Lock()
-			s.doubted[account] = true
-			s.doubtMu.Unlock()
-		}
-		return now || before[account]
-	}
 }
 
 // SameSpace says whether two inodes are of one space, which has a number of its own on this device.

@@ -62,8 +62,6 @@ type space struct {
 	rights   rights
 	aclNews  atomic.Bool // the access list has grown, and what that means is not seen to
 	unjudged bool        // the tree holds what the graph put in quarantine; under pubMu
-	doubtMu  sync.Mutex
-	doubted  map[dag.PublicKey]bool // accounts whose batches were once judged otherwise than by their own past
 
 	mu       sync.Mutex
 	ix       *index.Index

@@ -159,6 +159,19 @@ func (f files) Counts(b *dag.Batch) dag.Verdict {
 	return dag.Counts
 }
 
+// Heard reports whether an accepted batch of files counts by itself for others too, whom KeepOwn has nothing to say about: its author had heard of what ended its
+// right, or that names the batch. The batch need not be there yet.
+func (l *List) Heard(b *dag.Batch) bool {
+	l.rlock()
+	defer l.mu.RUnlock()
+	s := l.state
+	if s == nil || !s.Doubtful(b.Account) || s.Adopted(b.ID()) {
+		return true
+	}
+	v := s.countable(b, l.within(b.ACL), false)
+	return v.granted && !slices.ContainsFunc(v.ended, func(tips []dag.ID) bool { return !slices.Contains(tips, b.ID()) })
+}
+
 // Ends says of an accepted batch of files what the whole list has against it: granted, whether what gave its author the right to write stands;
 // and for each end of that right which is not in the batch's past, the author's batches that it names. Of one that was adopted, and of one that
 // KeepOwn is about, there is nothing. The slices must not be changed.

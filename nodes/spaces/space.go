@@ -43,6 +43,7 @@ type Space struct {
 	blocks blocks
 	use    *usage
 
+	judging sync.Mutex   // one judging at a time; the graph's locks are taken under it
 	judged  atomic.Int64 // records of the access list that the files were judged by
 	retired atomic.Bool  // it is about to be removed
 	refused atomic.Int64 // bytes of what was last refused for a quota; 0: nothing was
@@ -127,11 +128,19 @@ func (sp *Space) grown() {
 	}
 }
 
+// judge reads the batches of whom the list ended a right of, and of whom some did not count: an admin can have records without end, and a space batches.
+// What comes while others are judged is judged at once.
 func (sp *Space) judge() error {
-	by := sp.acl.Records() // what comes meanwhile may have been asked or not
-	_, err := sp.files.Rejudge(nil)
+	sp.judging.Lock()
+	defer sp.judging.Unlock()
+	by := int64(sp.acl.Records()) // what comes meanwhile may have been asked or not
+	if by == sp.judged.Load() {
+		return nil
+	}
+	st := sp.acl.State()
+	_, err := sp.files.Rejudge(func(account, _ dag.PublicKey) bool { return st != nil && st.Doubtful(account) })
 	if err == nil {
-		sp.judged.Store(int64(by))
+		sp.judged.Store(by)
 	}
 	return err
 }
