@@ -136,9 +136,13 @@ func (d *pastDir) at(n *pastNode, taken map[string]bool, fn func(*pastNode) bool
 		}
 		taken[x.name] = true
 		if n.gone.kind != 0 && x.typ == typeDir {
-			// It may have come back, or be elsewhere, under a number of its own.
+			// It may have come back, or be elsewhere, under a number of its own, or have had one when it was removed for good. From that the earlier ones are found.
 			d.s.mu.Lock()
-			if ino, err := d.s.ix.Object(n.object); err == nil && ino != 0 {
+			ino, err := d.s.ix.Object(n.object)
+			if err == nil && ino == 0 {
+				ino, err = d.s.grave(n.object)
+			}
+			if err == nil && ino != 0 {
 				x.ino = ino
 			}
 			d.s.mu.Unlock()
