@@ -213,3 +213,38 @@ func TestPastOnOtherDevices(t *testing.T) {
 		}
 	})
 }
+
+// TestPastOfADirectoryThatMovedUnseen: a device that hears at once of a directory that was made, filled and moved shows what was in it before the move, when it is gone
+// too.
+func TestPastOfADirectoryThatMovedUnseen(t *testing.T) {
+	d := newDevices(t, 2)
+	a, b := d.all[0], d.all[1]
+	later := func() {
+		for _, h := range d.all {
+			h.skew.Add(int64(time.Minute))
+		}
+	}
+	both := func() {
+		d.send(a, b)
+		d.send(b, a)
+		later()
+	}
+	a.dir(t, a.root, "c")
+	both()
+	a.dir(t, a.dir(t, a.root, "b"), "in")
+	a.flush()
+	later()
+	at := a.clock().Format(time.RFC3339Nano)
+	later()
+	a.must(a.Rename(a.root, "b", a.look(a.root, "c"), "b", 0))
+	a.flush()
+	both()
+	a.removeBelow(a.root, "c")
+	a.flush()
+	both()
+	for i, h := range d.all {
+		if got := h.list(h.sub(h.root, ".anyfs/at/"+at+"/b").Ino); !slices.Equal(got, []string{"in"}) {
+			t.Errorf("device %d: in b were %q", i, got)
+		}
+	}
+}
