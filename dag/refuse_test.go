@@ -265,6 +265,18 @@ func TestAuthorizer(t *testing.T) {
 		t.Fatal(err)
 	}
 	auth.counts = dag.Counts
+	nobody := func(_, _ dag.PublicKey) bool { return false }
+	if j, err = to.Rejudge(nobody); err != nil || len(j.Counted) != 1 {
+		t.Fatal("what did not count is asked again, whoever is named:", j, err)
+	}
+	auth.counts = dag.Quarantine
+	if j, err = to.Rejudge(nobody); err != nil || len(j.Quarantined) != 0 {
+		t.Fatal("of whom all counts nothing is asked, where it is not named:", j, err)
+	}
+	if j, err = to.Rejudge(nil); err != nil || len(j.Quarantined) != 1 {
+		t.Fatal(j, err)
+	}
+	auth.counts = dag.Counts
 	var told []dag.ID
 	cancel := to.Subscribe(func(b *dag.Batch) { told = append(told, b.ID()) })
 	if j, err = to.Rejudge(func(account, _ dag.PublicKey) bool { return account == author(1).Account }); err != nil || len(j.Counted) != 1 {
