@@ -240,3 +240,48 @@ func TestRot(t *testing.T) {
 	}
 	t.Logf("%d flips reported, %d in what nobody needs", said, harmless)
 }
+
+// TestErasureThatFailed: the header of a released file was about to be erased, and the disk took some bytes of that. Nothing is
+// damaged, and where the header's second copy is whole what the file holds can be read still.
+func TestErasureThatFailed(t *testing.T) {
+	d := disk.NewSim(nil)
+	o := testOptions(d)
+	j, _ := sequence(t, o, 0)
+	rec := bytes.Repeat([]byte("held"), 100)
+	seq, loc, err := j.Append(rec)
+	must(t, err)
+	must(t, j.Sync(t.Context(), seq))
+	must(t, j.Close())
+	names, err := d.ReadDir(o.Dir)
+	must(t, err)
+	read := 0
+	for k := range headerBytes + 1 {
+		for _, name := range names {
+			c := d.Crash(func() disk.Keep { return disk.Whole })
+			f, err := c.Open(o.Dir + "/" + name)
+			must(t, err)
+			_, err = f.WriteAt(make([]byte, k), 0)
+			must(t, err)
+			must(t, f.Close())
+			oc := o
+			oc.Disk = c
+			j, _ := sequence(t, oc, seq)
+			if err := errors.Join(j.Damage(), j.Verify()); err != nil {
+				t.Fatalf("%d bytes of %s were erased: %v", k, name, err)
+			}
+			got := make([]byte, len(rec))
+			switch err := j.ReadAt(loc, got, 0); {
+			case err == nil && bytes.Equal(got, rec):
+				read++
+			case err == nil:
+				t.Fatalf("%d bytes of %s were erased: what is read is not what was written", k, name)
+			case k <= headerCopy:
+				t.Fatalf("%d bytes of %s were erased: %v", k, name, err)
+			}
+			must(t, j.Close())
+		}
+	}
+	if read <= headerCopy {
+		t.Errorf("%d times of %d it was read", read, headerBytes+1)
+	}
+}

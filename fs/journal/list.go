@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"slices"
@@ -87,16 +88,26 @@ func (j *Journal) readHeader(u *found) (bool, error) {
 		}
 	}
 	if used && bad {
-		// A crash may leave one of the two, where the other was not yet written or already erased. Rot changes little of it.
-		differ := 0
-		for i := range headerCopy {
-			if b[i] != b[headerCopy+i] {
-				differ++
-			}
-		}
-		u.rotten = differ <= 8
+		u.rotten = rotten(b[:headerCopy], b[headerCopy:])
 	}
 	return used, nil
+}
+
+// rotten reports whether two copies of a header, of which one does not open, differ as rot would have it. A crash may leave
+// one of the two, where the other was not yet written or already erased; rot changes little of it. An erasure that failed in
+// its first bytes changed little too: it left zeros there, where a header has none, and the rest.
+func rotten(one, two []byte) bool {
+	erased := len(one) - len(bytes.TrimLeft(one, "\x00"))
+	if erased > 0 && bytes.Equal(one[erased:], two[erased:]) {
+		return false
+	}
+	differ := 0
+	for i := range one {
+		if one[i] != two[i] {
+			differ++
+		}
+	}
+	return differ <= 8
 }
 
 // dropDoubles keeps, of files that hold the same use, the one in which more of it can be read.
