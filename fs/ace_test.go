@@ -18,7 +18,11 @@ import (
 // All short workloads on a small tree, and what a power loss leaves at each point of them: after Mohan et al., "Finding
 // Crash-Consistency Bugs with Bounded Black-Box Crash Testing" (OSDI 2018), whose generator is called ACE.
 
-var aceSample = flag.Int("ace", 400, "workloads of two operations that are tried, of all; 0 is all")
+var (
+	aceSample = flag.Int("ace", 400, "workloads of two operations that are tried, of all; 0 is all")
+	acePart   = flag.Int("ace-part", 0, "of all, in parts: the one with this number, from 0 on")
+	aceParts  = flag.Int("ace-parts", 1, "in how many parts all are tried")
+)
 
 // aceSetup makes the tree on which the workloads work. What is in published has a history already, the rest is in the journal.
 var aceSetup = struct{ published, journaled []action }{
@@ -524,7 +528,12 @@ func TestPowerLossInShortWorkloads(t *testing.T) {
 	})
 	singles := x.workloads.Load()
 	if sample == 0 {
-		err = errors.Join(err, each(n*n, func(i int) error { return two(i/n, i%n, func(_, q int) bool { return q > 0 }) }))
+		err = errors.Join(err, each(n*n, func(i int) error {
+			if i%*aceParts != *acePart {
+				return nil
+			}
+			return two(i/n, i%n, func(_, q int) bool { return q > 0 })
+		}))
 	} else {
 		err = errors.Join(err, each(sample, func(i int) error {
 			r := rand.New(rand.NewPCG(x.seed, uint64(i)))
