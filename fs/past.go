@@ -142,10 +142,13 @@ func (d *pastDir) at(n *pastNode, taken map[string]bool, fn func(*pastNode) bool
 			if err == nil && ino == 0 {
 				ino, err = d.s.grave(n.object)
 			}
-			if err == nil && ino != 0 {
+			d.s.mu.Unlock()
+			if err != nil {
+				return false, d.s.damaged(err)
+			}
+			if ino != 0 {
 				x.ino = ino
 			}
-			d.s.mu.Unlock()
 		}
 		if !fn(&x) {
 			return false, nil

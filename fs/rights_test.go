@@ -118,4 +118,47 @@ func TestUnheardCountsOnceItMay(t *testing.T) {
 	want("opened as a writer", 5, 0)
 }
 
+// TestUnheardBranches: where the feed of a device has branches, as after a backup was restored, and none of them had heard, one batch is still enough.
+func TestUnheardBranches(t *testing.T) {
+	th := newTestHome(t)
+	theirs, heard := th.guest("Team")
+	s, root, me := th.Home.spaceOf(theirs.ID()), must2(th.SpaceRoot("Team")), th.keys.Identity
+	others := must2(dag.Open(theirs.ID(), store.NewMem(), theirs.Files(), dag.Options{}))
+	takes := func() {
+		th.must(s.graph.Batches(func(b *dag.Batch, _ [][]byte) error { return errOf(others.Ingest(must2(s.graph.Frame(b.ID())))) }))
+		must2(others.Rejudge(nil))
+	}
+	role := func(r acl.Role) {
+		th.must(theirs.ChangeRole(me, r, others.Heads()))
+		heard()
+		s.followACL()
+	}
+	role(acl.RoleWriter)
+	th.create(root, "heard", []byte("heard"))
+	th.flush()
+	takes()
+	copied := must2(dag.Open(theirs.ID(), store.NewMem(), theirs.Files(), dag.Options{}))
+	th.must(others.Batches(func(b *dag.Batch, _ [][]byte) error { return errOf(copied.Ingest(must2(others.Frame(b.ID())))) }))
+	b := must2(copied.Begin(th.keys.Author(), s.acl.Heads(), s.acl.Epoch()))
+	must2(b.Add(dag.ID{}, func(dag.Header) ([]byte, error) { return []byte("sealed"), nil }))
+	branch := must2(copied.Frame(must2(b.Commit()).ID()))
+	th.must(theirs.ChangeRole(me, acl.RoleReader, others.Heads()))
+	th.create(root, "unheard", []byte("unheard"))
+	th.flush()
+	must2(s.graph.Ingest(branch))
+	heard()
+	s.followACL()
+	takes()
+	if n := others.QuarantineLen(); n != 2 {
+		t.Fatalf("others hide %d batches, not 2", n)
+	}
+	for _, r := range []acl.Role{acl.RoleWriter, acl.RoleAdmin, acl.RoleWriter, acl.RoleAdmin} {
+		role(r)
+		takes()
+		if n, _, _ := s.graph.Counters(); n != 4 || others.QuarantineLen() != 0 {
+			t.Fatalf("%v: %d batches, of which others hide %d; want 4 and none", r, n, others.QuarantineLen())
+		}
+	}
+}
+
 func errOf[T any](_ T, err error) error { return err }

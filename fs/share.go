@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/anyfs/anyfs/acl"
+	"github.com/anyfs/anyfs/acl/list"
 	"github.com/anyfs/anyfs/dag"
 )
 
@@ -83,19 +84,8 @@ func (s *space) joinUnheard() error {
 	}
 	s.pubMu.Lock()
 	defer s.pubMu.Unlock()
-	unheard := false
-	for _, tip := range s.graph.Tips() {
-		if tip.Device != me.Device {
-			continue
-		}
-		last, err := s.graph.Head(tip.Batch)
-		if err != nil {
-			return err
-		}
-		unheard = unheard || !l.Heard(last)
-	}
-	if !unheard {
-		return nil
+	if unheard, err := s.unheard(l, me.Device); err != nil || !unheard {
+		return err
 	}
 	if err := s.ready(); err != nil {
 		if s.acl.Writable() != nil {
@@ -111,6 +101,39 @@ func (s *space) joinUnheard() error {
 		_, err = b.Join()
 	}
 	return err
+}
+
+// unheard reports whether a last batch of a device counts by no other of its last: a feed may have branches, and one batch joins all of them.
+func (s *space) unheard(l *list.List, device dag.PublicKey) (bool, error) {
+	var heard, not []dag.ID
+	for _, tip := range s.graph.Tips() {
+		if tip.Device != device {
+			continue
+		}
+		last, err := s.graph.Head(tip.Batch)
+		if err != nil {
+			return false, err
+		}
+		if l.Heard(last) {
+			heard = append(heard, tip.Batch)
+		} else {
+			not = append(not, tip.Batch)
+		}
+	}
+	for _, id := range not {
+		joined := false
+		for _, by := range heard {
+			in, err := s.graph.InPast(id, by)
+			if err != nil {
+				return false, err
+			}
+			joined = joined || in
+		}
+		if !joined {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // grown judges the batches of files again, after the access list has grown.
