@@ -64,7 +64,7 @@ func TestMemoryAges(t *testing.T) {
 	if objects, contents := inMemory(); objects < 100 || contents < 50 {
 		t.Fatalf("%d objects and %d contents are in memory: nothing is shown", objects, contents)
 	}
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) { // a space at work is passed over
+	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) { // a space at work is passed over
 		other.age()
 		objects, contents := inMemory()
 		if objects+contents == 0 {

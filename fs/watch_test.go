@@ -47,7 +47,7 @@ func (w *watching) got(t *testing.T, n int) (out []string) {
 				s += " elsewhere"
 			}
 			out = append(out, s)
-		case <-time.After(5 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatalf("only %q", out)
 		}
 	}

@@ -205,6 +205,38 @@ func TestRelayInviteOnly(t *testing.T) {
 	s.peered(bob, alice, true)
 }
 
+// holdsNumber reports whether b holds a number of digits as it is, with or without the three of a code's tag before it. As a part of another, of the nanoseconds of
+// a time above all, eight digits are in the memory of a process by chance.
+func holdsNumber(b []byte, number string) bool {
+	digit := func(i int) bool { return i >= 0 && i < len(b) && b[i] >= '0' && b[i] <= '9' }
+	for from := 0; ; {
+		i := bytes.Index(b[from:], []byte(number))
+		if i < 0 {
+			return false
+		}
+		at := from + i
+		before := 0
+		for before < 4 && digit(at-1-before) {
+			before++
+		}
+		if !digit(at+len(number)) && (before == 0 || before == 3) {
+			return true
+		}
+		from = at + 1
+	}
+}
+
+func TestHoldsNumber(t *testing.T) {
+	for text, want := range map[string]bool{
+		"": false, "12345678": true, " 12345678.": true, "code=99912345678\n": true, "99-12345678": true,
+		"1123456780": false, "12345678912": false, ".123456789Z": false, "0.912345678": false, ".123456789, 12345678": true,
+	} {
+		if holdsNumber([]byte(text), "12345678") != want {
+			t.Errorf("%q: %v", text, !want)
+		}
+	}
+}
+
 // TestPairThroughNetwork: a new device that shares no local network with the one that shows the code is let in over the relay of a node, by the code
 // and the network's link, or by the ticket alone. The node gets to know nothing of it.
 func TestPairThroughNetwork(t *testing.T) {
@@ -246,7 +278,7 @@ func TestPairThroughNetwork(t *testing.T) {
 			t.Error("the wire has the code")
 		}
 		n.Memory(func(where string, b []byte) {
-			if bytes.Contains(b, []byte(secret)) {
+			if holdsNumber(b, secret) {
 				t.Errorf("the node's memory has the code, in %s", where)
 			}
 		})

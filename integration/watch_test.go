@@ -58,7 +58,7 @@ func (w *watcher) next(want string) watched {
 			w.t.Fatalf("the next change is %+v, want %q", l, want)
 		}
 		return l
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		w.t.Fatalf("there is no %q", want)
 	}
 	return watched{}

@@ -84,7 +84,7 @@ func TestDaemon(t *testing.T) {
 
 func awaitHome(t testing.TB, home string) *HomeLock {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	l, err := AwaitHome(ctx, home)
 	must(t, err)

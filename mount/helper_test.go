@@ -63,7 +63,7 @@ func awaitLine(t testing.TB, r io.Reader) string {
 	select {
 	case s := <-line:
 		return s
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the helper says nothing")
 		return ""
 	}

@@ -316,7 +316,7 @@ func TestSlowHolder(t *testing.T) {
 		t.Errorf("it came within %v: the test shows nothing", took)
 	}
 	began = time.Now()
-	if _, err := ra.Blocks.(*block.Store).Get(t.Context(), block.ID{1}); !errors.Is(err, block.ErrAbsent) || time.Since(began) > 6*time.Second {
+	if _, err := ra.Blocks.(*block.Store).Get(t.Context(), block.ID{1}); !errors.Is(err, block.ErrAbsent) || time.Since(began) > time.Minute {
 		t.Errorf("%v after %v", err, time.Since(began))
 	}
 }
