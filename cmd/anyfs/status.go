@@ -171,6 +171,13 @@ func showStatus(ctx context.Context, e *env, path string) error {
 				return err
 			}
 		}
+		if sp.UnheardChanges > 0 {
+			line := fmt.Sprintf("\n%s: %s with others, as you had lost the right to write when you made %s. Your own devices show what you wrote; "+
+				"others will once you may write again, or an admin takes it in with 'anyfs adopt'", printable(sp.Name), unheard(sp.UnheardChanges), them(sp.UnheardChanges))
+			if err := writeLine(e.stdout, line); err != nil {
+				return err
+			}
+		}
 		if sp.Preview != "" {
 			line := fmt.Sprintf("\n%s: read-only until the history is here; what is shown is a preview %s", printable(sp.Name), printable(sp.Preview))
 			if err := writeLine(e.stdout, line); err != nil {
@@ -318,6 +325,21 @@ func runPathStatus(ctx context.Context, e *env, given string) error {
 		}
 	}
 	return e.table(rows)
+}
+
+// unheard says that changes do not count.
+func unheard(n int) string {
+	if n == 1 {
+		return "1 change of yours does not count"
+	}
+	return count(n, "change") + " of yours do not count"
+}
+
+func them(n int) string {
+	if n == 1 {
+		return "it"
+	}
+	return "them"
 }
 
 // stay says that changes go nowhere.
