@@ -23,7 +23,8 @@ from others. Of a path it says whether it is pending (not published), local (on 
 and which device changed it last.
 
 --wait returns when all that was done before is durable, published and held by at least one other device, and all that is known of
-is here. Where no other device is known it returns when it is durable and published; with --here always.
+is here. Where no other device is known it returns when it is durable and published; with --here always. What you wrote when you had
+lost the right to write, and had not heard of it, counts with nobody else and is not waited for; a line says how much that is.
 
 Examples:
   anyfs status
