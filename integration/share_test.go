@@ -469,9 +469,12 @@ func TestWroteUnheard(t *testing.T) {
 		t.Errorf("status does not tell: %s", text)
 	}
 	for name, want := range map[string]string{"unheard": "local", "large": "local", "a": "local", "heard": "synced", "later": "synced"} {
-		if got := fromJSON[struct{ Sync string }](bob, "status", filepath.Join(bob.Mnt, "Team", name)).Sync; got != want {
-			t.Errorf("%s is %s, not %s", name, got, want)
-		}
+		s.Eventually("the state of "+name, func() error {
+			if got := fromJSON[struct{ Sync string }](bob, "status", filepath.Join(bob.Mnt, "Team", name)).Sync; got != want {
+				return fmt.Errorf("%s, not %s", got, want)
+			}
+			return nil
+		})
 	}
 
 	alice.Must("role", "Team", "Bob", "writer")
@@ -483,9 +486,12 @@ func TestWroteUnheard(t *testing.T) {
 	if x := team(bob); x.State != "synced" || x.UnheardChanges != 0 {
 		t.Errorf("a writer again: %+v", x)
 	}
-	if got := fromJSON[struct{ Sync string }](bob, "status", filepath.Join(bob.Mnt, "Team/unheard")).Sync; got != "synced" {
-		t.Errorf("what counts again is %s", got)
-	}
+	s.Eventually("what counts again is held", func() error {
+		if got := fromJSON[struct{ Sync string }](bob, "status", filepath.Join(bob.Mnt, "Team/unheard")).Sync; got != "synced" {
+			return errors.New(got)
+		}
+		return nil
+	})
 	s.reads(alice, "Team/unheard", "unheard")
 	s.reads(alice, "Team/a", "a by Bob")
 	for _, h := range s.All {
