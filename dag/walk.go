@@ -369,6 +369,10 @@ func (g *Graph) CountSince(have []ID) (n uint64, err error) {
 	if err != nil {
 		return 0, err
 	}
+	return g.countAbove(past)
+}
+
+func (g *Graph) countAbove(past vector) (n uint64, err error) {
 	all, err := g.cursors(past, true)
 	for _, c := range all {
 		n += c.last - c.seq + 1

@@ -24,7 +24,8 @@ type Delivery struct {
 	Blocks []block.ID
 	ino    uint64
 	root   cid.Cid
-	layout block.ID // of a large one, a block beside the tree
+	layout block.ID      // of a large one, a block beside the tree
+	other  *otherContent // what others see in place of what is shown here; nil: the same
 }
 
 // sendList gives the inodes with content to deliver, and of how many blocks. Under mu, as what follows.
@@ -71,16 +72,27 @@ func (s *space) forgetSend(ino uint64) {
 	s.ix.RemoveEntry(sending, ino, &index.Entry{})
 }
 
-// toSend counts the blocks that no other device is known to hold. Under mu.
-func (s *space) toSend() int {
-	_, _ = s.sendList()
-	return s.sendSum
+// toSend counts the contents that no other device is known to hold, and their blocks. instead is what others see of some. Under mu.
+func (s *space) toSend(instead map[uint64]*otherContent) (contents, blocks int) {
+	list, _ := s.sendList()
+	contents, blocks = len(list), s.sendSum
+	for ino, o := range instead {
+		if n, ok := list[ino]; ok && (o.held || !o.root.Defined()) {
+			contents--
+			blocks -= n
+		}
+	}
+	return contents, blocks
 }
 
 // Undelivered gives up to most contents that no other device is known to hold, those of inodes behind after; next is what to call
 // it with for more, 0 at the end.
 func (r *Replica) Undelivered(ctx context.Context, after uint64, most int) (list []Delivery, next uint64, err error) {
 	s := r.s
+	instead, err := s.instead()
+	if err != nil {
+		return nil, 0, err
+	}
 	s.mu.Lock()
 	inos, err := s.sendList()
 	if err == nil && len(inos) > 0 {
@@ -88,6 +100,12 @@ func (r *Replica) Undelivered(ctx context.Context, after uint64, most int) (list
 			d := Delivery{ino: e.Ino}
 			if n, err := s.ix.Inode(e.Ino); err == nil && n != nil && n.Base != nil {
 				d.root, d.layout = n.Base.Root, n.Base.LayoutBlock
+			}
+			if o := instead[e.Ino]; o != nil {
+				if o.held || !o.root.Defined() {
+					return
+				}
+				d.root, d.layout, d.other = o.root, o.layout, o
 			}
 			list = append(list, d)
 		})
@@ -126,6 +144,10 @@ func (r *Replica) Delivered(list []Delivery) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, d := range list {
+		if d.other != nil {
+			d.other.held = true // what is shown here waits for the right to write
+			continue
+		}
 		n, err := s.ix.Inode(d.ino)
 		if err != nil || n != nil && n.Base != nil && n.Base.Root != d.root {
 			continue
@@ -135,13 +157,14 @@ func (r *Replica) Delivered(list []Delivery) {
 	}
 }
 
-// ToSend is how many contents no other device is known to hold.
+// ToSend is how many contents no other device is known to hold, without those that count here alone.
 func (r *Replica) ToSend() int {
 	s := r.s
+	instead, _ := s.instead() // what cannot be read of it is to be sent
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	list, _ := s.sendList()
-	return len(list)
+	contents, _ := s.toSend(instead)
+	return contents
 }
 
 // ToFetch is how many blocks of what is current are not known to be here; at least 1 while that is being found out.
@@ -171,24 +194,34 @@ func (r *Replica) Shared() bool {
 // Mark is the end of what the space's log of batches holds now.
 func (r *Replica) Mark() uint64 { return uint64(r.s.log.Mark()) }
 
-// Held says that another device holds all batches up to a mark.
-func (r *Replica) Held(mark uint64) {
+// Held says that another device holds all batches up to a mark; without whole: but for those that count here alone.
+func (r *Replica) Held(mark uint64, whole bool) {
 	s := r.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !whole {
+		s.heldHere = max(s.heldHere, mark)
+		return
+	}
 	if now, err := s.heldMark(); err == nil && mark > now {
 		s.ix.SetValue(valueHeld, u64(mark))
 		s.unsaved = true
 	}
 }
 
-// HeldUpTo is the highest mark that Held was called with.
-func (r *Replica) HeldUpTo() uint64 {
+// HeldUpTo is the highest mark that Held was called with, for what counts elsewhere too where not all does, and with whole.
+func (r *Replica) HeldUpTo() (mark, whole uint64) {
 	s := r.s
+	a, _ := s.alone()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	mark, _ := s.heldMark()
-	return mark
+	whole, _ = s.heldMark()
+	if mark = whole; a != nil {
+		mark = max(mark, s.heldHere)
+	} else {
+		s.heldHere = 0 // it says nothing of what counts now
+	}
+	return mark, whole
 }
 
 // FileState is how far a file or directory is in the exchange, and whom it is from.
@@ -280,6 +313,10 @@ func (s *space) newestHead(object dag.ID) (e dag.Entry, ok bool, err error) {
 
 // syncState tells how far an inode is in the exchange.
 func (s *space) syncState(ino uint64) (string, error) {
+	a, err := s.alone()
+	if err != nil {
+		return "", err
+	}
 	s.mu.Lock()
 	n, err := s.inode(ino)
 	if err != nil {
@@ -290,9 +327,12 @@ func (s *space) syncState(ino uint64) (string, error) {
 	ignored := s.isIgnoredInode(ino)
 	list, err := s.sendList()
 	_, undelivered := list[ino]
-	var held uint64
+	var held, here uint64
 	if err == nil {
 		held, err = s.heldMark()
+	}
+	if a != nil {
+		here = s.heldHere
 	}
 	s.mu.Unlock()
 	switch {
@@ -314,11 +354,11 @@ func (s *space) syncState(ino uint64) (string, error) {
 		if err != nil {
 			return "", s.damaged(err)
 		}
-		if e.At >= held {
+		if e.At >= held && (a == nil || a.batches[e.Batch.ID()] || e.At >= here) {
 			return SyncLocal, nil
 		}
 	}
-	if held == 0 {
+	if max(held, here) == 0 {
 		return SyncLocal, nil
 	}
 	return SyncDone, nil

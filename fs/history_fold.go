@@ -87,6 +87,16 @@ func (s *space) foldTo(object, change dag.ID) (*tree.State, error) {
 }
 
 func (s *space) foldWhile(object dag.ID, more func(*dag.Entry, *tree.Payload) bool) (*tree.State, error) {
+	return s.foldThose(object, func(e *dag.Entry, p *tree.Payload) (bool, error) {
+		if !more(e, p) {
+			return false, errStop
+		}
+		return true, nil
+	})
+}
+
+// foldThose is the state of an object by those of its changes for which which holds, up to where that fails.
+func (s *space) foldThose(object dag.ID, which func(*dag.Entry, *tree.Payload) (bool, error)) (*tree.State, error) {
 	st := tree.NewState(object)
 	if object == tree.RootObject(s.id) {
 		st = tree.NewRootState(s.id)
@@ -94,8 +104,8 @@ func (s *space) foldWhile(object dag.ID, more func(*dag.Entry, *tree.Payload) bo
 	none := st.Kind == tree.KindNone
 	err := s.graph.Changes(object, func(e dag.Entry) error {
 		p := s.opened(&e)
-		if !more(&e, p) {
-			return errStop
+		if yes, err := which(&e, p); !yes {
+			return err
 		}
 		none = false
 		return st.Apply(tree.Stamp{ID: e.ID, Pos: e.Pos, Device: e.Change.Device}, p)

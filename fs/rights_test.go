@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/anyfs/anyfs/acl"
@@ -159,6 +160,95 @@ func TestUnheardBranches(t *testing.T) {
 			t.Fatalf("%v: %d batches, of which others hide %d; want 4 and none", r, n, others.QuarantineLen())
 		}
 	}
+}
+
+// TestUnheardIsNotWaitedFor: what counts on this device alone is not among what others are to hold, and is told of; what others see in its place is. Once it counts
+// for all it is to be sent, and nothing says that it was.
+func TestUnheardIsNotWaitedFor(t *testing.T) {
+	th := newTestHome(t)
+	theirs, heard := th.guest("Team")
+	s, root, me := th.Home.spaceOf(theirs.ID()), must2(th.SpaceRoot("Team")), th.keys.Identity
+	r := &th.Home.Replicas()[slices.IndexFunc(th.Home.Replicas(), func(r Replica) bool { return r.ID == theirs.ID() })]
+	others := must2(dag.Open(theirs.ID(), store.NewMem(), theirs.Files(), dag.Options{}))
+	role := func(role acl.Role) {
+		t.Helper()
+		th.must(theirs.ChangeRole(me, role, others.Heads()))
+		heard()
+		s.followACL()
+	}
+	send := func() {
+		t.Helper()
+		th.must(s.graph.Batches(func(b *dag.Batch, _ [][]byte) error { return errOf(others.Ingest(must2(s.graph.Frame(b.ID())))) }))
+		must2(others.Rejudge(nil))
+	}
+	want := func(what string, changes, contents int) {
+		t.Helper()
+		send()
+		hidden := must2(others.Quarantined())
+		if alone := must2(s.graph.Alone()); !slices.Equal(alone, hidden) {
+			t.Fatalf("%s: %v count here alone, others hide %v", what, alone, hidden)
+		}
+		if heads, all, err := s.graph.HeadsElsewhere(); err != nil || all != (len(hidden) == 0) || !all && !slices.Equal(heads, others.Heads()) {
+			t.Fatalf("%s: heads elsewhere %v, %v, %v; others have %v", what, heads, all, err, others.Heads())
+		}
+		i := must2(th.Space("Team"))
+		list, _, err := r.Undelivered(t.Context(), 0, 10)
+		if th.must(err); i.UnheardChanges != changes || r.ToSend() != contents || len(list) != contents || (i.SendBlocks > 0) != (contents > 0) {
+			t.Fatalf("%s: %d changes, %d contents to send, of which %d listed, %d blocks", what, i.UnheardChanges, r.ToSend(), len(list), i.SendBlocks)
+		}
+	}
+	deliver := func() {
+		t.Helper()
+		list, _, err := r.Undelivered(t.Context(), 0, 10)
+		th.must(err)
+		r.Delivered(list)
+	}
+	state := func(ino Ino, want string) {
+		t.Helper()
+		if f := must2(th.FileState(t.Context(), ino)); f.Sync != want {
+			t.Fatalf("%s, not %s", f.Sync, want)
+		}
+	}
+	large := func(fill byte) []byte { return bytes.Repeat([]byte{fill}, 1<<20) }
+	role(acl.RoleWriter)
+	file := th.create(root, "file", large('a'))
+	kept := th.create(root, "kept", large('k'))
+	th.flush()
+	want("as a writer", 0, 2)
+
+	th.must(theirs.ChangeRole(me, acl.RoleReader, others.Heads())) // not heard of
+	th.write(file, large('b'), 0)
+	only := th.create(root, "only", large('c'))
+	mode := uint32(0o600)
+	th.must(errOf(th.Setattr(t.Context(), kept, SetAttr{Mode: &mode})))
+	th.flush()
+	heard()
+	s.followACL()
+	want("a reader", 3, 2) // what others see of file, and kept
+	if list, _, _ := r.Undelivered(t.Context(), 0, 10); !slices.ContainsFunc(list, func(d Delivery) bool { return d.other != nil }) {
+		t.Fatal("what is shown here is to be held by others")
+	}
+	deliver()
+	want("others hold what counts", 3, 0)
+	mark := r.Mark()
+	r.Held(mark, false)
+	if counted, whole := r.HeldUpTo(); counted != mark || whole != 0 {
+		t.Fatalf("held up to %d and %d, not %d and 0", counted, whole, mark)
+	}
+	state(only, SyncLocal)
+	state(file, SyncLocal)
+
+	role(acl.RoleWriter)
+	want("a writer again", 0, 2)
+	if counted, whole := r.HeldUpTo(); counted != 0 || whole != 0 {
+		t.Fatalf("held up to %d and %d, and nobody said so", counted, whole)
+	}
+	state(only, SyncLocal)
+	deliver()
+	r.Held(r.Mark(), true)
+	want("held", 0, 0)
+	state(only, SyncDone)
+	state(file, SyncDone)
 }
 
 func errOf[T any](_ T, err error) error { return err }

@@ -76,6 +76,8 @@ type space struct {
 	orphaned map[uint64]struct{}
 	send     map[uint64]int // what sendList gives; nil: not read yet
 	sendSum  int            // its blocks
+	lone     atomic.Pointer[alone]
+	heldHere uint64 // up to where another device is known to hold what of the log of batches does not count here alone; under mu
 	up       uploads
 	unsaved  bool // the index has something that no record of the journal says
 	refs     map[uint64]int64

@@ -81,7 +81,8 @@ type SpaceInfo struct {
 	Problem string `json:"problem,omitempty"` // why it is damaged, or not on this device
 
 	PendingChanges int    `json:"pending_changes"`
-	KeptChanges    int    `json:"kept_changes,omitempty"` // that were made here before this device lost the right to write, and go nowhere
+	KeptChanges    int    `json:"kept_changes,omitempty"`    // that were made here before this device lost the right to write, and go nowhere
+	UnheardChanges int    `json:"unheard_changes,omitempty"` // of this account, published when it had lost the right to write: they count on its devices alone
 	PendingBlocks  int    `json:"pending_blocks"`
 	Conflicts      int    `json:"conflicts"`
 	Quarantined    int    `json:"quarantined"`          // batches by who might not write them any more
@@ -268,6 +269,10 @@ func (s *space) info(name string) SpaceInfo {
 	i.Quarantined = s.graph.QuarantineLen()
 	p := s.policy()
 	i.Policy, i.CacheLimit = p.String(), p.CacheLimit
+	if a, _ := s.alone(); a != nil {
+		i.UnheardChanges = a.changes
+	}
+	instead, _ := s.instead()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for ino := range s.dirty {
@@ -280,7 +285,8 @@ func (s *space) info(name string) SpaceInfo {
 			i.PendingBlocks++
 		}
 	}
-	i.Objects, i.SendBlocks = s.objects, s.toSend()
+	i.Objects = s.objects
+	_, i.SendBlocks = s.toSend(instead)
 	denied := !s.acl.MayWrite()
 	if denied {
 		i.KeptChanges, i.PendingChanges, i.PendingBlocks = i.PendingChanges, 0, 0

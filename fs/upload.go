@@ -282,6 +282,7 @@ type Upload struct {
 	ino    uint64     // that shows it; 0: only history does
 	at     uint64     // its place in the list of these
 	root   cid.Cid
+	other  *otherContent // what others see in place of what is shown here; nil: the same
 }
 
 // scanPage calls fn for up to most entries of a directory of the index, from the place behind after on; next is the last of these places where there are more,
@@ -308,6 +309,10 @@ func (s *space) scanPage(dir, after uint64, most int, fn func(at uint64, e *inde
 // for more, 0 at the end. One of which something has yet to come here is left out.
 func (r *Replica) Uploads(ctx context.Context, network string, after uint64, most int) (list []Upload, next uint64, err error) {
 	s := r.s
+	instead, err := s.instead()
+	if err != nil {
+		return nil, 0, err
+	}
 	s.mu.Lock()
 	u, err := s.uploadList()
 	var layouts []block.ID
@@ -321,6 +326,12 @@ func (r *Replica) Uploads(ctx context.Context, network string, after uint64, mos
 			d, layout := Upload{ino: e.Ino, Carry: l.carry}, block.ID{}
 			if n, err := s.ix.Inode(e.Ino); err == nil && n != nil && n.Base != nil {
 				d.root, layout = n.Base.Root, n.Base.LayoutBlock
+			}
+			if o := instead[e.Ino]; o != nil {
+				if o.slots>>slot&1 != 0 || !o.root.Defined() {
+					return
+				}
+				d.root, layout, d.other = o.root, o.layout, o
 			}
 			list, layouts = append(list, d), append(layouts, layout)
 		})
@@ -420,6 +431,10 @@ func (r *Replica) Uploaded(network string, list []Upload) {
 			s.uploadedPast(u, slot, &d)
 			continue
 		}
+		if d.other != nil {
+			d.other.slots |= 1 << slot
+			continue
+		}
 		n, err := s.ix.Inode(d.ino)
 		if err != nil || n != nil && n.Base != nil && n.Base.Root != d.root {
 			continue
@@ -432,14 +447,23 @@ func (r *Replica) Uploaded(network string, list []Upload) {
 	}
 }
 
-// ToUpload is how many contents the nodes of a network are not known to hold; false where it is not known yet, since the network was just named.
+// ToUpload is how many contents the nodes of a network are not known to hold, without those that count here alone; false where it is not known yet,
+// since the network was just named.
 func (r *Replica) ToUpload(network string) (int, bool) {
 	s := r.s
+	instead, _ := s.instead() // what cannot be read of it is to be given
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	u, err := s.uploadList()
-	if err != nil || u.slot(network) < 0 {
+	slot := u.slot(network)
+	if err != nil || slot < 0 {
 		return 0, false
 	}
-	return u.count[u.slot(network)], slices.Contains(u.whole, network)
+	n := u.count[slot]
+	for ino, o := range instead {
+		if u.inodes[ino].slots>>slot&1 != 0 && (o.slots>>slot&1 != 0 || !o.root.Defined()) {
+			n--
+		}
+	}
+	return n, slices.Contains(u.whole, network)
 }

@@ -423,6 +423,8 @@ func TestWroteUnheard(t *testing.T) {
 	bob.Must("pause")
 	s.write(bob, "Team/a", "a by Bob")
 	s.write(bob, "Team/unheard", "unheard")
+	large := strings.Repeat("large, ", 1<<18) // in blocks, which nobody fetches
+	s.write(bob, "Team/large", large)
 	bob.Must("status", "--wait", "--here")
 	alice.Must("role", "Team", "Bob", "reader")
 	bob.Must("resume")
@@ -437,10 +439,59 @@ func TestWroteUnheard(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(alice.Mnt, "Team/unheard")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("what a reader wrote shows elsewhere: %v", err)
 	}
+
+	// What does not count with others keeps nobody waiting, and is told of.
+	type space struct {
+		Name, State    string
+		UnheardChanges int `json:"unheard_changes"`
+		SendBatches    int `json:"pending_send_batches"`
+		SendBlocks     int `json:"pending_send_blocks"`
+	}
+	team := func(h *Home) (x space) {
+		for _, x = range fromJSON[struct{ Spaces []space }](h, "status").Spaces {
+			if x.Name == "Team" {
+				return x
+			}
+		}
+		t.Fatal("no Team in the status")
+		return x
+	}
+	for _, h := range s.All {
+		h.Must("status", "--wait", "--timeout", "1m")
+	}
+	if x := team(bob); x.State != "synced" || x.SendBatches+x.SendBlocks != 0 || x.UnheardChanges < 3 {
+		t.Errorf("who may not write: %+v", x)
+	}
+	if x := team(alice); x.State != "synced" || x.UnheardChanges != 0 {
+		t.Errorf("who takes the right: %+v", x)
+	}
+	if text := bob.Must("status"); !strings.Contains(text, fmt.Sprintf("%d changes of yours do not count with others", team(bob).UnheardChanges)) {
+		t.Errorf("status does not tell: %s", text)
+	}
+	for name, want := range map[string]string{"unheard": "local", "large": "local", "a": "local", "heard": "synced", "later": "synced"} {
+		s.Eventually("the state of "+name, func() error {
+			if got := fromJSON[struct{ Sync string }](bob, "status", filepath.Join(bob.Mnt, "Team", name)).Sync; got != want {
+				return fmt.Errorf("%s, not %s", got, want)
+			}
+			return nil
+		})
+	}
+
 	alice.Must("role", "Team", "Bob", "writer")
 	s.role(bob, "Team", "writer")
 	s.write(bob, "Team/again", "again")
 	s.reads(alice, "Team/again", "again")
+	s.reads(alice, "Team/large", large)
+	bob.Must("status", "--wait", "--timeout", "1m")
+	if x := team(bob); x.State != "synced" || x.UnheardChanges != 0 {
+		t.Errorf("a writer again: %+v", x)
+	}
+	s.Eventually("what counts again is held", func() error {
+		if got := fromJSON[struct{ Sync string }](bob, "status", filepath.Join(bob.Mnt, "Team/unheard")).Sync; got != "synced" {
+			return errors.New(got)
+		}
+		return nil
+	})
 	s.reads(alice, "Team/unheard", "unheard")
 	s.reads(alice, "Team/a", "a by Bob")
 	for _, h := range s.All {

@@ -75,6 +75,8 @@ func (l *List) Files() dag.Authorizer { return files{l} }
 
 type files struct{ l *List }
 
+var _ dag.Keeper = files{}
+
 // verdictKey names a question that has one answer for ever: may this device write for this account in this epoch by the
 // records that a head and its past hold.
 type verdictKey struct {
@@ -159,6 +161,18 @@ func (f files) Counts(b *dag.Batch) dag.Verdict {
 	return dag.Counts
 }
 
+// Keeps gives the account of KeepOwn, where batches of it may count here alone.
+func (f files) Keeps() (account dag.PublicKey, ok bool) {
+	l := f.l
+	l.rlock()
+	defer l.mu.RUnlock()
+	account = l.own.account
+	return account, account != (dag.PublicKey{}) && l.state != nil && l.state.Doubtful(account)
+}
+
+// Heard is List.Heard.
+func (f files) Heard(b *dag.Batch) bool { return f.l.Heard(b) }
+
 // Heard reports whether an accepted batch of files counts by itself for others too, whom KeepOwn has nothing to say about: its author had heard of what ended its
 // right, or that names the batch. The batch need not be there yet.
 func (l *List) Heard(b *dag.Batch) bool {
@@ -168,7 +182,7 @@ func (l *List) Heard(b *dag.Batch) bool {
 	if s == nil || !s.Doubtful(b.Account) || s.Adopted(b.ID()) {
 		return true
 	}
-	v := s.countable(b, l.within(b.ACL), false)
+	v := l.judgedBy(b, false)
 	return v.granted && !slices.ContainsFunc(v.ended, func(tips []dag.ID) bool { return !slices.Contains(tips, b.ID()) })
 }
 
@@ -194,7 +208,12 @@ func (l *List) countable(b *dag.Batch) *countable {
 	if own && (b.Device == l.own.device || !s.Revoked(b.Account, b.Device)) {
 		return nothingAgainst
 	}
-	key := countKey{b.Account, b.Device, headsKey(b.ACL)}
+	return l.judgedBy(b, own)
+}
+
+// judgedBy is State.countable by the newest state, which is asked once for all batches that are judged alike.
+func (l *List) judgedBy(b *dag.Batch, own bool) *countable {
+	key := countKey{b.Account, b.Device, headsKey(b.ACL), own}
 	l.cacheMu.Lock()
 	v, ok := l.counted[key]
 	fresh := l.countedBy == l.version
@@ -202,7 +221,7 @@ func (l *List) countable(b *dag.Batch) *countable {
 	if ok && fresh {
 		return v
 	}
-	v = s.countable(b, l.within(b.ACL), own)
+	v = l.state.countable(b, l.within(b.ACL), own)
 	l.cacheMu.Lock()
 	defer l.cacheMu.Unlock()
 	if l.countedBy != l.version || len(l.counted) >= maxJudged {
@@ -216,6 +235,7 @@ func (l *List) countable(b *dag.Batch) *countable {
 type countKey struct {
 	account, device dag.PublicKey
 	heads           string
+	own             bool
 }
 
 // countable is how batches are judged: whether their author could write by what stands, and what those records that ended it

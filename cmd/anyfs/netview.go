@@ -438,7 +438,10 @@ func (n *network) lookAtNetworks() {
 // now. h.nets is held.
 func (n *network) learnHome() (learned bool, err error) {
 	h := n.h
-	if !n.unknowing || !n.equal(h.fs.HomeID()) || h.fs.HomeArriving() {
+	if !n.unknowing || h.fs.HomeArriving() {
+		return false, nil
+	}
+	if equal, _ := n.equal(h.fs.HomeID()); !equal {
 		return false, nil
 	}
 	if _, err := h.changeSettings(func(s *settings) { s.KnowsHome = true }, func(settings) {}); err != nil {

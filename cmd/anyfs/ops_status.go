@@ -54,8 +54,9 @@ type spaceStatus struct {
 	PendingChanges int      `json:"pending_changes"`
 	PendingBlocks  int      `json:"pending_blocks"`
 	Conflicts      int      `json:"conflicts"`
-	KeptChanges    int      `json:"kept_changes,omitempty"` // of this device, which may not publish them any more
-	Quarantined    int      `json:"quarantined,omitempty"`  // batches by who might not write them any more
+	KeptChanges    int      `json:"kept_changes,omitempty"`    // of this device, which may not publish them any more
+	UnheardChanges int      `json:"unheard_changes,omitempty"` // of this account, published when it had lost the right to write: they count on its devices alone
+	Quarantined    int      `json:"quarantined,omitempty"`     // batches by who might not write them any more
 	FetchChanges   int      `json:"pending_fetch_changes"`
 	Preview        string   `json:"preview,omitempty"` // shown read-only until the history is here: whose, and of when
 	FetchBlocks    int      `json:"pending_fetch_blocks"`
@@ -118,7 +119,7 @@ func statusesOf(list []fs.SpaceInfo) []spaceStatus {
 func statusOf(i fs.SpaceInfo) spaceStatus {
 	return spaceStatus{
 		ID: i.ID, Name: i.Name, Role: i.Role, State: i.State, Objects: i.Objects, PendingChanges: i.PendingChanges,
-		PendingBlocks: i.PendingBlocks, Conflicts: i.Conflicts, KeptChanges: i.KeptChanges, Quarantined: i.Quarantined, Preview: i.Preview, FetchBlocks: i.FetchBlocks, SendBlocks: i.SendBlocks, Problem: i.Problem, Peers: []string{}, Networks: []spaceNetwork{},
+		PendingBlocks: i.PendingBlocks, Conflicts: i.Conflicts, KeptChanges: i.KeptChanges, UnheardChanges: i.UnheardChanges, Quarantined: i.Quarantined, Preview: i.Preview, FetchBlocks: i.FetchBlocks, SendBlocks: i.SendBlocks, Problem: i.Problem, Peers: []string{}, Networks: []spaceNetwork{},
 		Policy: i.Policy, CacheLimit: i.CacheLimit, With: i.With,
 	}
 }

@@ -61,7 +61,8 @@ func (n *network) deliver(ctx context.Context) {
 // toSend is how much there is of which nobody is known to hold it: contents, and spaces with batches.
 func (n *network) toSend() (left int) {
 	for _, r := range n.h.fs.Replicas() {
-		if left += r.ToSend(); r.Mark() > r.HeldUpTo() {
+		mark, _ := r.HeldUpTo()
+		if left += r.ToSend(); r.Mark() > mark {
 			left++
 		}
 	}
@@ -71,8 +72,10 @@ func (n *network) toSend() (left int) {
 // deliverOnce asks about everything once. It returns how much is left, and whether peers hold what was not known.
 func (n *network) deliverOnce(ctx context.Context) (left int, some bool) {
 	for _, r := range n.h.fs.Replicas() {
-		if mark := r.Mark(); mark > r.HeldUpTo() && n.equal(r.ID) {
-			r.Held(mark)
+		mark := r.Mark()
+		counted, all := r.HeldUpTo()
+		if equal, whole := n.equal(r.ID); equal && mark > counted || whole && mark > all {
+			r.Held(mark, whole)
 			some = true
 		}
 		if r.ToSend() == 0 {
@@ -87,14 +90,15 @@ func (n *network) deliverOnce(ctx context.Context) (left int, some bool) {
 	return n.toSend(), some
 }
 
-// equal reports whether a peer holds all that is here of a space, durably.
-func (n *network) equal(id dag.ID) bool {
+// equal reports whether a peer holds all that counts of a space, durably; whole: with what counts here alone.
+func (n *network) equal(id dag.ID) (equal, whole bool) {
 	for _, s := range n.engine.Status().Spaces {
 		if s.ID == id {
-			return slices.ContainsFunc(s.Peers, func(p exchange.SpacePeer) bool { return p.Equal })
+			equal = slices.ContainsFunc(s.Peers, func(p exchange.SpacePeer) bool { return p.Equal })
+			whole = slices.ContainsFunc(s.Peers, func(p exchange.SpacePeer) bool { return p.Whole })
 		}
 	}
-	return false
+	return equal, whole
 }
 
 func (n *network) deliverSpace(ctx context.Context, r *fs.Replica) (some bool, err error) {

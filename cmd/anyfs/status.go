@@ -23,7 +23,8 @@ from others. Of a path it says whether it is pending (not published), local (on 
 and which device changed it last.
 
 --wait returns when all that was done before is durable, published and held by at least one other device, and all that is known of
-is here. Where no other device is known it returns when it is durable and published; with --here always.
+is here. Where no other device is known it returns when it is durable and published; with --here always. What you wrote when you had
+lost the right to write, and had not heard of it, counts with nobody else and is not waited for; a line says how much that is.
 
 Examples:
   anyfs status
@@ -167,6 +168,13 @@ func showStatus(ctx context.Context, e *env, path string) error {
 		if sp.KeptChanges > 0 {
 			line := fmt.Sprintf("\n%s: %s on this device alone, as it may not write there any more. The mount shows what you wrote: copy it from there",
 				printable(sp.Name), stay(sp.KeptChanges))
+			if err := writeLine(e.stdout, line); err != nil {
+				return err
+			}
+		}
+		if sp.UnheardChanges > 0 {
+			line := fmt.Sprintf("\n%s: %s with others, as you had lost the right to write when you made %s. Your own devices show what you wrote; "+
+				"others will once you may write again, or an admin takes it in with 'anyfs adopt'", printable(sp.Name), unheard(sp.UnheardChanges), them(sp.UnheardChanges))
 			if err := writeLine(e.stdout, line); err != nil {
 				return err
 			}
@@ -318,6 +326,21 @@ func runPathStatus(ctx context.Context, e *env, given string) error {
 		}
 	}
 	return e.table(rows)
+}
+
+// unheard says that changes do not count.
+func unheard(n int) string {
+	if n == 1 {
+		return "1 change of yours does not count"
+	}
+	return count(n, "change") + " of yours do not count"
+}
+
+func them(n int) string {
+	if n == 1 {
+		return "it"
+	}
+	return "them"
 }
 
 // stay says that changes go nowhere.

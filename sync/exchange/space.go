@@ -343,6 +343,7 @@ func (l *link) exchange(t *stream) error {
 	}}
 	// A device may have nobody else to get the changes from; to ask for the first few of each of its spaces is much for a node of many. Who has them says so.
 	with.Eager = l.sp.e.opt.Serve != nil && !l.r.mesh
+	with.Own = l.r.node == nil && !l.r.mesh && l.r.account == l.sp.e.account
 	if r := l.sp.r; l.r.node == nil && r.TakePreview != nil { // a node has none, and no use for one
 		account, device := l.r.account, l.r.key
 		with.Preview = r.Preview

@@ -43,7 +43,8 @@ type PeerStatus struct {
 type SpaceStatus struct {
 	ID    dag.ID
 	Peers []SpacePeer // that may have it
-	// ToSend is how many batches the peer that holds the most is not known to hold durably. It is 0 without a peer.
+	// ToSend is how many batches the peer that holds the most is not known to hold durably. It is 0 without a peer. What counts for this
+	// account alone is sent to the others too, who do not say whether they hold it: it is among these for peers of this account only.
 	ToSend uint64
 	// ToFetch is how many batches, at least, peers hold that are not here.
 	ToFetch uint64
@@ -60,7 +61,8 @@ type SpaceStatus struct {
 type SpacePeer struct {
 	ID              string
 	Known           bool // the peer has told what it holds
-	Equal           bool // both hold the same, durably
+	Equal           bool // both hold the same, durably, but for what counts for this account alone and not for the peer
+	Whole           bool // both hold the same, durably
 	ToSend, ToFetch uint64
 }
 
@@ -127,7 +129,8 @@ func (e *Engine) Status() Status {
 			if p.s != nil {
 				a, aok := p.s.Status(wire.ACL)
 				f, fok := p.s.Status(wire.Files)
-				y.Known, y.Equal = aok && fok, aok && fok && a.Equal && f.Equal
+				y.Known = aok && fok
+				y.Equal, y.Whole = y.Known && a.Equal && f.Equal, y.Known && a.Whole && f.Whole
 				y.ToSend, y.ToFetch = a.ToSend+f.ToSend, a.ToFetch+f.ToFetch
 			}
 			x.Peers = append(x.Peers, y)

@@ -32,6 +32,7 @@ type Peer struct {
 	Device dag.PublicKey // the peer's
 	Reads  func() bool   // whether the peer may have the files; nil: it may
 	Wake   func()        // Next has something; called by any goroutine, and is quick
+	Own    bool          // the peer is of this device's account: what counts for that alone counts there too
 	Eager  bool          // the peer is sent what came from others from the start, but for long batches, not only once it has asked for some
 
 	// Takes reports whether so many more bytes of batches of files by the peer are to be taken in, and counts them; 0 asks whether any are. What is
@@ -311,8 +312,9 @@ func (s *Session) takes(kind wire.Graph, bytes int) bool {
 
 // Status is how far two peers are with one graph.
 type Status struct {
-	Equal   bool   // both hold the same
-	ToSend  uint64 // batches that the peer is not known to hold durably
+	Equal   bool   // both hold the same, but for what counts here alone and not for the peer, which never says that it holds it
+	Whole   bool   // both hold the same
+	ToSend  uint64 // batches that the peer is not known to hold durably, without those that do not count for it
 	ToFetch uint64 // batches that the peer holds and this device does not
 }
 
@@ -402,7 +404,7 @@ func (d *side) enqueue(o offer) {
 // behind says whether the peer holds what this device does not.
 func (d *side) behind() bool {
 	if len(d.heads.Digest) > 0 {
-		return !bytes.Equal(d.heads.Digest, digest(d.g.Heads()))
+		return !bytes.Equal(d.heads.Digest, digest(d.g.Heads())) && !d.equalElsewhere()
 	}
 	return len(d.lacking()) > 0
 }
@@ -423,6 +425,12 @@ func (d *side) equal() bool {
 		return bytes.Equal(d.heads.Digest, digest(mine))
 	}
 	return slices.Equal(mine, d.heads.Heads)
+}
+
+// equalElsewhere reports whether a peer that told a digest holds just what counts elsewhere too, where that is not all.
+func (d *side) equalElsewhere() bool {
+	heads, all, err := d.g.HeadsElsewhere()
+	return err == nil && !all && bytes.Equal(d.heads.Digest, digest(heads))
 }
 
 // heard takes the peer's heads.
@@ -559,17 +567,31 @@ func (d *side) compactSent() {
 
 func (d *side) status() Status {
 	if d.equal() {
-		return Status{Equal: true}
+		return Status{Equal: true, Whole: true}
 	}
 	var st Status
-	st.ToSend, _ = d.g.CountSince(slices.Concat(d.heads.Heads, d.sent))
-	if d.behind() {
+	var lacks, alone uint64
+	behind := d.behind()
+	if have := slices.Concat(d.heads.Heads, d.sent); len(d.heads.Digest) > 0 && !behind {
+		heads, _, _ := d.g.HeadsElsewhere()
+		lacks, _ = d.g.CountSince(slices.Concat(heads, have))
+		alone = lacks
+	} else {
+		lacks, _ = d.g.CountSince(have)
+		alone, _ = d.g.AloneSince(have)
+	}
+	if d.s.cfg.Own {
+		alone = 0
+	}
+	st.ToSend = lacks - min(lacks, alone)
+	if behind {
 		st.ToFetch = 1 // at least
 		mine, _, _ := d.g.Counters()
-		if theirs := d.heads.Batches + st.ToSend; theirs > mine {
+		if theirs := d.heads.Batches + lacks; theirs > mine {
 			st.ToFetch = theirs - mine
 		}
 	}
+	st.Whole = lacks+st.ToFetch == 0
 	st.Equal = st.ToSend+st.ToFetch == 0
 	return st
 }

@@ -59,6 +59,7 @@ type replica struct {
 	life    int // which it is in: it does not write the same bytes in two
 	node    func(dag.PublicKey) bool
 	words   []*wire.Statement
+	judge   func(files) dag.Authorizer // of files; nil: anyone's count
 }
 
 func newReplica(t rapid.TB, n int) *replica {
@@ -77,7 +78,11 @@ func newReplicaWith(t rapid.TB, n, whole int) *replica {
 func (r *replica) open() {
 	acl, err := dag.Open(spaceID, store.NewMem(), dag.Anyone{}, dag.Options{})
 	must(r.t, err)
-	fg, err := dag.Open(spaceID, store.NewMem(), files{acl}, dag.Options{})
+	var auth dag.Authorizer = files{acl}
+	if r.judge != nil {
+		auth = r.judge(files{acl})
+	}
+	fg, err := dag.Open(spaceID, store.NewMem(), auth, dag.Options{})
 	must(r.t, err)
 	r.graphs = [2]*dag.Graph{acl, fg}
 	for kind, g := range r.graphs {

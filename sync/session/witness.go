@@ -133,10 +133,10 @@ func (sp *Space) warnLost(node dag.PublicKey) {
 		"space", sp.cfg.ID, "node", node)
 }
 
-// counts reports whether a batch is held and counts.
+// counts reports whether a batch is held and counts for a node too.
 func counts(g *dag.Graph, id dag.ID) bool {
-	at, err := g.Position(id)
-	return err == nil && g.Counts(at)
+	yes, err := g.CountsElsewhere(id)
+	return err == nil && yes
 }
 
 // covered reports whether each of what that counts here lies in the past of one of heads. known: all of heads are held.
