@@ -361,11 +361,12 @@ func (f *fetch) hedge(begun bool) <-chan time.Time {
 	return f.sp.e.clock.After(hedgeAfter)
 }
 
-// meet waits for a peer of the space, where one is looked for.
+// meet waits for a peer of the space, where one is looked for. Just after the start, who is to be dialed may not be known yet.
 func (f *fetch) meet(ctx context.Context) bool {
 	e := f.sp.e
 	e.mu.Lock()
-	looked := e.ctx != nil && (len(e.dials) > 0 || e.opt.MDNS)
+	starts := e.began.IsZero() || e.clock.Now().Sub(e.began) < meetWithin
+	looked := starts || e.ctx != nil && (len(e.dials) > 0 || e.opt.MDNS)
 	e.mu.Unlock()
 	if !looked {
 		return false
