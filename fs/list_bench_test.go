@@ -15,26 +15,7 @@ import (
 // yet, from a home that was opened just now.
 func BenchmarkListCold(b *testing.B) {
 	const n, page = 10_000, 200
-	ctx := context.Background()
-	dir := b.TempDir()
-	d, err := disk.OS(dir)
-	must(b, err)
-	account, err := acl.NewAccount(rand.Reader)
-	must(b, err)
-	keys, err := acl.InitKeys(d, account, "test", nil, rand.Reader)
-	must(b, err)
-	cred := Cred{uint32(os.Geteuid()), uint32(os.Getegid())}
-	open := func() (*Home, Ino) {
-		h, err := Open(ctx, Options{Disk: d, Dir: dir, Keys: keys, Rand: rand.Reader, UID: cred.UID, GID: cred.GID})
-		must(b, err)
-		if _, err := h.Space(PersonalName); err != nil {
-			_, err = h.CreatePersonal()
-			must(b, err)
-		}
-		root, err := h.SpaceRoot(PersonalName)
-		must(b, err)
-		return h, root
-	}
+	ctx, cred, open := benchHome(b)
 	h, root := open()
 	for i := range n {
 		_, err := h.Mknod(root, fmt.Sprintf("file-%d", i), 0100644, 0, cred)
@@ -68,6 +49,32 @@ func BenchmarkListCold(b *testing.B) {
 		b.StartTimer()
 	}
 	b.ReportMetric(float64(b.N)*n/b.Elapsed().Seconds(), "files/s")
+}
+
+// benchHome is a home on the disk, which open opens anew, with the root of Personal.
+func benchHome(b *testing.B) (ctx context.Context, cred Cred, open func() (*Home, Ino)) {
+	b.Helper()
+	ctx = context.Background()
+	dir := b.TempDir()
+	d, err := disk.OS(dir)
+	must(b, err)
+	account, err := acl.NewAccount(rand.Reader)
+	must(b, err)
+	keys, err := acl.InitKeys(d, account, "test", nil, rand.Reader)
+	must(b, err)
+	cred = Cred{uint32(os.Geteuid()), uint32(os.Getegid())}
+	open = func() (*Home, Ino) {
+		h, err := Open(ctx, Options{Disk: d, Dir: dir, Keys: keys, Rand: rand.Reader, UID: cred.UID, GID: cred.GID})
+		must(b, err)
+		if _, err := h.Space(PersonalName); err != nil {
+			_, err = h.CreatePersonal()
+			must(b, err)
+		}
+		root, err := h.SpaceRoot(PersonalName)
+		must(b, err)
+		return h, root
+	}
+	return ctx, cred, open
 }
 
 func must(tb testing.TB, err error) {

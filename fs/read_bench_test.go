@@ -1,41 +1,17 @@
 package fs
 
 import (
-	"context"
 	"crypto/rand"
 	"fmt"
-	"os"
 	"testing"
 	"time"
-
-	"github.com/anyfs/anyfs/acl"
-	"github.com/anyfs/anyfs/dag/disk"
 )
 
 // BenchmarkReadCold reads 10,000 files of 4 KiB in 100 directories, in the order in which they were made, from a home that was opened
 // just now: what the kernel asks for when it knows all names and attributes, and no content.
 func BenchmarkReadCold(b *testing.B) {
 	const dirs, per, size = 100, 100, 4096
-	ctx := context.Background()
-	dir := b.TempDir()
-	d, err := disk.OS(dir)
-	must(b, err)
-	account, err := acl.NewAccount(rand.Reader)
-	must(b, err)
-	keys, err := acl.InitKeys(d, account, "test", nil, rand.Reader)
-	must(b, err)
-	cred := Cred{uint32(os.Geteuid()), uint32(os.Getegid())}
-	open := func() (*Home, Ino) {
-		h, err := Open(ctx, Options{Disk: d, Dir: dir, Keys: keys, Rand: rand.Reader, UID: cred.UID, GID: cred.GID})
-		must(b, err)
-		if _, err := h.Space(PersonalName); err != nil {
-			_, err = h.CreatePersonal()
-			must(b, err)
-		}
-		root, err := h.SpaceRoot(PersonalName)
-		must(b, err)
-		return h, root
-	}
+	ctx, cred, open := benchHome(b)
 	h, root := open()
 	buf := make([]byte, size)
 	for i := range dirs {
